@@ -1,0 +1,1 @@
+"""Blood-cell images in, honest classifiers out."""

@@ -1,0 +1,1 @@
+"""Cells in: data sets, patients, splits, pixels."""

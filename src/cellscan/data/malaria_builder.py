@@ -1,0 +1,141 @@
+"""A TFDS builder of the NIH malaria set that keeps what the stock one loses: file name and patient.
+
+It writes array_record, which TFDS reads and writes without TensorFlow. Importing this module imports
+tensorflow_datasets; `loaders` does so only when a TFDS set is asked for.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from cellscan.data.cells import CellDataset
+from cellscan.data.loaders import CLASS_NAMES, load_malaria
+from cellscan.data.sources import RecordSource
+from cellscan.errors import DataError
+from cellscan.progress import Progress
+
+URL = "https://data.lhncbc.nlm.nih.gov/public/Malaria/cell_images.zip"
+SIZE = 353_452_851
+SHA256 = "0a949556b2414159b5100192609805376654c4266d8d187be9b1922fad43c668"
+
+
+class CellscanMalaria(tfds.core.GeneratorBasedBuilder):
+    """27,558 cells with image, label, file name and patient."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self) -> Any:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Single red blood cells from thin smears, parasitized or not, with the patient of each.",
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
+                    "label": tfds.features.ClassLabel(names=list(CLASS_NAMES)),
+                    "name": tfds.features.Text(),
+                    "patient": tfds.features.Text(),
+                }
+            ),
+            supervised_keys=("image", "label"),
+            homepage="https://lhncbc.nlm.nih.gov/publication/pub9932",
+            citation="Rajaraman et al. (2018), PeerJ 6:e4568, doi:10.7717/peerj.4568",
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[Any]]:
+        manual = manual_archive(self._data_dir_root)
+        archive = manual if manual.exists() else Path(os.fspath(dl_manager.download(URL)))
+        return {"train": self._generate_examples(archive)}
+
+    def _generate_examples(self, archive: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+        # The loader of the archive decides which members are cells and whose they are.
+        cells = load_malaria(archive)
+        members: Any = cells._sources[0]
+        with zipfile.ZipFile(archive) as opened:
+            for row, member in enumerate(members.members):
+                label, name = int(cells.labels[row]), str(cells.names[row])
+                yield (
+                    f"{CLASS_NAMES[label]}/{name}",
+                    {
+                        "image": io.BytesIO(opened.read(member)),
+                        "label": label,
+                        "name": name,
+                        "patient": str(cells.patients[row]),
+                    },
+                )
+
+
+def manual_archive(data_dir: str | os.PathLike[str]) -> Path:
+    """Return where an archive that was fetched by hand is looked for."""
+    return Path(data_dir).expanduser() / "downloads" / "manual" / "cell_images.zip"
+
+
+def prepare(data_dir: str | os.PathLike[str] | None) -> CellDataset:
+    """Download and prepare the set where that has not been done, and open it."""
+    given = None if data_dir is None else os.fspath(data_dir)
+    builder = CellscanMalaria(data_dir=given, file_format="array_record")
+    try:
+        builder.download_and_prepare()
+    except DataError:
+        raise
+    except Exception as error:  # TFDS and its downloader raise many kinds
+        raise DataError(_manual_steps(builder._data_dir_root, error)) from error
+    return _open(builder)
+
+
+def open_prepared(folder: Path) -> CellDataset:
+    """Open a set that TFDS prepared, this package's or the stock one."""
+    try:
+        builder = tfds.builder_from_directory(os.fspath(folder))
+    except Exception as error:  # TFDS raises many kinds
+        raise DataError(f"{folder}: TFDS cannot open this folder ({error})") from error
+    return _open(builder)
+
+
+def _open(builder: Any) -> CellDataset:
+    folder, info = builder.data_dir, builder.info
+    if str(getattr(info.file_format, "value", info.file_format)) != "array_record":
+        raise DataError(
+            f"{folder}: this set was prepared as {getattr(info.file_format, 'value', info.file_format)}, which "
+            "needs TensorFlow to read. Prepare it again with tfds.builder('malaria', file_format='array_record')"
+            ".download_and_prepare(), or call load_malaria() or load_malaria('cell_images.zip'), which keep patients"
+        )
+    if "image" not in info.features or "label" not in info.features or "train" not in info.splits:
+        raise DataError(f"{folder}: expected the features image and label and the split train; is this a malaria set?")
+    records = builder.as_data_source(split="train", decoders={"image": tfds.decode.SkipDecoding()})
+    count, named = len(records), "patient" in info.features
+    labels, names, patients = [], [], []
+    with Progress("reading records", count, show=True) as bar:
+        for row in range(count):
+            record = records[row]
+            labels.append(int(record["label"]))
+            names.append(_text(record["name"]) if named else f"train_{row}")
+            patients.append(_text(record["patient"]) if named else "")
+            bar.advance(1)
+    identity = "|".join(f"{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in sorted(Path(folder).iterdir()))
+    source = RecordSource(count, lambda row: records[row]["image"], f"{folder}|{identity}")
+    return CellDataset.from_source(source, labels, names, patients, info.features["label"].names)
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _manual_steps(data_dir: str | os.PathLike[str], error: Exception) -> str:
+    return (
+        f"the malaria set could not be downloaded and prepared: {type(error).__name__}: {error}\n"
+        "Without a network, by hand:\n"
+        f"  1. On a machine with a network download {URL}\n"
+        f"     ({SIZE:,} bytes, sha256 {SHA256}).\n"
+        f"  2. Put it at {manual_archive(data_dir)}\n"
+        "     and call load_malaria() again;\n"
+        '  3. or put it anywhere and call load_malaria("path/to/cell_images.zip"), which needs no TFDS at all.\n'
+        "A set that the stock TFDS builder prepared as array_record opens with "
+        'load_malaria(".../malaria/1.0.0"), without patients.'
+    )

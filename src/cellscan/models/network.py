@@ -1,0 +1,114 @@
+"""A module taken apart into plain dictionaries of arrays, and the pure functions that use them."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import jax
+import numpy as np
+from flax import nnx
+
+from cellscan.errors import ArgumentError
+
+Arrays: TypeAlias = "dict[str, jax.Array]"
+"""Arrays by dotted path, such as ``stage1.conv1.kernel``."""
+
+
+Weights: TypeAlias = "dict[str, Arrays]"
+"""``{"params": ..., "stats": ...}``; stats are what is neither parameter nor random state, mostly batch statistics."""
+
+
+class Network:
+    """A `flax.nnx.Module` as pure functions over its weights.
+
+    The module is cloned: what is done here never changes it. Training and evaluation mode are two
+    graphs, both made once.
+    """
+
+    def __init__(self, module: nnx.Module) -> None:
+        if not isinstance(module, nnx.Module):
+            raise ArgumentError(
+                f"expected the name of a network or a flax.nnx.Module, got {type(module).__name__}"
+            )
+        self.name = type(module).__name__
+        module = nnx.clone(module)
+        module.train()
+        self._train_graph, *_ = nnx.split(module, nnx.Param, nnx.RngState, ...)
+        module.eval()
+        self._eval_graph, params, rngs, stats = nnx.split(module, nnx.Param, nnx.RngState, ...)
+        self._params, self._rngs, self._stats = (dict(nnx.to_flat_state(s)) for s in (params, rngs, stats))
+
+    def weights(self) -> Weights:
+        """Return a copy of the weights that the module came with."""
+        return {
+            "params": {_dotted(path): jax.numpy.array(var[...]) for path, var in self._params.items()},
+            "stats": {_dotted(path): jax.numpy.array(var[...]) for path, var in self._stats.items()},
+        }
+
+    def _merge(self, graph: Any, params: Arrays, stats: Arrays, key: jax.Array | None) -> Any:
+        states = [
+            nnx.from_flat_state([(path, var.replace(given[_dotted(path)])) for path, var in template.items()])
+            for template, given in ((self._params, params), (self._stats, stats))
+        ]
+        rngs = []
+        for number, (path, var) in enumerate(self._rngs.items()):
+            value = var[...]
+            if key is not None:
+                is_key = jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key)
+                value = jax.random.fold_in(key, number) if is_key else jax.numpy.zeros_like(value)
+            rngs.append((path, var.replace(value)))
+        return nnx.merge(graph, states[0], nnx.from_flat_state(rngs), states[1])
+
+    def train(self, params: Arrays, stats: Arrays, x: jax.Array, key: jax.Array) -> tuple[jax.Array, Arrays]:
+        """Return logits in training mode, and the statistics after it; all randomness comes from `key`."""
+        module = self._merge(self._train_graph, params, stats, key)
+        logits = module(x)
+        after = dict(nnx.to_flat_state(nnx.split(module, nnx.Param, nnx.RngState, ...)[3]))
+        return logits, {_dotted(path): after[path][...] for path in self._stats}
+
+    def module(self, weights: Weights) -> Any:
+        """Return a module in evaluation mode with these weights."""
+        return self._merge(self._eval_graph, weights["params"], weights["stats"], None)
+
+    def logits(self, weights: Weights, x: jax.Array) -> jax.Array:
+        """Return logits in evaluation mode."""
+        return self.module(weights)(x)
+
+    def embedding(self, weights: Weights, x: jax.Array) -> jax.Array:
+        """Return the features before the head, (N, D)."""
+        module = self.module(weights)
+        features = module.features(x) if hasattr(module, "features") else None
+        if not isinstance(features, dict) or "pre_logits" not in features:
+            raise ArgumentError(
+                f"{self.name} has no method features(x) that returns a dictionary with 'pre_logits' (N, D); add one to embed"
+            )
+        return features["pre_logits"]
+
+    def stages(self, weights: Weights, size: int) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every named stage for one image, without computing it; empty where there are none."""
+        x = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
+
+        def named(weights: Weights, x: jax.Array) -> dict[str, jax.Array]:
+            module = self.module(weights)
+            return module.features(x) if hasattr(module, "features") else {}
+
+        return {name: value.shape for name, value in jax.eval_shape(named, weights, x).items()}
+
+    def check_logits(self, weights: Weights, size: int, classes: int) -> None:
+        """Raise `ArgumentError` unless one image of this size gives (1, classes) logits."""
+        x = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
+        try:
+            out = jax.eval_shape(self.logits, weights, x)
+        except Exception as error:  # somebody's own network may raise anything
+            raise ArgumentError(
+                f"{self.name} cannot take an image of shape (1, {size}, {size}, 3): {type(error).__name__}: {error}"
+            ) from error
+        if getattr(out, "shape", None) != (1, classes):
+            raise ArgumentError(
+                f"{self.name} gives {getattr(out, 'shape', out)} for one image; expected logits of shape (1, {classes}), "
+                "one a class"
+            )
+
+
+def _dotted(path: tuple[Any, ...]) -> str:
+    return ".".join(map(str, path))

@@ -1,0 +1,92 @@
+"""`small_cnn`: a residual network of 493 thousand parameters, trained from scratch on two cores in minutes."""
+
+from __future__ import annotations
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float
+
+
+def space_to_depth(x: Float[Array, "n h w c"], block: int = 2) -> Float[Array, "n h2 w2 d"]:
+    """Fold blocks of pixels into channels: (N, H, W, C) -> (N, H / block, W / block, C * block**2).
+
+    Rows and columns that do not fill a block are cut off.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from cellscan.models.small_cnn import space_to_depth
+    >>> space_to_depth(jnp.zeros((1, 65, 64, 3))).shape
+    (1, 32, 32, 12)
+    """
+    n, h, w, c = x.shape
+    h, w = h // block, w // block
+    x = x[:, : h * block, : w * block].reshape(n, h, block, w, block, c)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(n, h, w, c * block * block)
+
+
+class Block(nnx.Module):
+    """Two 3x3 convolutions with instance norm, and a shortcut; the first may stride."""
+
+    def __init__(self, channels: int, width: int, *, stride: int, rngs: nnx.Rngs) -> None:
+        conv = {"padding": "SAME", "use_bias": False, "rngs": rngs}
+        self.conv1 = nnx.Conv(channels, width, (3, 3), strides=stride, **conv)
+        self.norm1 = nnx.InstanceNorm(width, epsilon=1e-5, rngs=rngs)
+        self.conv2 = nnx.Conv(width, width, (3, 3), **conv)
+        self.norm2 = nnx.InstanceNorm(width, epsilon=1e-5, rngs=rngs)
+        same = stride == 1 and channels == width
+        self.shortcut = nnx.data(None) if same else nnx.Conv(channels, width, (1, 1), strides=stride, **conv)
+
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 d"]:
+        """Apply the block."""
+        y = jax.nn.relu(self.norm1(self.conv1(x)))
+        y = self.norm2(self.conv2(y))
+        return jax.nn.relu(y + (x if self.shortcut is None else self.shortcut(x)))
+
+
+class SmallCNN(nnx.Module):
+    """A small residual network with instance norm, which ignores how a whole image is lit and stained.
+
+    Space-to-depth, a stem of 32 channels, residual blocks of 32, 64, 96 and 128, global average
+    pooling, a dense layer. The batch plays no part in it, so a cell's result does not depend on the
+    cells beside it.
+
+    Parameters
+    ----------
+    num_classes : int
+        Width of the last layer.
+    rngs : flax.nnx.Rngs
+        Source of the first weights.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from flax import nnx
+    >>> from cellscan.models.small_cnn import SmallCNN
+    >>> net = SmallCNN(2, rngs=nnx.Rngs(0))
+    >>> net(jnp.zeros((3, 64, 64, 3))).shape
+    (3, 2)
+    """
+
+    def __init__(self, num_classes: int, *, rngs: nnx.Rngs) -> None:
+        self.stem = nnx.Conv(12, 32, (3, 3), padding="SAME", use_bias=False, rngs=rngs)
+        self.stem_norm = nnx.InstanceNorm(32, epsilon=1e-5, rngs=rngs)
+        self.stage1 = Block(32, 32, stride=1, rngs=rngs)
+        self.stage2 = Block(32, 64, stride=2, rngs=rngs)
+        self.stage3 = Block(64, 96, stride=2, rngs=rngs)
+        self.stage4 = Block(96, 128, stride=1, rngs=rngs)
+        self.head = nnx.Linear(128, num_classes, rngs=rngs)
+
+    def features(self, x: Float[Array, "n h w 3"]) -> dict[str, Array]:
+        """Return every stage by name, and the averaged features as ``pre_logits`` (N, 128)."""
+        out = {"stem": jax.nn.relu(self.stem_norm(self.stem(space_to_depth(x))))}
+        out["stage1"] = self.stage1(out["stem"])
+        out["stage2"] = self.stage2(out["stage1"])
+        out["stage3"] = self.stage3(out["stage2"])
+        out["stage4"] = self.stage4(out["stage3"])
+        out["pre_logits"] = out["stage4"].mean((1, 2))
+        return out
+
+    def __call__(self, x: Float[Array, "n h w 3"]) -> Float[Array, "n k"]:
+        """Return logits of normalised images."""
+        return self.head(self.features(x)["pre_logits"])

@@ -1,0 +1,183 @@
+"""`Recipe`: how to train, in one frozen record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from cellscan.errors import ArgumentError, check_choice
+from cellscan.training.augment import AUGMENTS
+
+if TYPE_CHECKING:
+    import jax
+    import numpy as np
+    import optax
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train. Every option has a default; the card of a saved file keeps all of them.
+
+    Attributes
+    ----------
+    learning_rate : float
+        Peak of the schedule.
+    schedule : {"one_cycle", "cosine", "constant"}
+        ``"one_cycle"`` rises over the first quarter of the steps and falls to nearly nothing.
+    weight_decay : float
+        Of kernels; biases and norms are left alone. AdamW, Loshchilov and Hutter (2019).
+    clip_norm : float or None
+        Greatest global norm of a gradient.
+    optimizer : optax.GradientTransformation or None
+        Replaces AdamW and the four options above.
+    loss : callable or None
+        (logits (N, K), labels (N,)) -> (N,) losses; None is cross-entropy.
+    label_smoothing : float
+        In [0, 1), of the cross-entropy.
+    class_weight : "balanced", mapping or None
+        Weights of the classes in the loss, by name; "balanced" is inverse to their frequency.
+    augment : {"none", "small", "strong"}
+        See `cellscan.training.make_augment`.
+    ema : float or None
+        Decay of the exponential moving average of weights that the classifier keeps, in (0, 1).
+        Early on it is shorter, so that short trainings gain too.
+    dtype : {"float32", "bfloat16"}
+        Of the computation; weights, loss and statistics stay float32.
+    patience : int or None
+        Stop after this many epochs without a better `monitor` on the validation set, and go back
+        to the best weights. None trains all epochs and keeps the last.
+    monitor : {"loss", "accuracy", "roc_auc"}
+        What `patience` watches.
+
+    Raises
+    ------
+    ArgumentError
+        For a value out of range.
+
+    Examples
+    --------
+    >>> import cellscan
+    >>> recipe = cellscan.Recipe(learning_rate=1e-3, augment="none")
+    >>> recipe.augment, recipe.label_smoothing
+    ('none', 0.05)
+    """
+
+    learning_rate: float = 4e-3
+    schedule: str = "one_cycle"
+    weight_decay: float = 0.02
+    clip_norm: float | None = 1.0
+    optimizer: optax.GradientTransformation | None = None
+    loss: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+    label_smoothing: float = 0.05
+    class_weight: str | Mapping[str, float] | None = None
+    augment: str = "small"
+    ema: float | None = 0.998
+    dtype: str = "float32"
+    patience: int | None = None
+    monitor: str = "loss"
+
+    def __post_init__(self) -> None:
+        check_choice("schedule", self.schedule, ("one_cycle", "cosine", "constant"))
+        check_choice("augment", self.augment, AUGMENTS)
+        check_choice("dtype", self.dtype, ("float32", "bfloat16"))
+        check_choice("monitor", self.monitor, ("loss", "accuracy", "roc_auc"))
+        _check(self.learning_rate > 0, "learning_rate", self.learning_rate, "a number above 0")
+        _check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "a number from 0")
+        _check(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "a number above 0, or None")
+        _check(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "a number in [0, 1)")
+        _check(self.ema is None or 0 < self.ema < 1, "ema", self.ema, "a number in (0, 1), or None")
+        _check(self.patience is None or self.patience >= 1, "patience", self.patience, "a whole number from 1, or None")
+        if isinstance(self.class_weight, str):
+            check_choice("class_weight", self.class_weight, ("balanced",))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options as JSON values; functions become their names.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> cellscan.Recipe().to_dict()["schedule"]
+        'one_cycle'
+        """
+        plain: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.optimizer is not None:
+            plain["optimizer"] = "own"
+        if self.loss is not None:
+            plain["loss"] = getattr(self.loss, "__qualname__", repr(self.loss))
+        if isinstance(self.class_weight, Mapping):
+            plain["class_weight"] = {name: float(weight) for name, weight in self.class_weight.items()}
+        return plain
+
+
+def make_optimizer(recipe: Recipe, steps: int) -> optax.GradientTransformation:
+    """Return the optimiser of a recipe for a training of `steps` steps."""
+    import jax
+    import optax
+
+    if recipe.optimizer is not None:
+        return recipe.optimizer
+    peak = recipe.learning_rate
+    schedule: Any = peak
+    if recipe.schedule == "one_cycle":
+        # optax asks for at least one step on either side of the peak
+        schedule = optax.cosine_onecycle_schedule(max(steps, 5), peak, pct_start=0.25, final_div_factor=1e3)
+    elif recipe.schedule == "cosine":
+        schedule = optax.cosine_decay_schedule(peak, steps)
+
+    def kernels(params: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+    adamw = optax.adamw(schedule, weight_decay=recipe.weight_decay, mask=kernels)
+    return adamw if recipe.clip_norm is None else optax.chain(optax.clip_by_global_norm(recipe.clip_norm), adamw)
+
+
+def make_loss(recipe: Recipe) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Return the loss of a recipe: (logits, labels) -> a loss for every image."""
+    return recipe.loss or cross_entropy(recipe.label_smoothing)
+
+
+def cross_entropy(label_smoothing: float = 0.0) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Return softmax cross-entropy with integer labels, an image each.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from cellscan.training.recipe import cross_entropy
+    >>> cross_entropy()(jnp.zeros((1, 2)), jnp.array([0])).round(4).tolist()
+    [0.6930999755859375]
+    """
+
+    def loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
+        import jax
+        import optax
+
+        targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
+        return optax.softmax_cross_entropy(logits, targets)
+
+    return loss
+
+
+def class_weights(recipe: Recipe, labels: np.ndarray, class_names: Sequence[str]) -> np.ndarray | None:
+    """Return the weights (K,) float32 of the classes, scaled so that a training image weighs 1 on average."""
+    import numpy as np
+
+    if recipe.class_weight is None:
+        return None
+    counts = np.bincount(labels, minlength=len(class_names)).astype(np.float64)
+    if isinstance(recipe.class_weight, str):
+        weights = 1.0 / np.maximum(counts, 1)
+    else:
+        given = {name.casefold(): float(weight) for name, weight in recipe.class_weight.items()}
+        missing = [name for name in class_names if name.casefold() not in given]
+        if missing or len(given) > len(class_names) or min(given.values()) <= 0:
+            raise ArgumentError(
+                f"class_weight is {dict(recipe.class_weight)}; expected a number above 0 for each of {tuple(class_names)}"
+            )
+        weights = np.array([given[name.casefold()] for name in class_names])
+    return (weights * counts.sum() / (weights * counts).sum()).astype(np.float32)
+
+
+def _check(good: bool, name: str, value: object, expected: str) -> None:
+    if not good:
+        raise ArgumentError(f"{name} is {value!r}; expected {expected}")

@@ -1,0 +1,199 @@
+"""The train step: one pure, jitted function over plain dictionaries of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cellscan.errors import check_choice
+from cellscan.models.network import Arrays, Network, Weights
+from cellscan.training.augment import Augment
+from cellscan.training.recipe import cross_entropy
+from cellscan.views import VIEWS, Normalization, prepare
+
+if TYPE_CHECKING:
+    import optax
+    from flax import nnx
+
+
+class TrainState(NamedTuple):
+    """Everything that a step changes; a pytree, so it can be vmapped over members, sharded and saved.
+
+    Attributes
+    ----------
+    params : dict[str, jax.Array]
+        Parameters by dotted path.
+    stats : dict[str, jax.Array]
+        Batch statistics and the like.
+    opt_state : Any
+        State of the optimiser.
+    average : dict[str, jax.Array]
+        Moving average of `params`; empty without one.
+    step : jax.Array
+        () int32, steps taken.
+    finite : jax.Array
+        () bool. Once False, steps change nothing any more: the weights are the last good ones.
+
+    Examples
+    --------
+    >>> import cellscan, optax
+    >>> state = cellscan.training.init_state(cellscan.models.create("small_cnn", 2), optax.sgd(0.1))
+    >>> int(state.step), bool(state.finite)
+    (0, True)
+    """
+
+    params: Arrays
+    stats: Arrays
+    opt_state: Any
+    average: Arrays
+    step: jax.Array
+    finite: jax.Array
+
+
+Step: TypeAlias = Callable[[TrainState, Any, Any, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
+
+
+def init_state(
+    model: nnx.Module | Network, optimizer: optax.GradientTransformation, *, weights: Weights | None = None, average: bool = False
+) -> TrainState:
+    """Return the state before the first step.
+
+    Parameters
+    ----------
+    model : flax.nnx.Module
+        Left unchanged; its weights are copied.
+    optimizer : optax.GradientTransformation
+        The one that `make_train_step` was given.
+    weights : dict, optional
+        Start from these instead of the module's.
+    average : bool
+        Keep a moving average of the parameters.
+
+    Examples
+    --------
+    >>> import cellscan, optax
+    >>> model = cellscan.models.create("small_cnn", num_classes=2)
+    >>> state = cellscan.training.init_state(model, optax.adam(1e-3))
+    >>> state.params["stem.kernel"].shape
+    (3, 3, 12, 32)
+    """
+    network = model if isinstance(model, Network) else Network(model)
+    # A step donates its state, so the state must own its arrays.
+    owned: Weights = jax.tree.map(jnp.array, network.weights() if weights is None else weights)
+    copy: Arrays = jax.tree.map(jnp.array, owned["params"]) if average else {}
+    return TrainState(
+        owned["params"], owned["stats"], optimizer.init(owned["params"]), copy, jnp.zeros((), jnp.int32), jnp.array(True)
+    )
+
+
+def make_train_step(
+    model: nnx.Module | Network,
+    optimizer: optax.GradientTransformation,
+    loss: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+    augment: Augment | None = None,
+    *,
+    view: str = "filled",
+    normalization: Normalization | None = None,
+    class_weight: np.ndarray | None = None,
+    ema: float | None = None,
+    dtype: str = "float32",
+) -> Step:
+    """Return a jitted ``step(state, images, labels, key) -> (state, metrics)``.
+
+    Parameters
+    ----------
+    model : flax.nnx.Module
+        Called with (N, S, S, 3) float32, normalised; returns (N, K) logits.
+    optimizer : optax.GradientTransformation
+        Any.
+    loss : callable, optional
+        (logits (N, K), labels (N,)) -> (N,) losses; cross-entropy if left out.
+    augment : callable, optional
+        (key, images in [0, 1]) -> images; see `make_augment`.
+    view, normalization
+        What the network is shown; see `cellscan.Classifier`.
+    class_weight : (K,) array, optional
+        Weights of the classes in the loss.
+    ema : float, optional
+        Decay of the moving average; the state must have been made with ``average=True``.
+    dtype : {"float32", "bfloat16"}
+        Of the computation.
+
+    Returns
+    -------
+    callable
+        ``state`` is donated: use the returned one. ``images`` is (N, S, S, 3) uint8, ``labels`` (N,)
+        int32, both may be sharded over devices; ``metrics`` has () arrays ``loss``, ``accuracy``,
+        ``grad_norm`` and ``finite``. A step whose loss, gradient or update is not finite changes
+        nothing, and no later one does.
+
+    Examples
+    --------
+    >>> import cellscan, jax, optax
+    >>> cells = cellscan.synthetic_cells(40, seed=0)
+    >>> model = cellscan.models.create("small_cnn", num_classes=2)
+    >>> step = cellscan.training.make_train_step(model, optax.adam(1e-3))
+    >>> state = cellscan.training.init_state(model, optax.adam(1e-3))
+    >>> state, metrics = step(state, cells.images(32)[:8], cells.labels[:8], jax.random.key(0))
+    >>> sorted(metrics), int(state.step)
+    (['accuracy', 'finite', 'grad_norm', 'loss'], 1)
+    """
+    import optax
+
+    check_choice("view", view, VIEWS)
+    network = model if isinstance(model, Network) else Network(model)
+    loss = loss or cross_entropy()
+    normalize = normalization or Normalization()
+    compute = jnp.dtype(dtype)
+
+    def step(
+        state: TrainState, images: jax.Array, labels: jax.Array, key: jax.Array
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        augment_key, network_key = jax.random.split(key)
+        x = prepare(images, view)
+        if augment is not None:
+            x = augment(augment_key, x)
+        x = normalize(x).astype(compute)
+
+        def objective(params: Arrays) -> tuple[jax.Array, tuple[jax.Array, Arrays]]:
+            cast = {name: leaf.astype(compute) for name, leaf in params.items()}
+            logits, stats = network.train(cast, state.stats, x, network_key)
+            logits = logits.astype(jnp.float32)
+            each = loss(logits, labels)
+            if class_weight is not None:
+                each = each * jnp.asarray(class_weight)[labels]
+            return each.mean(), (logits, stats)
+
+        (value, (logits, stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params: Any = optax.apply_updates(state.params, updates)
+        average = state.average
+        if ema is not None:
+            decay = jnp.minimum(ema, (1.0 + state.step) / (10.0 + state.step))
+            average = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, average, params)
+        grad_norm = optax.global_norm(grads)
+        finite = state.finite & jnp.isfinite(value + grad_norm + optax.global_norm(updates))
+        new = TrainState(params, stats, opt_state, average, state.step + 1, finite)
+        new = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, state)._replace(finite=finite)
+        accuracy = (logits.argmax(-1) == labels).mean()
+        return new, {"loss": value, "accuracy": accuracy, "grad_norm": grad_norm, "finite": finite}
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def trained_module(model: nnx.Module, state: TrainState) -> Any:
+    """Return a copy of `model`, in evaluation mode, with the weights of `state` (the average, where kept).
+
+    Examples
+    --------
+    >>> import cellscan, jax.numpy as jnp, optax
+    >>> model = cellscan.models.create("small_cnn", num_classes=2)
+    >>> state = cellscan.training.init_state(model, optax.adam(1e-3))
+    >>> cellscan.training.trained_module(model, state)(jnp.zeros((1, 32, 32, 3))).shape
+    (1, 2)
+    """
+    return Network(model).module({"params": state.average or state.params, "stats": state.stats})

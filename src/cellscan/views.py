@@ -1,0 +1,120 @@
+"""What a network is shown of a cell: the view, and the normalisation. Pure, jitted with whatever calls it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, UInt8
+
+VIEWS = ("cell", "filled", "outline")
+
+_DARK = 32 / 255
+"""A surround is black; in the NIH cells no pixel has its largest channel between 24 and 100."""
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Mean and standard deviation, a channel each, of images in [0, 1].
+
+    Attributes
+    ----------
+    mean, std : tuple[float, float, float]
+        A network is given ``(image - mean) / std``.
+
+    Examples
+    --------
+    >>> from cellscan.views import Normalization
+    >>> Normalization().mean
+    (0.5, 0.5, 0.5)
+    """
+
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+    def __call__(self, images: Float[Array, "n h w 3"]) -> Float[Array, "n h w 3"]:
+        """Normalise images in [0, 1]."""
+        return (images - jnp.asarray(self.mean, images.dtype)) / jnp.asarray(self.std, images.dtype)
+
+
+def surround(images: Float[Array, "n h w 3"]) -> Bool[Array, "n h w"]:
+    """Find the black surround: dark pixels that can be seen from the frame along a row or a column.
+
+    The mask is grown by one pixel, since resizing mixes the rim of a cell with the black beside it.
+    Dark pixels inside a cell are not part of it.
+
+    Parameters
+    ----------
+    images : (N, H, W, 3) float, in [0, 1]
+
+    Returns
+    -------
+    (N, H, W) bool
+        All False for an image without surround.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from cellscan.views import surround
+    >>> image = jnp.zeros((1, 8, 8, 3)).at[:, 2:6, 2:6].set(0.7)
+    >>> int(surround(image).sum()), int(surround(jnp.full((1, 8, 8, 3), 0.7)).sum())
+    (60, 0)
+    """
+    light = images.max(-1) > _DARK
+    seen = jnp.zeros_like(light)
+    for axis in (1, 2):
+        length = light.shape[axis]
+        shape = (1, length, 1) if axis == 1 else (1, 1, length)
+        place = jnp.arange(length).reshape(shape)
+        first = jnp.where(light, place, length).min(axis, keepdims=True)
+        last = jnp.where(light, place, -1).max(axis, keepdims=True)
+        seen = seen | (place < first) | (place > last)
+    grown = seen
+    for axis in (1, 2):
+        ahead = jnp.roll(grown, 1, axis).at[(slice(None),) * axis + (0,)].set(False)
+        behind = jnp.roll(grown, -1, axis).at[(slice(None),) * axis + (-1,)].set(False)
+        grown = grown | ahead | behind
+    return grown
+
+
+def apply_view(images: Float[Array, "n h w 3"], view: str) -> Float[Array, "n h w 3"]:
+    """Show images in [0, 1] as `view` has it.
+
+    Parameters
+    ----------
+    images : (N, H, W, 3) float, in [0, 1]
+    view : {"cell", "filled", "outline"}
+        ``"cell"``: as stored. ``"filled"``: the black surround takes the cell's mean colour; an
+        image without surround stays as it is. ``"outline"``: the cell white, the rest black, a
+        baseline that knows nothing but the silhouette.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from cellscan.views import apply_view
+    >>> image = jnp.zeros((1, 8, 8, 3)).at[:, 1:7, 1:7].set(0.75)
+    >>> float(apply_view(image, "filled").min())
+    0.75
+    """
+    if view == "cell":
+        return images
+    outside = surround(images)[..., None]
+    if view == "outline":
+        return jnp.where(outside, jnp.zeros_like(images), jnp.ones_like(images))
+    inside = jnp.logical_not(outside)
+    count = jnp.maximum(inside.sum((1, 2), keepdims=True), 1)
+    mean = jnp.where(inside, images, 0).sum((1, 2), keepdims=True) / count
+    return jnp.where(outside & (inside.any((1, 2, 3), keepdims=True)), mean, images)
+
+
+def prepare(images: UInt8[Array, "n h w 3"], view: str) -> Float[Array, "n h w 3"]:
+    """uint8 images -> floats in [0, 1] under a view; the first step of every jitted program.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from cellscan.views import prepare
+    >>> float(prepare(jnp.full((1, 8, 8, 3), 255, jnp.uint8), "cell").max())
+    1.0
+    """
+    return apply_view(images.astype(jnp.float32) / 255.0, view)
