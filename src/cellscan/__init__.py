@@ -1,1 +1,97 @@
-"""Blood-cell images in, honest classifiers out."""
+"""Blood-cell images in, honest classifiers out. Research use only, not a medical device.
+
+The road goes one way::
+
+    load_malaria / load_folder / synthetic_cells -> CellDataset -> Classifier -> Predictions, Report
+
+Names are resolved on first use, so that importing cellscan imports neither flax nor optax,
+tensorflow-datasets, matplotlib or scikit-learn.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from cellscan import models as models
+    from cellscan import training as training
+    from cellscan.card import Card as Card
+    from cellscan.card import Decision as Decision
+    from cellscan.classifier import Classifier as Classifier
+    from cellscan.data.cells import Cell as Cell
+    from cellscan.data.cells import CellDataset as CellDataset
+    from cellscan.data.cells import Description as Description
+    from cellscan.data.cells import concat as concat
+    from cellscan.data.loaders import load_folder as load_folder
+    from cellscan.data.loaders import load_malaria as load_malaria
+    from cellscan.data.patients import malaria_patient as malaria_patient
+    from cellscan.data.pixels import Pixels as Pixels
+    from cellscan.data.splits import Split as Split
+    from cellscan.data.synthetic import synthetic_cells as synthetic_cells
+    from cellscan.errors import ArgumentError as ArgumentError
+    from cellscan.errors import CellscanError as CellscanError
+    from cellscan.errors import DataError as DataError
+    from cellscan.errors import ImageError as ImageError
+    from cellscan.errors import ModelFileError as ModelFileError
+    from cellscan.errors import TrainingError as TrainingError
+    from cellscan.evaluate.report import Report as Report
+    from cellscan.predictions import Failure as Failure
+    from cellscan.predictions import Prediction as Prediction
+    from cellscan.predictions import Predictions as Predictions
+    from cellscan.training.history import History as History
+    from cellscan.training.recipe import Recipe as Recipe
+
+_HOMES = {
+    "models": "",
+    "training": "",
+    "Card": "card",
+    "Decision": "card",
+    "Classifier": "classifier",
+    "Cell": "data.cells",
+    "CellDataset": "data.cells",
+    "Description": "data.cells",
+    "concat": "data.cells",
+    "load_folder": "data.loaders",
+    "load_malaria": "data.loaders",
+    "malaria_patient": "data.patients",
+    "Pixels": "data.pixels",
+    "Split": "data.splits",
+    "synthetic_cells": "data.synthetic",
+    "ArgumentError": "errors",
+    "CellscanError": "errors",
+    "DataError": "errors",
+    "ImageError": "errors",
+    "ModelFileError": "errors",
+    "TrainingError": "errors",
+    "Report": "evaluate.report",
+    "Failure": "predictions",
+    "Prediction": "predictions",
+    "Predictions": "predictions",
+    "History": "training.history",
+    "Recipe": "training.recipe",
+}
+
+__all__ = [  # noqa: RUF022 - the order of the road
+    "load_malaria", "load_folder", "synthetic_cells", "concat", "malaria_patient",
+    "CellDataset", "Cell", "Description", "Pixels", "Split",
+    "Classifier", "Recipe", "History", "Predictions", "Prediction", "Failure", "Report", "Card", "Decision",
+    "models", "training",
+    "CellscanError", "ArgumentError", "DataError", "ImageError", "ModelFileError", "TrainingError",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'cellscan' has no attribute {name!r}")
+    import importlib
+
+    if not home:
+        return importlib.import_module(f"cellscan.{name}")
+    value = getattr(importlib.import_module(f"cellscan.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -16,7 +16,7 @@ from cellscan.views import Normalization, prepare
 BATCH_SIZES = (1, 8, 64)
 """The only batch sizes that are ever compiled; a batch is padded up to the next."""
 
-Members: TypeAlias = "tuple[Weights, ...]"
+Members: TypeAlias = tuple[Weights, ...]
 Forward: TypeAlias = Callable[[Members, Any, Any], jax.Array]
 
 

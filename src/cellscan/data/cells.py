@@ -99,7 +99,9 @@ class Description:
         wide = max(map(len, self.per_class))
         lines = [f"{self.cells:,} cells"]
         for name, count in self.per_class.items():
-            lines.append(f"  {name:{wide}}  {count:>{len(f'{self.cells:,}')},}  ({count / self.cells:.0%})".replace("%", " %"))
+            lines.append(
+                f"  {name:{wide}}  {count:>{len(f'{self.cells:,}')},}  ({count / self.cells:.0%})".replace("%", " %")
+            )
         if self.patients:
             low, middle, high = self.per_patient
             lines.append(f"{self.patients} patients, {low} to {high} cells each (median {middle})")
@@ -255,7 +257,11 @@ class CellDataset:
         source, row = self._sources[int(self._part[index])], int(self._row[index])
         label = int(self.labels[index])
         return Cell(
-            source.read(row), label, self.class_names[label], str(self.patients[index]), str(self.names[index])
+            source.read(row),
+            label,
+            self.class_names[label],
+            str(self.patients[index]),
+            str(self.names[index]),
         )
 
     def __iter__(self) -> Iterator[Cell]:
@@ -520,7 +526,11 @@ class CellDataset:
         return self._parts(part, len(shares), by, f"of {len(shares)} (fractions {texts}; seed {seed})")
 
     def folds(
-        self, folds: int | str | os.PathLike[str], *, by: Literal["patient", "cell"] = "patient", seed: int = 0
+        self,
+        folds: int | str | os.PathLike[str],
+        *,
+        by: Literal["patient", "cell"] = "patient",
+        seed: int = 0,
     ) -> Iterator[tuple[CellDataset, CellDataset]]:
         """Yield (train, test) for every fold.
 

@@ -96,9 +96,7 @@ def _reason(error: Exception) -> str:
 
 def _check_size(width: int, height: int, where: str) -> None:
     if width * height > PIXEL_LIMIT:
-        raise ImageError(
-            f"{where}: {width} x {height} pixels; the limit is {PIXEL_LIMIT:,}. Crop or shrink it first"
-        )
+        raise ImageError(f"{where}: {width} x {height} pixels; the limit is {PIXEL_LIMIT:,}. Crop or shrink it first")
     if width == 0 or height == 0:
         raise ImageError(f"{where}: the image has no pixels ({width} x {height})")
 

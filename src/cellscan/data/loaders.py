@@ -83,9 +83,7 @@ def load_malaria(
     return CellDataset.from_source(make([kept[key] for key in sorted(kept)]), labels, names, patients, CLASS_NAMES)
 
 
-def load_folder(
-    folder: PathLike, *, patient: Mapping[str, str] | Callable[[str], str] | None = None
-) -> CellDataset:
+def load_folder(folder: PathLike, *, patient: Mapping[str, str] | Callable[[str], str] | None = None) -> CellDataset:
     """Load a folder, or a zip archive, with one sub-folder a class.
 
     Parameters

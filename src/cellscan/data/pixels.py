@@ -73,9 +73,7 @@ def _reopen(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     return pixels if pixels.shape == shape and pixels.dtype == np.uint8 else None
 
 
-def _build(
-    source: Source, size: int, shape: tuple[int, ...], path: Path, failed_path: Path, progress: bool
-) -> None:
+def _build(source: Source, size: int, shape: tuple[int, ...], path: Path, failed_path: Path, progress: bool) -> None:
     part = path.with_name(f"{path.name}.{os.getpid()}-{time.monotonic_ns()}.part")
     failed: dict[int, str] = {}
     rows = range(shape[0])
@@ -97,7 +95,6 @@ def _build(
                     list(pool.map(fill, chunk))
                     bar.advance(len(chunk))
         pixels.flush()
-        del pixels
         _write_failed(failed, failed_path)
         os.replace(part, path)
     finally:

@@ -45,9 +45,7 @@ class Split:
         return f"by {self.by}, {self.part}, hash {self.hash}{leak}"
 
 
-def assign(
-    labels: np.ndarray, groups: np.ndarray, fractions: Sequence[float], classes: int, seed: int
-) -> np.ndarray:
+def assign(labels: np.ndarray, groups: np.ndarray, fractions: Sequence[float], classes: int, seed: int) -> np.ndarray:
     """Return the part (N,) of every cell such that no group is divided.
 
     Every part gets close to its fraction of the cells of each class and of the groups. Groups are
@@ -84,7 +82,9 @@ def assign(
             best, best_score = part, score
     assert best is not None
     if (np.bincount(best, minlength=parts) == 0).any():
-        raise DataError(f"{count} patients do not fill {parts} parts of fractions {tuple(fractions)}; use larger fractions")
+        raise DataError(
+            f"{count} patients do not fill {parts} parts of fractions {tuple(fractions)}; use larger fractions"
+        )
     return best[group]
 
 
@@ -128,7 +128,5 @@ def read_folds(file: str | os.PathLike[str], patients: np.ndarray) -> np.ndarray
 
 def split_hash(names: np.ndarray, labels: np.ndarray, parts: np.ndarray) -> str:
     """Hash which cell went where, whatever the order of the cells."""
-    lines = sorted(
-        f"{name}|{label}|{part}" for name, label, part in zip(names.tolist(), labels, parts, strict=True)
-    )
+    lines = sorted(f"{name}|{label}|{part}" for name, label, part in zip(names.tolist(), labels, parts, strict=True))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]

@@ -10,11 +10,11 @@ from flax import nnx
 
 from cellscan.errors import ArgumentError
 
-Arrays: TypeAlias = "dict[str, jax.Array]"
+Arrays: TypeAlias = dict[str, jax.Array]
 """Arrays by dotted path, such as ``stage1.conv1.kernel``."""
 
 
-Weights: TypeAlias = "dict[str, Arrays]"
+Weights: TypeAlias = dict[str, Arrays]
 """``{"params": ..., "stats": ...}``; stats are what is neither parameter nor random state, mostly batch statistics."""
 
 
@@ -27,9 +27,7 @@ class Network:
 
     def __init__(self, module: nnx.Module) -> None:
         if not isinstance(module, nnx.Module):
-            raise ArgumentError(
-                f"expected the name of a network or a flax.nnx.Module, got {type(module).__name__}"
-            )
+            raise ArgumentError(f"expected the name of a network or a flax.nnx.Module, got {type(module).__name__}")
         self.name = type(module).__name__
         module = nnx.clone(module)
         module.train()
@@ -63,7 +61,8 @@ class Network:
         """Return logits in training mode, and the statistics after it; all randomness comes from `key`."""
         module = self._merge(self._train_graph, params, stats, key)
         logits = module(x)
-        after = dict(nnx.to_flat_state(nnx.split(module, nnx.Param, nnx.RngState, ...)[3]))
+        _, _, _, changed = nnx.split(module, nnx.Param, nnx.RngState, ...)
+        after = dict(nnx.to_flat_state(changed))
         return logits, {_dotted(path): after[path][...] for path in self._stats}
 
     def module(self, weights: Weights) -> Any:
@@ -80,7 +79,8 @@ class Network:
         features = module.features(x) if hasattr(module, "features") else None
         if not isinstance(features, dict) or "pre_logits" not in features:
             raise ArgumentError(
-                f"{self.name} has no method features(x) that returns a dictionary with 'pre_logits' (N, D); add one to embed"
+                f"{self.name} has no method features(x) that returns a dictionary with 'pre_logits' (N, D); "
+                "add one to embed"
             )
         return features["pre_logits"]
 
@@ -88,11 +88,16 @@ class Network:
         """Return the shape of every named stage for one image, without computing it; empty where there are none."""
         x = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
 
+        order: list[str] = []
+
         def named(weights: Weights, x: jax.Array) -> dict[str, jax.Array]:
             module = self.module(weights)
-            return module.features(x) if hasattr(module, "features") else {}
+            features = module.features(x) if hasattr(module, "features") else {}
+            order.extend(features)
+            return features
 
-        return {name: value.shape for name, value in jax.eval_shape(named, weights, x).items()}
+        shapes = jax.eval_shape(named, weights, x)
+        return {name: shapes[name].shape for name in order}
 
     def check_logits(self, weights: Weights, size: int, classes: int) -> None:
         """Raise `ArgumentError` unless one image of this size gives (1, classes) logits."""
@@ -105,8 +110,8 @@ class Network:
             ) from error
         if getattr(out, "shape", None) != (1, classes):
             raise ArgumentError(
-                f"{self.name} gives {getattr(out, 'shape', out)} for one image; expected logits of shape (1, {classes}), "
-                "one a class"
+                f"{self.name} gives {getattr(out, 'shape', out)} for one image; "
+                f"expected logits of shape (1, {classes}), one a class"
             )
 
 

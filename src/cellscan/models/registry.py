@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cellscan.errors import ArgumentError
@@ -36,7 +36,7 @@ class Backbone:
 
     make: Callable[[int, int], nnx.Module]
     least_size: int
-    normalization: Normalization = Normalization()
+    normalization: Normalization = field(default_factory=Normalization)
 
 
 def _small_cnn(num_classes: int, seed: int) -> nnx.Module:

@@ -100,7 +100,9 @@ def run(
                 kept = best[2] if number - best[1] >= recipe.patience or number == epochs - 1 else kept
             yield Epoch(record, kept)
             if best is not None and number - best[1] >= (recipe.patience or 0):
-                bar.line(f"no better {recipe.monitor} for {recipe.patience} epochs: back to epoch {epochs_before + best[1] + 1}")
+                bar.line(
+                    f"no better {recipe.monitor} for {recipe.patience} epochs: back to epoch {epochs_before + best[1] + 1}"
+                )
                 return
 
 
@@ -110,7 +112,14 @@ def _order(count: int, total: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def _epoch(
-    step: Step, state: TrainState, train: Examples, order: np.ndarray, batch_size: int, key: jax.Array, bar: Progress, title: str
+    step: Step,
+    state: TrainState,
+    train: Examples,
+    order: np.ndarray,
+    batch_size: int,
+    key: jax.Array,
+    bar: Progress,
+    title: str,
 ) -> tuple[TrainState, dict[str, float], TrainingError | None]:
     collected: list[dict[str, jax.Array]] = []
     for number, start in enumerate(range(0, len(order), batch_size)):

@@ -84,10 +84,20 @@ class Recipe:
         check_choice("monitor", self.monitor, ("loss", "accuracy", "roc_auc"))
         _check(self.learning_rate > 0, "learning_rate", self.learning_rate, "a number above 0")
         _check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "a number from 0")
-        _check(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "a number above 0, or None")
+        _check(
+            self.clip_norm is None or self.clip_norm > 0,
+            "clip_norm",
+            self.clip_norm,
+            "a number above 0, or None",
+        )
         _check(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "a number in [0, 1)")
         _check(self.ema is None or 0 < self.ema < 1, "ema", self.ema, "a number in (0, 1), or None")
-        _check(self.patience is None or self.patience >= 1, "patience", self.patience, "a whole number from 1, or None")
+        _check(
+            self.patience is None or self.patience >= 1,
+            "patience",
+            self.patience,
+            "a whole number from 1, or None",
+        )
         if isinstance(self.class_weight, str):
             check_choice("class_weight", self.class_weight, ("balanced",))
 

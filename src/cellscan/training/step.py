@@ -58,7 +58,11 @@ Step: TypeAlias = Callable[[TrainState, Any, Any, jax.Array], tuple[TrainState, 
 
 
 def init_state(
-    model: nnx.Module | Network, optimizer: optax.GradientTransformation, *, weights: Weights | None = None, average: bool = False
+    model: nnx.Module | Network,
+    optimizer: optax.GradientTransformation,
+    *,
+    weights: Weights | None = None,
+    average: bool = False,
 ) -> TrainState:
     """Return the state before the first step.
 
@@ -86,7 +90,12 @@ def init_state(
     owned: Weights = jax.tree.map(jnp.array, network.weights() if weights is None else weights)
     copy: Arrays = jax.tree.map(jnp.array, owned["params"]) if average else {}
     return TrainState(
-        owned["params"], owned["stats"], optimizer.init(owned["params"]), copy, jnp.zeros((), jnp.int32), jnp.array(True)
+        owned["params"],
+        owned["stats"],
+        optimizer.init(owned["params"]),
+        copy,
+        jnp.zeros((), jnp.int32),
+        jnp.array(True),
     )
 
 

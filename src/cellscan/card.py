@@ -1,0 +1,242 @@
+"""The model file: one safetensors file with the weights, and a JSON card in its header.
+
+Tensors are named ``<member>.params.<path>`` and ``<member>.stats.<path>``; a single network is
+member 0. The card stands under the metadata key ``cellscan`` and carries a format number: a file of
+a newer format is refused, unknown entries of the same format are passed over. Nothing is ever
+unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cellscan.data.images import RESIZE
+from cellscan.errors import ArgumentError, ModelFileError
+from cellscan.views import Normalization
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How probabilities become a label.
+
+    Attributes
+    ----------
+    threshold : float
+        P(positive class) from which a cell is positive, in (0, 1). Used with two classes.
+    temperature : float
+        Logits are divided by it before the softmax, above 0 (Guo et al., 2017).
+
+    Examples
+    --------
+    >>> from cellscan.card import Decision
+    >>> Decision().threshold
+    0.5
+    """
+
+    threshold: float = 0.5
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold < 1:
+            raise ArgumentError(f"threshold is {self.threshold!r}; expected a number in (0, 1)")
+        if not self.temperature > 0:
+            raise ArgumentError(f"temperature is {self.temperature!r}; expected a number above 0")
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a classifier is and how it came about; everything in a model file but the weights.
+
+    Attributes
+    ----------
+    architecture : str
+        A name of `cellscan.models.names()`, or ``own:<class>`` for somebody's own module.
+    class_names : tuple[str, ...]
+        In the order of the network's outputs.
+    positive_class : str or None
+        The class that the threshold speaks of.
+    image_size : int
+        Side of the square input, in pixels.
+    view : str
+        What the network is shown.
+    resize : dict
+        The resize rule.
+    normalization : Normalization
+        Of images in [0, 1].
+    members : int
+        Networks whose probabilities are averaged.
+    decision : Decision
+        Threshold and temperature.
+    epochs : int
+        Epochs trained so far.
+    seed : int
+        Of weights, order and augmentation.
+    recipe : dict or None
+        Of the last `fit`.
+    data : dict
+        Hashes and sizes of what it was trained on, and how that was split.
+    salt : str
+        Of the patient hashes.
+    seen : dict
+        Hashes of the patients in ``"train"`` and ``"validation"``; never an id. None in place of a
+        list: the patients were unknown. The salt keeps hashes of different files apart; whoever
+        has the file and guesses an id can check the guess.
+    metrics : dict
+        The last epoch's figures under ``"fit"``; a report under ``"report"`` where one was saved.
+    versions : dict[str, str]
+        Of Python and the libraries.
+    licence : str
+        Of the weights.
+    format : int
+        Of the file.
+
+    Examples
+    --------
+    >>> import cellscan
+    >>> card = cellscan.Classifier(image_size=32).card
+    >>> card.architecture, card.decision.threshold, card.view
+    ('small_cnn', 0.5, 'filled')
+    """
+
+    architecture: str
+    class_names: tuple[str, ...]
+    positive_class: str | None
+    image_size: int
+    view: str
+    resize: dict[str, str] = field(default_factory=lambda: dict(RESIZE))
+    normalization: Normalization = field(default_factory=Normalization)
+    members: int = 1
+    decision: Decision = field(default_factory=Decision)
+    epochs: int = 0
+    seed: int = 0
+    recipe: dict[str, Any] | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+    salt: str = field(default_factory=lambda: secrets.token_hex(8))
+    seen: dict[str, list[str] | None] = field(default_factory=lambda: {"train": [], "validation": []})
+    metrics: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    licence: str = "not stated"
+    format: int = FORMAT
+
+    def hash_patients(self, patients: np.ndarray) -> list[str] | None:
+        """Return the salted hashes of distinct patients, sorted; None where they are unknown.
+
+        Examples
+        --------
+        >>> import numpy as np, cellscan
+        >>> card = cellscan.Classifier(image_size=32).card
+        >>> len(card.hash_patients(np.array(["C1", "C1", "C2"])) or [])
+        2
+        """
+        distinct = set(patients.tolist())
+        if not distinct or "" in distinct:
+            return None
+        return sorted(hashlib.sha256(f"{self.salt}:{patient}".encode()).hexdigest()[:16] for patient in distinct)
+
+    def with_seen(self, part: str, patients: np.ndarray) -> Card:
+        """Return the card with these patients added to ``"train"`` or ``"validation"``.
+
+        Examples
+        --------
+        >>> import numpy as np, cellscan
+        >>> card = cellscan.Classifier(image_size=32).card.with_seen("train", np.array(["C1"]))
+        >>> len(card.seen["train"] or [])
+        1
+        """
+        before, new = self.seen[part], self.hash_patients(patients)
+        joined = None if before is None or new is None else sorted({*before, *new})
+        return replace(self, seen={**self.seen, part: joined})
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions that a card keeps."""
+    import platform
+    from importlib.metadata import version
+
+    from cellscan import __version__
+
+    found = {name: version(name) for name in ("jax", "flax", "optax", "numpy", "pillow")}
+    return {"cellscan": __version__, "python": platform.python_version(), **found}
+
+
+def write(path: str | os.PathLike[str], card: Card, tensors: dict[str, np.ndarray]) -> None:
+    """Write the file whole or not at all."""
+    from safetensors.numpy import save
+
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise ModelFileError(f"{target}: there is no folder {target.parent}; make it first")
+    # safetensors writes strided arrays as if they were whole, and so wrongly
+    whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as file:
+            file.write(save(whole, metadata={"cellscan": json.dumps(asdict(card), ensure_ascii=False)}))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, target)
+    except OSError as error:
+        raise ModelFileError(f"{target}: the file cannot be written ({error})") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read(path: str | os.PathLike[str]) -> tuple[Card, dict[str, np.ndarray]]:
+    """Read card and tensors, or say what is wrong with the file."""
+    from safetensors import SafetensorError, safe_open
+
+    target = Path(path)
+    if not target.exists():
+        raise ModelFileError(f"{target}: there is no such file")
+    try:
+        with safe_open(target, framework="np") as file:
+            metadata = file.metadata() or {}
+            card = _parse(metadata.get("cellscan"), target)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, ModelFileError):
+            raise
+        raise ModelFileError(
+            f"{target}: this is no whole safetensors file ({error}). Pickled models (.pkl, .pth) and Keras files "
+            "are never opened"
+        ) from error
+    return card, tensors
+
+
+def _parse(text: str | None, target: Path) -> Card:
+    if text is None:
+        raise ModelFileError(
+            f"{target}: a safetensors file, but without cellscan's card; was it saved by something else?"
+        )
+    try:
+        raw = json.loads(text)
+        number = raw["format"]
+        if number > FORMAT:
+            raise ModelFileError(
+                f"{target}: made by a newer cellscan ({raw.get('versions', {}).get('cellscan', 'version unknown')}, "
+                f"format {number}; this one reads up to {FORMAT}). Upgrade: pip install -U cellscan"
+            )
+        known = {f.name: raw[f.name] for f in fields(Card) if f.name in raw}
+        known["class_names"] = tuple(map(str, raw["class_names"]))
+        mean, std = (raw["normalization"][key] for key in ("mean", "std"))
+        known["normalization"] = Normalization((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
+        decision = {f.name: raw["decision"][f.name] for f in fields(Decision) if f.name in raw["decision"]}
+        known["decision"] = Decision(**decision)
+        card = Card(**known)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, ModelFileError):
+            raise
+        raise ModelFileError(f"{target}: the card is damaged ({type(error).__name__}: {error})") from error
+    if card.resize != RESIZE:
+        raise ModelFileError(f"{target}: made for the resize rule {card.resize}, this cellscan has {RESIZE}")
+    return card

@@ -1,0 +1,678 @@
+"""`Classifier`: one object that is trained, predicts, evaluates, and is saved."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cellscan import card as cards
+from cellscan.card import Card, Decision
+from cellscan.data.cells import CellDataset, match_labels
+from cellscan.data.inputs import Images, decode, list_items
+from cellscan.errors import ArgumentError, DataError, ImageError, ModelFileError, check_choice
+from cellscan.evaluate.report import Report, Seen, make_report
+from cellscan.inference import (
+    BATCH_SIZES,
+    Forward,
+    Members,
+    batches,
+    make_embedding,
+    make_probabilities,
+    run_batch,
+)
+from cellscan.models.network import Network, Weights
+from cellscan.models.registry import create, find
+from cellscan.predictions import Failure, Predictions
+from cellscan.progress import Progress
+from cellscan.training.history import History
+from cellscan.training.loop import Examples, run
+from cellscan.training.recipe import Recipe
+from cellscan.views import VIEWS, Normalization
+
+if TYPE_CHECKING:
+    from flax import nnx
+
+
+class Classifier:
+    """A network with everything it needs to judge an image: size, view, normalisation, classes, threshold.
+
+    For research use only: not a medical device.
+
+    Parameters
+    ----------
+    model : str or flax.nnx.Module
+        A name of `cellscan.models.names()`; or your own module, which is called with
+        (N, S, S, 3) float32 in [-1, 1] and returns (N, K) logits. It is copied; if it has a method
+        ``features(x)`` that returns a dictionary with ``"pre_logits"``, `embed` works.
+    image_size : int
+        Side of the square that every image is stretched to, in pixels.
+    view : {"filled", "cell", "outline"}
+        What the network is shown. ``"filled"``: the black surround takes the cell's mean colour, and
+        an image without surround stays as it is. ``"cell"``: as stored. ``"outline"``: the silhouette
+        alone, a baseline. A network that is shown the black surround is right on these cells and
+        calls nearly every cell of another laboratory parasitized.
+    class_names : sequence of str
+        In the order of the network's outputs.
+    positive_class : str, optional
+        The class that threshold, sensitivity and specificity speak of. Left out, it is
+        ``"parasitized"`` where there is one; with two other classes it must be said.
+    seed : int
+        Of the first weights, the order of images and the augmentation.
+
+    Raises
+    ------
+    ArgumentError
+        For an unknown name, too small a size, or a module that does not give one logit a class.
+
+    Examples
+    --------
+    >>> import cellscan
+    >>> cells = cellscan.synthetic_cells(200, seed=0, difficulty="easy")
+    >>> train, test = cells.split(0.2, seed=0)
+    >>> clf = cellscan.Classifier("small_cnn", image_size=32, seed=0)
+    >>> history = clf.fit(train, epochs=3, progress=False)
+    >>> report = clf.evaluate(test)
+    >>> bool(report.accuracy > 0.8)
+    True
+    """
+
+    def __init__(
+        self,
+        model: str | nnx.Module = "small_cnn",
+        *,
+        image_size: int = 64,
+        view: str = "filled",
+        class_names: Sequence[str] = ("parasitized", "uninfected"),
+        positive_class: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        class_names = _check_classes(class_names)
+        check_choice("view", view, VIEWS)
+        named = isinstance(model, str)
+        least = find(model).least_size if isinstance(model, str) else 8
+        if isinstance(image_size, bool) or not isinstance(image_size, (int, np.integer)) or image_size < least:
+            raise ArgumentError(f"image_size is {image_size!r}; expected a whole number of pixels, {least} or more")
+        network = Network(create(model, len(class_names), seed=seed) if isinstance(model, str) else model)
+        weights = network.weights()
+        network.check_logits(weights, int(image_size), len(class_names))
+        self._set(
+            network,
+            (weights,),
+            Card(
+                architecture=str(model) if named else f"own:{network.name}",
+                class_names=class_names,
+                positive_class=_check_positive(positive_class, class_names),
+                image_size=int(image_size),
+                view=view,
+                normalization=find(model).normalization if isinstance(model, str) else Normalization(),
+                seed=int(seed),
+            ),
+        )
+
+    def _set(self, network: Network, members: Members, card: Card) -> None:
+        self._network, self._members, self._card = network, members, card
+        self._probabilities = make_probabilities(network, card.view, card.normalization)
+        self._embedding = make_embedding(network, card.view, card.normalization)
+
+    @property
+    def card(self) -> Card:
+        """What this classifier is and how it came about; kept in the file.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> cellscan.Classifier(image_size=32).card.resize
+        {'filter': 'bilinear', 'fit': 'stretch'}
+        """
+        return self._card
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes, in the order of the columns of `predict_proba`.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> cellscan.Classifier(image_size=32).class_names
+        ('parasitized', 'uninfected')
+        """
+        return self._card.class_names
+
+    @property
+    def positive_class(self) -> str | None:
+        """The class that the threshold speaks of; None where there is none.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> cellscan.Classifier(image_size=32).positive_class
+        'parasitized'
+        """
+        return self._card.positive_class
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square that images are stretched to, in pixels.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> cellscan.Classifier(image_size=32).image_size
+        32
+        """
+        return self._card.image_size
+
+    @property
+    def threshold(self) -> float | None:
+        """P(positive class) from which a cell is positive; settable; None with more than two classes.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> clf = cellscan.Classifier(image_size=32)
+        >>> clf.threshold = 0.3
+        >>> clf.threshold
+        0.3
+        """
+        return self._card.decision.threshold if len(self.class_names) == 2 else None
+
+    @threshold.setter
+    def threshold(self, value: float) -> None:
+        if len(self.class_names) != 2:
+            raise ArgumentError(
+                f"with {len(self.class_names)} classes the label is the likeliest; there is no threshold"
+            )
+        self._card = replace(self._card, decision=Decision(float(value), self._card.decision.temperature))
+
+    @property
+    def model(self) -> Any:
+        """A copy of the network with the current weights: a `flax.nnx.Module` in evaluation mode.
+
+        Examples
+        --------
+        >>> import cellscan, jax.numpy as jnp
+        >>> cellscan.Classifier(image_size=32).model(jnp.zeros((1, 32, 32, 3))).shape
+        (1, 2)
+        """
+        return self._network.module(self._members[0])
+
+    def __repr__(self) -> str:
+        card = self._card
+        return (
+            f"Classifier({card.architecture!r}, image_size={card.image_size}, view={card.view!r}, "
+            f"class_names={card.class_names}, epochs={card.epochs})"
+        )
+
+    def summary(self) -> None:
+        """Print the network: its parts, the shapes they give for one image, and their parameters.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> cellscan.Classifier(image_size=32).summary()  # doctest: +ELLIPSIS
+        small_cnn: 495,554 parameters, input 32 x 32 px, view "filled", classes parasitized, uninfected
+        part         shape                parameters
+        stem         (16, 16, 32)              3,456
+        ...
+        """
+        card, weights = self._card, self._members[0]
+        counts: dict[str, int] = {}
+        for name, leaf in weights["params"].items():
+            part = name.split(".")[0]
+            counts[part] = counts.get(part, 0) + int(leaf.size)
+        shapes = self._network.stages(weights, card.image_size)
+        print(
+            f"{card.architecture}: {sum(counts.values()):,} parameters, "
+            f"input {card.image_size} x {card.image_size} px, "
+            f'view "{card.view}", classes {", ".join(card.class_names)}'
+        )
+        print(f"{'part':12} {'shape':18} {'parameters':>12}")
+        for part in dict.fromkeys([*shapes, *counts]):
+            shape = str(shapes[part][1:]) if part in shapes else ""
+            print(f"{part:12} {shape:18} {counts.get(part, 0):>12,}")
+
+    def fit(
+        self,
+        train: CellDataset,
+        *,
+        validation: CellDataset | None = None,
+        epochs: int = 10,
+        batch_size: int = 64,
+        recipe: Recipe | None = None,
+        progress: bool = True,
+    ) -> History:
+        """Train from the current weights, with a fresh optimiser.
+
+        Stopped by Ctrl-C, the classifier keeps the last whole epoch.
+
+        Parameters
+        ----------
+        train : CellDataset
+            Its classes are matched to `class_names` by name, case-folded.
+        validation : CellDataset, optional
+            Evaluated after every epoch; use other patients than in `train`.
+        epochs, batch_size : int
+            Each at least 1. Every epoch shows every image, in a new order; the last batch is filled
+            up with images of the same epoch.
+        recipe : Recipe, optional
+            How to train.
+        progress : bool
+            A bar on a terminal, a line an epoch elsewhere.
+
+        Returns
+        -------
+        History
+            The learning curve.
+
+        Raises
+        ------
+        DataError
+            Where classes do not match, or `train` has one class only.
+        TrainingError
+            Where the loss is no longer finite; the last good weights are kept.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> cells = cellscan.synthetic_cells(80, seed=0)
+        >>> clf = cellscan.Classifier(image_size=32, seed=0)
+        >>> clf.fit(cells, epochs=1, recipe=cellscan.Recipe(augment="none"), progress=False)
+        History(epochs=1)
+        """
+        recipe = recipe or Recipe()
+        for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+                raise ArgumentError(f"{name} is {value!r}; expected a whole number from 1")
+        if recipe.patience is not None and validation is None:
+            raise ArgumentError("the recipe's patience watches a validation set; pass validation=...")
+        if len(self._members) != 1:
+            raise ArgumentError("an ensemble cannot be trained further; train its members")
+        examples = self._examples(train, "train", progress)
+        if len(np.unique(examples.labels)) < 2:
+            raise DataError(
+                f"all {len(train)} cells to train on are {train[0].label_name!r}; expected at least two classes"
+            )
+        checked = None if validation is None else self._examples(validation, "validation", progress)
+        if recipe.monitor == "roc_auc" and recipe.patience and (checked is None or self._positive is None
+                                                                or len(np.unique(checked.labels)) < 2):  # fmt: skip
+            raise ArgumentError('monitor "roc_auc" needs a positive class, and both classes in the validation set')
+        before = self._card
+        epoch_runs = run(
+            self._network,
+            self._members[0],
+            examples,
+            checked,
+            recipe=recipe,
+            epochs=int(epochs),
+            batch_size=int(batch_size),
+            class_names=self.class_names,
+            positive=self._positive if len(self.class_names) == 2 else None,
+            view=before.view,
+            normalization=before.normalization,
+            forward=self._probabilities,
+            seed=before.seed,
+            epochs_before=before.epochs,
+            progress=progress,
+        )
+        after = replace(
+            before.with_seen("train", train.patients),
+            recipe={**recipe.to_dict(), "batch_size": int(batch_size)},
+            data=_describe_data(train, validation),
+        )
+        if validation is not None:
+            after = after.with_seen("validation", validation.patients)
+        history = History([])
+        for epoch in epoch_runs:
+            self._members = (epoch.weights,)
+            history.records.append(epoch.record)
+            record = {k: v for k, v in epoch.record.items() if k not in ("seconds", "images_per_second")}
+            self._card = replace(
+                after,
+                epochs=before.epochs + len(history.records),
+                metrics={"fit": record},
+                versions=cards.library_versions(),
+            )
+            if epoch.error is not None:
+                raise epoch.error
+        return history
+
+    @property
+    def _positive(self) -> int | None:
+        return None if self.positive_class is None else self.class_names.index(self.positive_class)
+
+    def _examples(self, cells: CellDataset, name: str, progress: bool) -> Examples:
+        if not isinstance(cells, CellDataset):
+            raise ArgumentError(
+                f"{name} is a {type(cells).__name__}; expected a CellDataset, such as "
+                "cellscan.CellDataset.from_arrays(images, labels)"
+            )
+        if not len(cells):
+            raise DataError(f"the {name} set is empty")
+        labels = match_labels(cells, self.class_names)
+        return Examples(cells.images(self.image_size, progress=progress), labels)
+
+    def predict(self, images: Images, *, on_error: str = "raise", progress: bool = True) -> Predictions:
+        """Judge images; safe to call from several threads.
+
+        Images are stretched to `image_size` by the same rule as in training, however they come.
+
+        Parameters
+        ----------
+        images : image, or many
+            A path, a Pillow image, an array (H, W, 3) or (N, H, W, 3) of uint8, uint16 or floats in
+            [0, 1]; a `CellDataset`; a folder, searched with its sub-folders; or a list or generator
+            of single images, mixed as they come. A generator is read as it goes, in bounded memory.
+        on_error : {"raise", "skip"}
+            ``"skip"``: an image that cannot be read is noted in `Predictions.failed`.
+        progress : bool
+            Show a bar if it takes longer than two seconds.
+
+        Returns
+        -------
+        Predictions
+            Always a sequence, also for one image.
+
+        Raises
+        ------
+        ImageError
+            Where an image cannot be read, under ``on_error="raise"``.
+
+        Examples
+        --------
+        >>> import numpy as np, cellscan
+        >>> clf = cellscan.Classifier(image_size=32, seed=0)
+        >>> preds = clf.predict(["no.png", np.zeros((50, 40, 3), np.uint8)], on_error="skip")
+        >>> len(preds), preds.indices.tolist(), preds.failed[0].name
+        (1, [1], 'no.png')
+        """
+        card = self._card
+        rows, indices, names, failed = self._run(self._probabilities, images, on_error, progress, len(card.class_names))
+        return Predictions(_decide(rows, card), rows, indices, names, failed, card.class_names, card.positive_class)
+
+    def predict_proba(self, images: Images, *, progress: bool = True) -> np.ndarray:
+        """Return the probability of every class for every image.
+
+        Parameters
+        ----------
+        images, progress
+            As in `predict`.
+
+        Returns
+        -------
+        (N, K) float32
+            In [0, 1], rows sum to 1; columns in the order of `class_names`.
+
+        Examples
+        --------
+        >>> import numpy as np, cellscan
+        >>> clf = cellscan.Classifier(image_size=32, seed=0)
+        >>> clf.predict_proba(np.zeros((2, 40, 40, 3), np.uint8)).shape
+        (2, 2)
+        """
+        return self._run(self._probabilities, images, "raise", progress, len(self.class_names))[0]
+
+    def embed(self, images: Images, *, progress: bool = True) -> np.ndarray:
+        """Return the last features of every image, before the head.
+
+        Parameters
+        ----------
+        images, progress
+            As in `predict`.
+
+        Returns
+        -------
+        (N, D) float32
+
+        Examples
+        --------
+        >>> import numpy as np, cellscan
+        >>> clf = cellscan.Classifier(image_size=32, seed=0)
+        >>> clf.embed(np.zeros((2, 40, 40, 3), np.uint8)).shape
+        (2, 128)
+        """
+        return self._run(self._embedding, images, "raise", progress, 0)[0]
+
+    def _run(
+        self, forward: Forward, images: Images, on_error: str, progress: bool, width: int
+    ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], tuple[Failure, ...]]:
+        check_choice("on_error", on_error, ("raise", "skip"))
+        members, temperature = self._members, self._card.decision.temperature
+        rows: list[np.ndarray] = []
+        if isinstance(images, CellDataset):
+            if not len(images):
+                raise DataError("the data set is empty")
+            pixels = images.images(self.image_size, progress=progress)
+            with Progress("predicting", len(images), show=progress) as bar:
+                for batch in batches(pixels):
+                    rows.append(run_batch(forward, members, temperature, batch))
+                    bar.advance(len(batch))
+            return np.concatenate(rows), np.arange(len(images)), tuple(images.names.tolist()), ()
+        items, total = list_items(images)
+        batch, kept, failed = [], [], []
+        with Progress("predicting", total, show=progress) as bar:
+            for item, image in decode(items, self.image_size):
+                if isinstance(image, ImageError):
+                    if on_error == "raise":
+                        raise image
+                    failed.append(Failure(item.index, item.name, str(image)))
+                    bar.advance(1)
+                    continue
+                kept.append((item.index, item.name))
+                batch.append(image)
+                if len(batch) == BATCH_SIZES[-1]:
+                    rows.append(run_batch(forward, members, temperature, np.stack(batch)))
+                    bar.advance(len(batch))
+                    batch = []
+            if batch:
+                rows.append(run_batch(forward, members, temperature, np.stack(batch)))
+        joined = np.concatenate(rows) if rows else np.zeros((0, width), np.float32)
+        return (
+            joined,
+            np.array([i for i, _ in kept], np.int64),
+            tuple(name for _, name in kept),
+            tuple(failed),
+        )
+
+    def evaluate(self, cells: CellDataset, *, progress: bool = True) -> Report:
+        """Count every cell once, with 95 % intervals by bootstrap over patients.
+
+        Parameters
+        ----------
+        cells : CellDataset
+            Its classes are matched by name, case-folded; its patients should be new to the classifier,
+            and the report says in its first line whether they are.
+        progress : bool
+            As in `predict`.
+
+        Returns
+        -------
+        Report
+
+        Raises
+        ------
+        DataError
+            Where classes do not match.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> report = cellscan.Classifier(image_size=32).evaluate(cellscan.synthetic_cells(80, seed=0))
+        >>> print(str(report).splitlines()[0])
+        80 cells of 4 patients, none of them seen in training or as validation
+        """
+        card = self._card
+        examples = self._examples(cells, "test", progress)
+        probabilities = self.predict_proba(cells, progress=progress)
+        return make_report(
+            examples.labels,
+            _decide(probabilities, card),
+            probabilities,
+            names=cells.names,
+            patients=cells.patients,
+            class_names=card.class_names,
+            positive=self._positive,
+            threshold=self.threshold,
+            split="the whole set, not divided" if cells.split_info is None else str(cells.split_info),
+            seen=_seen(card, cells),
+            view=card.view,
+        )
+
+    def save(self, path: str | os.PathLike[str], *, report: Report | None = None, licence: str | None = None) -> None:
+        """Write weights and card to one safetensors file, whole or not at all.
+
+        Parameters
+        ----------
+        path : path
+            Overwritten where it exists.
+        report : Report, optional
+            Its figures and intervals go into the card.
+        licence : str, optional
+            Of the weights, such as ``"Apache-2.0"``.
+
+        Examples
+        --------
+        >>> import tempfile, pathlib, cellscan
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "model.safetensors"
+        >>> cellscan.Classifier(image_size=32).save(path, licence="Apache-2.0")
+        >>> cellscan.Classifier.load(path).card.licence
+        'Apache-2.0'
+        """
+        card = replace(self._card, versions=self._card.versions or cards.library_versions())
+        if report is not None:
+            card = replace(card, metrics={**card.metrics, "report": report.to_dict()})
+        if licence is not None:
+            card = replace(card, licence=licence)
+        tensors = {
+            f"{number}.{kind}.{name}": np.asarray(leaf)
+            for number, weights in enumerate(self._members)
+            for kind, leaves in weights.items()
+            for name, leaf in leaves.items()
+        }
+        cards.write(path, card, tensors)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, model: nnx.Module | None = None) -> Classifier:
+        """Read a file that `save` wrote; nothing is ever unpickled.
+
+        Parameters
+        ----------
+        path : path
+            The file.
+        model : flax.nnx.Module, optional
+            Needed where the classifier was built on your own module: one of the same shape, whose
+            weights are replaced.
+
+        Raises
+        ------
+        ModelFileError
+            Where the file is missing, damaged, foreign, or made by a newer cellscan, or its tensors do
+            not fit the network; every one that does not is named.
+
+        Examples
+        --------
+        >>> import tempfile, pathlib, numpy as np, cellscan
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "model.safetensors"
+        >>> clf = cellscan.Classifier(image_size=32, seed=3)
+        >>> clf.save(path)
+        >>> image = np.zeros((40, 40, 3), np.uint8)
+        >>> bool((cellscan.Classifier.load(path).predict_proba(image) == clf.predict_proba(image)).all())
+        True
+        """
+        card, tensors = cards.read(path)
+        own = card.architecture.startswith("own:")
+        if own and model is None:
+            raise ModelFileError(
+                f"{path}: made with a network of its own ({card.architecture[4:]}); pass one of the same shape: "
+                "Classifier.load(path, model=...)"
+            )
+        if not own and model is not None:
+            raise ModelFileError(f"{path}: made with {card.architecture!r}; leave model= out")
+        try:
+            network = Network(create(card.architecture, len(card.class_names)) if model is None else model)
+            _check_classes(card.class_names)
+            _check_positive(card.positive_class, card.class_names)
+        except ArgumentError as error:
+            raise ModelFileError(f"{path}: {error}") from error
+        members = _fill(network, card.members, tensors, os.fspath(path))
+        classifier = cls.__new__(cls)
+        classifier._set(network, members, card)
+        return classifier
+
+
+def _decide(probabilities: np.ndarray, card: Card) -> np.ndarray:
+    """Return labels (N,) int32: by threshold with two classes, else the likeliest."""
+    if len(card.class_names) != 2 or card.positive_class is None:
+        return probabilities.argmax(1).astype(np.int32)
+    positive = card.class_names.index(card.positive_class)
+    called = probabilities[:, positive] >= np.float32(card.decision.threshold)
+    return np.where(called, positive, 1 - positive).astype(np.int32)
+
+
+def _seen(card: Card, cells: CellDataset) -> Seen:
+    hashes = card.hash_patients(cells.patients)
+    if hashes is None:
+        return Seen(0, None, None)
+    counts = [
+        None if known is None else len(set(known) & set(hashes))
+        for known in (card.seen["train"], card.seen["validation"])
+    ]
+    return Seen(len(hashes), *counts)
+
+
+def _describe_data(train: CellDataset, validation: CellDataset | None) -> dict[str, Any]:
+    def one(cells: CellDataset) -> dict[str, Any]:
+        split = None if cells.split_info is None else str(cells.split_info)
+        patients = len(set(cells.patients.tolist())) if cells.has_patients else None
+        return {"cells": len(cells), "patients": patients, "hash": cells.hash(), "split": split}
+
+    return {"train": one(train), "validation": None if validation is None else one(validation)}
+
+
+def _fill(network: Network, members: int, tensors: dict[str, np.ndarray], path: str) -> Members:
+    """Put tensors into members, and gather everything that does not fit in one error."""
+    import jax.numpy as jnp
+
+    template = network.weights()
+    wanted = {
+        f"{number}.{kind}.{name}": (number, kind, name, leaf)
+        for number in range(members)
+        for kind, leaves in template.items()
+        for name, leaf in leaves.items()
+    }
+    wrong = [f"missing {name}" for name in wanted if name not in tensors]
+    wrong += [f"unknown {name}" for name in tensors if name not in wanted]
+    filled: list[Weights] = [{kind: {} for kind in template} for _ in range(members)]
+    for full, (number, kind, name, leaf) in wanted.items():
+        tensor = tensors.get(full)
+        if tensor is None:
+            continue
+        if tensor.shape != leaf.shape or tensor.dtype != leaf.dtype:
+            wrong.append(f"{full} is {tensor.dtype} {tensor.shape}, expected {leaf.dtype} {leaf.shape}")
+        else:
+            filled[number][kind][name] = jnp.asarray(tensor)
+    if wrong:
+        raise ModelFileError(f"{path}: the tensors do not fit the network:\n  " + "\n  ".join(wrong[:20]))
+    return tuple(filled)
+
+
+def _check_classes(class_names: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(class_names, str) or len(class_names) < 2 or not all(isinstance(n, str) and n for n in class_names):
+        raise ArgumentError(f"class_names is {class_names!r}; expected at least two names")
+    if len({name.casefold() for name in class_names}) < len(class_names):
+        raise ArgumentError(f"class_names is {tuple(class_names)}; the names must differ in more than case")
+    return tuple(class_names)
+
+
+def _check_positive(positive_class: str | None, class_names: tuple[str, ...]) -> str | None:
+    by_fold = {name.casefold(): name for name in class_names}
+    if positive_class is None:
+        if "parasitized" not in by_fold and len(class_names) == 2:
+            raise ArgumentError(f"which of {class_names} is positive? Pass positive_class=")
+        return by_fold.get("parasitized")
+    if positive_class.casefold() not in by_fold:
+        raise ArgumentError(f"positive_class is {positive_class!r}; expected one of {class_names}")
+    return by_fold[positive_class.casefold()]

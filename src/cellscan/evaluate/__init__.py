@@ -1,0 +1,1 @@
+"""Evaluation: figures of cells with intervals over patients."""

@@ -1,0 +1,177 @@
+"""What `Classifier.predict` returns: a sequence of results, with the arrays beside it."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The result of one image.
+
+    Attributes
+    ----------
+    label : int
+        Index into the classifier's `class_names`.
+    label_name : str
+        The class.
+    positive : bool or None
+        Whether that is the positive class; None where there is no positive class.
+    probability : float
+        Of `label`, in [0, 1].
+    probabilities : dict[str, float]
+        Of every class.
+    name : str
+        File name, or what else names the image.
+
+    Examples
+    --------
+    >>> import numpy as np, cellscan
+    >>> p = cellscan.Classifier(image_size=32).predict(np.zeros((40, 40, 3), np.uint8))[0]
+    >>> p.label_name == ("parasitized" if p.positive else "uninfected")
+    True
+    """
+
+    label: int
+    label_name: str
+    positive: bool | None
+    probability: float
+    probabilities: dict[str, float]
+    name: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image that could not be read.
+
+    Attributes
+    ----------
+    index : int
+        Its position in the input.
+    name : str
+        File name, or what else names the image.
+    reason : str
+        What is wrong with it.
+
+    Examples
+    --------
+    >>> import cellscan
+    >>> preds = cellscan.Classifier(image_size=32).predict(["no.png"], on_error="skip")
+    >>> preds.failed
+    (Failure(index=0, name='no.png', reason='no.png: there is no such file'),)
+    """
+
+    index: int
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Predictions(Sequence[Prediction]):
+    """Results in the order of the input; a sequence of `Prediction`.
+
+    Attributes
+    ----------
+    labels : numpy.ndarray
+        (N,) int32.
+    probabilities : numpy.ndarray
+        (N, K) float32; columns in the order of `class_names`.
+    indices : numpy.ndarray
+        (N,) int64, position of each result in the input; gaps are images in `failed`.
+    names : tuple[str, ...]
+        File names, or what else names the images.
+    failed : tuple[Failure, ...]
+        Images passed over under ``on_error="skip"``.
+    class_names : tuple[str, ...]
+        The classes.
+    positive_class : str or None
+        The class that `Prediction.positive` speaks of.
+
+    Examples
+    --------
+    >>> import numpy as np, cellscan
+    >>> preds = cellscan.Classifier(image_size=32).predict(np.zeros((3, 40, 40, 3), np.uint8))
+    >>> len(preds), preds.probabilities.shape, preds.labels.dtype
+    (3, (3, 2), dtype('int32'))
+    """
+
+    labels: np.ndarray
+    probabilities: np.ndarray
+    indices: np.ndarray
+    names: tuple[str, ...]
+    failed: tuple[Failure, ...]
+    class_names: tuple[str, ...]
+    positive_class: str | None
+
+    @property
+    def label_names(self) -> list[str]:
+        """The class of each result.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> len(cellscan.Classifier(image_size=32).predict(cellscan.synthetic_cells(40, seed=0)).label_names)
+        40
+        """
+        return [self.class_names[label] for label in self.labels]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @overload
+    def __getitem__(self, index: int) -> Prediction: ...
+    @overload
+    def __getitem__(self, index: slice) -> Predictions: ...
+    def __getitem__(self, index: int | slice) -> Prediction | Predictions:
+        if isinstance(index, slice):
+            return Predictions(
+                self.labels[index], self.probabilities[index], self.indices[index], self.names[index],
+                self.failed, self.class_names, self.positive_class,
+            )  # fmt: skip
+        label, row = int(self.labels[index]), self.probabilities[index]
+        name = self.class_names[label]
+        positive = None if self.positive_class is None else name == self.positive_class
+        by_name = {k: float(v) for k, v in zip(self.class_names, row, strict=True)}
+        return Prediction(label, name, positive, float(row[label]), by_name, self.names[index])
+
+    def __repr__(self) -> str:
+        counts = np.bincount(self.labels, minlength=len(self.class_names))
+        shown = ", ".join(f"{name} {count:,}" for name, count in zip(self.class_names, counts, strict=True))
+        failed = f"; {len(self.failed)} could not be read" if self.failed else ""
+        return f"{len(self):,} predictions: {shown}{failed}"
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write one line an image: index, name, label, probability of every class, error.
+
+        Images that could not be read have a line too, with the reason.
+
+        Parameters
+        ----------
+        path : path
+            Overwritten where it exists.
+
+        Examples
+        --------
+        >>> import tempfile, cellscan
+        >>> preds = cellscan.Classifier(image_size=32).predict(cellscan.synthetic_cells(40, seed=0))
+        >>> file = tempfile.mktemp(suffix=".csv")
+        >>> preds.to_csv(file)
+        >>> open(file).readline().strip()
+        'index,name,label,p_parasitized,p_uninfected,error'
+        """
+        rows: list[tuple[int, list[object]]] = []
+        for i, (index, name) in enumerate(zip(self.indices, self.names, strict=True)):
+            values = [f"{value:.6f}" for value in self.probabilities[i]]
+            rows.append((int(index), [int(index), name, self.class_names[self.labels[i]], *values, ""]))
+        blank = [""] * (1 + len(self.class_names))
+        rows += [(f.index, [f.index, f.name, *blank, f.reason]) for f in self.failed]
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            out = csv.writer(file)
+            out.writerow(["index", "name", "label", *(f"p_{name}" for name in self.class_names), "error"])
+            out.writerows(row for _, row in sorted(rows, key=lambda pair: pair[0]))

@@ -1,0 +1,78 @@
+"""`History`: what each epoch of a `fit` gave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from cellscan.errors import ArgumentError
+from cellscan.training.loop import describe
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class History(Mapping[str, list[float]]):
+    """The figures of every epoch, by name: ``history["validation_accuracy"]`` is a list.
+
+    Names are ``epoch``, ``loss`` and ``accuracy`` (means over the epoch's augmented batches),
+    ``images_per_second``, ``seconds``, and with a validation set ``validation_loss``,
+    ``validation_accuracy`` and, with two classes, ``validation_roc_auc``.
+
+    Parameters
+    ----------
+    records : list of dict
+        One an epoch.
+
+    Examples
+    --------
+    >>> import cellscan
+    >>> cells = cellscan.synthetic_cells(80, seed=0)
+    >>> clf = cellscan.Classifier(image_size=32, seed=0)
+    >>> history = clf.fit(cells, epochs=2, progress=False)
+    >>> history["epoch"], history["loss"][1] < history["loss"][0]
+    ([1, 2], True)
+    """
+
+    def __init__(self, records: list[dict[str, float]]) -> None:
+        self.records = records
+
+    def __getitem__(self, name: str) -> list[float]:
+        found = [record[name] for record in self.records if name in record]
+        if not found:
+            raise KeyError(name)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(name for record in self.records for name in record))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def __str__(self) -> str:
+        last = int(self.records[-1]["epoch"]) if self.records else 0
+        return "\n".join(describe(record, last) for record in self.records) or "no epochs"
+
+    def __repr__(self) -> str:
+        return f"History(epochs={len(self.records)})"
+
+    def plot(self) -> Figure:
+        """Draw the learning curve: loss and accuracy by epoch.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> cells = cellscan.synthetic_cells(80, seed=0)
+        >>> clf = cellscan.Classifier(image_size=32, seed=0)
+        >>> len(clf.fit(cells, epochs=1, progress=False).plot().axes)
+        2
+        """
+        if not self.records:
+            raise ArgumentError("there are no epochs to draw; fit for at least one")
+        from cellscan.plots import plot_history
+
+        return plot_history(self)
