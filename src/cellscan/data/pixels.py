@@ -150,7 +150,14 @@ class Pixels:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """(N, S, S, 3)."""
+        """(N, S, S, 3).
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> cellscan.synthetic_cells(60, seed=0).images(32).shape
+        (60, 32, 32, 3)
+        """
         size = self._maps[0].shape[1]
         return len(self), size, size, 3
 

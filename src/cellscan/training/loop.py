@@ -101,7 +101,8 @@ def run(
             yield Epoch(record, kept)
             if best is not None and number - best[1] >= (recipe.patience or 0):
                 bar.line(
-                    f"no better {recipe.monitor} for {recipe.patience} epochs: back to epoch {epochs_before + best[1] + 1}"
+                    f"no better {recipe.monitor} for {recipe.patience} epochs: "
+                    f"back to epoch {epochs_before + best[1] + 1}"
                 )
                 return
 

@@ -182,7 +182,8 @@ def class_weights(recipe: Recipe, labels: np.ndarray, class_names: Sequence[str]
         missing = [name for name in class_names if name.casefold() not in given]
         if missing or len(given) > len(class_names) or min(given.values()) <= 0:
             raise ArgumentError(
-                f"class_weight is {dict(recipe.class_weight)}; expected a number above 0 for each of {tuple(class_names)}"
+                f"class_weight is {dict(recipe.class_weight)}; "
+                f"expected a number above 0 for each of {tuple(class_names)}"
             )
         weights = np.array([given[name.casefold()] for name in class_names])
     return (weights * counts.sum() / (weights * counts).sum()).astype(np.float32)

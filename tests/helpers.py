@@ -1,0 +1,76 @@
+"""What several tests share."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+from PIL import Image
+
+import cellscan
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+class TinyNet(nnx.Module):
+    """Somebody's own network: batch norm, dropout, features."""
+
+    def __init__(self, classes: int = 2, *, rngs: nnx.Rngs) -> None:
+        self.conv = nnx.Conv(3, 8, (3, 3), strides=2, rngs=rngs)
+        self.norm = nnx.BatchNorm(8, rngs=rngs)
+        self.drop = nnx.Dropout(0.2, rngs=rngs)
+        self.head = nnx.Linear(8, classes, rngs=rngs)
+
+    def features(self, x: jax.Array) -> dict[str, jax.Array]:
+        return {"pre_logits": jax.nn.relu(self.norm(self.conv(x))).mean((1, 2))}
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.head(self.drop(self.features(x)["pre_logits"]))
+
+
+def random_image(seed: int = 0, height: int = 40, width: int = 50) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def write_cells(root: Path, names: dict[str, list[str]]) -> Path:
+    """Write small images root/<class>/<name>, all different."""
+    count = 0
+    for folder, files in names.items():
+        for name in files:
+            count += 1
+            path = root / folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(random_image(count, 20 + count % 5, 24)).save(path)
+    return root
+
+
+def nih_name(patient: int, cell: int) -> str:
+    return f"C{patient}P{patient + 10}ThinF_IMG_20150918_144104_cell_{cell}.png"
+
+
+def tiny_cells(count: int = 48, size: int = 32, patients: int = 6) -> cellscan.CellDataset:
+    """Cells that are told apart by how bright they are: trained on in seconds."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(count) % 2
+    light = np.where(labels == 0, 90, 170)[:, None, None, None]
+    images = np.clip(light + rng.normal(0, 20, (count, size, size, 3)), 40, 255).astype(np.uint8)
+    ids = [f"p{i // 2 % patients}" for i in range(count)]
+    return cellscan.CellDataset.from_arrays(images, labels, patients=ids)
+
+
+def run_python(code: str, *, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
+    """Run code in a fresh process and return what it prints."""
+    import os
+
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()

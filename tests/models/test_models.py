@@ -1,0 +1,96 @@
+"""Networks by name, and modules taken apart."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from helpers import TinyNet
+
+import cellscan
+from cellscan.models.network import Network
+from cellscan.models.small_cnn import space_to_depth
+
+
+@pytest.mark.parametrize("name", cellscan.models.names())
+def test_every_backbone_keeps_the_contract(name) -> None:
+    least = cellscan.models.registry.find(name).least_size
+    for size in (least, least + 1, 64):
+        net = cellscan.models.create(name, num_classes=3, seed=1)
+        x = jax.random.normal(jax.random.key(0), (2, size, size, 3))
+        assert net(x).shape == (2, 3)  # type: ignore[operator]
+        assert net.features(x)["pre_logits"].ndim == 2  # type: ignore[attr-defined]
+    network = Network(net)
+    weights = network.weights()
+
+    def loss(params):
+        return (network.train(params, weights["stats"], x, jax.random.key(1))[0] ** 2).sum()
+
+    for path, gradient in jax.grad(loss)(weights["params"]).items():
+        assert np.isfinite(gradient).all()
+        assert np.abs(gradient).max() > 0, f"{path} has no gradient"
+    same = Network(cellscan.models.create(name, num_classes=3, seed=1)).weights()["params"]
+    assert all(np.array_equal(same[k], v) for k, v in weights["params"].items())
+
+
+def test_small_cnn_is_small() -> None:
+    params = Network(cellscan.models.create("small_cnn", 2)).weights()["params"]
+    assert sum(leaf.size for leaf in params.values()) <= 500_000
+
+
+def test_the_batch_plays_no_part_in_small_cnn() -> None:
+    net = cellscan.models.create("small_cnn", 2)
+    x = jax.random.normal(jax.random.key(0), (4, 32, 32, 3))
+    assert np.allclose(net(x)[1], net(x[1:2])[0], atol=1e-5)  # type: ignore[operator]
+
+
+def test_space_to_depth_by_hand() -> None:
+    x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    assert space_to_depth(x)[0, 0, 1].tolist() == [2, 3, 6, 7]
+
+
+def test_bad_names_and_widths() -> None:
+    with pytest.raises(cellscan.ArgumentError, match="did you mean small_cnn"):
+        cellscan.models.create("smallcnn", 2)
+    for width in (0, -1, 2.0, True):
+        with pytest.raises(cellscan.ArgumentError, match="num_classes"):
+            cellscan.models.create("small_cnn", width)  # type: ignore[arg-type]
+
+
+def test_taking_apart_and_putting_together_changes_nothing() -> None:
+    net = TinyNet(rngs=nnx.Rngs(0, dropout=1))
+    x = jax.random.normal(jax.random.key(0), (4, 16, 16, 3))
+    network = Network(net)
+    weights = network.weights()
+    net.eval()
+    assert np.allclose(network.logits(weights, x), net(x), atol=1e-6)
+    again = network.logits(weights, x)
+    assert np.array_equal(network.logits(weights, x), again)  # evaluation changes nothing
+
+
+def test_training_mode_updates_statistics_and_draws_from_the_key_alone() -> None:
+    network = Network(TinyNet(rngs=nnx.Rngs(0, dropout=1)))
+    weights = network.weights()
+    x = jax.random.normal(jax.random.key(0), (4, 16, 16, 3))
+    out = [network.train(weights["params"], weights["stats"], x, jax.random.key(k)) for k in (1, 1, 2)]
+    assert np.array_equal(out[0][0], out[1][0])
+    assert not np.array_equal(out[0][0], out[2][0])
+    assert not np.array_equal(out[0][1]["norm.mean"], weights["stats"]["norm.mean"])
+    assert np.allclose(out[0][1]["norm.mean"], out[2][1]["norm.mean"])
+
+
+def test_own_networks_are_checked() -> None:
+    class Wrong(nnx.Module):
+        def __call__(self, x):
+            return x.mean((1, 2))
+
+    class Broken(nnx.Module):
+        def __call__(self, x):
+            raise RuntimeError("boom")
+
+    with pytest.raises(cellscan.ArgumentError, match=r"expected logits of shape \(1, 2\)"):
+        cellscan.Classifier(Wrong())
+    with pytest.raises(cellscan.ArgumentError, match="RuntimeError: boom"):
+        cellscan.Classifier(Broken())
+    with pytest.raises(cellscan.ArgumentError, match=r"flax\.nnx\.Module, got int"):
+        cellscan.Classifier(3)  # type: ignore[arg-type]

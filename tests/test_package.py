@@ -1,0 +1,101 @@
+"""The shape of the package: what an import costs, which way the arrows point, what is documented."""
+
+import ast
+import inspect
+
+import pytest
+from helpers import REPOSITORY, run_python
+
+import cellscan
+
+SOURCE = REPOSITORY / "src" / "cellscan"
+
+# The road, left to right: a module imports from its own room and from rooms that stand before it.
+ROOMS = ("errors", "progress", "data", "views", "models", "card", "predictions", "inference", "training", "evaluate",
+         "plots", "classifier")  # fmt: skip
+# Arrows that point right on purpose: a method `plot` imports its picture when it is called.
+ALLOWED = {"plots"}
+
+
+def test_import_is_light() -> None:
+    heavy = (
+        "flax",
+        "optax",
+        "tensorflow_datasets",
+        "matplotlib",
+        "sklearn",
+        "pandas",
+        "tensorflow",
+        "torch",
+        "jax",
+        "numpy",
+    )
+    code = f"import sys, cellscan; print([name for name in {heavy!r} if name in sys.modules])"
+    assert run_python(code) == "[]"
+
+
+def test_no_tensorflow_or_torch_after_training() -> None:
+    code = """
+import sys, cellscan
+cells = cellscan.synthetic_cells(16, seed=0)
+clf = cellscan.Classifier(image_size=16)
+clf.fit(cells, epochs=1, progress=False)
+clf.evaluate(cells).plot()
+print([name for name in ("tensorflow", "torch", "keras") if name in sys.modules])
+"""
+    assert run_python(code) == "[]"
+
+
+def _imports(path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("cellscan."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.ImportFrom) and node.module == "cellscan":
+            found |= {alias.name for alias in node.names if alias.name in ROOMS}
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE)))
+def test_arrows_point_left(path) -> None:
+    room = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    if room in ("__init__", "__main__"):
+        return
+    wrong = {other for other in _imports(path) - ALLOWED if ROOMS.index(other) > ROOMS.index(room)}
+    assert not wrong, f"{path.name} stands in {room} and imports from {wrong}, which stands to its right"
+
+
+def _public() -> list[tuple[str, object]]:
+    found: list[tuple[str, object]] = []
+    for name in cellscan.__all__:
+        thing = getattr(cellscan, name)
+        if inspect.ismodule(thing):
+            found += [(f"{name}.{k}", v) for k, v in vars(thing).items()
+                      if not k.startswith("_") and (inspect.isfunction(v) or inspect.isclass(v))]  # fmt: skip
+            continue
+        found.append((name, thing))
+        if inspect.isclass(thing):
+            own = {k: v for k, v in vars(thing).items() if not k.startswith("_")}
+            for k, v in own.items():
+                if isinstance(v, (property, classmethod, staticmethod)) or inspect.isfunction(v):
+                    found.append((f"{name}.{k}", getattr(v, "__func__", v)))
+    return found
+
+
+@pytest.mark.parametrize(("name", "thing"), _public(), ids=lambda x: x if isinstance(x, str) else "")
+def test_every_public_name_is_documented_with_an_example(name: str, thing: object) -> None:
+    text = inspect.getdoc(thing) or ""
+    assert ">>> " in text, f"{name} has no docstring with an example"
+
+
+def test_all_names_resolve_and_unknown_ones_fail() -> None:
+    for name in cellscan.__all__:
+        assert getattr(cellscan, name) is not None
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = cellscan.nonsense
+
+
+def test_errors_are_one_family() -> None:
+    for name in ("ArgumentError", "DataError", "ImageError", "ModelFileError", "TrainingError"):
+        assert issubclass(getattr(cellscan, name), cellscan.CellscanError)
+    assert issubclass(cellscan.ImageError, ValueError)
