@@ -370,8 +370,9 @@ def test_embed_needs_features() -> None:
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"image_size": 8}, "16 or more"), ({"image_size": 64.0}, "image_size"), ({"class_names": ("a",)}, "at least two"),
-        ({"class_names": "ab"}, "at least two"), ({"class_names": ("a", "A")}, "more than case"),
+        ({"image_size": 8}, "16 or more"), ({"image_size": 64.0}, "image_size"),
+        ({"class_names": ("a",)}, "at least two"), ({"class_names": "ab"}, "at least two"),
+        ({"class_names": ("a", "A")}, "more than case"),
         ({"class_names": ("a", "b")}, "which of"), ({"positive_class": "sick"}, "positive_class"),
     ],
     ids=str,

@@ -95,6 +95,7 @@ def plot_report(report: Report) -> Figure:
     low, high = report.interval["roc_auc"]
     right.set(xlabel="1 - specificity", ylabel="sensitivity", aspect="equal")
     right.set_title(f"ROC AUC {report.roc_auc:.4f} ({low:.4f} to {high:.4f})", fontsize=10)
-    right.legend(frameon=False, loc="lower right")
+    if right.get_legend_handles_labels()[0]:
+        right.legend(frameon=False, loc="lower right")
     right.spines[["top", "right"]].set_visible(False)
     return figure

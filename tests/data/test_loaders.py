@@ -79,7 +79,8 @@ def test_what_is_no_malaria_set(tmp_path) -> None:
         cellscan.load_malaria(tmp_path / "absent.zip")
 
 
-def test_a_damaged_member_is_one_bad_image(folder, tmp_path) -> None:
+def test_a_damaged_member_is_one_bad_image(folder, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("CELLSCAN_CACHE", str(tmp_path / "cache"))  # the whole archive has the same CRCs
     archive = zipped(folder, tmp_path / "c.zip")
     content = bytearray(archive.read_bytes())
     with zipfile.ZipFile(archive) as opened:

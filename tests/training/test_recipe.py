@@ -1,5 +1,7 @@
 """Options do what they say, or are refused."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,7 +54,7 @@ def test_schedules() -> None:
     assert np.allclose(rates(Recipe(schedule="constant", **common), 8), 0.1, rtol=1e-3)
     cosine = rates(Recipe(schedule="cosine", **common), 20)
     assert np.isclose(cosine[0], 0.1, rtol=1e-3)
-    assert all(a > b for a, b in zip(cosine, cosine[1:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(cosine))
     cycle = rates(Recipe(schedule="one_cycle", **common), 40)
     assert np.argmax(cycle) == 10
     assert np.isclose(max(cycle), 0.1, rtol=1e-3)
@@ -108,7 +110,7 @@ def test_turn_reaches_all_eight_symmetries_and_nothing_else() -> None:
     assert {one.tobytes() for one in out} == allowed
 
 
-@pytest.mark.parametrize(("name", "least", "most"), [("small", 0.5, 2.2), ("strong", 3.0, 20.0)])
+@pytest.mark.parametrize(("name", "least", "most"), [("small", 2.0, 4.0), ("strong", 4.0, 20.0)])
 def test_colour_changes_by_as_much_as_said(name, least, most) -> None:
     augment = make_augment(name)
     assert augment is not None

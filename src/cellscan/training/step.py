@@ -184,8 +184,8 @@ def make_train_step(
         if ema is not None:
             decay = jnp.minimum(ema, (1.0 + state.step) / (10.0 + state.step))
             average = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, average, params)
-        grad_norm = optax.global_norm(grads)
-        finite = state.finite & jnp.isfinite(value + grad_norm + optax.global_norm(updates))
+        grad_norm = optax.tree.norm(grads)
+        finite = state.finite & jnp.isfinite(value + grad_norm + optax.tree.norm(updates))
         new = TrainState(params, stats, opt_state, average, state.step + 1, finite)
         new = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, state)._replace(finite=finite)
         accuracy = (logits.argmax(-1) == labels).mean()

@@ -1,0 +1,60 @@
+# Two commands do everything on a machine that has Python (with venv) and make:
+#   make quickstart            the main job on painted cells; DATA=path on real ones
+#   make test                  every check that a change must pass
+#
+# PYTHON=... chooses the interpreter; left out, it is the newest of 3.13, 3.12 and 3.11 that runs.
+
+PYTHON ?= $(shell for v in 3.13 3.12 3.11; do \
+	for p in python$$v $$HOME/.pyenv/versions/$$v.*/bin/python; do \
+	if $$p -c 'import ensurepip, sys; sys.exit(sys.version_info[:2] != tuple(map(int, "$$v".split("."))))' \
+	>/dev/null 2>&1; then echo $$p; exit; fi; done; done; echo python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+DATA ?=
+
+.PHONY: quickstart test test-all check unit wheel bench clean
+
+$(VENV)/.run: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip
+	$(PIP) -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(PIP) -e '.[dev]'
+	touch $@
+
+quickstart: $(VENV)/.run
+	$(BIN)/python examples/quickstart.py $(DATA)
+
+test: check unit wheel
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/pyright --pythonpath $(BIN)/python --verifytypes cellscan --ignoreexternal | tail -n 20
+
+unit: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not slow" tests \
+		--jaxtyping-packages=cellscan.views,cellscan.training.augment,cellscan.models.small_cnn,beartype.beartype
+	$(BIN)/python -m pytest --doctest-modules src/cellscan
+
+# The wheel as a stranger gets it: its own environment, its declared dependencies, away from this folder.
+wheel: $(VENV)/.dev
+	rm -rf dist $(VENV)-wheel
+	$(BIN)/python -m build --quiet --wheel --sdist .
+	$(PYTHON) -m venv $(VENV)-wheel
+	$(VENV)-wheel/bin/python -m pip --disable-pip-version-check install --quiet dist/*.whl
+	cd / && $(abspath $(VENV))-wheel/bin/python -I -W error::DeprecationWarning:cellscan $(CURDIR)/tests/try_wheel.py
+	rm -rf $(VENV)-wheel
+
+test-all: check unit wheel
+	$(BIN)/python -m pytest -m slow tests
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/data_path.py $(DATA)
+
+clean:
+	rm -rf $(VENV) $(VENV)-wheel dist quickstart_output
