@@ -21,10 +21,10 @@ import cellscan
 
 # name, how the cells are divided, what the network sees, epochs
 ROWS = (
-    ("fold 0 by patient", "patient", "filled", 10),
-    ("random 80/20 by cell", "cell", "filled", 10),
+    ("fold 0 by patient", "patient", "filled", 6),
+    ("random 80/20 by cell", "cell", "filled", 6),
     ("silhouettes only, fold 0", "patient", "outline", 4),
-    ("as stored, fold 0", "patient", "cell", 10),
+    ("as stored, fold 0", "patient", "cell", 6),
 )
 INFECTED = ("ring", "trophozoite", "schizont", "gametocyte")
 

@@ -35,6 +35,17 @@ def test_no_surround_stays_bit_for_bit() -> None:
     assert (np.asarray(prepare(jnp.asarray(image), "outline")) == 1).all()
 
 
+def test_a_bite_round_a_corner_is_found() -> None:
+    image = np.full((32, 32, 3), 0.7, np.float32)
+    image[:, 0] = 0  # a black frame on the left, a passage, and a corner that no row or column sees into
+    image[8, :12] = 0
+    image[8:13, 12] = 0
+    image[12, 12:16] = 0
+    found = np.asarray(surround(jnp.asarray(image)[None]))[0]
+    assert found[image.max(-1) == 0].all()
+    assert np.allclose(apply_view(jnp.asarray(image)[None], "filled"), 0.7, atol=1e-6)
+
+
 def test_dark_spots_inside_are_kept() -> None:
     image = disc()
     image[15:17, 15:17] = 0.02
