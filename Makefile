@@ -6,7 +6,7 @@
 
 PYTHON ?= $(shell for v in 3.13 3.12 3.11; do \
 	for p in python$$v $$HOME/.pyenv/versions/$$v.*/bin/python; do \
-	if $$p -c 'import ensurepip, sys; sys.exit(sys.version_info[:2] != tuple(map(int, "$$v".split("."))))' \
+	if $$p -c 'import ensurepip, sys; sys.exit(sys.version.split(".")[:2] != sys.argv[1].split("."))' $$v \
 	>/dev/null 2>&1; then echo $$p; exit; fi; done; done; echo python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -34,7 +34,6 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/pyright --pythonpath $(BIN)/python --verifytypes cellscan --ignoreexternal | tail -n 20
 
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow" tests \
@@ -47,6 +46,7 @@ wheel: $(VENV)/.dev
 	$(BIN)/python -m build --quiet --wheel --sdist .
 	$(PYTHON) -m venv $(VENV)-wheel
 	$(VENV)-wheel/bin/python -m pip --disable-pip-version-check install --quiet dist/*.whl
+	cd / && PATH=$(abspath $(VENV))-wheel/bin:$$PATH $(abspath $(BIN))/pyright --verifytypes cellscan --ignoreexternal
 	cd / && $(abspath $(VENV))-wheel/bin/python -I -W error::DeprecationWarning:cellscan $(CURDIR)/tests/try_wheel.py
 	rm -rf $(VENV)-wheel
 

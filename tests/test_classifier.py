@@ -4,6 +4,7 @@ import json
 import threading
 import tracemalloc
 from dataclasses import asdict
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -154,6 +155,7 @@ def test_progress_is_lines_without_a_terminal_and_silence_on_request(capfd) -> N
 
 def test_bad_fits() -> None:
     clf, cells = Classifier(image_size=16), tiny_cells()
+    bad: dict[str, Any]
     for bad in ({"epochs": 0}, {"batch_size": 0}, {"epochs": 1.5}):
         with pytest.raises(cellscan.ArgumentError, match=next(iter(bad))):
             clf.fit(cells, **bad)

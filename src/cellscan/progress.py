@@ -16,8 +16,12 @@ class Progress:
     """
 
     def __init__(self, title: str, total: int | None, *, show: bool = True, delay: float = 2.0) -> None:
-        self.title, self.total, self.show, self.delay = title, total, show, delay
-        self.done, self.note = 0, ""
+        self.title: str = title
+        self.total: int | None = total
+        self.show: bool = show
+        self.delay: float = delay
+        self.done: int = 0
+        self.note: str = ""
         self._start = self._last = time.monotonic()
         self._bar: Any = None
         self._task: Any = None

@@ -189,7 +189,7 @@ def test_a_stock_set_is_read_without_patients(tmp_path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="array_record has wheels for Linux only")
 def test_without_a_network_the_steps_are_listed(tmp_path, monkeypatch) -> None:
-    from cellscan.data import malaria_builder
+    from cellscan.data import _malaria_builder as malaria_builder
 
     def offline(self, url):
         raise OSError("no route to host")
@@ -215,7 +215,7 @@ def test_without_array_record_the_archive_road_is_named(monkeypatch) -> None:
 
 
 def test_checksums_agree_with_the_steps() -> None:
-    from cellscan.data import malaria_builder
+    from cellscan.data import _malaria_builder as malaria_builder
 
     file = Path(malaria_builder.__file__).with_name("checksums.tsv").read_text().split()
     assert file == [malaria_builder.URL, str(malaria_builder.SIZE), malaria_builder.SHA256, "cell_images.zip"]

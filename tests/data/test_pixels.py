@@ -122,7 +122,8 @@ def test_stale_parts_are_swept(cache) -> None:
     old, young = cache / "old.npy.1.part", cache / "young.npy.2.part"
     for part in (old, young):
         part.write_bytes(b"x")
-    os.utime(old, (time.time() - 2 * 86_400,) * 2)
+    long_ago = time.time() - 2 * 86_400
+    os.utime(old, (long_ago, long_ago))
     cellscan.synthetic_cells(8, seed=0).images(16)
     assert not old.exists()
     assert young.exists()

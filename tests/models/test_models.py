@@ -9,12 +9,13 @@ from helpers import TinyNet
 
 import cellscan
 from cellscan.models.network import Network
+from cellscan.models.registry import find
 from cellscan.models.small_cnn import space_to_depth
 
 
 @pytest.mark.parametrize("name", cellscan.models.names())
 def test_every_backbone_keeps_the_contract(name) -> None:
-    least = cellscan.models.registry.find(name).least_size
+    least = find(name).least_size
     for size in (least, least + 1, 64):
         net = cellscan.models.create(name, num_classes=3, seed=1)
         x = jax.random.normal(jax.random.key(0), (2, size, size, 3))

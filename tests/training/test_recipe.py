@@ -1,6 +1,7 @@
 """Options do what they say, or are refused."""
 
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +51,7 @@ def rates(recipe: Recipe, steps: int) -> list[float]:
 
 
 def test_schedules() -> None:
-    common = {"learning_rate": 0.1, "weight_decay": 0.0}
+    common: dict[str, Any] = {"learning_rate": 0.1, "weight_decay": 0.0}
     assert np.allclose(rates(Recipe(schedule="constant", **common), 8), 0.1, rtol=1e-3)
     cosine = rates(Recipe(schedule="cosine", **common), 20)
     assert np.isclose(cosine[0], 0.1, rtol=1e-3)

@@ -172,6 +172,6 @@ def _load_tfds(prepared: PathLike | None, data_dir: PathLike | None) -> CellData
             "(array_record has wheels for Linux only). Bring the publisher's archive and call "
             'load_malaria("cell_images.zip")'
         )
-    from cellscan.data.malaria_builder import open_prepared, prepare
+    from cellscan.data._malaria_builder import open_prepared, prepare
 
     return prepare(data_dir) if prepared is None else open_prepared(Path(prepared))

@@ -142,8 +142,8 @@ class Pixels:
     ((2, 32, 32, 3), (10, 32, 32, 3), (32, 32, 3))
     """
 
-    ndim = 4
-    dtype = np.dtype(np.uint8)
+    ndim: int = 4
+    dtype: np.dtype[np.uint8] = np.dtype(np.uint8)
 
     def __init__(self, maps: tuple[np.ndarray, ...], part: np.ndarray, row: np.ndarray) -> None:
         self._maps, self._part, self._row = maps, part, row

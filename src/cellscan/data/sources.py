@@ -43,7 +43,7 @@ class FileSource:
     """Image files on disk."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = tuple(os.fspath(path) for path in paths)
+        self.paths: tuple[str, ...] = tuple(os.fspath(path) for path in paths)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -69,7 +69,8 @@ class ZipSource:
     """Members of a zip archive, read in place: the archive is opened once and never unpacked."""
 
     def __init__(self, archive: Path, members: Sequence[zipfile.ZipInfo]) -> None:
-        self.archive, self.members = archive, tuple(members)
+        self.archive: Path = archive
+        self.members: tuple[zipfile.ZipInfo, ...] = tuple(members)
         self._zip = zipfile.ZipFile(archive)
 
     def __len__(self) -> int:
@@ -100,13 +101,14 @@ class ArraySource:
     """Images held in memory, with masks where somebody painted them."""
 
     def __init__(self, images: Sequence[np.ndarray], masks: Sequence[np.ndarray] | None = None) -> None:
-        self.images, self.masks = tuple(images), None if masks is None else tuple(masks)
+        self.images: tuple[np.ndarray, ...] = tuple(images)
+        self.masks: tuple[np.ndarray, ...] | None = None if masks is None else tuple(masks)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def fingerprint(self) -> str:
-        lines = (f"{image.shape}|{zlib.crc32(np.ascontiguousarray(image))}\n" for image in self.images)
+        lines = (f"{image.shape}|{zlib.crc32(image.tobytes())}\n" for image in self.images)
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def read(self, row: int, size: int | None = None) -> np.ndarray:

@@ -28,7 +28,7 @@ class Network:
     def __init__(self, module: nnx.Module) -> None:
         if not isinstance(module, nnx.Module):
             raise ArgumentError(f"expected the name of a network or a flax.nnx.Module, got {type(module).__name__}")
-        self.name = type(module).__name__
+        self.name: str = type(module).__name__
         module = nnx.clone(module)
         module.train()
         self._train_graph, *_ = nnx.split(module, nnx.Param, nnx.RngState, ...)

@@ -30,12 +30,14 @@ class Block(nnx.Module):
 
     def __init__(self, channels: int, width: int, *, stride: int, rngs: nnx.Rngs) -> None:
         conv = {"padding": "SAME", "use_bias": False, "rngs": rngs}
-        self.conv1 = nnx.Conv(channels, width, (3, 3), strides=stride, **conv)
-        self.norm1 = nnx.InstanceNorm(width, epsilon=1e-5, rngs=rngs)
-        self.conv2 = nnx.Conv(width, width, (3, 3), **conv)
-        self.norm2 = nnx.InstanceNorm(width, epsilon=1e-5, rngs=rngs)
+        self.conv1: nnx.Conv = nnx.Conv(channels, width, (3, 3), strides=stride, **conv)
+        self.norm1: nnx.InstanceNorm = nnx.InstanceNorm(width, epsilon=1e-5, rngs=rngs)
+        self.conv2: nnx.Conv = nnx.Conv(width, width, (3, 3), **conv)
+        self.norm2: nnx.InstanceNorm = nnx.InstanceNorm(width, epsilon=1e-5, rngs=rngs)
         same = stride == 1 and channels == width
-        self.shortcut = nnx.data(None) if same else nnx.Conv(channels, width, (1, 1), strides=stride, **conv)
+        self.shortcut: nnx.Conv | None = (
+            nnx.data(None) if same else nnx.Conv(channels, width, (1, 1), strides=stride, **conv)
+        )
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 d"]:
         """Apply the block."""
@@ -69,13 +71,13 @@ class SmallCNN(nnx.Module):
     """
 
     def __init__(self, num_classes: int, *, rngs: nnx.Rngs) -> None:
-        self.stem = nnx.Conv(12, 32, (3, 3), padding="SAME", use_bias=False, rngs=rngs)
-        self.stem_norm = nnx.InstanceNorm(32, epsilon=1e-5, rngs=rngs)
-        self.stage1 = Block(32, 32, stride=1, rngs=rngs)
-        self.stage2 = Block(32, 64, stride=2, rngs=rngs)
-        self.stage3 = Block(64, 96, stride=2, rngs=rngs)
-        self.stage4 = Block(96, 128, stride=1, rngs=rngs)
-        self.head = nnx.Linear(128, num_classes, rngs=rngs)
+        self.stem: nnx.Conv = nnx.Conv(12, 32, (3, 3), padding="SAME", use_bias=False, rngs=rngs)
+        self.stem_norm: nnx.InstanceNorm = nnx.InstanceNorm(32, epsilon=1e-5, rngs=rngs)
+        self.stage1: Block = Block(32, 32, stride=1, rngs=rngs)
+        self.stage2: Block = Block(32, 64, stride=2, rngs=rngs)
+        self.stage3: Block = Block(64, 96, stride=2, rngs=rngs)
+        self.stage4: Block = Block(96, 128, stride=1, rngs=rngs)
+        self.head: nnx.Linear = nnx.Linear(128, num_classes, rngs=rngs)
 
     def features(self, x: Float[Array, "n h w 3"]) -> dict[str, Array]:
         """Return every stage by name, and the averaged features as ``pre_logits`` (N, 128)."""

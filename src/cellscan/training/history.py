@@ -35,7 +35,7 @@ class History(Mapping[str, list[float]]):
     """
 
     def __init__(self, records: list[dict[str, float]]) -> None:
-        self.records = records
+        self.records: list[dict[str, float]] = records
 
     def __getitem__(self, name: str) -> list[float]:
         found = [record[name] for record in self.records if name in record]
