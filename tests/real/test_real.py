@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tempfile
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import run_python
@@ -54,7 +55,7 @@ def test_the_surround_of_real_cells_is_found_and_filled(cells) -> None:
     chosen = cells.select(np.random.default_rng(0).choice(len(cells), 200, replace=False))
     images = chosen.images(64)[:]
     assert 0.15 < (images.max(-1) < 24).mean() < 0.4
-    filled = np.asarray(prepare(images, "filled"))
+    filled = np.asarray(prepare(jnp.asarray(images), "filled"))
     dark = (filled.max(-1) < 0.3).mean()
     assert dark < 0.002  # what is left is inside the cells
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -161,10 +160,20 @@ def _to_uint8(array: np.ndarray, where: str, wide: bool) -> np.ndarray:
     )
 
 
-def image_files(folder: Path) -> Iterable[Path]:
-    """Yield the image files under `folder` in sorted order; hidden files and `__MACOSX` are passed over."""
+def is_image_name(path: str) -> bool:
+    """Whether a path with slashes names an image that counts: hidden parts and `__MACOSX` do not."""
+    parts = path.split("/")
+    return os.path.splitext(parts[-1])[1].lower() in SUFFIXES and not any(
+        p.startswith((".", "__MACOSX")) for p in parts
+    )
+
+
+def image_files(folder: Path) -> list[str]:
+    """Return the image files under `folder`, sorted, as paths with slashes relative to it."""
+    found: list[str] = []
     for base, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        for name in sorted(files):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
-                yield Path(base, name)
+        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+        below = os.path.relpath(base, folder).replace(os.sep, "/")
+        prefix = "" if below == "." else f"{below}/"
+        found += [f"{prefix}{name}" for name in files if is_image_name(name)]
+    return sorted(found)

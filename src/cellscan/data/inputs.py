@@ -40,10 +40,10 @@ def list_items(images: Images) -> tuple[Iterable[Item], int | None]:
         path = Path(images)
         if not path.is_dir():
             return [Item(0, os.fspath(images), images)], 1
-        files = list(image_files(path))
+        files = image_files(path)
         if not files:
             raise ImageError(f"{path}: there are no images in this folder (png, jpg, tif, bmp, gif, webp, avif, ppm)")
-        return [Item(i, file.relative_to(path).as_posix(), file) for i, file in enumerate(files)], len(files)
+        return [Item(i, file, path / file) for i, file in enumerate(files)], len(files)
     if isinstance(images, Image.Image):
         return [Item(0, str(getattr(images, "filename", "") or "image 0"), images)], 1
     if isinstance(images, CellDataset):

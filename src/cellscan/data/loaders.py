@@ -6,11 +6,11 @@ import importlib.util
 import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TypeAlias
 
 from cellscan.data.cells import CellDataset
-from cellscan.data.images import SUFFIXES, image_files
+from cellscan.data.images import image_files, is_image_name
 from cellscan.data.patients import patients_of
 from cellscan.data.sources import FileSource, Source, ZipSource
 from cellscan.errors import DataError
@@ -68,10 +68,10 @@ def load_malaria(
         return _load_tfds(source, data_dir)
     entries, make = _list(Path(source))
     labels, kept = [], {}
-    for path in sorted(entries, key=lambda p: (len(p.parts), p)):
-        label = path.parent.name.casefold()
-        if label in CLASS_NAMES:
-            kept.setdefault((CLASS_NAMES.index(label), path.name), path)
+    for path in sorted(entries, key=lambda path: (path.count("/"), path)):  # a nested copy comes later
+        label, name = path.split("/")[-2:] if "/" in path else ("", path)
+        if label.casefold() in CLASS_NAMES:
+            kept.setdefault((CLASS_NAMES.index(label.casefold()), name), path)
     labels = [label for label, _ in sorted(kept)]
     if len(set(labels)) < 2:
         raise DataError(
@@ -118,19 +118,18 @@ def load_folder(folder: PathLike, *, patient: Mapping[str, str] | Callable[[str]
     (('healthy', 'infected'), ['p1', 'p2', 'p1'])
     """
     entries, make = _list(Path(folder))
-    tops = {path.parts[0] for path in entries}
-    if len(tops) == 1 and entries and all(len(path.parts) > 2 for path in entries):
-        below = {path: PurePosixPath(*path.parts[1:]) for path in entries}  # one folder around the classes
-    else:
-        below = {path: path for path in entries}
-    stray = [path for path in entries if len(below[path].parts) < 2]
+    below = {path: path for path in entries}
+    if len({path.split("/")[0] for path in entries}) == 1 and all(path.count("/") > 1 for path in entries):
+        below = {path: path.split("/", 1)[1] for path in entries}  # one folder around the classes
+    stray = [path for path in entries if "/" not in below[path]]
     if stray or not entries:
         found = f"{len(stray)} images lie outside them, such as {stray[0]}" if stray else "there are no images"
         raise DataError(f"{folder}: expected one sub-folder a class, with images in each; {found}")
-    class_names = sorted({below[path].parts[0] for path in entries})
-    paths = sorted(entries, key=lambda path: (class_names.index(below[path].parts[0]), path))
-    names = ["/".join(below[path].parts[1:]) for path in paths]
-    labels = [class_names.index(below[path].parts[0]) for path in paths]
+    class_of = {path: rest.split("/", 1)[0] for path, rest in below.items()}
+    class_names = sorted(set(class_of.values()))
+    paths = sorted(entries, key=lambda path: (class_of[path], path))
+    names = [below[path].split("/", 1)[1] for path in paths]
+    labels = [class_names.index(class_of[path]) for path in paths]
     patients = None if patient is None else [_patient(name, patient) for name in names]
     return CellDataset.from_source(make(paths), labels, names, patients, class_names)
 
@@ -143,25 +142,19 @@ def _patient(name: str, patient: Mapping[str, str] | Callable[[str], str]) -> st
     return found
 
 
-def _list(root: Path) -> tuple[list[PurePosixPath], Callable[[Sequence[PurePosixPath]], Source]]:
+def _list(root: Path) -> tuple[list[str], Callable[[Sequence[str]], Source]]:
     """Return the images below a folder or in a zip archive, and what makes a source of some of them."""
     if root.is_dir():
-        files = [PurePosixPath(*file.relative_to(root).parts) for file in image_files(root)]
-        return files, lambda chosen: FileSource([root.absolute() / path for path in chosen])
+        base = root.absolute()
+        return image_files(root), lambda chosen: FileSource([os.path.join(base, path) for path in chosen])
     if not root.exists():
         raise DataError(f"{root}: there is no such folder or archive")
     try:
         with zipfile.ZipFile(root) as archive:
-            members = {PurePosixPath(m.filename): m for m in archive.infolist() if _is_image(m)}
+            members = {m.filename: m for m in archive.infolist() if is_image_name(m.filename)}
     except (zipfile.BadZipFile, OSError) as error:
         raise DataError(f"{root}: this is no whole zip archive ({error}). Was the download complete?") from error
     return list(members), lambda chosen: ZipSource(root.absolute(), [members[path] for path in chosen])
-
-
-def _is_image(member: zipfile.ZipInfo) -> bool:
-    path = PurePosixPath(member.filename)
-    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
-    return not member.is_dir() and not hidden and path.suffix.lower() in SUFFIXES
 
 
 def _load_tfds(prepared: PathLike | None, data_dir: PathLike | None) -> CellDataset:

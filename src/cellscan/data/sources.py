@@ -42,8 +42,8 @@ class Source(Protocol):
 class FileSource:
     """Image files on disk."""
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths: tuple[str, ...] = tuple(os.fspath(path) for path in paths)
+    def __init__(self, paths: Sequence[str]) -> None:
+        self.paths: tuple[str, ...] = tuple(paths)
 
     def __len__(self) -> int:
         return len(self.paths)
