@@ -231,6 +231,18 @@ def test_skip_loses_nothing_else(trained, tmp_path) -> None:
         trained.predict(items, on_error="ignore")
 
 
+def test_skip_works_on_data_sets_too(trained, tmp_path) -> None:
+    root = write_cells(tmp_path / "d", {"a": ["1.png", "2.png"], "b": ["3.png"]})
+    (root / "a" / "bad.png").write_bytes(b"no image")
+    cells = cellscan.load_folder(root)
+    preds = trained.predict(cells, on_error="skip")
+    assert preds.indices.tolist() == [0, 1, 3]
+    assert preds.names == ("1.png", "2.png", "3.png")
+    assert [(f.index, f.name) for f in preds.failed] == [(2, "bad.png")]
+    with pytest.raises(cellscan.ImageError, match=r"bad\.png"):
+        trained.predict(cells)
+
+
 @pytest.mark.parametrize("bad", [3, {"a": 1}, b"bytes", None])
 def test_what_holds_no_images(trained, bad) -> None:
     with pytest.raises(cellscan.ArgumentError, match="holds no images"):

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from cellscan.classifier import Classifier as Classifier
     from cellscan.data.cells import Cell as Cell
     from cellscan.data.cells import CellDataset as CellDataset
-    from cellscan.data.cells import Description as Description
-    from cellscan.data.cells import concat as concat
+    from cellscan.data.description import Description as Description
+    from cellscan.data.joining import concat as concat
     from cellscan.data.loaders import load_folder as load_folder
     from cellscan.data.loaders import load_malaria as load_malaria
     from cellscan.data.patients import malaria_patient as malaria_patient
@@ -49,8 +49,8 @@ _HOMES = {
     "Classifier": "classifier",
     "Cell": "data.cells",
     "CellDataset": "data.cells",
-    "Description": "data.cells",
-    "concat": "data.cells",
+    "Description": "data.description",
+    "concat": "data.joining",
     "load_folder": "data.loaders",
     "load_malaria": "data.loaders",
     "malaria_patient": "data.patients",

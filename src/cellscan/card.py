@@ -157,6 +157,27 @@ class Card:
         joined = None if before is None or new is None else sorted({*before, *new})
         return replace(self, seen={**self.seen, part: joined})
 
+    def count_seen(self, patients: np.ndarray) -> tuple[int, int | None, int | None]:
+        """Return how many patients these are, and how many of them were seen in training and as validation.
+
+        0 patients means that they are unknown; None, that those of the training were.
+
+        Examples
+        --------
+        >>> import numpy as np, cellscan
+        >>> card = cellscan.Classifier(image_size=32).card.with_seen("train", np.array(["C1"]))
+        >>> card.count_seen(np.array(["C1", "C2", "C2"]))
+        (2, 1, 0)
+        """
+        hashes = self.hash_patients(patients)
+        if hashes is None:
+            return 0, None, None
+        train, validation = (
+            None if known is None else len(set(known) & set(hashes))
+            for known in (self.seen["train"], self.seen["validation"])
+        )
+        return len(hashes), train, validation
+
 
 def library_versions() -> dict[str, str]:
     """Return the versions that a card keeps."""

@@ -11,23 +11,15 @@ import numpy as np
 
 from cellscan import card as cards
 from cellscan.card import Card, Decision
-from cellscan.data.cells import CellDataset, match_labels
-from cellscan.data.inputs import Images, decode, list_items
-from cellscan.errors import ArgumentError, DataError, ImageError, ModelFileError, check_choice
+from cellscan.data.cells import CellDataset
+from cellscan.data.inputs import Images
+from cellscan.data.joining import match_labels
+from cellscan.errors import ArgumentError, DataError, ModelFileError, check_choice
 from cellscan.evaluate.report import Report, Seen, make_report
-from cellscan.inference import (
-    BATCH_SIZES,
-    Forward,
-    Members,
-    batches,
-    make_embedding,
-    make_probabilities,
-    run_batch,
-)
-from cellscan.models.network import Network, Weights
+from cellscan.inference import Forward, Members, decide, make_embedding, make_probabilities, run_images
+from cellscan.models.network import Network
 from cellscan.models.registry import create, find
 from cellscan.predictions import Failure, Predictions
-from cellscan.progress import Progress
 from cellscan.training.history import History
 from cellscan.training.loop import Examples, run
 from cellscan.training.recipe import Recipe
@@ -321,7 +313,7 @@ class Classifier:
         after = replace(
             before.with_seen("train", train.patients),
             recipe={**recipe.to_dict(), "batch_size": int(batch_size)},
-            data=_describe_data(train, validation),
+            data={"train": train.to_dict(), "validation": None if validation is None else validation.to_dict()},
         )
         if validation is not None:
             after = after.with_seen("validation", validation.patients)
@@ -391,7 +383,7 @@ class Classifier:
         """
         card = self._card
         rows, indices, names, failed = self._run(self._probabilities, images, on_error, progress, len(card.class_names))
-        return Predictions(_decide(rows, card), rows, indices, names, failed, card.class_names, card.positive_class)
+        return Predictions(decide(rows, card), rows, indices, names, failed, card.class_names, card.positive_class)
 
     def predict_proba(self, images: Images, *, progress: bool = True) -> np.ndarray:
         """Return the probability of every class for every image.
@@ -439,42 +431,16 @@ class Classifier:
     def _run(
         self, forward: Forward, images: Images, on_error: str, progress: bool, width: int
     ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], tuple[Failure, ...]]:
-        check_choice("on_error", on_error, ("raise", "skip"))
-        members, temperature = self._members, self._card.decision.temperature
-        rows: list[np.ndarray] = []
-        if isinstance(images, CellDataset):
-            if not len(images):
-                raise DataError("the data set is empty")
-            pixels = images.images(self.image_size, progress=progress)
-            with Progress("predicting", len(images), show=progress) as bar:
-                for batch in batches(pixels):
-                    rows.append(run_batch(forward, members, temperature, batch))
-                    bar.advance(len(batch))
-            return np.concatenate(rows), np.arange(len(images)), tuple(images.names.tolist()), ()
-        items, total = list_items(images)
-        batch, kept, failed = [], [], []
-        with Progress("predicting", total, show=progress) as bar:
-            for item, image in decode(items, self.image_size):
-                if isinstance(image, ImageError):
-                    if on_error == "raise":
-                        raise image
-                    failed.append(Failure(item.index, item.name, str(image)))
-                    bar.advance(1)
-                    continue
-                kept.append((item.index, item.name))
-                batch.append(image)
-                if len(batch) == BATCH_SIZES[-1]:
-                    rows.append(run_batch(forward, members, temperature, np.stack(batch)))
-                    bar.advance(len(batch))
-                    batch = []
-            if batch:
-                rows.append(run_batch(forward, members, temperature, np.stack(batch)))
-        joined = np.concatenate(rows) if rows else np.zeros((0, width), np.float32)
-        return (
-            joined,
-            np.array([i for i, _ in kept], np.int64),
-            tuple(name for _, name in kept),
-            tuple(failed),
+        temperature = self._card.decision.temperature
+        return run_images(
+            forward,
+            self._members,
+            temperature,
+            images,
+            self.image_size,
+            on_error=on_error,
+            progress=progress,
+            width=width,
         )
 
     def evaluate(self, cells: CellDataset, *, progress: bool = True) -> Report:
@@ -509,7 +475,7 @@ class Classifier:
         probabilities = self.predict_proba(cells, progress=progress)
         return make_report(
             examples.labels,
-            _decide(probabilities, card),
+            decide(probabilities, card),
             probabilities,
             names=cells.names,
             patients=cells.patients,
@@ -517,7 +483,7 @@ class Classifier:
             positive=self._positive,
             threshold=self.threshold,
             split="the whole set, not divided" if cells.split_info is None else str(cells.split_info),
-            seen=_seen(card, cells),
+            seen=Seen(*card.count_seen(cells.patients)),
             view=card.view,
         )
 
@@ -597,66 +563,10 @@ class Classifier:
             _check_positive(card.positive_class, card.class_names)
         except ArgumentError as error:
             raise ModelFileError(f"{path}: {error}") from error
-        members = _fill(network, card.members, tensors, os.fspath(path))
+        members = network.fill(card.members, tensors, os.fspath(path))
         classifier = cls.__new__(cls)
         classifier._set(network, members, card)
         return classifier
-
-
-def _decide(probabilities: np.ndarray, card: Card) -> np.ndarray:
-    """Return labels (N,) int32: by threshold with two classes, else the likeliest."""
-    if len(card.class_names) != 2 or card.positive_class is None:
-        return probabilities.argmax(1).astype(np.int32)
-    positive = card.class_names.index(card.positive_class)
-    called = probabilities[:, positive] >= np.float32(card.decision.threshold)
-    return np.where(called, positive, 1 - positive).astype(np.int32)
-
-
-def _seen(card: Card, cells: CellDataset) -> Seen:
-    hashes = card.hash_patients(cells.patients)
-    if hashes is None:
-        return Seen(0, None, None)
-    counts = [
-        None if known is None else len(set(known) & set(hashes))
-        for known in (card.seen["train"], card.seen["validation"])
-    ]
-    return Seen(len(hashes), *counts)
-
-
-def _describe_data(train: CellDataset, validation: CellDataset | None) -> dict[str, Any]:
-    def one(cells: CellDataset) -> dict[str, Any]:
-        split = None if cells.split_info is None else str(cells.split_info)
-        patients = len(set(cells.patients.tolist())) if cells.has_patients else None
-        return {"cells": len(cells), "patients": patients, "hash": cells.hash(), "split": split}
-
-    return {"train": one(train), "validation": None if validation is None else one(validation)}
-
-
-def _fill(network: Network, members: int, tensors: dict[str, np.ndarray], path: str) -> Members:
-    """Put tensors into members, and gather everything that does not fit in one error."""
-    import jax.numpy as jnp
-
-    template = network.weights()
-    wanted = {
-        f"{number}.{kind}.{name}": (number, kind, name, leaf)
-        for number in range(members)
-        for kind, leaves in template.items()
-        for name, leaf in leaves.items()
-    }
-    wrong = [f"missing {name}" for name in wanted if name not in tensors]
-    wrong += [f"unknown {name}" for name in tensors if name not in wanted]
-    filled: list[Weights] = [{kind: {} for kind in template} for _ in range(members)]
-    for full, (number, kind, name, leaf) in wanted.items():
-        tensor = tensors.get(full)
-        if tensor is None:
-            continue
-        if tensor.shape != leaf.shape or tensor.dtype != leaf.dtype:
-            wrong.append(f"{full} is {tensor.dtype} {tensor.shape}, expected {leaf.dtype} {leaf.shape}")
-        else:
-            filled[number][kind][name] = jnp.asarray(tensor)
-    if wrong:
-        raise ModelFileError(f"{path}: the tensors do not fit the network:\n  " + "\n  ".join(wrong[:20]))
-    return tuple(filled)
 
 
 def _check_classes(class_names: Sequence[str]) -> tuple[str, ...]:

@@ -10,7 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cellscan.card import Card
+from cellscan.data.cells import CellDataset
+from cellscan.data.inputs import Images, decode, list_items
+from cellscan.errors import DataError, ImageError, check_choice
 from cellscan.models.network import Network, Weights
+from cellscan.predictions import Failure
+from cellscan.progress import Progress
 from cellscan.views import Normalization, prepare
 
 BATCH_SIZES = (1, 8, 64)
@@ -63,3 +69,70 @@ def run_all(forward: Forward, members: Members, temperature: float, chunks: Iter
     """Run batches one after another and join the rows."""
     rows: Sequence[np.ndarray] = [run_batch(forward, members, temperature, chunk) for chunk in chunks]
     return np.concatenate(rows)
+
+
+def run_images(
+    forward: Forward,
+    members: Members,
+    temperature: float,
+    images: Images,
+    size: int,
+    *,
+    on_error: str,
+    progress: bool,
+    width: int,
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], tuple[Failure, ...]]:
+    """Run whatever holds images; return rows, positions in the input, names, and what could not be read."""
+    check_choice("on_error", on_error, ("raise", "skip"))
+    rows: list[np.ndarray] = []
+    if isinstance(images, CellDataset):
+        if not len(images):
+            raise DataError("the data set is empty")
+        bad: dict[int, str] = {}
+        if on_error == "skip":
+            _, bad = images.open_pixels(size, progress=progress)
+        names = images.names.tolist()
+        good = np.setdiff1d(np.arange(len(images)), list(bad))
+        if len(good):
+            with Progress("predicting", len(good), show=progress) as bar:
+                for batch in batches(images.select(good).images(size, progress=progress)):
+                    rows.append(run_batch(forward, members, temperature, batch))
+                    bar.advance(len(batch))
+        return _gather(
+            rows, width, good, [names[i] for i in good], [Failure(i, names[i], why) for i, why in bad.items()]
+        )
+    items, total = list_items(images)
+    batch, kept, failed = [], [], []
+    with Progress("predicting", total, show=progress) as bar:
+        for item, image in decode(items, size):
+            if isinstance(image, ImageError):
+                if on_error == "raise":
+                    raise image
+                failed.append(Failure(item.index, item.name, str(image)))
+                bar.advance(1)
+                continue
+            kept.append((item.index, item.name))
+            batch.append(image)
+            if len(batch) == BATCH_SIZES[-1]:
+                rows.append(run_batch(forward, members, temperature, np.stack(batch)))
+                bar.advance(len(batch))
+                batch = []
+        if batch:
+            rows.append(run_batch(forward, members, temperature, np.stack(batch)))
+    return _gather(rows, width, [i for i, _ in kept], [name for _, name in kept], failed)
+
+
+def _gather(
+    rows: list[np.ndarray], width: int, indices: Any, names: list[str], failed: list[Failure]
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], tuple[Failure, ...]]:
+    joined = np.concatenate(rows) if rows else np.zeros((0, width), np.float32)
+    return joined, np.array(indices, np.int64), tuple(names), tuple(failed)
+
+
+def decide(probabilities: np.ndarray, card: Card) -> np.ndarray:
+    """Return labels (N,) int32: by threshold with two classes, else the likeliest."""
+    if len(card.class_names) != 2 or card.positive_class is None:
+        return probabilities.argmax(1).astype(np.int32)
+    positive = card.class_names.index(card.positive_class)
+    called = probabilities[:, positive] >= np.float32(card.decision.threshold)
+    return np.where(called, positive, 1 - positive).astype(np.int32)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cellscan
-from cellscan.data.cells import match_labels
+from cellscan.data.joining import match_labels
 from cellscan.data.splits import assign
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -16,10 +14,11 @@ from cellscan.data.pixels import Pixels, open_map
 from cellscan.data.sources import ArraySource, Source
 from cellscan.data.splits import Split, assign, assign_cells, read_folds, split_hash
 from cellscan.errors import ArgumentError, DataError, ImageError, check_choice
-from cellscan.progress import Progress
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from cellscan.data.description import Description
 
 
 @dataclass(frozen=True)
@@ -52,69 +51,6 @@ class Cell:
     label_name: str
     patient: str
     name: str
-
-
-@dataclass(frozen=True, repr=False)
-class Description:
-    """What a data set holds; prints as a short table.
-
-    Attributes
-    ----------
-    cells : int
-        Number of cells.
-    per_class : dict[str, int]
-        Cells of each class.
-    patients : int
-        Number of patients; 0 where unknown.
-    per_patient : tuple[int, int, int]
-        Least, median and most cells of a patient; zeros where unknown.
-    sides : tuple[int, int, int]
-        Least, median and greatest side of an image, in pixels.
-    formats : dict[str, int]
-        Images of each file format.
-    unreadable : int
-        Images that cannot be opened.
-
-    Examples
-    --------
-    >>> import cellscan
-    >>> print(cellscan.synthetic_cells(80, seed=0).describe())  # doctest: +ELLIPSIS
-    80 cells
-      parasitized   40  (50 %)
-      uninfected    40  (50 %)
-    4 patients, ... cells each (median 20)
-    sides ... px (median ...)
-    formats: array 80
-    """
-
-    cells: int
-    per_class: dict[str, int]
-    patients: int
-    per_patient: tuple[int, int, int]
-    sides: tuple[int, int, int]
-    formats: dict[str, int]
-    unreadable: int
-
-    def __repr__(self) -> str:
-        wide = max(map(len, self.per_class))
-        lines = [f"{self.cells:,} cells"]
-        for name, count in self.per_class.items():
-            lines.append(
-                f"  {name:{wide}}  {count:>{len(f'{self.cells:,}')},}  ({count / self.cells:.0%})".replace("%", " %")
-            )
-        if self.patients:
-            low, middle, high = self.per_patient
-            lines.append(f"{self.patients} patients, {low} to {high} cells each (median {middle})")
-        else:
-            lines.append("patients unknown: a split by patient is not possible")
-        low, middle, high = self.sides
-        lines.append(f"sides {low} to {high} px (median {middle})")
-        lines.append("formats: " + ", ".join(f"{name} {count:,}" for name, count in self.formats.items()))
-        if self.unreadable:
-            lines.append(f"{self.unreadable} images cannot be opened")
-        return "\n".join(lines)
-
-    __str__ = __repr__
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -201,14 +137,14 @@ class CellDataset:
                 "Name a patient for every cell, or for none"
             )
         return cls(
-            _frozen(label_array),
-            _frozen(patient_array),
-            _frozen(np.array(list(names), dtype=str)),
+            frozen(label_array),
+            frozen(patient_array),
+            frozen(np.array(list(names), dtype=str)),
             class_names,
             None,
             (source,),
-            _frozen(np.zeros(count, np.int32)),
-            _frozen(np.arange(count)),
+            frozen(np.zeros(count, np.int32)),
+            frozen(np.arange(count)),
         )
 
     @classmethod
@@ -268,12 +204,20 @@ class CellDataset:
         return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{name} {count:,}" for name, count in self._per_class().items())
+        counts = ", ".join(f"{name} {count:,}" for name, count in self.per_class().items())
         known = len(set(self.patients.tolist())) if self.has_patients else 0
         whose = f" of {known} patients" if known else ", patients unknown"
         return f"{len(self):,} cells{whose}: {counts}"
 
-    def _per_class(self) -> dict[str, int]:
+    def per_class(self) -> dict[str, int]:
+        """Return the number of cells of each class.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> cellscan.synthetic_cells(80, seed=0).per_class()
+        {'parasitized': 40, 'uninfected': 40}
+        """
         counts = np.bincount(self.labels, minlength=len(self.class_names))
         return {name: int(count) for name, count in zip(self.class_names, counts, strict=True)}
 
@@ -339,26 +283,41 @@ class CellDataset:
         >>> cellscan.synthetic_cells(60, seed=0).images(32)
         Pixels(shape=(60, 32, 32, 3), dtype=uint8)
         """
+        pixels, bad = self.open_pixels(size, progress=progress)
+        if bad:
+            listed = "\n  ".join(list(bad.values())[:5])
+            more = f"\n  and {len(bad) - 5} more" if len(bad) > 5 else ""
+            raise ImageError(
+                f"{len(bad)} of {len(self)} images cannot be read:\n  {listed}{more}\n"
+                f"Leave them out with cells.select(~np.isin(np.arange(len(cells)), {list(bad)[:20]}))"
+            )
+        return pixels
+
+    def open_pixels(self, size: int, *, progress: bool = True) -> tuple[Pixels, dict[int, str]]:
+        """Return what `images` does, and the reason of each cell that cannot be read instead of an error.
+
+        Parameters
+        ----------
+        size, progress
+            As in `images`.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> pixels, unreadable = cellscan.synthetic_cells(60, seed=0).open_pixels(32)
+        >>> unreadable
+        {}
+        """
         if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 8:
             raise ArgumentError(f"size is {size!r}; expected a whole number of pixels, 8 or more")
         maps: list[np.ndarray] = []
-        bad: list[tuple[int, str]] = []
+        bad: dict[int, str] = {}
         for number, source in enumerate(self._sources):
-            here = self._part == number
             pixels, failed = open_map(source, int(size), progress=progress)
             maps.append(pixels)
-            if failed:
-                rows = np.flatnonzero(here & np.isin(self._row, list(failed)))
-                bad += [(int(row), failed[int(self._row[row])]) for row in rows]
-        if bad:
-            listed = "\n  ".join(reason for _, reason in bad[:5])
-            more = f"\n  and {len(bad) - 5} more" if len(bad) > 5 else ""
-            rows = [row for row, _ in bad]
-            raise ImageError(
-                f"{len(bad)} of {len(self)} images cannot be read:\n  {listed}{more}\n"
-                f"Leave them out with cells.select(~np.isin(np.arange(len(cells)), {rows[:20]}))"
-            )
-        return Pixels(tuple(maps), self._part, self._row)
+            for row in np.flatnonzero((self._part == number) & np.isin(self._row, list(failed))):
+                bad[int(row)] = failed[int(self._row[row])]
+        return Pixels(tuple(maps), self._part, self._row), dict(sorted(bad.items()))
 
     def describe(self, *, progress: bool = True) -> Description:
         """Count classes, patients, sizes and formats; opens every file but decodes none.
@@ -369,30 +328,9 @@ class CellDataset:
         >>> cellscan.synthetic_cells(80, seed=0).describe().per_class
         {'parasitized': 40, 'uninfected': 40}
         """
+        from cellscan.data.description import describe_cells
 
-        def header(row: int) -> tuple[int, int, str] | None:
-            try:
-                return self._sources[int(self._part[row])].header(int(self._row[row]))
-            except ImageError:
-                return None
-
-        found: list[tuple[int, int, str] | None] = []
-        with Progress("reading headers", len(self), show=progress) as bar, ThreadPoolExecutor() as pool:
-            for start in range(0, len(self), 512):
-                rows = range(start, min(start + 512, len(self)))
-                found += pool.map(header, rows)
-                bar.advance(len(rows))
-        sides = np.array([side for f in found if f for side in f[:2]] or [0])
-        each = np.array(list(Counter(self.patients.tolist()).values())) if self.has_patients else np.array([])
-        return Description(
-            cells=len(self),
-            per_class=self._per_class(),
-            patients=len(each),
-            per_patient=_spread(each),
-            sides=_spread(sides),
-            formats=dict(Counter(f[2] for f in found if f).most_common()),
-            unreadable=sum(f is None for f in found),
-        )
+        return describe_cells(self, progress)
 
     def plot(self, rows: int = 2, columns: int = 8, *, size: int | None = None, seed: int = 0) -> Figure:
         """Draw a grid of cells, `rows` rows of each class, with their patients.
@@ -453,7 +391,7 @@ class CellDataset:
 
     def _take(self, chosen: Any, info: Split | None) -> CellDataset:
         taken = {
-            field: _frozen(getattr(self, field)[chosen]) for field in ("labels", "patients", "names", "_part", "_row")
+            field: frozen(getattr(self, field)[chosen]) for field in ("labels", "patients", "names", "_part", "_row")
         }
         return replace(self, split_info=info, **taken)
 
@@ -478,7 +416,7 @@ class CellDataset:
         renamed = [names.get(name, name) for name in self.class_names]
         kept = tuple(dict.fromkeys(renamed))
         index = np.array([kept.index(name) for name in renamed], np.int32)
-        return replace(self, class_names=kept, labels=_frozen(index[self.labels]))
+        return replace(self, class_names=kept, labels=frozen(index[self.labels]))
 
     @overload
     def split(
@@ -604,80 +542,22 @@ class CellDataset:
         rows = sorted(zip(self.names.tolist(), label_names, self.patients.tolist(), strict=True))
         return hashlib.sha256(repr(rows).encode()).hexdigest()[:12]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return what a card keeps of a data set: cells, patients, hash and split, as JSON values.
 
-def concat(datasets: Sequence[CellDataset]) -> CellDataset:
-    """Join data sets; their classes must have the same names, in any order and case.
-
-    Patients of the same id are taken to be the same patient.
-
-    Parameters
-    ----------
-    datasets : sequence of CellDataset
-        At least one.
-
-    Returns
-    -------
-    CellDataset
-        With the class names of the first.
-
-    Raises
-    ------
-    DataError
-        Where the classes differ, or patients are known in some sets only.
-
-    Examples
-    --------
-    >>> import cellscan
-    >>> a, b = cellscan.synthetic_cells(40, seed=0), cellscan.synthetic_cells(40, seed=1)
-    >>> len(cellscan.concat([a, b]))
-    80
-    """
-    datasets = list(datasets)
-    if not datasets:
-        raise DataError("concat got no data sets; expected at least one")
-    first = datasets[0]
-    if len({d.has_patients for d in datasets}) > 1:
-        raise DataError("patients are known in some of these sets and unknown in others; join only sets of one kind")
-    labels, parts, sources = [], [], []
-    for data in datasets:
-        labels.append(match_labels(data, first.class_names))
-        parts.append(data._part + len(sources))
-        sources += data._sources
-    leaky = [d.split_info for d in datasets if d.split_info and d.split_info.by == "cell"]
-    infos = {d.split_info for d in datasets}
-    return CellDataset(
-        _frozen(np.concatenate(labels)),
-        _frozen(np.concatenate([d.patients for d in datasets])),
-        _frozen(np.concatenate([d.names for d in datasets])),
-        first.class_names,
-        leaky[0] if leaky else infos.pop() if len(infos) == 1 else None,
-        tuple(sources),
-        _frozen(np.concatenate(parts)),
-        _frozen(np.concatenate([d._row for d in datasets])),
-    )
+        Examples
+        --------
+        >>> import cellscan
+        >>> cellscan.synthetic_cells(40, seed=0).to_dict()["patients"]
+        4
+        """
+        split = None if self.split_info is None else str(self.split_info)
+        patients = len(set(self.patients.tolist())) if self.has_patients else None
+        return {"cells": len(self), "patients": patients, "hash": self.hash(), "split": split}
 
 
-def match_labels(cells: CellDataset, class_names: Sequence[str]) -> np.ndarray:
-    """Return the labels (N,) int32 of `cells` as indices into `class_names`, matched by name, case-folded."""
-    position = {name.casefold(): i for i, name in enumerate(class_names)}
-    used = {cells.class_names[i] for i in np.unique(cells.labels)}
-    unknown = sorted(name for name in used if name.casefold() not in position)
-    if unknown:
-        raise DataError(
-            f"the classes {unknown} of this data set are not among {tuple(class_names)}. "
-            f"Rename them: cells.rename_classes({{{unknown[0]!r}: {class_names[0]!r}, ...}})"
-        )
-    index = np.array([position.get(name.casefold(), -1) for name in cells.class_names], np.int32)
-    return index[cells.labels]
-
-
-def _spread(values: np.ndarray) -> tuple[int, int, int]:
-    if not values.size:
-        return 0, 0, 0
-    return int(values.min()), int(np.median(values)), int(values.max())
-
-
-def _frozen(array: np.ndarray) -> np.ndarray:
+def frozen(array: np.ndarray) -> np.ndarray:
+    """Return a read-only view of an array."""
     array = array.view()
     array.flags.writeable = False
     return array

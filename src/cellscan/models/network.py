@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from cellscan.errors import ArgumentError
+from cellscan.errors import ArgumentError, ModelFileError
 
 Arrays: TypeAlias = dict[str, jax.Array]
 """Arrays by dotted path, such as ``stage1.conv1.kernel``."""
@@ -113,6 +113,30 @@ class Network:
                 f"{self.name} gives {getattr(out, 'shape', out)} for one image; "
                 f"expected logits of shape (1, {classes}), one a class"
             )
+
+    def fill(self, members: int, tensors: dict[str, np.ndarray], path: str) -> tuple[Weights, ...]:
+        """Put tensors into members, and gather everything that does not fit in one error."""
+        template = self.weights()
+        wanted = {
+            f"{number}.{kind}.{name}": (number, kind, name, leaf)
+            for number in range(members)
+            for kind, leaves in template.items()
+            for name, leaf in leaves.items()
+        }
+        wrong = [f"missing {name}" for name in wanted if name not in tensors]
+        wrong += [f"unknown {name}" for name in tensors if name not in wanted]
+        filled: list[Weights] = [{kind: {} for kind in template} for _ in range(members)]
+        for full, (number, kind, name, leaf) in wanted.items():
+            tensor = tensors.get(full)
+            if tensor is None:
+                continue
+            if tensor.shape != leaf.shape or tensor.dtype != leaf.dtype:
+                wrong.append(f"{full} is {tensor.dtype} {tensor.shape}, expected {leaf.dtype} {leaf.shape}")
+            else:
+                filled[number][kind][name] = jax.numpy.asarray(tensor)
+        if wrong:
+            raise ModelFileError(f"{path}: the tensors do not fit the network:\n  " + "\n  ".join(wrong[:20]))
+        return tuple(filled)
 
 
 def _dotted(path: tuple[Any, ...]) -> str:
