@@ -158,11 +158,11 @@ class Predictions(Sequence[Prediction]):
 
         Examples
         --------
-        >>> import tempfile, cellscan
+        >>> import pathlib, tempfile, cellscan
         >>> preds = cellscan.Classifier(image_size=32).predict(cellscan.synthetic_cells(40, seed=0))
-        >>> file = tempfile.mktemp(suffix=".csv")
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "out.csv"
         >>> preds.to_csv(file)
-        >>> open(file).readline().strip()
+        >>> file.read_text().splitlines()[0]
         'index,name,label,p_parasitized,p_uninfected,error'
         """
         rows: list[tuple[int, list[object]]] = []

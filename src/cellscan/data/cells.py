@@ -246,7 +246,7 @@ class CellDataset:
         --------
         >>> import cellscan
         >>> cells = cellscan.synthetic_cells(40, seed=0)
-        >>> cells.masks[0].any(), cells.masks[0].shape == cells[0].image.shape[:2]
+        >>> bool(cells.masks[0].any()), cells.masks[0].shape == cells[0].image.shape[:2]
         (True, True)
         """
         masks: list[np.ndarray] = []
@@ -372,7 +372,7 @@ class CellDataset:
         >>> import cellscan
         >>> cells = cellscan.synthetic_cells(40, seed=0)
         >>> print(cells.select(cells.labels == 0))
-        40 cells of 4 patients: parasitized 40, uninfected 0
+        20 cells of 3 patients: parasitized 20, uninfected 0
         """
         chosen: Any = mask_or_indices
         if not isinstance(chosen, slice):
