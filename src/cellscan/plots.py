@@ -94,7 +94,8 @@ def plot_report(report: Report) -> Figure:
     right.plot([0, 1], [0, 1], "--", color=_GREY, lw=1)
     low, high = report.interval["roc_auc"]
     right.set(xlabel="1 - specificity", ylabel="sensitivity", aspect="equal")
-    right.set_title(f"ROC AUC {report.roc_auc:.4f} ({low:.4f} to {high:.4f})", fontsize=10)
+    interval = "" if np.isnan(low) else f" ({low:.4f} to {high:.4f})"
+    right.set_title(f"ROC AUC {report.roc_auc:.4f}{interval}", fontsize=10)
     if right.get_legend_handles_labels()[0]:
         right.legend(frameon=False, loc="lower right")
     right.spines[["top", "right"]].set_visible(False)

@@ -65,6 +65,15 @@ def test_intervals_over_patients_are_wider_when_patients_differ() -> None:
     assert by_patient[0] < right.mean() < by_patient[1]
 
 
+def test_one_patient_gives_no_interval() -> None:
+    labels = np.array([0, 1, 1, 0])
+    found = intervals(labels, labels, np.eye(2)[labels], np.zeros(4), 0)
+    assert all(np.isnan(found[name]).all() for name in found)
+    text = str(cellscan.Classifier(image_size=32).evaluate(tiny_cells(20, patients=1)))
+    assert "accuracy" in text
+    assert "nan" not in text
+
+
 def test_a_bootstrap_of_cells_covers_as_theory_says() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 2000)

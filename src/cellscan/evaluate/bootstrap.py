@@ -33,7 +33,8 @@ def intervals(
     Returns
     -------
     dict
-        Name to (low, high); NaN where a figure has no meaning.
+        Name to (low, high); NaN where a figure has no meaning, and everywhere with one group alone,
+        which says nothing about how far groups differ.
 
     Examples
     --------
@@ -47,6 +48,8 @@ def intervals(
     classes = probabilities.shape[1]
     _, group = np.unique(groups, return_inverse=True)
     count = int(group.max()) + 1
+    if count < 2:
+        return dict.fromkeys(NAMES, (float("nan"), float("nan")))
     cells = np.zeros((count, classes, classes))
     np.add.at(cells, (group, labels, predicted), 1)
     rng = np.random.default_rng(seed)

@@ -131,7 +131,8 @@ class Report:
         lines.append(f"\n{'':18}{'':8}  95 % interval over {over}")
         for name in NAMES:
             value, (low, high) = getattr(self, name), self.interval[name]
-            text = "   n/a" if math.isnan(value) else f"{value:.4f}    {low:.4f} to {high:.4f}"
+            text = "n/a" if math.isnan(value) else f"{value:.4f}"
+            text = f"{text:10}" + ("n/a" if math.isnan(low) else f"{low:.4f} to {high:.4f}")
             lines.append(f"{name.replace('_', ' '):18}{text}")
         wide = max(12, *(len(name) for name in self.class_names)) + 1
         lines.append(f"\n{'truth / called':{wide}}" + "".join(f"{name:>{wide}}" for name in self.class_names))
