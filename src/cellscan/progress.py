@@ -26,6 +26,7 @@ class Progress:
         self._bar: Any = None
         self._task: Any = None
         self._lines = False
+        self._last_word = True  # a call that printed lines of its own needs no closing one
 
     def __enter__(self) -> Progress:
         return self
@@ -49,6 +50,7 @@ class Progress:
         """Print a line that stays, above the bar where there is one."""
         if not self.show:
             return
+        self._last_word = False
         if self._bar is not None:
             self._bar.console.print(text, highlight=False, markup=False)
         else:
@@ -59,7 +61,7 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
-        elif self._lines and kind is None:
+        elif self._lines and kind is None and self._last_word:
             self._print(time.monotonic())
 
     def _open(self) -> None:

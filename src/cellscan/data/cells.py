@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
@@ -46,7 +46,7 @@ class Cell:
     ('parasitized', dtype('uint8'))
     """
 
-    image: np.ndarray
+    image: np.ndarray = field(repr=False)
     label: int
     label_name: str
     patient: str
@@ -390,9 +390,7 @@ class CellDataset:
         return self._take(chosen, self.split_info)
 
     def _take(self, chosen: Any, info: Split | None) -> CellDataset:
-        taken = {
-            field: frozen(getattr(self, field)[chosen]) for field in ("labels", "patients", "names", "_part", "_row")
-        }
+        taken = {name: frozen(getattr(self, name)[chosen]) for name in ("labels", "patients", "names", "_part", "_row")}
         return replace(self, split_info=info, **taken)
 
     def rename_classes(self, names: Mapping[str, str]) -> CellDataset:
