@@ -314,6 +314,7 @@ class Classifier:
             before.with_seen("train", train.patients),
             recipe={**recipe.to_dict(), "batch_size": int(batch_size)},
             data={"train": train.to_dict(), "validation": None if validation is None else validation.to_dict()},
+            versions=cards.library_versions(),
         )
         if validation is not None:
             after = after.with_seen("validation", validation.patients)
@@ -326,7 +327,6 @@ class Classifier:
                 after,
                 epochs=before.epochs + len(history.records),
                 metrics={"fit": record},
-                versions=cards.library_versions(),
             )
             if epoch.error is not None:
                 raise epoch.error
@@ -337,6 +337,10 @@ class Classifier:
         return None if self.positive_class is None else self.class_names.index(self.positive_class)
 
     def _examples(self, cells: CellDataset, name: str, progress: bool) -> Examples:
+        labels = self._labels(cells, name)
+        return Examples(cells.images(self.image_size, progress=progress), labels)
+
+    def _labels(self, cells: CellDataset, name: str) -> np.ndarray:
         if not isinstance(cells, CellDataset):
             raise ArgumentError(
                 f"{name} is a {type(cells).__name__}; expected a CellDataset, such as "
@@ -344,8 +348,7 @@ class Classifier:
             )
         if not len(cells):
             raise DataError(f"the {name} set is empty")
-        labels = match_labels(cells, self.class_names)
-        return Examples(cells.images(self.image_size, progress=progress), labels)
+        return match_labels(cells, self.class_names)
 
     def predict(self, images: Images, *, on_error: str = "raise", progress: bool = True) -> Predictions:
         """Judge images; safe to call from several threads.
@@ -471,10 +474,10 @@ class Classifier:
         80 cells of 4 patients, none of them seen in training or as validation
         """
         card = self._card
-        examples = self._examples(cells, "test", progress)
+        labels = self._labels(cells, "test")
         probabilities = self.predict_proba(cells, progress=progress)
         return make_report(
-            examples.labels,
+            labels,
             decide(probabilities, card),
             probabilities,
             names=cells.names,

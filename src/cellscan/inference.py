@@ -60,7 +60,7 @@ def run_batch(forward: Forward, members: Members, temperature: float, images: np
 
 
 def batches(images: Any) -> Iterator[np.ndarray]:
-    """Cut an array-like of images into batches of the largest size."""
+    """Cut an array-like, of images or of their indices, into batches of the largest size."""
     for start in range(0, len(images), BATCH_SIZES[-1]):
         yield images[start : start + BATCH_SIZES[-1]]
 
@@ -90,14 +90,15 @@ def run_images(
             raise DataError("the data set is empty")
         bad: dict[int, str] = {}
         if on_error == "skip":
-            _, bad = images.open_pixels(size, progress=progress)
+            pixels, bad = images.open_pixels(size, progress=progress)
+        else:
+            pixels = images.images(size, progress=progress)
         names = images.names.tolist()
         good = np.setdiff1d(np.arange(len(images)), list(bad))
-        if len(good):
-            with Progress("predicting", len(good), show=progress) as bar:
-                for batch in batches(images.select(good).images(size, progress=progress)):
-                    rows.append(run_batch(forward, members, temperature, batch))
-                    bar.advance(len(batch))
+        with Progress("predicting", len(good), show=progress) as bar:
+            for chosen in batches(good):
+                rows.append(run_batch(forward, members, temperature, pixels[chosen]))
+                bar.advance(len(chosen))
         return _gather(
             rows, width, good, [names[i] for i in good], [Failure(i, names[i], why) for i, why in bad.items()]
         )

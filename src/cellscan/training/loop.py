@@ -93,13 +93,15 @@ def run(
                 record |= _validate(forward, kept, validation, positive)
             record["seconds"] = time.monotonic() - start
             bar.line(describe(record, epochs_before + epochs))
+            stop = False
             if recipe.patience is not None:
                 score = record[f"validation_{recipe.monitor}"] * (-1 if recipe.monitor == "loss" else 1)
                 if best is None or score > best[0]:
                     best = (score, number, kept)
-                kept = best[2] if number - best[1] >= recipe.patience or number == epochs - 1 else kept
+                stop = number - best[1] >= recipe.patience
+                kept = best[2] if stop or number == epochs - 1 else kept
             yield Epoch(record, kept)
-            if best is not None and number - best[1] >= (recipe.patience or 0):
+            if best is not None and stop:
                 bar.line(
                     f"no better {recipe.monitor} for {recipe.patience} epochs: "
                     f"back to epoch {epochs_before + best[1] + 1}"
