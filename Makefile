@@ -1,5 +1,5 @@
 # Two commands do everything on a machine that has Python (with venv) and make:
-#   make quickstart            the main job on painted cells; DATA=path on real ones
+#   make quickstart            the main job on painted cells; DATA=path on real ones; IMAGES=folder classifies your own
 #   make test                  every check that a change must pass
 #
 # PYTHON=... chooses the interpreter; left out, it is the newest of 3.13, 3.12 and 3.11 that runs.
@@ -26,7 +26,7 @@ $(VENV)/.dev: $(VENV)/.run
 	touch $@
 
 quickstart: $(VENV)/.run
-	$(BIN)/python examples/quickstart.py $(DATA)
+	$(BIN)/python examples/quickstart.py $(DATA) $(if $(IMAGES),--classify $(IMAGES))
 
 test: check unit wheel
 

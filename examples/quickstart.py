@@ -2,8 +2,9 @@
 
     python examples/quickstart.py                       painted cells, about a minute on two cores
     python examples/quickstart.py cell_images.zip       the real ones, about 20 minutes
+    python examples/quickstart.py --classify FOLDER     no training: your own cells, by the model that comes along
 
-Pictures, predictions and the model go to --out.
+Pictures, predictions and the model go to --out. Research use only, not a medical device.
 """
 
 import argparse
@@ -12,13 +13,29 @@ from pathlib import Path
 import cellscan
 
 
+def classify(folder: str, out: Path) -> None:
+    clf = cellscan.Classifier.pretrained()
+    preds = clf.predict(folder, on_error="skip")
+    for p in preds[:10]:
+        print(f"{p.name}: {p.label_name}, probability {p.probability:.3f}")
+    if len(preds) > 10:
+        print(f"... and {len(preds) - 10:,} more")
+    print(f"{sum(bool(p.positive) for p in preds):,} of {len(preds):,} cells called {clf.positive_class}")
+    print(f"by {clf}, threshold {clf.threshold}; {len(preds.failed)} files could not be read")
+    preds.to_csv(out / "predictions.csv")
+    print(f"all of them: {out / 'predictions.csv'}\nResearch use only, not a medical device.")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="?", help="the publisher's archive or folder; painted cells if left out")
     parser.add_argument("--epochs", type=int, help="5 on painted cells, 10 on real ones, if left out")
     parser.add_argument("--out", type=Path, default=Path("quickstart_output"))
+    parser.add_argument("--classify", metavar="FOLDER", help="an image, or a folder of cropped cells")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
+    if args.classify:
+        return classify(args.classify, args.out)
 
     cells = cellscan.load_malaria(args.data) if args.data else cellscan.synthetic_cells(1500, seed=0)
     print(cells.describe())

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 import cellscan
 from cellscan import Classifier, Recipe
+from cellscan.card import write_tensors
 from cellscan.inference import BATCH_SIZES
 
 
@@ -121,25 +122,44 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_weights() -> No
     with pytest.raises(cellscan.TrainingError, match="step 1 of epoch 2"):
         clf.fit(tiny_cells(), epochs=3, recipe=Recipe(loss=loss), progress=False)
     assert np.array_equal(clf.predict_proba(tiny_cells()), before)
+    assert clf.card.epochs == 1  # the card speaks of whole epochs
+    assert np.isfinite(clf.card.metrics["fit"]["loss"])
 
 
-def test_ctrl_c_keeps_the_last_whole_epoch(monkeypatch) -> None:
-    from cellscan.training import loop
+@pytest.mark.parametrize("stored", [False, True])
+def test_ctrl_c_keeps_the_last_whole_epoch(monkeypatch, tmp_path, stored) -> None:
+    from cellscan.training import devices
 
     clf = Classifier(image_size=16, seed=0)
-    real, calls = loop._epoch, []
+    calls = []
 
-    def interrupted(*args):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return real(*args)
+    class Interrupting(np.ndarray):
+        """Labels that press Ctrl-C in the middle of the third epoch."""
 
-    monkeypatch.setattr(loop, "_epoch", interrupted)
+        def __getitem__(self, index):
+            calls.append(1)
+            if len(calls) == 6:
+                raise KeyboardInterrupt
+            return np.asarray(super().__getitem__(index))
+
+    def examples(self, cells, name, progress):
+        whole = real_examples(self, cells, name, progress)
+        return devices.Examples(whole.pixels, whole.labels.view(Interrupting))
+
+    real_examples = Classifier._examples
+    monkeypatch.setattr(Classifier, "_examples", examples)
+    options = {"checkpoint": tmp_path / "run"} if stored else {}
     with pytest.raises(KeyboardInterrupt):
-        clf.fit(tiny_cells(), epochs=5, progress=False)
+        clf.fit(tiny_cells(), epochs=5, batch_size=24, progress=False, **options)
+    monkeypatch.undo()
     assert clf.card.epochs == 2
     assert clf.predict_proba(tiny_cells()).shape == (48, 2)
+    if stored:
+        history = clf.fit(tiny_cells(), epochs=5, batch_size=24, progress=False, resume=True, **options)
+        assert history["epoch"] == [1, 2, 3, 4, 5]
+        whole = Classifier(image_size=16, seed=0)
+        whole.fit(tiny_cells(), epochs=5, batch_size=24, progress=False)
+        assert np.array_equal(whole.predict_proba(tiny_cells()), clf.predict_proba(tiny_cells()))
 
 
 def test_progress_is_lines_without_a_terminal_and_silence_on_request(capfd) -> None:
@@ -454,7 +474,7 @@ def edit(path, target, change) -> None:
         raw = json.loads(file.metadata()["cellscan"])
     tensors = load_file(path)
     change(raw, tensors)
-    save_file(tensors, target, metadata={"cellscan": json.dumps(raw)})
+    write_tensors(target, tensors, {"cellscan": json.dumps(raw)})
 
 
 @pytest.mark.parametrize(
@@ -502,21 +522,54 @@ def test_foreign_files(trained, tmp_path) -> None:
         trained.save(tmp_path / "no" / "m.safetensors")
 
 
-def test_mutated_model_files_are_read_or_refused(trained, tmp_path) -> None:
-    trained.save(tmp_path / "m.safetensors")
-    whole = bytearray((tmp_path / "m.safetensors").read_bytes())
+def test_tta_averages_the_eight_symmetries(trained) -> None:
+    image = random_image(3, 32, 32)
+    turned = [np.rot90(flipped, turns) for flipped in (image, image[:, ::-1]) for turns in range(4)]
+    expected = trained.predict_proba(np.stack(turned)).mean(0)
+    assert np.allclose(trained.predict_proba(image, tta=True)[0], expected, atol=1e-6)
+    assert np.allclose(trained.predict(image[:, ::-1].copy(), tta=True).probabilities[0], expected, atol=1e-6)
+    assert not np.allclose(trained.predict_proba(image)[0], expected, atol=1e-6)
+    cells = tiny_cells()
+    assert np.array_equal(trained.evaluate(cells, tta=True).probabilities, trained.predict_proba(cells, tta=True))
+
+
+def test_calibration_mends_probabilities_and_moves_no_label(trained, tmp_path) -> None:
+    from cellscan.evaluate.calibration import expected_calibration_error as error
+
     rng = np.random.default_rng(0)
-    for number in range(40):
-        content = whole.copy()
-        for _ in range(int(rng.integers(1, 5))):
-            content[int(rng.integers(0, 4000))] = int(rng.integers(0, 256))
-        path = tmp_path / f"{number}.safetensors"
-        path.write_bytes(content)
-        try:
-            assert Classifier.load(path).class_names
-        except cellscan.ModelFileError as error:
-            assert path.name in str(error)  # noqa: PT017 - either outcome is right
-        path.unlink()
+    images = np.stack([random_image(seed, 32, 32) for seed in range(200)])
+    cells = cellscan.CellDataset.from_arrays(images, rng.integers(0, 2, 200), patients=[f"q{i}" for i in range(200)])
+    trained.save(tmp_path / "m.safetensors")
+    clf = Classifier.load(tmp_path / "m.safetensors")
+    before = clf.predict(cells)
+    temperature = clf.calibrate(cells)  # labels are noise: nothing but a coin is right
+    after = clf.predict(cells)
+    assert temperature > 1
+    assert error(after.probabilities, cells.labels) < error(before.probabilities, cells.labels)
+    assert np.array_equal(before.labels, after.labels)
+    assert clf.card.count_seen(np.array(["q1"])) == (1, 0, 1)
+    clf.save(tmp_path / "n.safetensors")
+    assert np.array_equal(Classifier.load(tmp_path / "n.safetensors").predict_proba(cells), after.probabilities)
+
+
+def test_pretrained_needs_no_network_and_says_what_it_is() -> None:
+    clf = Classifier.pretrained()
+    assert clf.card.licence == "Apache-2.0"
+    assert clf.card.metrics["folds"]["0"]["accuracy"] > 0.95
+    assert np.array_equal(
+        clf.predict_proba(random_image()), Classifier.pretrained("malaria_small_cnn").predict_proba(random_image())
+    )
+    with pytest.raises(cellscan.ArgumentError, match="malaria_small_cnn"):
+        Classifier.pretrained("resnet50")
+
+
+def test_a_flipped_bit_is_an_error_and_not_another_result(trained, tmp_path) -> None:
+    trained.save(tmp_path / "m.safetensors")
+    content = bytearray((tmp_path / "m.safetensors").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "m.safetensors").write_bytes(content)
+    with pytest.raises(cellscan.ModelFileError, match="digest"):
+        Classifier.load(tmp_path / "m.safetensors")
 
 
 def test_an_ensemble_fits_in_one_file(trained, tmp_path) -> None:

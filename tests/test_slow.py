@@ -1,15 +1,9 @@
 """Slow, wide versions: `make test-all`."""
 
-import io
-import warnings
-
-import numpy as np
+import attacks
 import pytest
-from helpers import random_image
-from PIL import Image
 
 import cellscan
-from cellscan.data.images import read_rgb
 
 pytestmark = pytest.mark.slow
 
@@ -32,27 +26,9 @@ def test_strong_augmentation_and_bfloat16_still_learn() -> None:
         assert clf.evaluate(test).accuracy > 0.9
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "AVIF", "PPM"])
-def test_many_mutated_files_are_read_whole_or_refused(kind) -> None:
-    rng = np.random.default_rng(0)
-    whole = io.BytesIO()
-    Image.fromarray(random_image(height=24, width=24)).save(whole, kind)
-    outcomes = {"read": 0, "refused": 0}
-    for _ in range(600):
-        content = bytearray(whole.getvalue())
-        for _ in range(int(rng.integers(1, 8))):
-            content[int(rng.integers(0, len(content)))] = int(rng.integers(0, 256))
-        if rng.random() < 0.3:
-            content = content[: int(rng.integers(1, len(content)))]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata
-            try:
-                image = read_rgb(io.BytesIO(bytes(content)), where="mutant")
-            except cellscan.ImageError:
-                outcomes["refused"] += 1
-            else:
-                assert image.dtype == np.uint8
-                assert image.shape[-1] == 3
-                outcomes["read"] += 1
-    print(kind, outcomes)
-    assert outcomes["refused"] > 0
+def test_attacks_in_full(tmp_path) -> None:
+    images = attacks.mutate_images(5000)
+    models = attacks.mutate_models(2000, tmp_path)
+    kills = attacks.kill_trainings(200, tmp_path)
+    threads = attacks.predict_from_threads(60)
+    print("\n".join(attacks.table([images, models, kills, threads])))

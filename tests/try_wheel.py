@@ -22,6 +22,7 @@ with tempfile.TemporaryDirectory() as folder:
     again = cellscan.Classifier.load(Path(folder) / "model.safetensors")
     assert (again.predict_proba(test) == clf.predict_proba(test)).all()
 print(again.evaluate(test))
+assert cellscan.Classifier.pretrained().predict(test, progress=False).positive_class == "parasitized"
 from cellscan.data import _malaria_builder as malaria_builder  # noqa: E402 - the TFDS road imports with what the wheel declares
 
 assert malaria_builder.CellscanMalaria.url_infos

@@ -2,8 +2,8 @@
 
 Tensors are named ``<member>.params.<path>`` and ``<member>.stats.<path>``; a single network is
 member 0. The card stands under the metadata key ``cellscan`` and carries a format number: a file of
-a newer format is refused, unknown entries of the same format are passed over. Nothing is ever
-unpickled.
+a newer format is refused, unknown entries of the same format are passed over. A digest of card and
+tensors stands beside it: a damaged file is refused. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from cellscan.errors import ArgumentError, ModelFileError
 from cellscan.views import Normalization
 
 FORMAT = 1
+_DIGEST = "cellscan.sha256"
 
 
 @dataclass(frozen=True)
@@ -192,46 +193,72 @@ def library_versions() -> dict[str, str]:
 
 def write(path: str | os.PathLike[str], card: Card, tensors: dict[str, np.ndarray]) -> None:
     """Write the file whole or not at all."""
+    write_tensors(Path(path), tensors, {"cellscan": json.dumps(asdict(card), ensure_ascii=False)})
+
+
+def write_tensors(target: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+    """Write a safetensors file whole or not at all: what stood there before stays until the new one is complete."""
     from safetensors.numpy import save
 
-    target = Path(path)
     if not target.parent.is_dir():
         raise ModelFileError(f"{target}: there is no folder {target.parent}; make it first")
     # safetensors writes strided arrays as if they were whole, and so wrongly
-    whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    whole = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
+    metadata = {**metadata, _DIGEST: _digest(whole, metadata)}
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
         with open(part, "wb") as file:
-            file.write(save(whole, metadata={"cellscan": json.dumps(asdict(card), ensure_ascii=False)}))
+            file.write(save(whole, metadata=metadata))
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, target)
     except OSError as error:
-        raise ModelFileError(f"{target}: the file cannot be written ({error})") from error
+        raise ModelFileError(
+            f"{target}: the file cannot be written ({error}); what stood there before is untouched. "
+            "Free some space, or name another folder"
+        ) from error
     finally:
         part.unlink(missing_ok=True)
 
 
 def read(path: str | os.PathLike[str]) -> tuple[Card, dict[str, np.ndarray]]:
     """Read card and tensors, or say what is wrong with the file."""
-    from safetensors import SafetensorError, safe_open
-
     target = Path(path)
     if not target.exists():
         raise ModelFileError(f"{target}: there is no such file")
+    metadata, tensors = read_tensors(target)
+    card = _parse(metadata.get("cellscan"), target)
+    check_digest(target, metadata, tensors)
+    return card, tensors
+
+
+def read_tensors(target: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """Read metadata and tensors of a safetensors file."""
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(target, framework="np") as file:
-            metadata = file.metadata() or {}
-            card = _parse(metadata.get("cellscan"), target)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, ModelFileError):
-            raise
         raise ModelFileError(
             f"{target}: this is no whole safetensors file ({error}). Pickled models (.pkl, .pth) and Keras files "
             "are never opened"
         ) from error
-    return card, tensors
+
+
+def check_digest(target: Path, metadata: dict[str, str], tensors: dict[str, np.ndarray]) -> None:
+    """Raise unless these are the bytes that `write_tensors` wrote: a flipped bit is an error, not another result."""
+    others = {name: text for name, text in metadata.items() if name != _DIGEST}
+    if metadata.get(_DIGEST) != _digest(tensors, others):
+        raise ModelFileError(f"{target}: the file is damaged: its digest (SHA-256) is not that of its contents")
+
+
+def _digest(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode())
+        digest.update(tensors[name].tobytes())
+    return digest.hexdigest()
 
 
 def _parse(text: str | None, target: Path) -> Card:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,18 +15,33 @@ from cellscan.data.cells import CellDataset
 from cellscan.data.inputs import Images
 from cellscan.data.joining import match_labels
 from cellscan.errors import ArgumentError, DataError, ModelFileError, check_choice
+from cellscan.evaluate.calibration import fit_temperature
 from cellscan.evaluate.report import Report, Seen, make_report
-from cellscan.inference import Forward, Members, decide, make_embedding, make_probabilities, run_images
+from cellscan.inference import (
+    Forward,
+    Members,
+    average_symmetries,
+    batches,
+    decide,
+    make_embedding,
+    make_probabilities,
+    run_all,
+    run_images,
+)
 from cellscan.models.network import Network
 from cellscan.models.registry import create, find
 from cellscan.predictions import Failure, Predictions
+from cellscan.training.checkpoint import Checkpoint
+from cellscan.training.devices import Examples
 from cellscan.training.history import History
-from cellscan.training.loop import Examples, run
+from cellscan.training.loop import run
 from cellscan.training.recipe import Recipe
 from cellscan.views import VIEWS, Normalization
 
 if TYPE_CHECKING:
     from flax import nnx
+
+_PRETRAINED = ("malaria_small_cnn",)
 
 
 class Classifier:
@@ -235,11 +250,13 @@ class Classifier:
         epochs: int = 10,
         batch_size: int = 64,
         recipe: Recipe | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        resume: bool = False,
         progress: bool = True,
     ) -> History:
-        """Train from the current weights, with a fresh optimiser.
+        """Train from the current weights, with a fresh optimiser, on all devices that JAX has.
 
-        Stopped by Ctrl-C, the classifier keeps the last whole epoch.
+        Stopped by Ctrl-C, the classifier keeps the last whole epoch, and so does the checkpoint.
 
         Parameters
         ----------
@@ -252,18 +269,30 @@ class Classifier:
             up with images of the same epoch.
         recipe : Recipe, optional
             How to train.
+        checkpoint : path, optional
+            A folder of this training's own; its state is written there after every epoch, whole or not
+            at all.
+        resume : bool
+            Go on where the checkpoint stands; call `fit` as the first time otherwise. A training that
+            was killed and resumed ends, on the same machine, with the same bits as one that was not.
+            Without a checkpoint it starts; where all epochs are done, it returns at once.
         progress : bool
             A bar on a terminal, a line an epoch elsewhere.
 
         Returns
         -------
         History
-            The learning curve.
+            The learning curve, of all epochs since the training began.
 
         Raises
         ------
+        ArgumentError
+            Where the checkpoint folder is in use and `resume` is False, or holds a training with another
+            recipe, data set or network; every difference is named.
         DataError
             Where classes do not match, or `train` has one class only.
+        ModelFileError
+            Where the checkpoint is damaged or cannot be written; the one before it stays.
         TrainingError
             Where the loss is no longer finite; the last good weights are kept.
 
@@ -292,8 +321,18 @@ class Classifier:
         if recipe.monitor == "roc_auc" and recipe.patience and (checked is None or self._positive is None
                                                                 or len(np.unique(checked.labels)) < 2):  # fmt: skip
             raise ArgumentError('monitor "roc_auc" needs a positive class, and both classes in the validation set')
+        if resume and checkpoint is None:
+            raise ArgumentError("resume=True goes on with a checkpoint; pass its folder: checkpoint=...")
         before = self._card
-        epoch_runs = run(
+        options = {**recipe.to_dict(), "batch_size": int(batch_size)}
+        data = {"train": train.to_dict(), "validation": None if validation is None else validation.to_dict()}
+        here = None
+        if checkpoint is not None:
+            like = ("architecture", "class_names", "positive_class", "image_size", "view", "resize", "seed")
+            plan = {name: getattr(before, name) for name in like}
+            plan |= {"normalization": asdict(before.normalization), "recipe": options, "epochs": int(epochs), **data}
+            here = Checkpoint(checkpoint, plan, resume=resume)
+        runs = run(
             self._network,
             self._members[0],
             examples,
@@ -308,28 +347,21 @@ class Classifier:
             forward=self._probabilities,
             seed=before.seed,
             epochs_before=before.epochs,
+            checkpoint=here,
             progress=progress,
         )
         after = replace(
-            before.with_seen("train", train.patients),
-            recipe={**recipe.to_dict(), "batch_size": int(batch_size)},
-            data={"train": train.to_dict(), "validation": None if validation is None else validation.to_dict()},
-            versions=cards.library_versions(),
+            before.with_seen("train", train.patients), recipe=options, data=data, versions=cards.library_versions()
         )
         if validation is not None:
             after = after.with_seen("validation", validation.patients)
         history = History([])
-        for epoch in epoch_runs:
-            self._members = (epoch.weights,)
-            history.records.append(epoch.record)
-            record = {k: v for k, v in epoch.record.items() if k not in ("seconds", "images_per_second")}
-            self._card = replace(
-                after,
-                epochs=before.epochs + len(history.records),
-                metrics={"fit": record},
-            )
-            if epoch.error is not None:
-                raise epoch.error
+        for at in runs:
+            self._members, self._card = (at.kept,), after
+            if at.records:
+                history.records[:] = at.records
+                last = {k: v for k, v in at.records[-1].items() if k not in ("seconds", "images_per_second")}
+                self._card = replace(after, epochs=int(last["epoch"]), metrics={"fit": last})
         return history
 
     @property
@@ -350,7 +382,9 @@ class Classifier:
             raise DataError(f"the {name} set is empty")
         return match_labels(cells, self.class_names)
 
-    def predict(self, images: Images, *, on_error: str = "raise", progress: bool = True) -> Predictions:
+    def predict(
+        self, images: Images, *, tta: bool = False, on_error: str = "raise", progress: bool = True
+    ) -> Predictions:
         """Judge images; safe to call from several threads.
 
         Images are stretched to `image_size` by the same rule as in training, however they come.
@@ -361,6 +395,9 @@ class Classifier:
             A path, a Pillow image, an array (H, W, 3) or (N, H, W, 3) of uint8, uint16 or floats in
             [0, 1]; a `CellDataset`; a folder, searched with its sub-folders; or a list or generator
             of single images, mixed as they come. A generator is read as it goes, in bounded memory.
+        tta : bool
+            Test-time augmentation: average the probabilities over the square's eight symmetries, for
+            eight times the work.
         on_error : {"raise", "skip"}
             ``"skip"``: an image that cannot be read is noted in `Predictions.failed`.
         progress : bool
@@ -385,15 +422,15 @@ class Classifier:
         (1, [1], 'no.png')
         """
         card = self._card
-        rows, indices, names, failed = self._run(self._probabilities, images, on_error, progress, len(card.class_names))
+        rows, indices, names, failed = self._run(self._forward(tta), images, on_error, progress, len(card.class_names))
         return Predictions(decide(rows, card), rows, indices, names, failed, card.class_names, card.positive_class)
 
-    def predict_proba(self, images: Images, *, progress: bool = True) -> np.ndarray:
+    def predict_proba(self, images: Images, *, tta: bool = False, progress: bool = True) -> np.ndarray:
         """Return the probability of every class for every image.
 
         Parameters
         ----------
-        images, progress
+        images, tta, progress
             As in `predict`.
 
         Returns
@@ -408,7 +445,7 @@ class Classifier:
         >>> clf.predict_proba(np.zeros((2, 40, 40, 3), np.uint8)).shape
         (2, 2)
         """
-        return self._run(self._probabilities, images, "raise", progress, len(self.class_names))[0]
+        return self._run(self._forward(tta), images, "raise", progress, len(self.class_names))[0]
 
     def embed(self, images: Images, *, progress: bool = True) -> np.ndarray:
         """Return the last features of every image, before the head.
@@ -431,6 +468,9 @@ class Classifier:
         """
         return self._run(self._embedding, images, "raise", progress, 0)[0]
 
+    def _forward(self, tta: bool) -> Forward:
+        return average_symmetries(self._probabilities) if tta else self._probabilities
+
     def _run(
         self, forward: Forward, images: Images, on_error: str, progress: bool, width: int
     ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], tuple[Failure, ...]]:
@@ -446,7 +486,7 @@ class Classifier:
             width=width,
         )
 
-    def evaluate(self, cells: CellDataset, *, progress: bool = True) -> Report:
+    def evaluate(self, cells: CellDataset, *, tta: bool = False, progress: bool = True) -> Report:
         """Count every cell once, with 95 % intervals by bootstrap over patients.
 
         Parameters
@@ -454,7 +494,7 @@ class Classifier:
         cells : CellDataset
             Its classes are matched by name, case-folded; its patients should be new to the classifier,
             and the report says in its first line whether they are.
-        progress : bool
+        tta, progress
             As in `predict`.
 
         Returns
@@ -475,7 +515,7 @@ class Classifier:
         """
         card = self._card
         labels = self._labels(cells, "test")
-        probabilities = self.predict_proba(cells, progress=progress)
+        probabilities = self.predict_proba(cells, tta=tta, progress=progress)
         return make_report(
             labels,
             decide(probabilities, card),
@@ -489,6 +529,37 @@ class Classifier:
             seen=Seen(*card.count_seen(cells.patients)),
             view=card.view,
         )
+
+    def calibrate(self, cells: CellDataset, *, progress: bool = True) -> float:
+        """Fit the temperature, so that probabilities mean what they say; labels at 0.5 stay as they are.
+
+        Parameters
+        ----------
+        cells : CellDataset
+            Of patients that are neither in the training nor in the test set.
+        progress : bool
+            As in `predict`.
+
+        Returns
+        -------
+        float
+            The temperature, kept in the card: below 1 the network was not sure enough, above 1 too sure.
+            Guo et al. (2017).
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> clf = cellscan.Classifier(image_size=32, seed=0)
+        >>> temperature = clf.calibrate(cellscan.synthetic_cells(80, seed=0))
+        >>> clf.card.decision.temperature == temperature
+        True
+        """
+        labels = self._labels(cells, "calibration")
+        pixels = cells.images(self.image_size, progress=progress)
+        alone = [run_all(self._probabilities, (member,), 1.0, batches(pixels)) for member in self._members]
+        decision = replace(self._card.decision, temperature=fit_temperature(alone, labels))
+        self._card = replace(self._card.with_seen("validation", cells.patients), decision=decision)
+        return decision.temperature
 
     def save(self, path: str | os.PathLike[str], *, report: Report | None = None, licence: str | None = None) -> None:
         """Write weights and card to one safetensors file, whole or not at all.
@@ -522,6 +593,36 @@ class Classifier:
             for name, leaf in leaves.items()
         }
         cards.write(path, card, tensors)
+
+    @classmethod
+    def pretrained(cls, name: str | None = None) -> Classifier:
+        """Load a classifier that comes with the library; no network is needed.
+
+        For research use only: not a medical device.
+
+        Parameters
+        ----------
+        name : str, optional
+            ``"malaria_small_cnn"``, the only one and the default: `small_cnn` at 64 px, trained on the NIH
+            malaria cells. ``card.metrics`` has its figures, on patients and fields it never saw.
+
+        Raises
+        ------
+        ArgumentError
+            For an unknown name.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> clf = cellscan.Classifier.pretrained()
+        >>> clf.class_names, clf.image_size
+        (('parasitized', 'uninfected'), 64)
+        """
+        from importlib.resources import as_file, files
+
+        check_choice("name", name or _PRETRAINED[0], _PRETRAINED)
+        with as_file(files("cellscan").joinpath("weights", f"{name or _PRETRAINED[0]}.safetensors")) as path:
+            return cls.load(path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, model: nnx.Module | None = None) -> Classifier:

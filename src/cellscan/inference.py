@@ -50,6 +50,18 @@ def make_embedding(network: Network, view: str, normalization: Normalization) ->
     return embedding
 
 
+def average_symmetries(forward: Forward) -> Forward:
+    """Return a forward that averages over the square's eight symmetries of every image."""
+
+    def averaged(members: Members, temperature: Any, images: Any) -> jax.Array:
+        turned = [images, images.swapaxes(1, 2)]
+        turned += [image[:, ::-1] for image in turned]
+        turned += [image[:, :, ::-1] for image in turned]
+        return functools.reduce(jnp.add, [forward(members, temperature, image) for image in turned]) / len(turned)
+
+    return averaged
+
+
 def run_batch(forward: Forward, members: Members, temperature: float, images: np.ndarray) -> np.ndarray:
     """Run at most 64 images as one padded batch; return the rows of the real ones."""
     count = len(images)

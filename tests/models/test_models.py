@@ -8,9 +8,11 @@ from flax import nnx
 from helpers import TinyNet
 
 import cellscan
+from cellscan.models import convolution
+from cellscan.models.convolution import conv
 from cellscan.models.network import Network
 from cellscan.models.registry import find
-from cellscan.models.small_cnn import space_to_depth
+from cellscan.models.small_cnn import InstanceNorm, space_to_depth
 
 
 @pytest.mark.parametrize("name", cellscan.models.names())
@@ -95,3 +97,34 @@ def test_own_networks_are_checked() -> None:
         cellscan.Classifier(Broken())
     with pytest.raises(cellscan.ArgumentError, match=r"flax\.nnx\.Module, got int"):
         cellscan.Classifier(3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("values", [2**18, 1000, 1])  # one slice, a few of unequal length, as many as there may be
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_quick_convolution_is_the_plain_one(monkeypatch, values, stride) -> None:
+    monkeypatch.setattr(convolution, "SLICE", values)
+    count = 50
+    keys = jax.random.split(jax.random.key(0), 2)
+    x, kernel = jax.random.normal(keys[0], (count, 6, 6, 3)), jax.random.normal(keys[1], (3, 3, 3, 4))
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+
+    def loss(function, x, kernel):
+        return (function(x, kernel, (stride, stride), "SAME", **options) ** 3).sum()
+
+    plain = jax.jit(jax.grad(lambda *a: loss(jax.lax.conv_general_dilated, *a), (0, 1)))(x, kernel)
+    quick = jax.jit(jax.grad(lambda *a: loss(conv, *a), (0, 1)))(x, kernel)
+    for one, other in zip(plain, quick, strict=True):
+        assert np.allclose(one, other, rtol=1e-4, atol=1e-4 * float(jnp.abs(one).max()))
+    stacked = jax.vmap(jax.grad(lambda k: loss(conv, x, k)))(jnp.stack([kernel, 2 * kernel]))
+    assert np.allclose(stacked[0], quick[1], rtol=1e-4, atol=1e-4 * float(jnp.abs(quick[1]).max()))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_instance_norm_is_that_of_flax(dtype) -> None:
+    x = (3 + 2 * jax.random.normal(jax.random.key(0), (4, 9, 7, 5))).astype(dtype)
+    ours, theirs = InstanceNorm(5, rngs=nnx.Rngs(0)), nnx.InstanceNorm(5, epsilon=1e-5, rngs=nnx.Rngs(0), dtype=dtype)
+    for norm in (ours, theirs):
+        norm.scale[...] = jnp.arange(5.0)  # type: ignore[index]
+        norm.bias[...] = jnp.ones(5)  # type: ignore[index]
+    assert ours(x).dtype == x.dtype
+    assert np.allclose(ours(x), theirs(x), atol=1e-5 if dtype == "float32" else 0.1)

@@ -117,3 +117,12 @@ def test_tfds_road_on_the_real_archive(source, tmp_path) -> None:
     assert set(through.patients) == {"C1", "C47", "C100", "C13"}
     order = np.argsort(through.names), np.argsort(direct.names)
     assert np.array_equal(through.images(32)[order[0]], direct.images(32)[order[1]])
+
+
+def test_the_model_that_comes_along_knows_these_patients_and_says_so(cells) -> None:
+    clf = cellscan.Classifier.pretrained()
+    assert clf.card.data["train"]["hash"] == cells.hash()
+    chosen = cells.select(np.random.default_rng(0).choice(len(cells), 600, replace=False))
+    report = clf.evaluate(chosen)
+    assert report.accuracy > 0.94
+    assert "SEEN IN TRAINING" in str(report).splitlines()[0]

@@ -104,6 +104,32 @@ def test_class_weight_ema_dtype_and_augment_do_what_they_say() -> None:
     assert not np.allclose(turned.params["w"], plain.params["w"])
 
 
+def test_mixup_mixes_images_and_losses_by_the_same_shares() -> None:
+    images, labels = batch()
+    key = jax.random.key(3)
+    step = make_train_step(Linear(), optax.sgd(0.5), view="cell", mixup=0.7)
+    mixed, metrics = step(init_state(Linear(), optax.sgd(0.5)), images, labels, key)
+    share = np.asarray(jax.random.beta(jax.random.split(key, 4)[3], 0.7, 0.7, (8,)))[:, None]
+    assert share.min() < 0.4 < 0.6 < share.max()
+    x = ((images / 255 - 0.5) / 0.5).mean((1, 2))
+    targets = share * np.eye(2)[labels] + (1 - share) * np.eye(2)[labels[::-1]]
+    gradient = (share * x + (1 - share) * x[::-1]).T @ (0.5 - targets) / len(labels)
+    assert np.allclose(mixed.params["w"], -0.5 * gradient, atol=1e-6)
+    assert np.isclose(metrics["loss"], np.log(2), atol=1e-6)
+
+
+def test_the_surround_is_varied_under_the_view_filled_alone() -> None:
+    images, labels = batch()
+    images[:, :4] = images[:, :, :4] = 0
+
+    def weights(view: str, surround: str) -> np.ndarray:
+        step = make_train_step(Linear(), optax.sgd(0.5), view=view, surround=surround)
+        return np.asarray(step(init_state(Linear(), optax.sgd(0.5)), images, labels, jax.random.key(0))[0].params["w"])
+
+    assert np.array_equal(weights("cell", "random"), weights("cell", "view"))
+    assert not np.allclose(weights("filled", "random"), weights("filled", "view"))
+
+
 def test_normalization_and_view_are_inside() -> None:
     seen = {}
 

@@ -1,6 +1,7 @@
 """Training: the recipe, and the step for people's own loops."""
 
 from cellscan.training.augment import make_augment as make_augment
+from cellscan.training.augment import vary_surround as vary_surround
 from cellscan.training.recipe import Recipe as Recipe
 from cellscan.training.step import TrainState as TrainState
 from cellscan.training.step import init_state as init_state

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from cellscan.errors import check_choice
+from cellscan.views import surround
 
 Augment: TypeAlias = Callable[[PRNGKeyArray, Float[Array, "n h w 3"]], Float[Array, "n h w 3"]]
 AUGMENTS = ("none", "small", "strong")
@@ -73,6 +74,49 @@ def turn(key: PRNGKeyArray, images: Float[Array, "n s s 3"]) -> Float[Array, "n 
     images = jnp.where(across, images[:, :, ::-1], images)
     images = jnp.where(down, images[:, ::-1], images)
     return jnp.where(swap, images.swapaxes(1, 2), images)
+
+
+def vary_surround(key: PRNGKeyArray, images: Float[Array, "n h w 3"]) -> Float[Array, "n h w 3"]:
+    """Give the black surround of each image another look, as a field of view might have it.
+
+    In half of the images it takes the cell's mean colour, as the view ``"filled"`` has it. In the
+    others its colour is drawn between that and nearly white, and in half of these a piece of another
+    cell of the batch, in the same stain, lies in it. Images without a surround stay as they are.
+    A network trained so has nothing to learn from the surround, and meets the bright backgrounds and
+    the neighbours that boxes cut out of whole fields have.
+
+    Parameters
+    ----------
+    key : PRNG key
+    images : (N, H, W, 3) float, in [0, 1], as stored
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from cellscan.training.augment import vary_surround
+    >>> images = jnp.zeros((2, 16, 16, 3)).at[:, 4:12, 4:12].set(0.6)
+    >>> varied = vary_surround(jax.random.key(0), images)
+    >>> bool((varied[:, 5:11, 5:11] == images[:, 5:11, 5:11]).all()), bool(varied.min() > 0.5)
+    (True, True)
+    """
+    keys = jax.random.split(key, 6)
+    count, height, width, _ = images.shape
+    outside = surround(images)[..., None]
+    inside = jnp.logical_not(outside)
+    area = jnp.maximum(inside.sum((1, 2), keepdims=True), 1)
+    mean = jnp.where(inside, images, 0).sum((1, 2), keepdims=True) / area
+    bright = jax.random.uniform(keys[0], (count, 1, 1, 3), minval=0.75, maxval=1.0)
+    share = jnp.maximum(jax.random.uniform(keys[1], (count, 1, 1, 1), minval=-1.0, maxval=1.0), 0)
+    colour = mean + share * (bright - mean)
+    # One shift for the whole batch, and the batch's order as the choice of neighbours: both are random already.
+    down = jax.random.randint(keys[2], (), height // 3, height - height // 3)
+    across = jax.random.randint(keys[3], (), width // 3, width - width // 3)
+    side = jax.random.randint(keys[4], (), 0, 3)  # beside, below, or at the corner
+    shift: Any = (1, jnp.where(side == 1, 0, down), jnp.where(side == 2, 0, across))
+    stained = jnp.clip(images * jnp.roll(mean, -1, 0) / jnp.maximum(mean, 0.05), 0, 1)
+    near = jax.random.bernoulli(keys[5], 0.5, (count, 1, 1, 1)) & (share > 0) & jnp.roll(inside, shift, (0, 1, 2))
+    around = jnp.where(near, jnp.roll(stained, shift, (0, 1, 2)), colour)
+    return jnp.where(outside & inside.any((1, 2, 3), keepdims=True), around, images)
 
 
 def _factor(key: PRNGKeyArray, images: Float[Array, "n h w 3"], by: float) -> Float[Array, "n 1 1 1"]:

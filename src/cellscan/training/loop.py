@@ -1,47 +1,24 @@
-"""Epochs over pixels. Where and how batches reach the device is decided here, once."""
+"""Epochs, one after another: train, validate, keep, stop early, write the checkpoint."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from cellscan.errors import TrainingError
+from cellscan.errors import ArgumentError, TrainingError
 from cellscan.inference import Forward, batches, run_all
 from cellscan.models.network import Network, Weights
 from cellscan.progress import Progress
 from cellscan.training.augment import make_augment
+from cellscan.training.checkpoint import Checkpoint, Progressed
+from cellscan.training.devices import Examples, local, make_epoch
 from cellscan.training.recipe import Recipe, class_weights, make_loss, make_optimizer
-from cellscan.training.step import Step, TrainState, init_state, make_train_step
+from cellscan.training.step import TrainState, init_state, make_train_step
 from cellscan.views import Normalization
-
-if TYPE_CHECKING:
-    from cellscan.data.pixels import Pixels
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Images and labels to train or validate on."""
-
-    pixels: Pixels
-    labels: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What an epoch left: its record, the weights a classifier should hold now, and an error that ends it all."""
-
-    record: dict[str, float]
-    weights: Weights
-    error: TrainingError | None = None
 
 
 def run(
@@ -60,9 +37,13 @@ def run(
     forward: Forward,
     seed: int,
     epochs_before: int,
+    checkpoint: Checkpoint | None,
     progress: bool,
-) -> Iterator[Epoch]:
-    """Train, and yield after every epoch. The last one yielded has the weights to keep."""
+) -> Iterator[Progressed]:
+    """Train, and yield how far it has come: after every epoch, and first of all where a checkpoint is gone on with.
+
+    Where the loss is no longer finite, the last good weights are yielded, then `TrainingError` is raised.
+    """
     steps = -(-len(train) // batch_size)
     optimizer = make_optimizer(recipe, steps * epochs)
     step = make_train_step(
@@ -72,41 +53,75 @@ def run(
         make_augment(recipe.augment),
         view=view,
         normalization=normalization,
+        surround=recipe.surround,
+        mixup=recipe.mixup,
         class_weight=class_weights(recipe, train.labels, class_names),
         ema=recipe.ema,
         dtype=recipe.dtype,
     )
-    state = init_state(network, optimizer, weights=weights, average=recipe.ema is not None)
-    best: tuple[float, int, Weights] | None = None
-    with Progress("training", steps * epochs * batch_size, show=progress, delay=0.5) as bar:
-        for number in range(epochs):
+    at = Progressed(
+        state=init_state(network, optimizer, weights=weights, average=recipe.ema is not None),
+        kept=weights,
+        best={} if recipe.patience is None else weights,
+    )
+    if checkpoint is not None:
+        at = checkpoint.load(at)
+    _check_together(len(at.records))
+    if at.records:
+        epochs_before = int(at.records[0]["epoch"]) - 1
+        yield at
+    if at.finished:
+        return
+    run_epoch, last = make_epoch(step, train, batch_size), epochs_before + epochs
+    left = (epochs - len(at.records)) * steps * batch_size
+    with Progress("training", left, show=progress and jax.process_index() == 0, delay=0.5) as bar:
+        for number in range(len(at.records), epochs):
             epoch, start = epochs_before + number + 1, time.monotonic()
-            key = jax.random.fold_in(jax.random.key(seed), epoch)
+
+            def tick(images: int, loss: float | None, title: str = f"epoch {epoch}") -> None:
+                bar.advance(images, title if loss is None else f"{title}, loss {loss:.4f}")
+
             order = _order(len(train), steps * batch_size, seed, epoch)
-            state, record, error = _epoch(step, state, train, order, batch_size, key, bar, f"epoch {epoch}")
-            record = {"epoch": epoch, **record, "images_per_second": len(order) / (time.monotonic() - start)}
-            kept = _kept(state)
-            if error is not None:
-                yield Epoch(record, kept, error)
-                return
+            key = jax.random.fold_in(jax.random.key(seed), epoch)
+            at.state, metrics = run_epoch(at.state, order, key, tick)
+            at.kept = _kept(at.state)
+            if not metrics["finite"].all():
+                yield at
+                raise _not_finite(metrics, epoch)
+            record = {"epoch": epoch, **{name: float(metrics[name].mean()) for name in ("loss", "accuracy")}}
+            record["images_per_second"] = len(order) / (time.monotonic() - start)
             if validation is not None:
-                record |= _validate(forward, kept, validation, positive)
+                record |= _validate(forward, at.kept, validation, positive)
             record["seconds"] = time.monotonic() - start
-            bar.line(describe(record, epochs_before + epochs))
-            stop = False
-            if recipe.patience is not None:
-                score = record[f"validation_{recipe.monitor}"] * (-1 if recipe.monitor == "loss" else 1)
-                if best is None or score > best[0]:
-                    best = (score, number, kept)
-                stop = number - best[1] >= recipe.patience
-                kept = best[2] if stop or number == epochs - 1 else kept
-            yield Epoch(record, kept)
-            if best is not None and stop:
-                bar.line(
-                    f"no better {recipe.monitor} for {recipe.patience} epochs: "
-                    f"back to epoch {epochs_before + best[1] + 1}"
-                )
+            at.records.append(record)
+            stop = recipe.patience is not None and _watch(at, record, recipe)
+            at.finished = stop or number + 1 == epochs
+            if at.finished and recipe.patience is not None:
+                at.kept = at.best
+            if checkpoint is not None:
+                checkpoint.save(at)
+            yield at  # at once, so that Ctrl-C finds the same epoch on disk and in the classifier
+            bar.line(describe(record, last))
+            if stop:
+                bar.line(f"no better {recipe.monitor} for {recipe.patience} epochs: back to epoch {at.best_epoch}")
                 return
+
+
+def _watch(at: Progressed, record: dict[str, float], recipe: Recipe) -> bool:
+    """Keep the best weights so far; return whether patience has run out."""
+    score = record[f"validation_{recipe.monitor}"] * (-1 if recipe.monitor == "loss" else 1)
+    if score > at.best_score:
+        at.best_score, at.best_epoch, at.best = score, int(record["epoch"]), at.kept
+    return record["epoch"] - at.best_epoch >= (recipe.patience or 0)
+
+
+def _not_finite(metrics: dict[str, np.ndarray], epoch: int) -> TrainingError:
+    first = int(metrics["finite"].argmin())
+    return TrainingError(
+        f"the loss or a gradient is not finite at step {first + 1} of epoch {epoch} (loss {metrics['loss'][first]}). "
+        "The classifier keeps the weights of the step before. Try a lower learning_rate, or look at the loss "
+        "and the images of that batch"
+    )
 
 
 def _order(count: int, total: int, seed: int, epoch: int) -> np.ndarray:
@@ -114,40 +129,23 @@ def _order(count: int, total: int, seed: int, epoch: int) -> np.ndarray:
     return np.resize(np.random.default_rng([seed, epoch]).permutation(count), total)
 
 
-def _epoch(
-    step: Step,
-    state: TrainState,
-    train: Examples,
-    order: np.ndarray,
-    batch_size: int,
-    key: jax.Array,
-    bar: Progress,
-    title: str,
-) -> tuple[TrainState, dict[str, float], TrainingError | None]:
-    collected: list[dict[str, jax.Array]] = []
-    for number, start in enumerate(range(0, len(order), batch_size)):
-        rows = order[start : start + batch_size]
-        images, labels = train.pixels[rows], train.labels[rows]
-        state, metrics = step(state, images, labels, jax.random.fold_in(key, number))
-        collected.append(metrics)
-        # The step before this one is done or nearly so: fetching it keeps the queue short.
-        note = f"{title}, loss {float(collected[-2]['loss']):.4f}" if number else title
-        bar.advance(len(rows), note)
-    values = {name: np.array([float(m[name]) for m in collected]) for name in ("loss", "accuracy", "finite")}
-    error = None
-    if not values["finite"].all():
-        first = int(values["finite"].argmin())
-        error = TrainingError(
-            f"the loss or a gradient is not finite at step {first + 1} of {title} (loss {values['loss'][first]}). "
-            "The classifier keeps the weights of the step before. Try a lower learning_rate, or look at the loss "
-            "and the images of that batch"
-        )
-    return state, {name: float(values[name].mean()) for name in ("loss", "accuracy")}, error
-
-
 def _kept(state: TrainState) -> Weights:
     """Copy out the weights that a classifier should hold; the state itself is donated to the next step."""
-    return jax.tree.map(jnp.array, {"params": state.average or state.params, "stats": state.stats})
+    return local({"params": state.average or state.params, "stats": state.stats})
+
+
+def _check_together(epochs: int) -> None:
+    """Raise unless all processes of a training start from the same epoch."""
+    if jax.process_count() == 1:
+        return
+    from jax.experimental.multihost_utils import process_allgather
+
+    found = np.asarray(process_allgather(np.array(epochs))).tolist()
+    if len(set(found)) > 1:
+        raise ArgumentError(
+            f"the processes found checkpoints of {found} epochs; "
+            "put the checkpoint folder on a disk that all of them share"
+        )
 
 
 def _validate(forward: Forward, weights: Weights, validation: Examples, positive: int | None) -> dict[str, float]:
@@ -162,6 +160,12 @@ def _validate(forward: Forward, weights: Weights, validation: Examples, positive
         from sklearn.metrics import roc_auc_score
 
         record["validation_roc_auc"] = float(roc_auc_score(labels == positive, probabilities[:, positive]))
+    if jax.process_count() > 1:  # machines may round differently, and must stop at the same epoch
+        from jax.experimental.multihost_utils import broadcast_one_to_all
+
+        record = dict(
+            zip(record, np.asarray(broadcast_one_to_all(np.array(list(record.values())))).tolist(), strict=True)
+        )
     return record
 
 

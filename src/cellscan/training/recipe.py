@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     import optax
 
+SURROUNDS = ("view", "random")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -39,6 +41,14 @@ class Recipe:
         Weights of the classes in the loss, by name; "balanced" is inverse to their frequency.
     augment : {"none", "small", "strong"}
         See `cellscan.training.make_augment`.
+    surround : {"view", "random"}
+        What a network with the view ``"filled"`` is shown of the black surround while it trains.
+        ``"view"``: the cell's mean colour, as later. ``"random"``: another colour every time, and now
+        and then a neighbour, so that it learns nothing from the surround; see
+        `cellscan.training.vary_surround`.
+    mixup : float
+        From 0, which is off: every image is mixed with another of its batch, by a share drawn from
+        Beta(mixup, mixup), and its loss likewise. Zhang et al. (2018).
     ema : float or None
         Decay of the exponential moving average of weights that the classifier keeps, in (0, 1).
         Early on it is shorter, so that short trainings gain too.
@@ -72,6 +82,8 @@ class Recipe:
     label_smoothing: float = 0.05
     class_weight: str | Mapping[str, float] | None = None
     augment: str = "small"
+    surround: str = "random"
+    mixup: float = 0.0
     ema: float | None = 0.998
     dtype: str = "float32"
     patience: int | None = None
@@ -80,6 +92,7 @@ class Recipe:
     def __post_init__(self) -> None:
         check_choice("schedule", self.schedule, ("one_cycle", "cosine", "constant"))
         check_choice("augment", self.augment, AUGMENTS)
+        check_choice("surround", self.surround, SURROUNDS)
         check_choice("dtype", self.dtype, ("float32", "bfloat16"))
         check_choice("monitor", self.monitor, ("loss", "accuracy", "roc_auc"))
         _check(self.learning_rate > 0, "learning_rate", self.learning_rate, "a number above 0")
@@ -91,6 +104,7 @@ class Recipe:
             "a number above 0, or None",
         )
         _check(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "a number in [0, 1)")
+        _check(self.mixup >= 0, "mixup", self.mixup, "a number from 0")
         _check(self.ema is None or 0 < self.ema < 1, "ema", self.ema, "a number in (0, 1), or None")
         _check(
             self.patience is None or self.patience >= 1,

@@ -11,8 +11,8 @@ import numpy as np
 
 from cellscan.errors import check_choice
 from cellscan.models.network import Arrays, Network, Weights
-from cellscan.training.augment import Augment
-from cellscan.training.recipe import cross_entropy
+from cellscan.training.augment import Augment, vary_surround
+from cellscan.training.recipe import SURROUNDS, cross_entropy
 from cellscan.views import VIEWS, Normalization, prepare
 
 if TYPE_CHECKING:
@@ -107,6 +107,8 @@ def make_train_step(
     *,
     view: str = "filled",
     normalization: Normalization | None = None,
+    surround: str = "view",
+    mixup: float = 0.0,
     class_weight: np.ndarray | None = None,
     ema: float | None = None,
     dtype: str = "float32",
@@ -125,6 +127,10 @@ def make_train_step(
         (key, images in [0, 1]) -> images; see `make_augment`.
     view, normalization
         What the network is shown; see `cellscan.Classifier`.
+    surround : {"view", "random"}
+        Of the black surround of training images; see `cellscan.Recipe`.
+    mixup : float
+        Alpha of the Beta distribution of mixup, from 0, which mixes nothing.
     class_weight : (K,) array, optional
         Weights of the classes in the loss.
     ema : float, optional
@@ -154,28 +160,40 @@ def make_train_step(
     import optax
 
     check_choice("view", view, VIEWS)
+    check_choice("surround", surround, SURROUNDS)
     network = model if isinstance(model, Network) else Network(model)
     loss = loss or cross_entropy()
+    varied = surround == "random" and view == "filled"
     normalize = normalization or Normalization()
     compute = jnp.dtype(dtype)
 
     def step(
         state: TrainState, images: jax.Array, labels: jax.Array, key: jax.Array
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        augment_key, network_key = jax.random.split(key)
-        x = prepare(images, view)
+        augment_key, network_key, surround_key, mixup_key = jax.random.split(key, 4)
+        x = prepare(images, "cell" if varied else view)
+        if varied:
+            x = vary_surround(surround_key, x)
         if augment is not None:
             x = augment(augment_key, x)
         x = normalize(x).astype(compute)
+        share = jax.random.beta(mixup_key, mixup, mixup, (len(x),)) if mixup else jnp.ones(())
+        if mixup:  # batches come shuffled: turned round, one gives every image a random partner
+            part = share[:, None, None, None].astype(compute)
+            x = part * x + (1 - part) * x[::-1]
+
+        def weighted(logits: jax.Array, labels: jax.Array) -> jax.Array:
+            losses = loss(logits, labels)
+            return losses if class_weight is None else losses * jnp.asarray(class_weight)[labels]
 
         def objective(params: Arrays) -> tuple[jax.Array, tuple[jax.Array, Arrays]]:
             cast = {name: leaf.astype(compute) for name, leaf in params.items()}
             logits, stats = network.train(cast, state.stats, x, network_key)
             logits = logits.astype(jnp.float32)
-            each = loss(logits, labels)
-            if class_weight is not None:
-                each = each * jnp.asarray(class_weight)[labels]
-            return each.mean(), (logits, stats)
+            losses = weighted(logits, labels)
+            if mixup:
+                losses = share * losses + (1 - share) * weighted(logits, labels[::-1])
+            return losses.mean(), (logits, stats)
 
         (value, (logits, stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)

@@ -1,0 +1,107 @@
+"""cellscan's side of `benchmarks/speed.py`."""
+
+from __future__ import annotations
+
+import itertools
+import platform
+import time
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+from shared import BATCH, SIZE, answer, batch, seconds
+
+import cellscan
+from cellscan.inference import make_probabilities
+from cellscan.models.convolution import conv
+from cellscan.models.network import Network
+from cellscan.training import init_state, make_train_step
+from cellscan.training.devices import Examples, make_epoch
+from cellscan.views import Normalization
+
+
+class PlainNet(nnx.Module):
+    """Four 3x3 convolutions of 32, 64, 128, 128; pooled after three; dense 8192-128-2."""
+
+    def __init__(self, *, rngs: nnx.Rngs) -> None:
+        widths = (3, 32, 64, 128, 128)
+        self.convs = nnx.List(
+            nnx.Conv(a, b, (3, 3), conv_general_dilated=conv, rngs=rngs) for a, b in itertools.pairwise(widths)
+        )
+        self.hidden = nnx.Linear(8192, 128, rngs=rngs)
+        self.head = nnx.Linear(128, 2, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Return logits."""
+        for number, layer in enumerate(self.convs):
+            x = jax.nn.relu(layer(x))
+            if number < 3:  # max-pooling whose gradient is quick on a CPU
+                n, h, w, c = x.shape
+                x = x.reshape(n, h // 2, 2, w // 2, 2, c).max((2, 4))
+        return self.head(jax.nn.relu(self.hidden(x.reshape(len(x), -1))))
+
+
+def make(net: str) -> nnx.Module:
+    """Return a network by name."""
+    return PlainNet(rngs=nnx.Rngs(0)) if net == "plain" else cellscan.models.create("small_cnn", 2)
+
+
+def train(net: str, dtype: str = "float32", size: str = str(BATCH)) -> float:
+    """Return training steps' images a second."""
+    model, optimizer = make(net), optax.adamw(1e-3)
+    images, labels = jax.device_put(batch(int(size)))
+    step = make_train_step(model, optimizer, view="cell", dtype=dtype)
+    state, key = init_state(model, optimizer), jax.random.key(0)
+
+    def once() -> None:
+        nonlocal state
+        state, metrics = step(state, images, labels, key)
+        metrics["loss"].block_until_ready()
+
+    return int(size) / seconds(once)
+
+
+def epoch(net: str, dtype: str, size: str) -> float:
+    """Return images a second of whole epochs of 20,480 images that lie on the device, an epoch a dispatch."""
+    model, optimizer, count = make(net), optax.adamw(1e-3), 20_480
+    images, labels = batch(count)
+    cells = cellscan.CellDataset.from_arrays(images, labels)
+    step = make_train_step(model, optimizer, view="cell", dtype=dtype)
+    run = make_epoch(step, Examples(cells.images(SIZE), cells.labels), int(size), resident=True)
+    state, key, order = init_state(model, optimizer), jax.random.key(0), np.random.default_rng(0).permutation(count)
+
+    def once() -> None:
+        nonlocal state
+        state, _ = run(state, order, key, lambda images, loss: None)
+
+    return count / seconds(once, times=5, warm=1)
+
+
+def one(net: str) -> float:
+    """Return milliseconds of one array through `predict`."""
+    clf = cellscan.Classifier(make(net), image_size=SIZE, view="cell")  # type: ignore[arg-type]
+    image = batch(1)[0][0]
+    return 1e3 * seconds(lambda: clf.predict(image), times=300, warm=30)
+
+
+def bare(net: str) -> float:
+    """Return milliseconds of the same, by the jitted function alone."""
+    network = Network(make(net))
+    forward, members = make_probabilities(network, "cell", Normalization()), (network.weights(),)
+    image, temperature = batch(1)[0], np.float32(1)
+    return 1e3 * seconds(lambda: np.asarray(forward(members, temperature, image)), times=300, warm=30)
+
+
+def files(folder: str) -> float:
+    """Return images a second from PNG files to probabilities."""
+    clf = cellscan.Classifier("small_cnn", image_size=SIZE, view="cell")
+    clf.predict(batch()[0])
+    start = time.perf_counter()
+    count = len(clf.predict(folder, progress=False))
+    return count / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    versions = f"cellscan {cellscan.__version__}, jax {jax.__version__}, Python {platform.python_version()}"
+    answer({"train": train, "epoch": epoch, "one": one, "bare": bare, "files": files}, versions)

@@ -1,0 +1,48 @@
+"""Keras's side of `benchmarks/speed.py`: Keras 3 on JAX, with `fit` and `predict`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+
+os.environ["KERAS_BACKEND"] = "jax"
+
+import jax
+import keras
+from keras import layers
+from shared import BATCH, SIZE, STEPS, answer, batch, seconds
+
+
+def plain() -> keras.Model:
+    """Four 3x3 convolutions of 32, 64, 128, 128; pooled after three; dense 8192-128-2."""
+    stack = [layers.Input((SIZE, SIZE, 3), dtype="uint8"), layers.Rescaling(1 / 127.5, offset=-1)]
+    for number, width in enumerate((32, 64, 128, 128)):
+        stack.append(layers.Conv2D(width, 3, padding="same", activation="relu"))
+        stack += [layers.MaxPooling2D()] if number < 3 else []
+    stack += [layers.Flatten(), layers.Dense(128, activation="relu"), layers.Dense(2, activation="softmax")]
+    model = keras.Sequential(stack)
+    model.compile(optimizer=keras.optimizers.AdamW(1e-3), loss="sparse_categorical_crossentropy")
+    return model
+
+
+def train(net: str) -> float:
+    """Return `fit`'s images a second over a second epoch."""
+    assert net == "plain"
+    model, (images, labels) = plain(), batch(BATCH * STEPS)
+    model.fit(images, labels, batch_size=BATCH, epochs=1, verbose=0)
+    start = time.perf_counter()
+    model.fit(images, labels, batch_size=BATCH, epochs=1, verbose=0)
+    return len(images) / (time.perf_counter() - start)
+
+
+def one(net: str) -> float:
+    """Return milliseconds of one array through `predict`."""
+    assert net == "plain"
+    model, image = plain(), batch(1)[0]
+    return 1e3 * seconds(lambda: model.predict(image, verbose=0), times=100, warm=10)
+
+
+if __name__ == "__main__":
+    versions = f"Keras {keras.__version__}, jax {jax.__version__}, Python {platform.python_version()}"
+    answer({"train": train, "one": one}, versions)

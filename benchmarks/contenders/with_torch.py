@@ -1,0 +1,134 @@
+"""PyTorch's side of `benchmarks/speed.py`: eager, channels_last."""
+
+from __future__ import annotations
+
+import itertools
+import platform
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from shared import BATCH, SIZE, answer, batch, seconds
+from torch import nn
+from torch.nn import functional as F
+
+CUDA = torch.cuda.is_available()
+DEVICE = "cuda" if CUDA else "cpu"
+
+
+class PlainNet(nn.Module):
+    """Four 3x3 convolutions of 32, 64, 128, 128; pooled after three; dense 8192-128-2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (3, 32, 64, 128, 128)
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise(widths))
+        self.hidden, self.head = nn.Linear(8192, 128), nn.Linear(128, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits."""
+        for number, layer in enumerate(self.convs):
+            x = F.relu(layer(x))
+            x = F.max_pool2d(x, 2) if number < 3 else x
+        return self.head(F.relu(self.hidden(x.flatten(1))))
+
+
+class Block(nn.Module):
+    """Two convolutions with instance norm, and a shortcut."""
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
+        self.norm1 = nn.InstanceNorm2d(width, affine=True)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm2 = nn.InstanceNorm2d(width, affine=True)
+        same = channels == width and stride == 1
+        self.shortcut = nn.Identity() if same else nn.Conv2d(channels, width, 1, stride, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply the block."""
+        y = F.relu(self.norm1(self.conv1(x)))
+        return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+
+
+class SmallCNN(nn.Sequential):
+    """The architecture of cellscan's `small_cnn`."""
+
+    def __init__(self) -> None:
+        stem = (nn.PixelUnshuffle(2), nn.Conv2d(12, 32, 3, padding=1, bias=False))
+        blocks = (Block(32, 32, 1), Block(32, 64, 2), Block(64, 96, 2), Block(96, 128, 1))
+        norm = (nn.InstanceNorm2d(32, affine=True), nn.ReLU())
+        super().__init__(*stem, *norm, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 2))
+
+
+def make(net: str) -> nn.Module:
+    """Return a network by name."""
+    torch.manual_seed(0)
+    model = PlainNet() if net == "plain" else SmallCNN()
+    return model.to(DEVICE, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def prepare(images: torch.Tensor) -> torch.Tensor:
+    """Return (N, H, W, 3) uint8 as normalised (N, 3, H, W), channels last."""
+    return (images.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def train(net: str, dtype: str = "float32", size: str = str(BATCH)) -> float:
+    """Return training steps' images a second; compiled on a GPU, eager on a CPU."""
+    model = make(net)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    images, labels = (torch.from_numpy(array).to(DEVICE) for array in batch(int(size)))
+    labels = labels.long()
+    run = torch.compile(model) if CUDA else model
+
+    def once() -> None:
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=dtype == "bfloat16"):
+            loss = F.cross_entropy(run(prepare(images)).float(), labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+    return int(size) / seconds(once)
+
+
+def one(net: str) -> float:
+    """Return milliseconds of one array through the network."""
+    model, image = make(net).eval(), batch(1)[0]
+    with torch.inference_mode():
+        return 1e3 * seconds(
+            lambda: model(prepare(torch.from_numpy(image).to(DEVICE))).softmax(-1).cpu().numpy(), times=300, warm=30
+        )
+
+
+class Folder(torch.utils.data.Dataset):
+    """PNG files, decoded and resized."""
+
+    def __init__(self, folder: str) -> None:
+        self.paths = sorted(Path(folder).glob("*.png"))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Return one image."""
+        image = Image.open(self.paths[index]).convert("RGB")
+        return np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+
+
+def files(folder: str) -> float:
+    """Return images a second from PNG files to probabilities, with two workers."""
+    model = make("small_cnn").eval()
+    start, count = time.perf_counter(), 0
+    with torch.inference_mode():
+        for images in torch.utils.data.DataLoader(Folder(folder), BATCH, num_workers=2):
+            count += len(model(prepare(images.to(DEVICE))).softmax(-1).cpu().numpy())
+    return count / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    versions = f"PyTorch {torch.__version__}, Python {platform.python_version()}"
+    answer({"train": train, "epoch": train, "one": one, "files": files}, versions)

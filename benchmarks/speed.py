@@ -1,0 +1,87 @@
+"""Speed beside PyTorch and Keras: the same networks, batches and threads, in interleaved processes.
+
+    python benchmarks/speed.py --torch PYTHON --keras PYTHON
+    python benchmarks/speed.py --torch PYTHON --gpu
+
+PYTHON is an interpreter of an environment that has PyTorch and Pillow, or Keras and JAX; a contender that is
+not named is left out. Every figure is the median of --rounds processes, which take turns; a ratio
+above 1 means that cellscan is that many times as fast.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+import cellscan
+
+HERE = Path(__file__).parent / "contenders"
+# task, its arguments, whether more is better, contenders
+ROWS = (
+    ("train, plain net, images/s", ("train", "plain"), True, ("cellscan", "torch", "keras")),
+    ("train, small_cnn, images/s", ("train", "small_cnn"), True, ("cellscan", "torch")),
+    ("one array, plain net, predict, ms", ("one", "plain"), False, ("cellscan", "torch", "keras")),
+    ("one array, plain net, jitted call alone, ms", ("bare", "plain"), False, ("cellscan",)),
+    ("one array, small_cnn, predict, ms", ("one", "small_cnn"), False, ("cellscan", "torch")),
+    ("one array, small_cnn, jitted call alone, ms", ("bare", "small_cnn"), False, ("cellscan",)),
+    ("2,000 PNG files, small_cnn, images/s", ("files", "{folder}"), True, ("cellscan", "torch")),
+)
+
+ON_A_GPU = tuple(
+    (f"train, {net}, bfloat16, batch {size}, images/s", ("epoch", net, "bfloat16", size), True, ("cellscan", "torch"))
+    for net in ("plain", "small_cnn")
+    for size in ("64", "512")
+)
+
+
+def measure(python: str, contender: str, arguments: tuple[str, ...]) -> tuple[float, str]:
+    """Run one task in a fresh process."""
+    command = [python, str(HERE / f"with_{contender}.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    told = json.loads(done.stdout.strip().splitlines()[-1])
+    return told["figure"], told["versions"]
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--torch", help="interpreter with PyTorch")
+    parser.add_argument("--keras", help="interpreter with Keras on JAX")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--gpu", action="store_true", help="the rows for a GPU, beside torch.compile")
+    parser.add_argument("--only", type=int, nargs="*", help="numbers of rows")
+    args = parser.parse_args()
+    rows = ON_A_GPU if args.gpu else ROWS
+    chosen = rows if args.only is None else [rows[number] for number in args.only]
+    pythons = {"cellscan": sys.executable, "torch": args.torch, "keras": args.keras}
+    versions: dict[str, str] = {}
+    print("| task | cellscan | PyTorch | Keras | times PyTorch | times Keras |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    with tempfile.TemporaryDirectory() as folder:
+        for number, image in enumerate(cellscan.synthetic_cells(2000, seed=0).images(130)):
+            Image.fromarray(image).save(f"{folder}/{number}.png")
+        for title, arguments, more, contenders in chosen:
+            found: dict[str, list[float]] = {name: [] for name in contenders if pythons[name]}
+            for _ in range(args.rounds):
+                for name in found:
+                    filled = tuple(text.format(folder=folder) for text in arguments)
+                    figure, versions[name] = measure(pythons[name], name, filled)
+                    found[name].append(figure)
+            middle = {name: statistics.median(values) for name, values in found.items()}
+            columns = [f"{middle[name]:,.2f}" if name in middle else "" for name in pythons]
+            ratios = [middle["cellscan"] / middle[name] if name in middle else None for name in ("torch", "keras")]
+            columns += ["" if ratio is None else f"{ratio if more else 1 / ratio:.2f}" for ratio in ratios]
+            print(f"| {title} | {' | '.join(columns)} |", flush=True)
+    print(f"\n{'; '.join(versions.values())}; {platform.machine()}, medians of {args.rounds} processes in turn")
+
+
+if __name__ == "__main__":
+    main()

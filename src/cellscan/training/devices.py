@@ -1,0 +1,144 @@
+"""How batches reach the devices: the one place where that is chosen.
+
+- One CPU device: a step a batch, straight from the memory map. (XLA's CPU backend runs the body of a
+  loop on one thread, so an epoch inside `lax.scan` is many times slower there.)
+- An accelerator whose memory takes the data set twice: put there once, and an epoch is one dispatch.
+- Otherwise: a step a batch, with the next batch on its way while one is computed.
+- One device where `jax.default_device` names it; else all there are.
+- Several devices, of one machine or of all that `jax.distributed` joined: the same, every batch cut
+  into equal parts over all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from cellscan.errors import ArgumentError
+from cellscan.training.step import Step, TrainState
+
+if TYPE_CHECKING:
+    from cellscan.data.pixels import Pixels
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Images and labels to train or validate on."""
+
+    pixels: Pixels
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+Metrics: TypeAlias = dict[str, np.ndarray]
+Tick: TypeAlias = Callable[[int, float | None], None]
+RunEpoch: TypeAlias = Callable[[TrainState, np.ndarray, jax.Array, Tick], tuple[TrainState, Metrics]]
+
+
+def make_epoch(step: Step, train: Examples, batch_size: int, *, resident: bool | None = None) -> RunEpoch:
+    """Return ``epoch(state, order, key, tick) -> (state, metrics)`` for the devices that are there.
+
+    `order` has the rows of an epoch, a whole number of batches; metrics come back as one array a
+    name, a value a step. `tick` is called with images done and a loss, where that costs no waiting.
+    `resident` says whether the data set is put on the device; left out, it is chosen.
+    """
+    alone = jax.config.jax_default_device is not None  # somebody chose one
+    devices = np.array(list(jax.numpy.zeros(()).devices()) if alone else jax.devices())
+    if batch_size % len(devices):
+        raise ArgumentError(
+            f"batch_size is {batch_size}; expected a multiple of {len(devices)}, the number of devices that share a "
+            "batch. To use fewer, set CUDA_VISIBLE_DEVICES; to use one, jax.default_device(...)"
+        )
+    shared = len(devices) > 1
+    mesh = Mesh(devices, ("batch",))
+    whole, cut = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
+    if shared:
+        step = jax.jit(step, donate_argnums=0, out_shardings=(whole, whole))
+    if resident is None:
+        resident = devices[0].platform != "cpu" and _has_room(devices[0], train)
+
+    def replicate(state: TrainState) -> TrainState:
+        return jax.tree.map(lambda leaf: _put(leaf, whole), state) if shared else state
+
+    if not resident:
+
+        def load(rows: np.ndarray) -> tuple[Any, Any]:
+            if shared:
+                return _gather(train.pixels, rows, cut), _gather(train.labels, rows, cut)
+            images, labels = train.pixels[rows], train.labels[rows]
+            return (images, labels) if devices[0].platform == "cpu" else jax.device_put((images, labels))
+
+        def stream(state: TrainState, order: np.ndarray, key: jax.Array, tick: Tick) -> tuple[TrainState, Metrics]:
+            state, rows = replicate(state), order.reshape(-1, batch_size)
+            collected: list[dict[str, jax.Array]] = []
+            images, labels = load(rows[0])
+            for number in range(len(rows)):
+                state, metrics = step(state, images, labels, jax.random.fold_in(key, number))
+                collected.append(metrics)
+                if number + 1 < len(rows):
+                    images, labels = load(rows[number + 1])
+                # The step before this one is done or nearly so: fetching its loss keeps the queue short.
+                tick(batch_size, float(collected[-2]["loss"]) if number else None)
+            return state, {name: np.array([float(m[name]) for m in collected]) for name in collected[0]}
+
+        return stream
+
+    pixels, labels = (_put(np.asarray(array), whole) for array in (train.pixels, train.labels))
+
+    def scan(
+        state: TrainState, pixels: jax.Array, labels: jax.Array, order: jax.Array, key: jax.Array
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        def body(state: TrainState, numbered: tuple[jax.Array, jax.Array]) -> Any:
+            number, rows = numbered
+            rows = jax.lax.with_sharding_constraint(rows, cut) if shared else rows
+            return step(state, pixels[rows], labels[rows], jax.random.fold_in(key, number))
+
+        return jax.lax.scan(body, state, (jax.numpy.arange(len(order)), order))
+
+    dispatch = jax.jit(scan, donate_argnums=0, out_shardings=(whole, whole) if shared else None)
+
+    def once(state: TrainState, order: np.ndarray, key: jax.Array, tick: Tick) -> tuple[TrainState, Metrics]:
+        rows = order.reshape(-1, batch_size).astype(np.int32)
+        state, metrics = dispatch(replicate(state), pixels, labels, rows, key)
+        fetched = {name: np.asarray(values) for name, values in metrics.items()}
+        tick(len(order), float(fetched["loss"][-1]))
+        return state, fetched
+
+    return once
+
+
+def local(tree: Any) -> Any:
+    """Return copies of arrays that every device has, on the first device of this process."""
+    return jax.tree.map(lambda leaf: jax.numpy.array(leaf.addressable_data(0)), tree)
+
+
+def _gather(array: Any, rows: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """Read rows from an array-like; each process reads only those of its own devices."""
+
+    def part(index: Any) -> np.ndarray:
+        return array[rows[index[0]]]
+
+    return jax.make_array_from_callback((len(rows), *array.shape[1:]), sharding, part)
+
+
+def _put(leaf: Any, sharding: NamedSharding) -> jax.Array:
+    """Place a whole array; of several processes each places its part."""
+    if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+        return leaf
+    if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.device_put(leaf, sharding)
+    array = np.asarray(leaf)
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+def _has_room(device: Any, train: Examples) -> bool:
+    stats = device.memory_stats() or {}
+    free = stats.get("bytes_limit", 0) - stats.get("bytes_in_use", 0)
+    return 2 * int(np.prod(train.pixels.shape)) < free

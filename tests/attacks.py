@@ -1,0 +1,236 @@
+"""Attacks on files and processes: seeded, bounded, and each with a figure to report.
+
+    python tests/attacks.py            all of them, about twenty minutes on two cores; prints the table
+
+An attack raises where cellscan fails it. `make test` runs a small part of each, `make test-all` all.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import nnx
+from helpers import TinyNet, random_image
+from PIL import Image
+
+import cellscan
+from cellscan.card import read_tensors
+from cellscan.data.images import read_rgb
+
+KINDS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "AVIF", "PPM")
+EPOCHS = 400
+
+
+def mutate(content: bytes, rng: np.random.Generator, *, first: int | None = None) -> bytes:
+    """Change a few bytes, most of them among the `first`, and cut the end off now and then."""
+    changed = bytearray(content)
+    for _ in range(int(rng.integers(1, 8))):
+        end = len(changed) if first is None or rng.random() < 0.3 else min(first, len(changed))
+        changed[int(rng.integers(0, end))] = int(rng.integers(0, 256))
+    if rng.random() < 0.2:
+        changed = changed[: int(rng.integers(0, len(changed)))]
+    return bytes(changed)
+
+
+class Watch:
+    """Raise where one attempt takes more than a minute; note how much memory all of them took."""
+
+    def __enter__(self) -> Watch:
+        self._before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        self.megabytes = 0.0
+        signal.signal(signal.SIGALRM, self._late)
+        return self
+
+    def attempt(self) -> None:
+        signal.alarm(60)
+
+    def __exit__(self, *_: object) -> None:
+        signal.alarm(0)
+        self.megabytes = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - self._before) / 1024
+        assert self.megabytes < 1024, f"{self.megabytes:.0f} MB more than before"
+
+    @staticmethod
+    def _late(*_: object) -> None:
+        raise TimeoutError("one attempt took more than a minute")
+
+
+def mutate_images(count: int) -> dict[str, Any]:
+    """Decode damaged files of every accepted format."""
+    rng, outcomes = np.random.default_rng(0), {"read whole": 0, "refused": 0}
+    with Watch() as watch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of odd metadata
+        for number in range(count):
+            whole = io.BytesIO()
+            kind = KINDS[number % len(KINDS)]
+            Image.fromarray(random_image(number, 24, 24)).save(whole, kind)
+            watch.attempt()
+            try:
+                image = read_rgb(io.BytesIO(mutate(whole.getvalue(), rng)), where="mutant")
+            except cellscan.ImageError:
+                outcomes["refused"] += 1
+            else:
+                assert image.dtype == np.uint8
+                assert image.ndim == 3
+                assert image.shape[-1] == 3
+                outcomes["read whole"] += 1
+    return {"attack": f"{count:,} mutated image files, {len(KINDS)} formats", **outcomes, "MB more": watch.megabytes}
+
+
+def mutate_models(count: int, folder: Path) -> dict[str, Any]:
+    """Load damaged model files."""
+    rng, outcomes = np.random.default_rng(0), {"read whole": 0, "refused": 0}
+    clf = cellscan.Classifier(TinyNet(rngs=nnx.Rngs(0)), image_size=16, seed=0)
+    clf.save(folder / "whole.safetensors")
+    content = (folder / "whole.safetensors").read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    images = np.stack([random_image(seed, 16, 16) for seed in range(4)])
+    expected = clf.predict_proba(images)
+    with Watch() as watch:
+        for _ in range(count):
+            path = folder / "mutant.safetensors"
+            path.write_bytes(mutate(content, rng, first=header))
+            watch.attempt()
+            try:
+                loaded = cellscan.Classifier.load(path, model=TinyNet(rngs=nnx.Rngs(1)))
+            except cellscan.ModelFileError as error:
+                assert "mutant.safetensors" in str(error)  # noqa: PT017 - either outcome is right
+                outcomes["refused"] += 1
+            else:
+                assert np.array_equal(loaded.predict_proba(images), expected)
+                outcomes["read whole"] += 1
+    return {"attack": f"{count:,} mutated model files", **outcomes, "MB more": watch.megabytes}
+
+
+CHILD = """
+import hashlib, sys
+from flax import nnx
+from helpers import TinyNet, tiny_cells
+import cellscan, numpy as np
+cells = tiny_cells(16, 16)
+clf = cellscan.Classifier(TinyNet(rngs=nnx.Rngs(0)), image_size=16, seed=0)
+clf.fit(cells, validation=cells, epochs={epochs}, batch_size=8, checkpoint={folder}, resume=True)
+print(hashlib.sha256(clf.predict_proba(cells).tobytes() + clf.embed(cells).tobytes()).hexdigest())
+"""
+
+
+def train_in_process(folder: Path, *, epochs: int = EPOCHS, kill_after: float | None = None) -> tuple[int, str, int]:
+    """Train in a process that is killed after so many seconds; return its exit code, output and last epoch."""
+    code = CHILD.format(epochs=epochs, folder=repr(str(folder)))
+    with tempfile.TemporaryFile("w+") as said:
+        child = subprocess.Popen(
+            [sys.executable, "-c", code], cwd=Path(__file__).parent, stdout=subprocess.PIPE, stderr=said, text=True
+        )
+        try:
+            out, _ = child.communicate(timeout=kill_after)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            out, _ = child.communicate()
+        said.seek(0)
+        text = said.read()
+    told = [int(number) for number in re.findall(r"^epoch +(\d+) of", text, re.M)]
+    assert child.returncode in (0, -signal.SIGKILL), text
+    return child.returncode, out.strip(), max(told, default=0)
+
+
+def epochs_on_disk(folder: Path) -> int:
+    """Return how many epochs the checkpoint holds; it must be whole."""
+    import json
+
+    path = folder / "checkpoint.safetensors"
+    if not path.exists():
+        return 0
+    return len(json.loads(read_tensors(path)[0]["cellscan.checkpoint"])["records"])
+
+
+def kill_trainings(count: int, folder: Path, *, seconds: tuple[float, float] = (2.0, 9.0)) -> dict[str, Any]:
+    """Kill trainings at random moments, resume them, and compare with one that was left alone."""
+    code, expected, _ = train_in_process(folder / "alone")
+    assert code == 0
+    tally = {"kills": 0, "before the first epoch": 0, "half-written files": 0, "trainings finished": 0}
+    lock = threading.Lock()
+
+    def attack(worker: int) -> None:
+        rng, run, before = np.random.default_rng(worker), 0, 0
+        while True:
+            place = folder / f"killed-{worker}-{run}"
+            code, out, told = train_in_process(place, kill_after=float(rng.uniform(*seconds)))
+            found = epochs_on_disk(place)
+            assert found >= max(told, before), f"told of {told} epochs, had {before}, found {found}"
+            with lock:
+                if code != 0:
+                    tally["kills"] += 1
+                    tally["before the first epoch"] += found == 0
+                    tally["half-written files"] += len(list(place.glob("*.part")))
+                done = tally["kills"] >= count
+            before = found
+            if code == 0 or done:
+                if code != 0:
+                    _, out, _ = train_in_process(place)
+                assert out == expected, "a training that was killed ended with other bits"
+                with lock:
+                    tally["trainings finished"] += 1
+                run, before = run + 1, 0
+            if done:
+                return
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(attack, range(2)))
+    return {"attack": f"{tally.pop('kills')} kills of a training of {EPOCHS} epochs", **tally}
+
+
+def predict_from_threads(seconds: float) -> dict[str, Any]:
+    """Predict from eight threads and compare with one."""
+    clf = cellscan.Classifier(image_size=32, seed=0)
+    batches = [np.stack([random_image(10 * k + i, 32, 32) for i in range(1 + 9 * k)]) for k in range(8)]
+    expected = [clf.predict_proba(batch) for batch in batches]
+    end, counts = time.monotonic() + seconds, np.zeros(8, int)
+
+    def work(worker: int) -> None:
+        while time.monotonic() < end or not counts[worker]:
+            which = (worker + counts[worker]) % 8
+            assert np.array_equal(clf.predict_proba(batches[which]), expected[which])
+            counts[worker] += 1
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    return {"attack": f"eight threads predict for {seconds:g} s", "calls, all the same bits": int(counts.sum())}
+
+
+def table(results: list[dict[str, Any]]) -> list[str]:
+    """Return the lines of a Markdown table."""
+    rows = ["| attack | outcome |", "| --- | --- |"]
+    for result in results:
+        figures = {name: value for name, value in result.items() if name != "attack"}
+        told = ", ".join(f"{name}: {value:,.0f}" for name, value in figures.items())
+        rows.append(f"| {result['attack']} | {told} |")
+    return rows
+
+
+def main() -> None:
+    """Run all attacks and print the table."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        results = [
+            mutate_images(5000),
+            mutate_models(2000, folder),
+            kill_trainings(200, folder),
+            predict_from_threads(60),
+        ]
+    print("\n".join(table(results)))
+
+
+if __name__ == "__main__":
+    main()
