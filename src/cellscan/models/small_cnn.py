@@ -45,8 +45,8 @@ class InstanceNorm(nnx.Module):
 
     def __init__(self, channels: int, *, epsilon: float = 1e-5, rngs: nnx.Rngs) -> None:
         del rngs  # its weights are not drawn; asked for so that it takes the place of flax's
-        self.scale: nnx.Param = nnx.Param(jnp.ones(channels))
-        self.bias: nnx.Param = nnx.Param(jnp.zeros(channels))
+        self.scale: nnx.Param[jax.Array] = nnx.Param(jnp.ones(channels))
+        self.bias: nnx.Param[jax.Array] = nnx.Param(jnp.zeros(channels))
         self.epsilon: float = epsilon
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
