@@ -27,8 +27,8 @@ from helpers import TinyNet, random_image
 from PIL import Image
 
 import cellscan
-from cellscan.card import read_tensors
 from cellscan.data.images import read_rgb
+from cellscan.tensors import read_tensors
 
 KINDS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "AVIF", "PPM")
 EPOCHS = 400

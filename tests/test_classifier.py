@@ -17,8 +17,8 @@ from safetensors.numpy import load_file, save_file
 
 import cellscan
 from cellscan import Classifier, Recipe
-from cellscan.card import write_tensors
 from cellscan.inference import BATCH_SIZES
+from cellscan.tensors import write_tensors
 
 
 @pytest.fixture(scope="module")

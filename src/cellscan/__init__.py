@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from cellscan.errors import ModelFileError as ModelFileError
     from cellscan.errors import TrainingError as TrainingError
     from cellscan.evaluate.report import Report as Report
+    from cellscan.models.registry import list_backbones as list_backbones
     from cellscan.predictions import Failure as Failure
     from cellscan.predictions import Prediction as Prediction
     from cellscan.predictions import Predictions as Predictions
@@ -64,6 +65,7 @@ _HOMES = {
     "ModelFileError": "errors",
     "TrainingError": "errors",
     "Report": "evaluate.report",
+    "list_backbones": "models.registry",
     "Failure": "predictions",
     "Prediction": "predictions",
     "Predictions": "predictions",
@@ -75,7 +77,7 @@ __all__ = [  # noqa: RUF022 - the order of the road
     "load_malaria", "load_folder", "synthetic_cells", "concat", "malaria_patient",
     "CellDataset", "Cell", "Description", "Pixels", "Split",
     "Classifier", "Recipe", "History", "Predictions", "Prediction", "Failure", "Report", "Card", "Decision",
-    "models", "training",
+    "list_backbones", "models", "training",
     "CellscanError", "ArgumentError", "DataError", "ImageError", "ModelFileError", "TrainingError",
 ]  # fmt: skip
 

@@ -20,10 +20,10 @@ import numpy as np
 
 from cellscan.data.images import RESIZE
 from cellscan.errors import ArgumentError, ModelFileError
+from cellscan.tensors import check_digest, read_tensors, write_tensors
 from cellscan.views import Normalization
 
 FORMAT = 1
-_DIGEST = "cellscan.sha256"
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Card:
     Attributes
     ----------
     architecture : str
-        A name of `cellscan.models.names()`, or ``own:<class>`` for somebody's own module.
+        A name of `cellscan.list_backbones()`, or ``own:<class>`` for somebody's own module.
     class_names : tuple[str, ...]
         In the order of the network's outputs.
     positive_class : str or None
@@ -96,8 +96,11 @@ class Card:
         The last epoch's figures under ``"fit"``; a report under ``"report"`` where one was saved.
     versions : dict[str, str]
         Of Python and the libraries.
+    weights : dict or None
+        Where the first weights came from: source, licence, revision and SHA-256 of the file; None where they
+        were drawn.
     licence : str
-        Of the weights.
+        Of these weights.
     format : int
         Of the file.
 
@@ -126,6 +129,7 @@ class Card:
     seen: dict[str, list[str] | None] = field(default_factory=lambda: {"train": [], "validation": []})
     metrics: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    weights: dict[str, Any] | None = None
     licence: str = "not stated"
     format: int = FORMAT
 
@@ -196,31 +200,6 @@ def write(path: str | os.PathLike[str], card: Card, tensors: dict[str, np.ndarra
     write_tensors(Path(path), tensors, {"cellscan": json.dumps(asdict(card), ensure_ascii=False)})
 
 
-def write_tensors(target: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
-    """Write a safetensors file whole or not at all: what stood there before stays until the new one is complete."""
-    from safetensors.numpy import save
-
-    if not target.parent.is_dir():
-        raise ModelFileError(f"{target}: there is no folder {target.parent}; make it first")
-    # safetensors writes strided arrays as if they were whole, and so wrongly
-    whole = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
-    metadata = {**metadata, _DIGEST: _digest(whole, metadata)}
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            file.write(save(whole, metadata=metadata))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, target)
-    except OSError as error:
-        raise ModelFileError(
-            f"{target}: the file cannot be written ({error}); what stood there before is untouched. "
-            "Free some space, or name another folder"
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def read(path: str | os.PathLike[str]) -> tuple[Card, dict[str, np.ndarray]]:
     """Read card and tensors, or say what is wrong with the file."""
     target = Path(path)
@@ -230,35 +209,6 @@ def read(path: str | os.PathLike[str]) -> tuple[Card, dict[str, np.ndarray]]:
     card = _parse(metadata.get("cellscan"), target)
     check_digest(target, metadata, tensors)
     return card, tensors
-
-
-def read_tensors(target: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    """Read metadata and tensors of a safetensors file."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(target, framework="np") as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelFileError(
-            f"{target}: this is no whole safetensors file ({error}). Pickled models (.pkl, .pth) and Keras files "
-            "are never opened"
-        ) from error
-
-
-def check_digest(target: Path, metadata: dict[str, str], tensors: dict[str, np.ndarray]) -> None:
-    """Raise unless these are the bytes that `write_tensors` wrote: a flipped bit is an error, not another result."""
-    others = {name: text for name, text in metadata.items() if name != _DIGEST}
-    if metadata.get(_DIGEST) != _digest(tensors, others):
-        raise ModelFileError(f"{target}: the file is damaged: its digest (SHA-256) is not that of its contents")
-
-
-def _digest(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> str:
-    digest = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
-    for name in sorted(tensors):
-        digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode())
-        digest.update(tensors[name].tobytes())
-    return digest.hexdigest()
 
 
 def _parse(text: str | None, target: Path) -> Card:

@@ -29,13 +29,15 @@ from cellscan.inference import (
     run_images,
 )
 from cellscan.models.network import Network
-from cellscan.models.registry import create, find
+from cellscan.models.pretrained import Loaded
+from cellscan.models.registry import build, find
 from cellscan.predictions import Failure, Predictions
 from cellscan.training.checkpoint import Checkpoint
 from cellscan.training.devices import Examples
 from cellscan.training.history import History
 from cellscan.training.loop import run
-from cellscan.training.recipe import Recipe
+from cellscan.training.probe import make_probe
+from cellscan.training.recipe import RATE, TUNING_RATE, Recipe
 from cellscan.views import VIEWS, Normalization
 
 if TYPE_CHECKING:
@@ -52,11 +54,15 @@ class Classifier:
     Parameters
     ----------
     model : str or flax.nnx.Module
-        A name of `cellscan.models.names()`; or your own module, which is called with
-        (N, S, S, 3) float32 in [-1, 1] and returns (N, K) logits. It is copied; if it has a method
+        A name of `cellscan.list_backbones()`, which gets a new head; or your own module, which is called
+        with (N, S, S, 3) float32 in [-1, 1] and returns (N, K) logits. It is copied; if it has a method
         ``features(x)`` that returns a dictionary with ``"pre_logits"``, `embed` works.
+    weights : str or path, optional
+        Published weights for all but the head: ``"imagenet"``, downloaded once (extra ``hub``);
+        ``"hf://owner/name"``; or the path of a .safetensors file with the names of timm. The normalisation
+        that they expect comes with them. Left out, weights are fresh.
     image_size : int
-        Side of the square that every image is stretched to, in pixels.
+        Side of the square that every image is stretched to, in pixels; each network has its least.
     view : {"filled", "cell", "outline"}
         What the network is shown. ``"filled"``: the black surround takes the cell's mean colour, and
         an image without surround stays as it is. ``"cell"``: as stored. ``"outline"``: the silhouette
@@ -74,6 +80,8 @@ class Classifier:
     ------
     ArgumentError
         For an unknown name, too small a size, or a module that does not give one logit a class.
+    ModelFileError
+        Where the published weights are not there, or do not fit; everything that does not is named.
 
     Examples
     --------
@@ -91,6 +99,7 @@ class Classifier:
         self,
         model: str | nnx.Module = "small_cnn",
         *,
+        weights: str | os.PathLike[str] | None = None,
         image_size: int = 64,
         view: str = "filled",
         class_names: Sequence[str] = ("parasitized", "uninfected"),
@@ -99,24 +108,32 @@ class Classifier:
     ) -> None:
         class_names = _check_classes(class_names)
         check_choice("view", view, VIEWS)
-        named = isinstance(model, str)
         least = find(model).least_size if isinstance(model, str) else 8
         if isinstance(image_size, bool) or not isinstance(image_size, (int, np.integer)) or image_size < least:
-            raise ArgumentError(f"image_size is {image_size!r}; expected a whole number of pixels, {least} or more")
-        network = Network(create(model, len(class_names), seed=seed) if isinstance(model, str) else model)
-        weights = network.weights()
-        network.check_logits(weights, int(image_size), len(class_names))
+            what = f"{model} takes" if isinstance(model, str) else "expected"
+            raise ArgumentError(f"image_size is {image_size!r}; {what} a whole number of pixels, {least} or more")
+        loaded = Loaded(Normalization())
+        if isinstance(model, str):
+            module, loaded = build(model, len(class_names), weights=weights, seed=seed, pooled=True)
+        elif weights is not None:
+            raise ArgumentError("weights are for a network with a name; your own module brings its own: leave them out")
+        else:
+            module = model
+        network = Network(module)
+        members = (network.weights(),)
+        network.check_logits(members[0], int(image_size), len(class_names))
         self._set(
             network,
-            (weights,),
+            members,
             Card(
-                architecture=str(model) if named else f"own:{network.name}",
+                architecture=model if isinstance(model, str) else f"own:{network.name}",
                 class_names=class_names,
                 positive_class=_check_positive(positive_class, class_names),
                 image_size=int(image_size),
                 view=view,
-                normalization=find(model).normalization if isinstance(model, str) else Normalization(),
+                normalization=loaded.normalization,
                 seed=int(seed),
+                weights=loaded.record or None,
             ),
         )
 
@@ -323,7 +340,13 @@ class Classifier:
             raise ArgumentError('monitor "roc_auc" needs a positive class, and both classes in the validation set')
         if resume and checkpoint is None:
             raise ArgumentError("resume=True goes on with a checkpoint; pass its folder: checkpoint=...")
-        before = self._card
+        before, network, members, forward = self._card, self._network, self._members, self._probabilities
+        if recipe.freeze is not None or recipe.remat:
+            network = network.variant(freeze=recipe.freeze, remat=recipe.remat)
+        if recipe.learning_rate is None:
+            tuning = before.weights is not None and network.frozen != set(network.parts) - {"head"}
+            recipe = replace(recipe, learning_rate=TUNING_RATE if tuning else RATE)
+        probe = make_probe(network, members[0], examples.pixels[:8], recipe, before.view, before.normalization)
         options = {**recipe.to_dict(), "batch_size": int(batch_size)}
         data = {"train": train.to_dict(), "validation": None if validation is None else validation.to_dict()}
         here = None
@@ -331,10 +354,19 @@ class Classifier:
             like = ("architecture", "class_names", "positive_class", "image_size", "view", "resize", "seed")
             plan = {name: getattr(before, name) for name in like}
             plan |= {"normalization": asdict(before.normalization), "recipe": options, "epochs": int(epochs), **data}
+            if probe is not None:
+                plan["backbone"] = probe.digest()
             here = Checkpoint(checkpoint, plan, resume=resume)
+        view: str | None = before.view
+        first = members[0]
+        if probe is not None:
+            examples = probe.features(examples, "train", progress)
+            checked = None if checked is None else probe.features(checked, "validation", progress)
+            network, first, forward, view = probe.network, probe.network.weights(), probe.forward, None
+            recipe = replace(recipe, freeze=None, layer_decay=None, remat=False)
         runs = run(
-            self._network,
-            self._members[0],
+            network,
+            first,
             examples,
             checked,
             recipe=recipe,
@@ -342,9 +374,9 @@ class Classifier:
             batch_size=int(batch_size),
             class_names=self.class_names,
             positive=self._positive if len(self.class_names) == 2 else None,
-            view=before.view,
+            view=view,
             normalization=before.normalization,
-            forward=self._probabilities,
+            forward=forward,
             seed=before.seed,
             epochs_before=before.epochs,
             checkpoint=here,
@@ -357,7 +389,7 @@ class Classifier:
             after = after.with_seen("validation", validation.patients)
         history = History([])
         for at in runs:
-            self._members, self._card = (at.kept,), after
+            self._members, self._card = (at.kept if probe is None else probe.join(at.kept),), after
             if at.records:
                 history.records[:] = at.records
                 last = {k: v for k, v in at.records[-1].items() if k not in ("seconds", "images_per_second")}
@@ -662,7 +694,10 @@ class Classifier:
         if not own and model is not None:
             raise ModelFileError(f"{path}: made with {card.architecture!r}; leave model= out")
         try:
-            network = Network(create(card.architecture, len(card.class_names)) if model is None else model)
+            module: Any = model
+            if model is None:
+                module, _ = build(card.architecture, len(card.class_names), weights=None, seed=0, pooled=True)
+            network = Network(module)
             _check_classes(card.class_names)
             _check_positive(card.positive_class, card.class_names)
         except ArgumentError as error:

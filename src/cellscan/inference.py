@@ -17,7 +17,7 @@ from cellscan.errors import DataError, ImageError, check_choice
 from cellscan.models.network import Network, Weights
 from cellscan.predictions import Failure
 from cellscan.progress import Progress
-from cellscan.views import Normalization, prepare
+from cellscan.views import Normalization, show
 
 BATCH_SIZES = (1, 8, 64)
 """The only batch sizes that are ever compiled; a batch is padded up to the next."""
@@ -26,12 +26,12 @@ Members: TypeAlias = tuple[Weights, ...]
 Forward: TypeAlias = Callable[[Members, Any, Any], jax.Array]
 
 
-def make_probabilities(network: Network, view: str, normalization: Normalization) -> Forward:
+def make_probabilities(network: Network, view: str | None, normalization: Normalization) -> Forward:
     """Return a jitted (members, temperature, images uint8) -> probabilities (N, K), averaged over members."""
 
     @jax.jit
     def probabilities(members: Members, temperature: jax.Array, images: jax.Array) -> jax.Array:
-        x = normalization(prepare(images, view))
+        x = show(images, view, normalization)
         each = [jax.nn.softmax(network.logits(weights, x).astype(jnp.float32) / temperature) for weights in members]
         return functools.reduce(jnp.add, each) / len(each)
 
@@ -43,7 +43,7 @@ def make_embedding(network: Network, view: str, normalization: Normalization) ->
 
     @jax.jit
     def embedding(members: Members, _: jax.Array, images: jax.Array) -> jax.Array:
-        x = normalization(prepare(images, view))
+        x = show(images, view, normalization)
         each = [network.embedding(weights, x).astype(jnp.float32) for weights in members]
         return jnp.concatenate([features.reshape(len(features), -1) for features in each], axis=-1)
 

@@ -11,28 +11,36 @@ import cellscan
 from cellscan.models import convolution
 from cellscan.models.convolution import conv
 from cellscan.models.network import Network
-from cellscan.models.registry import find
+from cellscan.models.registry import build, find
 from cellscan.models.small_cnn import InstanceNorm, space_to_depth
 
 
-@pytest.mark.parametrize("name", cellscan.models.names())
+@pytest.mark.parametrize("name", [backbone.name for backbone in cellscan.list_backbones()])
 def test_every_backbone_keeps_the_contract(name) -> None:
-    least = find(name).least_size
-    for size in (least, least + 1, 64):
-        net = cellscan.models.create(name, num_classes=3, seed=1)
-        x = jax.random.normal(jax.random.key(0), (2, size, size, 3))
-        assert net(x).shape == (2, 3)  # type: ignore[operator]
-        assert net.features(x)["pre_logits"].ndim == 2  # type: ignore[attr-defined]
+    entry = find(name)
+    net, _ = build(name, 3, weights=None, seed=1, pooled=True)  # as a classifier has it
     network = Network(net)
     weights = network.weights()
+    assert network.parts[-1] == "head"
+    size = entry.least_size
+    shapes = network.stages(weights, size)
+    assert list(shapes)[-1] == "pre_logits"
+    assert len(shapes["pre_logits"]) == 2
+    if hasattr(net, "strides"):
+        found = jax.eval_shape(net.features, jnp.zeros((1, 224, 224, 3)))
+        for stride in (8, 16):
+            assert abs(found[f"stride{stride}"].shape[1] - 224 / stride) <= 3
+    x = jax.random.normal(jax.random.key(0), (4, size + 1, size + 1, 3))
 
+    @jax.jit
+    @jax.grad
     def loss(params):
         return (network.train(params, weights["stats"], x, jax.random.key(1))[0] ** 2).sum()
 
-    for path, gradient in jax.grad(loss)(weights["params"]).items():
+    for path, gradient in loss(weights["params"]).items():
         assert np.isfinite(gradient).all()
         assert np.abs(gradient).max() > 0, f"{path} has no gradient"
-    same = Network(cellscan.models.create(name, num_classes=3, seed=1)).weights()["params"]
+    same = Network(build(name, 3, weights=None, seed=1, pooled=True)[0]).weights()["params"]
     assert all(np.array_equal(same[k], v) for k, v in weights["params"].items())
 
 

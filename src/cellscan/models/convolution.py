@@ -1,18 +1,29 @@
-"""A convolution whose kernel gradient is quick on a CPU; hand it to `flax.nnx.Conv` as ``conv_general_dilated``.
+"""A convolution that is quick on a CPU; hand it to `flax.nnx.Conv` as ``conv_general_dilated``.
 
-XLA's CPU backend computes the gradient of a kernel as one convolution whose window is the whole
-feature map and whose sum runs over the whole batch, again and again past what its caches hold. Summed
-over slices of the batch that fit there it takes about half as long. Elsewhere, and for the other
-gradients, nothing changes. To be rid of this file, leave the argument out where networks are built.
+XLA's CPU backend is slow at four things that networks are full of, and each has another way:
+
+- the gradient of a kernel, computed as one convolution whose window is the whole feature map and whose sum runs
+  over the whole batch, again and again past what its caches hold: summed over slices of the batch that fit
+  there, or, where channels are many, as a product of matrices for every place of the kernel;
+- a kernel of 1x1: a product of matrices;
+- feature maps of a few pixels: patches side by side, and one product of matrices;
+- a filter for every channel alone: `models/depthwise.py`.
+
+Elsewhere nothing changes. To be rid of this file, leave the argument out where networks are built.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import lax
+
+from cellscan.models import depthwise
+from cellscan.models.depthwise import Pads
 
 SLICE = 2**18
 """Values of the incoming gradient in a slice: 1 MiB, what a core's second cache holds."""
@@ -20,8 +31,23 @@ SLICE = 2**18
 MOST = 32
 """Slices at most, so that programs stay small."""
 
+FEW = 16
+"""Pixels of a feature map up to which patches are taken."""
 
-def conv(x: jax.Array, kernel: jax.Array, *args: Any, **options: Any) -> jax.Array:
+MANY = 128
+"""Channels, in and out, from which the gradient of a kernel is a product of matrices."""
+
+Two = tuple[int, int]
+
+
+class Way(NamedTuple):
+    """How a convolution and its two gradients are computed on a CPU."""
+
+    forward: Callable[[jax.Array, jax.Array], jax.Array]
+    backward: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+
+
+def conv(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **options: Any) -> jax.Array:
     """Do what `jax.lax.conv_general_dilated` does, with the same arguments and results.
 
     Examples
@@ -32,38 +58,103 @@ def conv(x: jax.Array, kernel: jax.Array, *args: Any, **options: Any) -> jax.Arr
     >>> conv(jnp.zeros((2, 8, 8, 3)), jnp.zeros((3, 3, 3, 4)), (1, 1), "SAME", dimension_numbers=layout).shape
     (2, 8, 8, 4)
     """
-    return _conv(functools.partial(_plain, args=args, options=options), x, kernel)
+    plain = functools.partial(_plain, strides=strides, padding=padding, options=options)
+    groups = options.get("feature_group_count", 1)
+    alone = 1 < groups == x.shape[-1] == kernel.shape[-1]
+    dilated = any(set(options.get(side) or ()) - {1} for side in ("lhs_dilation", "rhs_dilation"))
+    if x.ndim != 4 or dilated or (groups > 1 and not alone):
+        return plain(x, kernel)
+    size: Any = kernel.shape[:2]
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(x.shape[1:3], size, strides, padding)
+    pads: Pads = tuple(padding)
+    rows, columns = (
+        (side + sum(pad) - window) // stride + 1
+        for side, pad, window, stride in zip(x.shape[1:3], pads, size, strides, strict=True)
+    )
+    if alone:
+        way = Way(
+            functools.partial(depthwise.forward, strides, pads), functools.partial(depthwise.backward, strides, pads)
+        )
+    elif size == (1, 1) or rows * columns <= FEW:
+        product = functools.partial(_patches, tuple(strides), pads, options.get("precision"))
+        way = Way(product, functools.partial(_of, product))
+    else:
+        to_kernel = _by_products if min(kernel.shape[2:]) >= MANY and rows * columns <= FEW**2 else _by_slices
+        way = Way(plain, functools.partial(_beside, plain, functools.partial(to_kernel, plain, tuple(strides), pads)))
+    return _conv(plain, way, x, kernel)
 
 
-def _plain(x: jax.Array, kernel: jax.Array, args: tuple[Any, ...], options: dict[str, Any]) -> jax.Array:
-    return lax.conv_general_dilated(x, kernel, *args, **options)
+def _plain(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, options: dict[str, Any]) -> jax.Array:
+    return lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _conv(function: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return function(x, kernel)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _conv(plain: Any, way: Way, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return (
+        plain(x, kernel) if way.forward is plain else lax.platform_dependent(x, kernel, cpu=way.forward, default=plain)
+    )
 
 
-def _forward(function: Any, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return function(x, kernel), (x, kernel)
+def _forward(plain: Any, way: Way, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _conv(plain, way, x, kernel), (x, kernel)
 
 
-def _backward(function: Any, kept: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x, kernel = kept
-
-    def whole(x: jax.Array, grad: jax.Array) -> jax.Array:
-        return jax.vjp(lambda kernel: function(x, kernel), kernel)[1](grad)[0]
-
-    size = max(1, SLICE * len(x) // grad.size, -(-len(x) // MOST))
-
-    def sliced(x: jax.Array, grad: jax.Array) -> jax.Array:
-        parts = [whole(x[start : start + size], grad[start : start + size]) for start in range(0, len(x), size)]
-        return functools.reduce(jax.numpy.add, parts)
-
-    (to_x,) = jax.vjp(lambda x: function(x, kernel), x)[1](grad)
-    if size >= len(x):
-        return to_x, whole(x, grad)
-    return to_x, lax.platform_dependent(x, grad, cpu=sliced, default=whole)
+def _backward(plain: Any, way: Way, kept: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return lax.platform_dependent(*kept, grad, cpu=way.backward, default=functools.partial(_of, plain))
 
 
 _conv.defvjp(_forward, _backward)
+
+
+def _of(function: Any, x: jax.Array, kernel: jax.Array, grad: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return both gradients of a function, as JAX derives them."""
+    return jax.vjp(function, x, kernel)[1](grad)
+
+
+def _beside(
+    plain: Any, to_kernel: Any, x: jax.Array, kernel: jax.Array, grad: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    return jax.vjp(lambda x: plain(x, kernel), x)[1](grad)[0], to_kernel(x, kernel, grad)
+
+
+def _shifts(x: jax.Array, size: Two, strides: Two, pads: Pads) -> list[jax.Array]:
+    """Return what each place of a kernel sees of `x`: (N, rows, columns, C) each."""
+    height, width = size
+    if (height, width) == strides == (1, 1) and pads == ((0, 0), (0, 0)):
+        return [x]
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    (down, right), (rows, columns) = strides, depthwise.outcome(x, size, strides)
+    return [
+        x[:, i : i + (rows - 1) * down + 1 : down, j : j + (columns - 1) * right + 1 : right]
+        for i in range(height)
+        for j in range(width)
+    ]
+
+
+def _patches(strides: Two, pads: Pads, precision: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Lay what the kernel sees side by side, and multiply."""
+    height, width, _, out = kernel.shape
+    seen = _shifts(x, (height, width), strides, pads)
+    joined = seen[0] if len(seen) == 1 else jnp.concatenate(seen, -1)
+    product = jnp.matmul(joined.reshape(-1, joined.shape[-1]), kernel.reshape(-1, out), precision=precision)
+    return product.reshape(*joined.shape[:3], out)
+
+
+def _by_products(plain: Any, strides: Two, pads: Pads, x: jax.Array, kernel: jax.Array, grad: jax.Array) -> jax.Array:
+    """Return the gradient of a kernel: for every place of it, what it saw times the gradient."""
+    flat = grad.reshape(-1, grad.shape[-1])
+    height, width, channels, _ = kernel.shape
+    places = [seen.reshape(-1, channels).T @ flat for seen in _shifts(x, (height, width), strides, pads)]
+    return jnp.stack(places).reshape(kernel.shape).astype(kernel.dtype)
+
+
+def _by_slices(plain: Any, strides: Two, pads: Pads, x: jax.Array, kernel: jax.Array, grad: jax.Array) -> jax.Array:
+    """Return the gradient of a kernel as a sum over slices of the batch."""
+
+    def whole(x: jax.Array, grad: jax.Array) -> jax.Array:
+        return jax.vjp(lambda kernel: plain(x, kernel), kernel)[1](grad)[0]
+
+    size = max(1, SLICE * len(x) // grad.size, -(-len(x) // MOST))
+    parts = [whole(x[start : start + size], grad[start : start + size]) for start in range(0, len(x), size)]
+    return functools.reduce(jnp.add, parts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -23,18 +25,51 @@ class Network:
 
     The module is cloned: what is done here never changes it. Training and evaluation mode are two
     graphs, both made once.
+
+    Parameters
+    ----------
+    module : flax.nnx.Module
+        Any.
+    freeze : str or sequence of str, optional
+        Patterns of the parts that training leaves alone: they run in evaluation mode. See `cellscan.Recipe`.
+    remat : bool
+        Compute the inside of a stage again on the way back, instead of keeping it.
+    parts : tuple of str
+        The attributes that have parameters, from the input to the head; left out, the order in which they
+        were made.
     """
 
-    def __init__(self, module: nnx.Module) -> None:
+    def __init__(
+        self,
+        module: nnx.Module,
+        *,
+        freeze: str | Sequence[str] | None = None,
+        remat: bool = False,
+        parts: tuple[str, ...] = (),
+    ) -> None:
         if not isinstance(module, nnx.Module):
             raise ArgumentError(f"expected the name of a network or a flax.nnx.Module, got {type(module).__name__}")
         self.name: str = type(module).__name__
+        self.parts: tuple[str, ...] = parts or _parts(module)
         module = nnx.clone(module)
         module.train()
+        self.frozen: frozenset[str] = _match(freeze, self.parts, self.name)
+        for part in self.frozen:
+            inside = getattr(module, part)
+            if isinstance(inside, nnx.Module):
+                inside.eval()
+        if remat:
+            if not hasattr(module, "remat"):
+                raise ArgumentError(f"{self.name} has no stages that could be computed again; leave remat out")
+            setattr(module, "remat", True)  # noqa: B010 - not every module has it
         self._train_graph, *_ = nnx.split(module, nnx.Param, nnx.RngState, ...)
         module.eval()
         self._eval_graph, params, rngs, stats = nnx.split(module, nnx.Param, nnx.RngState, ...)
         self._params, self._rngs, self._stats = (dict(nnx.to_flat_state(s)) for s in (params, rngs, stats))
+
+    def variant(self, *, freeze: str | Sequence[str] | None, remat: bool) -> Network:
+        """Return the same network, to be trained in another way."""
+        return Network(self.module(self.weights()), freeze=freeze, remat=remat, parts=self.parts)
 
     def weights(self) -> Weights:
         """Return a copy of the weights that the module came with."""
@@ -56,6 +91,13 @@ class Network:
                 value = jax.random.fold_in(key, number) if is_key else jax.numpy.zeros_like(value)
             rngs.append((path, var.replace(value)))
         return nnx.merge(graph, states[0], nnx.from_flat_state(rngs), states[1])
+
+    def divide(self, params: Arrays) -> tuple[Arrays, Arrays]:
+        """Return the parameters that training changes, and those that are frozen."""
+        parts: tuple[Arrays, Arrays] = ({}, {})
+        for name, leaf in params.items():
+            parts[name.split(".")[0] in self.frozen][name] = leaf
+        return parts
 
     def train(self, params: Arrays, stats: Arrays, x: jax.Array, key: jax.Array) -> tuple[jax.Array, Arrays]:
         """Return logits in training mode, and the statistics after it; all randomness comes from `key`."""
@@ -97,7 +139,7 @@ class Network:
             return features
 
         shapes = jax.eval_shape(named, weights, x)
-        return {name: shapes[name].shape for name in order}
+        return {name: shapes[name].shape for name in order if not name.startswith("stride")}
 
     def check_logits(self, weights: Weights, size: int, classes: int) -> None:
         """Raise `ArgumentError` unless one image of this size gives (1, classes) logits."""
@@ -137,6 +179,28 @@ class Network:
         if wrong:
             raise ModelFileError(f"{path}: the tensors do not fit the network:\n  " + "\n  ".join(wrong[:20]))
         return tuple(filled)
+
+
+def _parts(module: nnx.Module) -> tuple[str, ...]:
+    """Return the names of the attributes that have parameters, in the order in which they were made."""
+    held = {str(path[0]) for path, _ in nnx.to_flat_state(nnx.state(module, nnx.Param))}
+    return tuple(name for name in vars(module) if name in held)
+
+
+def _match(freeze: str | Sequence[str] | None, parts: tuple[str, ...], name: str) -> frozenset[str]:
+    """Return the parts that the patterns name."""
+    found: set[str] = set()
+    for pattern in () if freeze is None else (freeze,) if isinstance(freeze, str) else freeze:
+        matched = [p for p in parts if (p != "head" if pattern == "backbone" else fnmatch.fnmatchcase(p, pattern))]
+        if not matched or (pattern == "backbone" and "head" not in parts):
+            raise ArgumentError(
+                f'freeze {pattern!r} matches no part of {name}; it has {", ".join(parts)}, and "backbone" is all but a '
+                'part named "head"'
+            )
+        found |= set(matched)
+    if found and found == set(parts):
+        raise ArgumentError(f"freeze {freeze!r} leaves nothing of {name} to train; it has {', '.join(parts)}")
+    return frozenset(found)
 
 
 def _dotted(path: tuple[Any, ...]) -> str:

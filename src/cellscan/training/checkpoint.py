@@ -17,9 +17,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from cellscan.card import check_digest, read_tensors, write_tensors
 from cellscan.errors import ArgumentError, ModelFileError
 from cellscan.models.network import Weights
+from cellscan.tensors import check_digest, read_tensors, write_tensors
 from cellscan.training.step import TrainState
 
 NAME = "checkpoint.safetensors"
@@ -95,7 +95,7 @@ class Checkpoint:
         `first` is the very beginning: its arrays say which names, shapes and types are expected, and its
         weights must be those that this training began with, or those that it had come to.
         """
-        here = _hash(first.kept)
+        here = hash_weights(first.kept)
         self._start = here
         if not self.path.exists():
             return first
@@ -132,7 +132,7 @@ class Checkpoint:
             "format": FORMAT,
             "plan": self._plan,
             "start": self._start,
-            "kept": _hash(at.kept),
+            "kept": hash_weights(at.kept),
             "records": at.records,
             "best_score": at.best_score,
             "best_epoch": at.best_epoch,
@@ -186,7 +186,8 @@ def _as_jax(array: np.ndarray, leaf: jax.Array) -> jax.Array:
     return jax.numpy.array(array.view(leaf.dtype))
 
 
-def _hash(weights: Weights) -> str:
+def hash_weights(weights: Weights) -> str:
+    """Return a short hash of names and values."""
     digest = hashlib.sha256()
     for kind in sorted(weights):
         for name in sorted(weights[kind]):

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Examples:
-    """Images and labels to train or validate on."""
+    """Images, or what else a network takes, and labels to train or validate on."""
 
-    pixels: Pixels
+    pixels: Pixels | np.ndarray
     labels: np.ndarray
 
     def __len__(self) -> int:
@@ -141,4 +141,4 @@ def _put(leaf: Any, sharding: NamedSharding) -> jax.Array:
 def _has_room(device: Any, train: Examples) -> bool:
     stats = device.memory_stats() or {}
     free = stats.get("bytes_limit", 0) - stats.get("bytes_in_use", 0)
-    return 2 * int(np.prod(train.pixels.shape)) < free
+    return 2 * int(np.prod(train.pixels.shape)) * np.dtype(train.pixels.dtype).itemsize < free

@@ -17,7 +17,7 @@ from cellscan.training.augment import make_augment
 from cellscan.training.checkpoint import Checkpoint, Progressed
 from cellscan.training.devices import Examples, local, make_epoch
 from cellscan.training.recipe import Recipe, class_weights, make_loss, make_optimizer
-from cellscan.training.step import TrainState, init_state, make_train_step
+from cellscan.training.step import init_state, make_train_step, trained_weights
 from cellscan.views import Normalization
 
 
@@ -32,7 +32,7 @@ def run(
     batch_size: int,
     class_names: Sequence[str],
     positive: int | None,
-    view: str,
+    view: str | None,
     normalization: Normalization,
     forward: Forward,
     seed: int,
@@ -45,7 +45,7 @@ def run(
     Where the loss is no longer finite, the last good weights are yielded, then `TrainingError` is raised.
     """
     steps = -(-len(train) // batch_size)
-    optimizer = make_optimizer(recipe, steps * epochs)
+    optimizer = make_optimizer(recipe, steps * epochs, network.parts)
     step = make_train_step(
         network,
         optimizer,
@@ -84,7 +84,7 @@ def run(
             order = _order(len(train), steps * batch_size, seed, epoch)
             key = jax.random.fold_in(jax.random.key(seed), epoch)
             at.state, metrics = run_epoch(at.state, order, key, tick)
-            at.kept = _kept(at.state)
+            at.kept = local(trained_weights(at.state))  # copies: the state itself is donated to the next step
             if not metrics["finite"].all():
                 yield at
                 raise _not_finite(metrics, epoch)
@@ -127,11 +127,6 @@ def _not_finite(metrics: dict[str, np.ndarray], epoch: int) -> TrainingError:
 def _order(count: int, total: int, seed: int, epoch: int) -> np.ndarray:
     """Return a fresh order of all images; the last batch is filled up from the front of the order."""
     return np.resize(np.random.default_rng([seed, epoch]).permutation(count), total)
-
-
-def _kept(state: TrainState) -> Weights:
-    """Copy out the weights that a classifier should hold; the state itself is donated to the next step."""
-    return local({"params": state.average or state.params, "stats": state.stats})
 
 
 def _check_together(epochs: int) -> None:

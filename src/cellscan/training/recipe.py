@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import optax
 
 SURROUNDS = ("view", "random")
+RATE, TUNING_RATE = 4e-3, 1e-3
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,9 @@ class Recipe:
 
     Attributes
     ----------
-    learning_rate : float
-        Peak of the schedule.
+    learning_rate : float or None
+        Peak of the schedule. None is 4e-3 for weights that were drawn, and for a head alone; 1e-3 where
+        parts of a network with published weights are trained too.
     schedule : {"one_cycle", "cosine", "constant"}
         ``"one_cycle"`` rises over the first quarter of the steps and falls to nearly nothing.
     weight_decay : float
@@ -52,8 +54,19 @@ class Recipe:
     ema : float or None
         Decay of the exponential moving average of weights that the classifier keeps, in (0, 1).
         Early on it is shorter, so that short trainings gain too.
+    freeze : str, sequence of str, or None
+        Parts of the network that are not trained: ``"backbone"``, which is all but the head, or patterns of
+        names, such as ``("stem", "stage[12]")``; `Classifier.summary` prints the names. They run as they do
+        in prediction, have no optimiser state, and cost no backward pass. Where the backbone is
+        frozen, `augment` is ``"none"``, `surround` is ``"view"`` and there is no `mixup`, what the head is given never
+        changes: it is computed once.
+    layer_decay : float or None
+        In (0, 1]: every part learns at this share of the rate of the part after it; the head at the full rate.
+        Howard and Ruder (2018).
     dtype : {"float32", "bfloat16"}
         Of the computation; weights, loss and statistics stay float32.
+    remat : bool
+        Keep less for the backward pass and compute it again there: slower, for memory. Chen et al. (2016).
     patience : int or None
         Stop after this many epochs without a better `monitor` on the validation set, and go back
         to the best weights. None trains all epochs and keeps the last.
@@ -73,7 +86,7 @@ class Recipe:
     ('none', 0.05)
     """
 
-    learning_rate: float = 4e-3
+    learning_rate: float | None = None
     schedule: str = "one_cycle"
     weight_decay: float = 0.02
     clip_norm: float | None = 1.0
@@ -85,7 +98,10 @@ class Recipe:
     surround: str = "random"
     mixup: float = 0.0
     ema: float | None = 0.998
+    freeze: str | Sequence[str] | None = None
+    layer_decay: float | None = None
     dtype: str = "float32"
+    remat: bool = False
     patience: int | None = None
     monitor: str = "loss"
 
@@ -95,7 +111,18 @@ class Recipe:
         check_choice("surround", self.surround, SURROUNDS)
         check_choice("dtype", self.dtype, ("float32", "bfloat16"))
         check_choice("monitor", self.monitor, ("loss", "accuracy", "roc_auc"))
-        _check(self.learning_rate > 0, "learning_rate", self.learning_rate, "a number above 0")
+        _check(
+            self.learning_rate is None or self.learning_rate > 0,
+            "learning_rate",
+            self.learning_rate,
+            "a number above 0, or None",
+        )
+        _check(
+            self.layer_decay is None or 0 < self.layer_decay <= 1,
+            "layer_decay",
+            self.layer_decay,
+            "a number in (0, 1], or None",
+        )
         _check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "a number from 0")
         _check(
             self.clip_norm is None or self.clip_norm > 0,
@@ -134,14 +161,29 @@ class Recipe:
         return plain
 
 
-def make_optimizer(recipe: Recipe, steps: int) -> optax.GradientTransformation:
-    """Return the optimiser of a recipe for a training of `steps` steps."""
+def make_optimizer(recipe: Recipe, steps: int, parts: Sequence[str] = ()) -> optax.GradientTransformation:
+    """Return the optimiser of a recipe for a training of `steps` steps.
+
+    `parts` are those of the network, in order, for `layer_decay`.
+    """
+    import optax
+
+    inner = recipe.optimizer or _adamw(recipe, steps)
+    if recipe.layer_decay is None:
+        return inner
+    share = {part: recipe.layer_decay**depth for depth, part in enumerate(reversed(parts))}
+
+    def slow(updates: Any, params: Any) -> Any:
+        return {name: update * share[name.split(".")[0]] for name, update in updates.items()}
+
+    return optax.chain(inner, optax.stateless(slow))
+
+
+def _adamw(recipe: Recipe, steps: int) -> optax.GradientTransformation:
     import jax
     import optax
 
-    if recipe.optimizer is not None:
-        return recipe.optimizer
-    peak = recipe.learning_rate
+    peak = recipe.learning_rate or RATE
     schedule: Any = peak
     if recipe.schedule == "one_cycle":
         # optax asks for at least one step on either side of the peak

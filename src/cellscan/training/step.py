@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import jax
@@ -26,7 +26,9 @@ class TrainState(NamedTuple):
     Attributes
     ----------
     params : dict[str, jax.Array]
-        Parameters by dotted path.
+        Parameters that are trained, by dotted path.
+    frozen : dict[str, jax.Array]
+        Those that are not.
     stats : dict[str, jax.Array]
         Batch statistics and the like.
     opt_state : Any
@@ -47,6 +49,7 @@ class TrainState(NamedTuple):
     """
 
     params: Arrays
+    frozen: Arrays
     stats: Arrays
     opt_state: Any
     average: Arrays
@@ -63,6 +66,7 @@ def init_state(
     *,
     weights: Weights | None = None,
     average: bool = False,
+    freeze: str | Sequence[str] | None = None,
 ) -> TrainState:
     """Return the state before the first step.
 
@@ -76,6 +80,8 @@ def init_state(
         Start from these instead of the module's.
     average : bool
         Keep a moving average of the parameters.
+    freeze : str or sequence of str, optional
+        The same as `make_train_step` was given.
 
     Examples
     --------
@@ -85,14 +91,16 @@ def init_state(
     >>> state.params["stem.kernel"].shape
     (3, 3, 12, 32)
     """
-    network = model if isinstance(model, Network) else Network(model)
+    network = model if isinstance(model, Network) else Network(model, freeze=freeze)
     # A step donates its state, so the state must own its arrays.
     owned: Weights = jax.tree.map(jnp.array, network.weights() if weights is None else weights)
-    copy: Arrays = jax.tree.map(jnp.array, owned["params"]) if average else {}
+    params, frozen = network.divide(owned["params"])
+    copy: Arrays = jax.tree.map(jnp.array, params) if average else {}
     return TrainState(
-        owned["params"],
+        params,
+        frozen,
         owned["stats"],
-        optimizer.init(owned["params"]),
+        optimizer.init(params),
         copy,
         jnp.zeros((), jnp.int32),
         jnp.array(True),
@@ -105,13 +113,15 @@ def make_train_step(
     loss: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
     augment: Augment | None = None,
     *,
-    view: str = "filled",
+    view: str | None = "filled",
     normalization: Normalization | None = None,
     surround: str = "view",
     mixup: float = 0.0,
     class_weight: np.ndarray | None = None,
     ema: float | None = None,
     dtype: str = "float32",
+    freeze: str | Sequence[str] | None = None,
+    remat: bool = False,
 ) -> Step:
     """Return a jitted ``step(state, images, labels, key) -> (state, metrics)``.
 
@@ -126,7 +136,8 @@ def make_train_step(
     augment : callable, optional
         (key, images in [0, 1]) -> images; see `make_augment`.
     view, normalization
-        What the network is shown; see `cellscan.Classifier`.
+        What the network is shown; see `cellscan.Classifier`. With the view None it is given what the step
+        is given, features for instance, and nothing is prepared or augmented.
     surround : {"view", "random"}
         Of the black surround of training images; see `cellscan.Recipe`.
     mixup : float
@@ -137,6 +148,8 @@ def make_train_step(
         Decay of the moving average; the state must have been made with ``average=True``.
     dtype : {"float32", "bfloat16"}
         Of the computation.
+    freeze, remat
+        See `cellscan.Recipe`.
 
     Returns
     -------
@@ -159,9 +172,10 @@ def make_train_step(
     """
     import optax
 
-    check_choice("view", view, VIEWS)
+    if view is not None:
+        check_choice("view", view, VIEWS)
     check_choice("surround", surround, SURROUNDS)
-    network = model if isinstance(model, Network) else Network(model)
+    network = model if isinstance(model, Network) else Network(model, freeze=freeze, remat=remat)
     loss = loss or cross_entropy()
     varied = surround == "random" and view == "filled"
     normalize = normalization or Normalization()
@@ -171,15 +185,18 @@ def make_train_step(
         state: TrainState, images: jax.Array, labels: jax.Array, key: jax.Array
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         augment_key, network_key, surround_key, mixup_key = jax.random.split(key, 4)
-        x = prepare(images, "cell" if varied else view)
-        if varied:
-            x = vary_surround(surround_key, x)
-        if augment is not None:
-            x = augment(augment_key, x)
-        x = normalize(x).astype(compute)
+        x = images
+        if view is not None:
+            x = prepare(images, "cell" if varied else view)
+            if varied:
+                x = vary_surround(surround_key, x)
+            if augment is not None:
+                x = augment(augment_key, x)
+            x = normalize(x)
+        x = x.astype(compute)
         share = jax.random.beta(mixup_key, mixup, mixup, (len(x),)) if mixup else jnp.ones(())
         if mixup:  # batches come shuffled: turned round, one gives every image a random partner
-            part = share[:, None, None, None].astype(compute)
+            part = share.reshape(-1, *[1] * (x.ndim - 1)).astype(compute)
             x = part * x + (1 - part) * x[::-1]
 
         def weighted(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -187,7 +204,7 @@ def make_train_step(
             return losses if class_weight is None else losses * jnp.asarray(class_weight)[labels]
 
         def objective(params: Arrays) -> tuple[jax.Array, tuple[jax.Array, Arrays]]:
-            cast = {name: leaf.astype(compute) for name, leaf in params.items()}
+            cast = {name: leaf.astype(compute) for name, leaf in {**state.frozen, **params}.items()}
             logits, stats = network.train(cast, state.stats, x, network_key)
             logits = logits.astype(jnp.float32)
             losses = weighted(logits, labels)
@@ -204,7 +221,7 @@ def make_train_step(
             average = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, average, params)
         grad_norm = optax.tree.norm(grads)
         finite = state.finite & jnp.isfinite(value + grad_norm + optax.tree.norm(updates))
-        new = TrainState(params, stats, opt_state, average, state.step + 1, finite)
+        new = TrainState(params, state.frozen, stats, opt_state, average, state.step + 1, finite)
         new = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, state)._replace(finite=finite)
         accuracy = (logits.argmax(-1) == labels).mean()
         return new, {"loss": value, "accuracy": accuracy, "grad_norm": grad_norm, "finite": finite}
@@ -223,4 +240,9 @@ def trained_module(model: nnx.Module, state: TrainState) -> Any:
     >>> cellscan.training.trained_module(model, state)(jnp.zeros((1, 32, 32, 3))).shape
     (1, 2)
     """
-    return Network(model).module({"params": state.average or state.params, "stats": state.stats})
+    return Network(model).module(trained_weights(state))
+
+
+def trained_weights(state: TrainState) -> Weights:
+    """Return the weights of a state: the average where one is kept, what is frozen, the statistics."""
+    return {"params": {**state.frozen, **(state.average or state.params)}, "stats": state.stats}

@@ -1,0 +1,385 @@
+"""The layers that several families of networks share."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.core import Tracer
+from jaxtyping import Array, Float
+
+from cellscan.models.convolution import conv as quick
+
+Pair: TypeAlias = tuple[int, int]
+Act: TypeAlias = Callable[[jax.Array], jax.Array]
+
+
+class Staged(nnx.Module):
+    """A network of stages in a row, an average over the image, and a head.
+
+    A child names its stages and the stride of each in `strides`, in order, and has an attribute of each
+    name, and one named ``head``.
+
+    Examples
+    --------
+    >>> import cellscan, jax.numpy as jnp
+    >>> net = cellscan.models.create("resnet18", num_classes=2)
+    >>> features = net.features(jnp.zeros((1, 64, 64, 3)))
+    >>> features["stage4"].shape, features["stride16"].shape, features["pre_logits"].shape
+    ((1, 2, 2, 512), (1, 4, 4, 256), (1, 512))
+    """
+
+    strides: ClassVar[dict[str, int]] = {}
+    remat: bool = False
+
+    def features(self, x: Float[Array, "n h w 3"]) -> dict[str, Array]:
+        """Return every stage by name, the last of each stride as ``stride8`` and so on, and ``pre_logits`` (N, D).
+
+        `x` is normalised. A stage of stride s has about H / s rows.
+        """
+        found: dict[str, jax.Array] = {}
+        for name in self.strides:
+            x = found[name] = self._stage(name, x)
+        name_strides(found, self.strides)
+        found["pre_logits"] = self.pool(x)
+        return found
+
+    def __call__(self, x: Float[Array, "n h w 3"]) -> Float[Array, "n k"]:
+        """Return logits of normalised images."""
+        for name in self.strides:
+            x = self._stage(name, x)
+        return self.classify(x)
+
+    def pool(self, x: Float[Array, "n h w c"]) -> Float[Array, "n d"]:
+        """Return what the head takes of the last stage."""
+        return x.mean((1, 2))
+
+    def classify(self, x: Float[Array, "n h w c"]) -> Float[Array, "n k"]:
+        """Return the logits that belong to the last stage."""
+        return getattr(self, "head")(self.pool(x))  # noqa: B009 - a child has it
+
+    def _stage(self, name: str, x: jax.Array) -> jax.Array:
+        if self.remat and name != next(iter(self.strides)):
+            return nnx.remat(lambda stage, x: stage(x))(getattr(self, name), x)
+        return getattr(self, name)(x)
+
+
+def name_strides(found: dict[str, jax.Array], strides: dict[str, int]) -> None:
+    """Add the last stage of every stride under its stride, such as ``stride16``.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from cellscan.models.blocks import name_strides
+    >>> found = {"stem": jnp.zeros(1), "stage1": jnp.ones(1)}
+    >>> name_strides(found, {"stem": 2, "stage1": 2})
+    >>> found["stride2"].tolist()
+    [1.0]
+    """
+    found |= {f"stride{stride}": found[name] for name, stride in strides.items()}
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation as PyTorch has it, in float32 whatever the type of `x`.
+
+    Training keeps a tenth of each batch in the running statistics. The variance that is kept is the
+    unbiased one, n / (n - 1) of that which normalises the batch: so PyTorch does, whose networks the
+    weights come from, and flax does not.
+
+    Parameters
+    ----------
+    channels : int
+        Of the last axis.
+    epsilon : float
+        Added to the variance.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from cellscan.models.blocks import BatchNorm
+    >>> norm = BatchNorm(1)
+    >>> norm(jnp.array([1.0, 3.0]).reshape(2, 1, 1, 1)).ravel().round(2).tolist(), norm.var[...].round(2).tolist()
+    ([-1.0, 1.0], [1.100000023841858])
+    """
+
+    def __init__(self, channels: int, *, epsilon: float = 1e-5) -> None:
+        self.scale: nnx.Param[jax.Array] = nnx.Param(jnp.ones(channels))
+        self.bias: nnx.Param[jax.Array] = nnx.Param(jnp.zeros(channels))
+        self.mean: nnx.BatchStat[jax.Array] = nnx.BatchStat(jnp.zeros(channels))
+        self.var: nnx.BatchStat[jax.Array] = nnx.BatchStat(jnp.ones(channels))
+        self.epsilon: float = epsilon
+        self.use_running_average: bool = False
+
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+        """Normalise every channel, by the batch in training, by the running statistics in evaluation."""
+        whole = x.astype(jnp.float32)
+        if self.use_running_average:
+            mean, var = self.mean[...], self.var[...]
+        else:
+            count = x.size // x.shape[-1]
+            near = self.mean[...]  # the mean of squares cancels less when it is taken about a mean like this batch's
+            shift = (whole - near).mean((0, 1, 2))
+            mean = near + shift
+            var = jnp.maximum(((whole - near) ** 2).mean((0, 1, 2)) - shift * shift, 0)
+            self.mean[...] = 0.9 * self.mean[...] + 0.1 * mean
+            self.var[...] = 0.9 * self.var[...] + 0.1 * var * (count / max(count - 1, 1))
+        factor = self.scale[...].astype(jnp.float32) * jax.lax.rsqrt(var + self.epsilon)
+        return (whole * factor + (self.bias[...].astype(jnp.float32) - mean * factor)).astype(x.dtype)
+
+
+class ConvNorm(nnx.Module):
+    """A convolution without bias, batch normalisation, an activation.
+
+    Parameters
+    ----------
+        channels, width : int
+            In and out.
+        kernel : int or (int, int)
+            Its size.
+        stride : int
+            Of both axes.
+        padding : {"torch", "SAME", "VALID"}
+            ``"torch"``: half the kernel on every side.
+        depthwise : bool
+            One filter a channel.
+        act : callable or None
+            Applied last.
+        epsilon : float
+            Of the normalisation.
+        rngs : flax.nnx.Rngs
+            Source of the first weights.
+
+    Examples
+    --------
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+    from jax.core import Tracer
+        >>> from cellscan.models.blocks import ConvNorm
+        >>> ConvNorm(3, 8, 3, stride=2, rngs=nnx.Rngs(0))(jnp.zeros((1, 33, 33, 3))).shape
+        (1, 17, 17, 8)
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        kernel: int | Pair,
+        *,
+        stride: int = 1,
+        padding: str = "torch",
+        depthwise: bool = False,
+        act: Act | None = jax.nn.relu,
+        epsilon: float = 1e-5,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.conv: nnx.Conv = make_conv(
+            channels, width, kernel, stride=stride, padding=padding, depthwise=depthwise, use_bias=False, rngs=rngs
+        )
+        self.norm: BatchNorm = BatchNorm(width, epsilon=epsilon)
+        self.act: Act | None = act
+
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 d"]:
+        """Apply the three."""
+        x = self.norm(self.conv(x))
+        return x if self.act is None else self.act(x)
+
+
+def make_conv(
+    channels: int,
+    width: int,
+    kernel: int | Pair,
+    *,
+    stride: int = 1,
+    padding: str = "torch",
+    depthwise: bool = False,
+    use_bias: bool = True,
+    rngs: nnx.Rngs,
+) -> nnx.Conv:
+    """Return a convolution with the library's quick gradient and He's first weights; parameters as of `ConvNorm`."""
+    size: Pair = (kernel, kernel) if isinstance(kernel, int) else kernel
+    pads: Any = [(side // 2, side // 2) for side in size] if padding == "torch" else padding
+    return nnx.Conv(
+        channels,
+        width,
+        size,
+        strides=stride,
+        padding=pads,
+        feature_group_count=channels if depthwise else 1,
+        use_bias=use_bias,
+        kernel_init=functools.partial(he_normal, groups=channels if depthwise else 1),
+        conv_general_dilated=quick,
+        rngs=rngs,
+    )
+
+
+def he_normal(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, *_: Any, groups: int = 1) -> jax.Array:
+    """Draw a kernel (H, W, in, out) with standard deviation sqrt(2 groups / (H W out)). He et al. (2015).
+
+    By NumPy: JAX would compile a program for every shape, which takes half a minute for Inception.
+
+    Examples
+    --------
+    >>> import jax
+    >>> from cellscan.models.blocks import he_normal
+    >>> round(float(he_normal(jax.random.key(0), (3, 3, 8, 100)).std()), 3)
+    0.047
+    """
+    scale = (2 * groups / (shape[0] * shape[1] * shape[3])) ** 0.5
+    if isinstance(key, Tracer):
+        return scale * jax.random.normal(key, shape, dtype)
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    return jnp.asarray(scale * rng.standard_normal(shape, np.float32), dtype)
+
+
+def relu6(x: Float[Array, ...]) -> Float[Array, ...]:
+    """Clip to [0, 6].
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from cellscan.models.blocks import relu6
+    >>> relu6(jnp.array([-1.0, 7.0])).tolist()
+    [0.0, 6.0]
+    """
+    return jnp.clip(x, 0, 6)
+
+
+class InvertedResidual(nnx.Module):
+    """Widen, filter each channel, narrow; and the input, where it has the shape. Sandler et al. (2018).
+
+        Without widening (`ratio` 1) the first of the three falls away.
+
+    Examples
+    --------
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+    from jax.core import Tracer
+        >>> from cellscan.models.blocks import InvertedResidual
+        >>> block = InvertedResidual(8, 16, kernel=3, stride=2, ratio=6, rngs=nnx.Rngs(0))
+        >>> block(jnp.zeros((1, 32, 32, 8))).shape
+        (1, 16, 16, 16)
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        *,
+        kernel: int,
+        stride: int,
+        ratio: int,
+        padding: str = "torch",
+        epsilon: float = 1e-5,
+        rngs: nnx.Rngs,
+    ) -> None:
+        wide = channels * ratio
+        like: dict[str, Any] = {"padding": padding, "epsilon": epsilon, "rngs": rngs}
+        self.widen: ConvNorm | None = nnx.data(ConvNorm(channels, wide, 1, act=relu6, **like) if ratio > 1 else None)
+        self.filter: ConvNorm = ConvNorm(wide, wide, kernel, stride=stride, depthwise=True, act=relu6, **like)
+        self.narrow: ConvNorm = ConvNorm(wide, width, 1, act=None, **like)
+        self.residual: bool = stride == 1 and channels == width
+
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 d"]:
+        """Apply the block."""
+        y = x if self.widen is None else self.widen(x)
+        y = self.narrow(self.filter(y))
+        return x + y if self.residual else y
+
+
+class MobileNet(Staged):
+    """A stem, stages of inverted residual blocks, and a wide last convolution.
+
+    Parameters
+    ----------
+    plan : sequence of (blocks, width, kernel, stride, ratio)
+        A stage each.
+    num_classes : int
+        Width of the last layer.
+    padding, epsilon
+        As of `ConvNorm`.
+    rngs : flax.nnx.Rngs
+        Source of the first weights.
+    """
+
+    def __init__(
+        self,
+        plan: Sequence[tuple[int, int, int, int, int]],
+        num_classes: int,
+        *,
+        padding: str,
+        epsilon: float,
+        rngs: nnx.Rngs,
+    ) -> None:
+        like: dict[str, Any] = {"padding": padding, "epsilon": epsilon, "rngs": rngs}
+        self.stem: ConvNorm = ConvNorm(3, 32, 3, stride=2, act=relu6, **like)
+        channels = 32
+        for number, (count, width, kernel, stride, ratio) in enumerate(plan, 1):
+            blocks = []
+            for index in range(count):
+                step = stride if index == 0 else 1
+                blocks.append(InvertedResidual(channels, width, kernel=kernel, stride=step, ratio=ratio, **like))
+                channels = width
+            setattr(self, f"stage{number}", nnx.Sequential(*blocks))
+        self.last: ConvNorm = ConvNorm(channels, 1280, 1, act=relu6, **like)
+        self.head: nnx.Linear = nnx.Linear(1280, num_classes, rngs=rngs)
+
+
+def max_pool(x: Float[Array, "n h w c"], window: int, stride: int, padding: int = 0) -> Float[Array, "n h2 w2 c"]:
+    """Return the greatest value of every window, quick both ways on a CPU.
+
+    The gradient of a window's maximum is the slowest part of XLA's CPU backend. Where one is asked
+    for, the maximum is taken over shifted slices instead; values are the same. Where several
+    values of a window are the greatest, they share the gradient.
+
+    Parameters
+    ----------
+    x : (N, H, W, C)
+    window, stride, padding : int
+        Of both axes; padded values never win.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from cellscan.models.blocks import max_pool
+    >>> max_pool(jnp.arange(16.0).reshape(1, 4, 4, 1), 2, 2).ravel().tolist()
+    [5.0, 7.0, 13.0, 15.0]
+    """
+    return _max_pool(window, stride, padding, x)
+
+
+def _by_window(window: int, stride: int, padding: int, x: jax.Array) -> jax.Array:
+    pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    lowest = np.array(-np.inf, x.dtype)
+    return jax.lax.reduce_window(x, lowest, jax.lax.max, (1, window, window, 1), (1, stride, stride, 1), pads)
+
+
+def _by_slices(window: int, stride: int, padding: int, x: jax.Array) -> jax.Array:
+    n, _, _, c = x.shape
+    if padding:
+        x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)), constant_values=-jnp.inf)
+    height, width = ((side - window) // stride + 1 for side in x.shape[1:3])
+    if window == stride:
+        x = x[:, : height * stride, : width * stride]
+        return x.reshape(n, height, stride, width, stride, c).max((2, 4))
+    rows = [x[:, i : i + (height - 1) * stride + 1 : stride] for i in range(window)]
+    tall = jnp.stack(rows).max(0)
+    return jnp.stack([tall[:, :, i : i + (width - 1) * stride + 1 : stride] for i in range(window)]).max(0)
+
+
+_max_pool = jax.custom_vjp(_by_window, nondiff_argnums=(0, 1, 2))
+
+
+def _pool_forward(window: int, stride: int, padding: int, x: jax.Array) -> tuple[jax.Array, Any]:
+    return jax.vjp(lambda x: _by_slices(window, stride, padding, x), x)
+
+
+def _pool_backward(window: int, stride: int, padding: int, pull: Any, grad: jax.Array) -> tuple[jax.Array]:
+    return pull(grad)
+
+
+_max_pool.defvjp(_pool_forward, _pool_backward)

@@ -1,0 +1,224 @@
+"""Published weights -> one of our networks: where the file is, what it expects, and whether it fits."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cellscan.data.pixels import cache_folder
+from cellscan.errors import ArgumentError, ModelFileError
+from cellscan.models.keys import Keys
+from cellscan.tensors import read_tensors
+from cellscan.views import Normalization
+
+if TYPE_CHECKING:
+    from flax import nnx
+
+FILE = "model.safetensors"
+PICKLES = (".pth", ".pt", ".bin", ".pkl", ".ckpt", ".tar")
+_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+
+
+@dataclass(frozen=True)
+class WeightSource:
+    """Published weights of a backbone.
+
+    Attributes
+    ----------
+    name : str
+        Of the repository on the Hugging Face hub, or of the package that they are in.
+    licence : str or None
+        As its publisher states it; None where it is not known.
+    normalization : Normalization
+        Of RGB images in [0, 1].
+    hub : bool
+        Whether `name` is a repository on the hub.
+    revision : str or None
+        A commit of it; None is the newest.
+    fingerprint : str or None
+        The first 16 hexadecimal digits of the SHA-256 of the first kernel, as float16 in our layout: by it a
+        local file is recognised, however it is wrapped. None where it is not known.
+
+    Examples
+    --------
+    >>> import cellscan
+    >>> cellscan.list_backbones()[1].weights[0].licence
+    'BSD-3-Clause'
+    """
+
+    name: str
+    licence: str | None
+    normalization: Normalization
+    hub: bool = True
+    revision: str | None = None
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What was loaded: for the card."""
+
+    normalization: Normalization
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+def load_into(
+    module: nnx.Module, weights: str | os.PathLike[str], sources: tuple[WeightSource, ...], keys: Keys | None, *,
+    name: str, num_classes: int, new_head: bool,
+) -> Loaded:  # fmt: skip
+    """Fill a module with published weights, or raise and leave it as it was.
+
+    With `new_head`, whatever top the file has is passed over. Else it is loaded where it fits; where it
+    does not, it is passed over if `num_classes` is not the 1000 of ImageNet.
+    """
+    if keys is None:
+        raise ArgumentError(f"there are no published weights for {name}; leave weights out")
+    path, source, revision = _find(weights, sources, name, module)
+    if path.suffix.lower() in PICKLES:
+        raise ModelFileError(
+            f"{path}: a pickle can run any code, so none is ever opened. Turn it into safetensors where you trust it: "
+            'safetensors.torch.save_file(torch.load("model.pth", weights_only=True), "model.safetensors")'
+        )
+    if not path.is_file():
+        raise ModelFileError(f"{path}: there is no such file")
+    _, tensors = read_tensors(path)
+    fingerprint = fill(module, tensors, keys, path=str(path), num_classes=num_classes, new_head=new_head)
+    if source is None:
+        source = next((s for s in sources if s.fingerprint == fingerprint), sources[0])
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    known = source.fingerprint == fingerprint or (source.hub and _is_hub(weights))
+    record = {
+        "source": source.name if known else path.name,
+        "licence": source.licence if known else None,
+        "revision": revision,
+        "sha256": digest,
+    }
+    return Loaded(source.normalization, record)
+
+
+def _is_hub(weights: str | os.PathLike[str]) -> bool:
+    return weights == "imagenet" or str(weights).startswith("hf://")
+
+
+def fill(
+    module: nnx.Module, tensors: dict[str, np.ndarray], keys: Keys, *, path: str, num_classes: int, new_head: bool
+) -> str:
+    """Put a published state into a module, or raise with everything that does not fit; return its fingerprint."""
+    from flax import nnx
+
+    state = nnx.to_flat_state(nnx.state(module, (nnx.Param, nnx.BatchStat)))
+    left = {name for name in tensors if not re.search(keys.ignore, name)}
+    if new_head:
+        left = {name for name in left if not re.search(keys.head, name)}
+    wrong, filled, first = [], [], ""
+    for parts, variable in state:
+        ours = ".".join(map(str, parts))
+        theirs = published_name(ours, keys)
+        shape, top = variable.shape, ours.startswith("head.")
+        if new_head and top:
+            continue
+        tensor = tensors.get(theirs)
+        left.discard(theirs)
+        if tensor is None:
+            wrong.append(f"missing {theirs}")
+            continue
+        value = _turn(tensor, keys)
+        if value.shape != shape or value.dtype.kind != "f":
+            if not (top and shape[-1] == num_classes != 1000 and value.shape[:-1] == shape[:-1]):
+                wrong.append(
+                    f"{theirs} is {tensor.dtype} {tensor.shape}; expected floats that give {shape} here ({ours})"
+                )
+            continue
+        if value.ndim == 4 and value.shape[2] == 3:  # the first kernel
+            value = np.ascontiguousarray(value[:, :, ::-1] if keys.bgr else value)
+            first = hashlib.sha256(value.astype(np.float16).tobytes()).hexdigest()[:16]
+        filled.append((parts, variable.replace(np.asarray(value, np.float32))))
+    wrong += [f"unknown {name}" for name in sorted(left)]
+    if wrong:
+        more = f"\n  and {len(wrong) - 20} more" if len(wrong) > 20 else ""
+        raise ModelFileError(f"{path}: the tensors do not fit the network:\n  " + "\n  ".join(wrong[:20]) + more)
+    import jax
+
+    nnx.update(module, jax.tree.map(jax.numpy.asarray, nnx.from_flat_state(filled)))
+    return first
+
+
+def published_name(ours: str, keys: Keys) -> str:
+    """Return the name that a parameter of ours, such as ``stem.conv.kernel``, has in a published file."""
+    path, leaf = ours.rsplit(".", 1)
+    for pattern, replacement in keys.rules:
+        path = re.sub(pattern, replacement if isinstance(replacement, str) else _grouped(replacement), path)
+    return f"{path}.{leaf if keys.layout == 'keras' else _LEAVES[leaf]}"
+
+
+def _grouped(function: Callable[[list[str]], str]) -> Callable[[re.Match[str]], str]:
+    return lambda match: function(list(match.groups()))
+
+
+def _turn(tensor: np.ndarray, keys: Keys) -> np.ndarray:
+    """Return a tensor in our layout: (H, W, in, out) and (in, out)."""
+    if keys.layout == "torch" and tensor.ndim == 4:
+        return tensor.transpose(2, 3, 1, 0)
+    return tensor.T if keys.layout == "torch" and tensor.ndim == 2 else tensor
+
+
+def _find(
+    weights: str | os.PathLike[str], sources: tuple[WeightSource, ...], name: str, module: nnx.Module
+) -> tuple[Path, WeightSource | None, str | None]:
+    """Return the file, the source where it was named, and its revision where it is known."""
+    if not _is_hub(weights):
+        if isinstance(weights, str) and not Path(weights).suffix and os.sep not in weights:
+            raise ArgumentError(
+                f'weights is {weights!r}; expected "imagenet", the path of a .safetensors file, or "hf://owner/name"'
+            )
+        return Path(weights), None, None
+    if weights == "imagenet":
+        source = sources[0]
+        if not source.hub:
+            raise ModelFileError(
+                f"the weights of {name} are on no hub: they are in {source.name} ({source.licence}); "
+                "bring them as a .safetensors file and pass its path"
+            )
+    else:
+        repository = str(weights).removeprefix("hf://")
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+            raise ArgumentError(f'weights is {weights!r}; expected "hf://owner/name"')
+        plain = WeightSource(repository, None, sources[0].normalization)
+        source = next((s for s in sources if s.hub and s.name == repository), plain)
+    kept = cache_folder() / "weights" / source.name.replace("/", "--") / FILE
+    if kept.is_file():
+        return kept, source, source.revision
+    path = _download(source, kept, module)
+    revision = path.parent.name if path.parent.parent.name == "snapshots" else source.revision
+    return path, source, revision
+
+
+def _download(source: WeightSource, kept: Path, module: nnx.Module) -> Path:
+    import jax
+    from flax import nnx
+
+    count = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(module, (nnx.Param, nnx.BatchStat))))
+    bring = (
+        f"Bring https://huggingface.co/{source.name}/resolve/{source.revision or 'main'}/{FILE} "
+        f"(about {4 * count / 1e6:,.0f} MB) and put it at {kept}"
+    )
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError as error:
+        raise ModelFileError(
+            f"downloading {source.name} needs huggingface_hub: pip install 'cellscan[hub]'. Or: {bring}"
+        ) from error
+    try:
+        return Path(hf_hub_download(source.name, FILE, revision=source.revision))
+    except Exception as error:  # it and what it stands on raise many kinds
+        raise ModelFileError(
+            f"{source.name} could not be downloaded ({type(error).__name__}: {error}). {bring}"
+        ) from error

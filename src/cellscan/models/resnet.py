@@ -1,0 +1,108 @@
+"""ResNet, with the stride in the 3x3 convolution. He et al. (2016), as in PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float
+
+from cellscan.models.blocks import ConvNorm, Staged, max_pool
+
+
+class Basic(nnx.Module):
+    """Two 3x3 convolutions and a shortcut."""
+
+    expansion: ClassVar[int] = 1
+
+    def __init__(self, channels: int, width: int, *, stride: int, rngs: nnx.Rngs) -> None:
+        self.conv1: ConvNorm = ConvNorm(channels, width, 3, stride=stride, rngs=rngs)
+        self.conv2: ConvNorm = ConvNorm(width, width, 3, act=None, rngs=rngs)
+        self.shortcut: ConvNorm | None = _shortcut(channels, width, stride, rngs)
+
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 d"]:
+        """Apply the block."""
+        y = self.conv2(self.conv1(x))
+        return jax.nn.relu(y + (x if self.shortcut is None else self.shortcut(x)))
+
+
+class Bottleneck(nnx.Module):
+    """A narrow 3x3 convolution between two of 1x1, and a shortcut."""
+
+    expansion: ClassVar[int] = 4
+
+    def __init__(self, channels: int, width: int, *, stride: int, rngs: nnx.Rngs) -> None:
+        wide = width * self.expansion
+        self.conv1: ConvNorm = ConvNorm(channels, width, 1, rngs=rngs)
+        self.conv2: ConvNorm = ConvNorm(width, width, 3, stride=stride, rngs=rngs)
+        self.conv3: ConvNorm = ConvNorm(width, wide, 1, act=None, rngs=rngs)
+        self.shortcut: ConvNorm | None = _shortcut(channels, wide, stride, rngs)
+
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 d"]:
+        """Apply the block."""
+        y = self.conv3(self.conv2(self.conv1(x)))
+        return jax.nn.relu(y + (x if self.shortcut is None else self.shortcut(x)))
+
+
+def _shortcut(channels: int, wide: int, stride: int, rngs: nnx.Rngs) -> ConvNorm | None:
+    same = stride == 1 and channels == wide
+    return nnx.data(None) if same else ConvNorm(channels, wide, 1, stride=stride, act=None, rngs=rngs)
+
+
+class ResNet(Staged):
+    """A 7x7 stem, and four stages of residual blocks; the first begins with a maximum over 3x3.
+
+    Parameters
+    ----------
+    block : type
+        `Basic` (18 and 34 layers) or `Bottleneck` (50 and 101).
+    depths : four int
+        Blocks in each stage.
+    num_classes : int
+        Width of the last layer.
+    rngs : flax.nnx.Rngs
+        Source of the first weights.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from flax import nnx
+    >>> from cellscan.models.resnet import Basic, ResNet
+    >>> net = ResNet(Basic, (1, 1, 1, 1), 2, rngs=nnx.Rngs(0))
+    >>> net(jnp.zeros((1, 64, 64, 3))).shape
+    (1, 2)
+    """
+
+    strides: ClassVar[dict[str, int]] = {"stem": 2, "stage1": 4, "stage2": 8, "stage3": 16, "stage4": 32}
+
+    def __init__(
+        self, block: type[Basic] | type[Bottleneck], depths: Sequence[int], num_classes: int, *, rngs: nnx.Rngs
+    ) -> None:
+        self.stem: ConvNorm = ConvNorm(3, 64, 7, stride=2, rngs=rngs)
+        channels = 64
+        for number, depth in enumerate(depths, 1):
+            width, blocks = 32 * 2**number, []
+            for index in range(depth):
+                stride = 2 if index == 0 and number > 1 else 1
+                blocks.append(block(channels, width, stride=stride, rngs=rngs))
+                channels = width * block.expansion
+            setattr(self, f"stage{number}", Stage(blocks, pooled=number == 1))
+        self.head: nnx.Linear = nnx.Linear(channels, num_classes, rngs=rngs)
+
+
+class Stage(nnx.Module):
+    """Blocks in a row, perhaps behind a maximum over 3x3 with stride 2."""
+
+    def __init__(self, blocks: Sequence[Basic | Bottleneck], *, pooled: bool) -> None:
+        self.blocks: nnx.List = nnx.List(blocks)
+        self.pooled: bool = pooled
+
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 d"]:
+        """Apply the stage."""
+        if self.pooled:
+            x = max_pool(x, 3, 2, 1)
+        for block in self.blocks:
+            x = block(x)
+        return x

@@ -1,0 +1,94 @@
+"""VGG: 3x3 convolutions in five stages. Simonyan and Zisserman (2015)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from cellscan.models.blocks import Staged, make_conv, max_pool
+
+VGG16 = (2, 2, 3, 3, 3)
+VGG19 = (2, 2, 4, 4, 4)
+WIDTHS = (64, 128, 256, 512, 512)
+
+
+class VGG(Staged):
+    """VGG with its fully-connected part of 7x7, or with a plain head behind the average.
+
+    Parameters
+    ----------
+    depths : five int
+        Convolutions in each stage.
+    num_classes : int
+        Width of the last layer.
+    pooled : bool
+        Put one dense layer behind the average over the image, in place of the fully-connected part.
+    rngs : flax.nnx.Rngs
+        Source of the first weights.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from flax import nnx
+    >>> from cellscan.models.vgg import VGG
+    >>> net = VGG((1, 1, 1, 1, 1), 2, pooled=True, rngs=nnx.Rngs(0))
+    >>> net(jnp.zeros((1, 32, 32, 3))).shape
+    (1, 2)
+    """
+
+    strides: ClassVar[dict[str, int]] = {"stage1": 2, "stage2": 4, "stage3": 8, "stage4": 16, "stage5": 32}
+
+    def __init__(self, depths: Sequence[int], num_classes: int, *, pooled: bool, rngs: nnx.Rngs) -> None:
+        channels = 3
+        for number, (depth, width) in enumerate(zip(depths, WIDTHS, strict=True), 1):
+            setattr(self, f"stage{number}", Stage(depth, channels, width, rngs=rngs))
+            channels = width
+        self.top: Top | None = nnx.data(None if pooled else Top(channels, rngs=rngs))
+        self.head: nnx.Linear = nnx.Linear(channels if pooled else 4096, num_classes, rngs=rngs)
+
+    def pool(self, x: Float[Array, "n h w c"]) -> Float[Array, "n d"]:
+        """Return what the head takes of the last stage."""
+        return x.mean((1, 2)) if self.top is None else self.top(x)
+
+
+class Stage(nnx.Module):
+    """Convolutions with ReLU, and a maximum over 2x2."""
+
+    def __init__(self, depth: int, channels: int, width: int, *, rngs: nnx.Rngs) -> None:
+        widths = [channels] + [width] * depth
+        self.convs: nnx.List = nnx.List([make_conv(widths[i], width, 3, rngs=rngs) for i in range(depth)])
+
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 d"]:
+        """Apply the stage."""
+        for conv in self.convs:
+            x = jax.nn.relu(conv(x))
+        return max_pool(x, 2, 2)
+
+
+class Top(nnx.Module):
+    """The fully-connected part, as convolutions: 7x7, 1x1, and an average over what is left of the image.
+
+    A map of fewer than seven rows or columns is stretched to seven by averages, as timm does.
+    """
+
+    def __init__(self, channels: int, *, rngs: nnx.Rngs) -> None:
+        self.fc1: nnx.Conv = make_conv(channels, 4096, 7, padding="VALID", rngs=rngs)
+        self.fc2: nnx.Conv = make_conv(4096, 4096, 1, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n 4096"]:
+        """Apply the three."""
+        rows, columns = (_stretch(side) for side in x.shape[1:3])
+        x = jnp.einsum("nhwc,ih,jw->nijc", x, rows.astype(x.dtype), columns.astype(x.dtype))
+        return jax.nn.relu(self.fc2(jax.nn.relu(self.fc1(x)))).mean((1, 2))
+
+
+def _stretch(side: int) -> jax.Array:
+    """Return a matrix whose rows average `side` values into 7, or pass them on where there are 7 or more."""
+    out = max(side, 7)
+    ranges = [(i * side // out, -(-(i + 1) * side // out)) for i in range(out)]
+    return jnp.array([[(a <= j < b) / (b - a) for j in range(side)] for a, b in ranges])

@@ -1,0 +1,68 @@
+"""Safetensors files: written whole or not at all, and known to be what was written. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from cellscan.errors import ModelFileError
+
+_DIGEST = "cellscan.sha256"
+
+
+def write_tensors(target: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+    """Write a safetensors file whole or not at all: what stood there before stays until the new one is complete."""
+    from safetensors.numpy import save
+
+    if not target.parent.is_dir():
+        raise ModelFileError(f"{target}: there is no folder {target.parent}; make it first")
+    # safetensors writes strided arrays as if they were whole, and so wrongly
+    whole = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
+    metadata = {**metadata, _DIGEST: _digest(whole, metadata)}
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as file:
+            file.write(save(whole, metadata=metadata))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, target)
+    except OSError as error:
+        raise ModelFileError(
+            f"{target}: the file cannot be written ({error}); what stood there before is untouched. "
+            "Free some space, or name another folder"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_tensors(target: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """Read metadata and tensors of a safetensors file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(target, framework="np") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelFileError(
+            f"{target}: this is no whole safetensors file ({error}). Pickled models (.pkl, .pth) and Keras files "
+            "are never opened"
+        ) from error
+
+
+def check_digest(target: Path, metadata: dict[str, str], tensors: dict[str, np.ndarray]) -> None:
+    """Raise unless these are the bytes that `write_tensors` wrote: a flipped bit is an error, not another result."""
+    others = {name: text for name, text in metadata.items() if name != _DIGEST}
+    if metadata.get(_DIGEST) != _digest(tensors, others):
+        raise ModelFileError(f"{target}: the file is damaged: its digest (SHA-256) is not that of its contents")
+
+
+def _digest(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode())
+        digest.update(tensors[name].tobytes())
+    return digest.hexdigest()
