@@ -1,6 +1,7 @@
 """Speed beside PyTorch and Keras: the same networks, batches and threads, in interleaved processes.
 
     python benchmarks/speed.py --torch PYTHON --keras PYTHON
+    python benchmarks/speed.py --torch PYTHON --keras PYTHON --backbones
     python benchmarks/speed.py --torch PYTHON --gpu
 
 PYTHON is an interpreter of an environment that has PyTorch and Pillow, or Keras and JAX; a contender that is
@@ -33,10 +34,30 @@ ROWS = (
     ("2,000 PNG files, small_cnn, images/s", ("files", "{folder}"), True, ("cellscan", "torch")),
 )
 
+BACKBONES = tuple(
+    (f"{net}, {size} px, {title}, ms", (task, net, size, count), False, ("cellscan", "torch", "keras"))
+    for net, size in (("resnet50", "96"), ("vgg16", "64"))
+    for task, count, title in (
+        ("forward", "1", "forward, batch 1"),
+        ("forward", "32", "forward, batch 32"),
+        ("tune", "32", "fine-tuning step, batch 32"),
+    )
+)
+
 ON_A_GPU = tuple(
     (f"train, {net}, bfloat16, batch {size}, images/s", ("epoch", net, "bfloat16", size), True, ("cellscan", "torch"))
     for net in ("plain", "small_cnn")
     for size in ("64", "512")
+)
+ON_A_GPU += tuple(
+    (
+        f"{net}, 224 px, {task}, bfloat16, batch 256, ms",
+        (task, net, "224", "256", "bfloat16"),
+        False,
+        ("cellscan", "torch"),
+    )
+    for net in ("resnet50", "vgg16")
+    for task in ("forward", "tune")
 )
 
 
@@ -57,9 +78,10 @@ def main() -> None:
     parser.add_argument("--keras", help="interpreter with Keras on JAX")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--gpu", action="store_true", help="the rows for a GPU, beside torch.compile")
+    parser.add_argument("--backbones", action="store_true", help="the rows of pretrained networks; PyTorch needs timm")
     parser.add_argument("--only", type=int, nargs="*", help="numbers of rows")
     args = parser.parse_args()
-    rows = ON_A_GPU if args.gpu else ROWS
+    rows = ON_A_GPU if args.gpu else BACKBONES if args.backbones else ROWS
     chosen = rows if args.only is None else [rows[number] for number in args.only]
     pythons = {"cellscan": sys.executable, "torch": args.torch, "keras": args.keras}
     versions: dict[str, str] = {}

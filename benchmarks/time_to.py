@@ -16,35 +16,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors.numpy import load_file
 from sklearn.neural_network import MLPClassifier
 
 import cellscan
-from cellscan.views import Normalization
 
 GOAL = 0.96
-DEPTHS = (2, 2, 3, 3, 3)
-
-
-def vgg16(weights: dict[str, np.ndarray], x: jax.Array) -> jax.Array:
-    """Return the last feature map, flattened: (N, 64, 64, 3) normalised -> (N, 2048)."""
-    number = 0
-    for depth in DEPTHS:
-        for _ in range(depth):
-            kernel = jnp.asarray(weights[f"features.{number}.weight"], jnp.float32).transpose(2, 3, 1, 0)
-            bias = jnp.asarray(weights[f"features.{number}.bias"], jnp.float32)
-            x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-            x, number = jax.nn.relu(x + bias), number + 2
-        n, h, w, c = x.shape
-        x, number = x.reshape(n, h // 2, 2, w // 2, 2, c).max((2, 4)), number + 1
-    return x.reshape(len(x), -1)
 
 
 def tutorial(train: cellscan.CellDataset, test: cellscan.CellDataset, path: Path, epochs: int) -> list[str]:
     """Return the row of the frozen VGG16."""
-    weights = load_file(path)
-    normalize = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    run = jax.jit(lambda images: vgg16(weights, normalize(images.astype(jnp.float32) / 255)))
+    clf = cellscan.Classifier("vgg16", weights=path, image_size=64)
+    net, normalize = clf.model, clf.card.normalization
+    run = jax.jit(lambda images: net.features(normalize(images.astype(jnp.float32) / 255))["stage5"].reshape(-1, 2048))
 
     def features(cells: cellscan.CellDataset) -> np.ndarray:
         pixels = cells.images(64)

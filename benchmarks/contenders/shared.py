@@ -20,6 +20,11 @@ def batch(count: int = BATCH) -> tuple[np.ndarray, np.ndarray]:
     return rng.integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8), rng.integers(0, 2, count).astype(np.int32)
 
 
+def pictures(count: int, size: int) -> np.ndarray:
+    """Return random images (N, S, S, 3) uint8."""
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
 def seconds(call: Callable[[], Any], *, times: int = STEPS, warm: int = WARM) -> float:
     """Return the median time of a call, after some that are not counted."""
     found = []

@@ -10,12 +10,13 @@ import jax
 import numpy as np
 import optax
 from flax import nnx
-from shared import BATCH, SIZE, answer, batch, seconds
+from shared import BATCH, SIZE, answer, batch, pictures, seconds
 
 import cellscan
 from cellscan.inference import make_probabilities
 from cellscan.models.convolution import conv
 from cellscan.models.network import Network
+from cellscan.models.registry import build
 from cellscan.training import init_state, make_train_step
 from cellscan.training.devices import Examples, make_epoch
 from cellscan.views import Normalization
@@ -102,6 +103,34 @@ def files(folder: str) -> float:
     return count / (time.perf_counter() - start)
 
 
+def forward(net: str, size: str, count: str, dtype: str = "float32") -> float:
+    """Return milliseconds of a backbone's probabilities of a batch of uint8 images."""
+    clf = cellscan.Classifier(net, image_size=int(size), view="cell")
+    forward, members, temperature = clf._probabilities, clf._members, np.float32(1)
+    if dtype != "float32":
+        members = jax.tree.map(lambda leaf: leaf.astype(dtype), members)
+    images = jax.device_put(pictures(int(count), int(size)))
+    return 1e3 * seconds(lambda: np.asarray(forward(members, temperature, images)))
+
+
+def tune(net: str, size: str, count: str, dtype: str = "float32") -> float:
+    """Return milliseconds of a fine-tuning step."""
+    model, _ = build(net, 2, weights=None, seed=0, pooled=True)
+    optimizer = optax.adamw(1e-3)
+    step = make_train_step(model, optimizer, view="cell", dtype=dtype)
+    images = jax.device_put(pictures(int(count), int(size)))
+    labels, key = jax.device_put(np.arange(int(count), dtype=np.int32) % 2), jax.random.key(0)
+    state = init_state(model, optimizer)
+
+    def once() -> None:
+        nonlocal state
+        state, metrics = step(state, images, labels, key)
+        metrics["loss"].block_until_ready()
+
+    return 1e3 * seconds(once, times=8, warm=2)
+
+
 if __name__ == "__main__":
     versions = f"cellscan {cellscan.__version__}, jax {jax.__version__}, Python {platform.python_version()}"
-    answer({"train": train, "epoch": epoch, "one": one, "bare": bare, "files": files}, versions)
+    tasks = {"train": train, "epoch": epoch, "one": one, "bare": bare, "files": files}
+    answer({**tasks, "forward": forward, "tune": tune}, versions)

@@ -10,8 +10,9 @@ os.environ["KERAS_BACKEND"] = "jax"
 
 import jax
 import keras
+import numpy as np
 from keras import layers
-from shared import BATCH, SIZE, STEPS, answer, batch, seconds
+from shared import BATCH, SIZE, STEPS, answer, batch, pictures, seconds
 
 
 def plain() -> keras.Model:
@@ -43,6 +44,30 @@ def one(net: str) -> float:
     return 1e3 * seconds(lambda: model.predict(image, verbose=0), times=100, warm=10)
 
 
+def backbone(net: str, size: str) -> keras.Model:
+    """Return a network of `keras.applications`, its average over the image, and a dense layer."""
+    make = {"vgg16": keras.applications.VGG16, "resnet50": keras.applications.ResNet50}[net]
+    body = make(include_top=False, weights=None, pooling="avg", input_shape=(int(size), int(size), 3))
+    scaled = layers.Rescaling(1 / 127.5, offset=-1)
+    inputs = layers.Input((int(size), int(size), 3), dtype="uint8")
+    model = keras.Model(inputs, layers.Dense(2, activation="softmax")(body(scaled(inputs))))
+    model.compile(optimizer=keras.optimizers.AdamW(1e-3), loss="sparse_categorical_crossentropy")
+    return model
+
+
+def forward(net: str, size: str, count: str) -> float:
+    """Return milliseconds of a backbone's probabilities of a batch, by `predict_on_batch`."""
+    model, images = backbone(net, size), pictures(int(count), int(size))
+    return 1e3 * seconds(lambda: np.asarray(model.predict_on_batch(images)))
+
+
+def tune(net: str, size: str, count: str) -> float:
+    """Return milliseconds of a fine-tuning step, by `train_on_batch`."""
+    model, images = backbone(net, size), pictures(int(count), int(size))
+    labels = np.arange(int(count), dtype=np.int32) % 2
+    return 1e3 * seconds(lambda: float(model.train_on_batch(images, labels)), times=8, warm=2)
+
+
 if __name__ == "__main__":
     versions = f"Keras {keras.__version__}, jax {jax.__version__}, Python {platform.python_version()}"
-    answer({"train": train, "one": one}, versions)
+    answer({"train": train, "one": one, "forward": forward, "tune": tune}, versions)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import platform
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from shared import BATCH, SIZE, answer, batch, seconds
+from shared import BATCH, SIZE, answer, batch, pictures, seconds
 from torch import nn
 from torch.nn import functional as F
 
@@ -128,7 +129,54 @@ def files(folder: str) -> float:
     return count / (time.perf_counter() - start)
 
 
+class Backbone(nn.Module):
+    """A network of timm without its top, its average over the image, and a dense layer."""
+
+    def __init__(self, net: str) -> None:
+        super().__init__()
+        sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "models"))
+        from oracle import install_timm
+
+        body = install_timm().create_model(net, num_classes=2)
+        self.body = body.features if net.startswith("vgg") else body
+        self.head = nn.Linear(512, 2) if net.startswith("vgg") else nn.Identity()
+        self.pooled = net.startswith("vgg")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits."""
+        y = self.body(x)
+        return self.head(y.mean((2, 3))) if self.pooled else y
+
+
+def forward(net: str, size: str, count: str, dtype: str = "float32") -> float:
+    """Return milliseconds of a backbone's probabilities of a batch of uint8 images."""
+    model = Backbone(net).to(DEVICE, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    run = torch.compile(model) if CUDA else model
+    images = torch.from_numpy(pictures(int(count), int(size))).to(DEVICE)
+    with torch.inference_mode(), torch.autocast(DEVICE, torch.bfloat16, enabled=dtype == "bfloat16"):
+        return 1e3 * seconds(lambda: run(prepare(images)).float().softmax(-1).cpu().numpy())
+
+
+def tune(net: str, size: str, count: str, dtype: str = "float32") -> float:
+    """Return milliseconds of a fine-tuning step."""
+    model = Backbone(net).to(DEVICE, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    run = torch.compile(model) if CUDA else model
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    images = torch.from_numpy(pictures(int(count), int(size))).to(DEVICE)
+    labels = (torch.arange(int(count)) % 2).to(DEVICE)
+
+    def once() -> None:
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=dtype == "bfloat16"):
+            loss = F.cross_entropy(run(prepare(images)).float(), labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+    return 1e3 * seconds(once, times=8, warm=2)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(2)
     versions = f"PyTorch {torch.__version__}, Python {platform.python_version()}"
-    answer({"train": train, "epoch": train, "one": one, "files": files}, versions)
+    answer({"train": train, "epoch": train, "one": one, "files": files, "forward": forward, "tune": tune}, versions)

@@ -1,7 +1,7 @@
 """What timm answers to the weights that the tests draw: the reference of every backbone.
 
-    PYTHON tests/models/oracle.py            writes reference.json anew
-    PYTHON tests/models/oracle.py --check    compares every value of every stage, and the statistics after a step
+    PYTHON tests/models/oracle.py [NAME ...]            writes reference.json anew, or what it says of these
+    PYTHON tests/models/oracle.py [NAME ...] --check    compares instead
 
 PYTHON is an interpreter that has torch, timm and cellscan (`pip install -e '.[dev]'` on Python 3.11). The
 tests compare with reference.json wherever they run, and with timm itself where it is installed.
@@ -212,25 +212,26 @@ def ask(name: str, size: int, *, train: bool = False) -> dict[str, np.ndarray]:
 def main() -> None:
     """Write or check the reference."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
+    old = json.loads(REFERENCE.read_text()) if REFERENCE.exists() else {}
     answers: dict[str, Any] = {}
-    for name, sizes in SIZES.items():
-        answers[name] = {str(size): {k: digest(v) for k, v in ask(name, size).items()} for size in sizes}
+    for name in args.names or SIZES:
+        answers[name] = {str(size): {k: digest(v) for k, v in ask(name, size).items()} for size in SIZES[name]}
         if not name.startswith(("vgg", "squeezenet")):
-            statistics = ask(name, sizes[1], train=True)
+            statistics = ask(name, SIZES[name][1], train=True)
             joined = np.concatenate([statistics[key] for key in sorted(statistics)])
             answers[name]["statistics"] = digest(joined)
+        if args.check:
+            assert old[name] == answers[name], f"timm gives other answers for {name} than reference.json"
         print(name, flush=True)
     if args.check:
-        old = json.loads(REFERENCE.read_text())
-        del old["made with"]
-        assert old == answers, "timm gives other answers than reference.json"
         return
     import timm
     import torch
 
-    answers["made with"] = f"timm {timm.__version__}, torch {torch.__version__}"
+    answers = {**old, **answers, "made with": f"timm {timm.__version__}, torch {torch.__version__}"}
     REFERENCE.write_text(json.dumps(answers).replace('}, "', '},\n"') + "\n")
 
 

@@ -1,0 +1,98 @@
+"""Transfer learning on the real cells, fold 0: published weights, frozen and fine-tuned, and a network from scratch.
+
+    python benchmarks/transfer.py DATA --folds folds.csv --suspects suspects.csv --fields iml_malaria \
+        --vgg16 FILE --lite0 FILE --squeezenet FILE
+
+A FILE is a .safetensors file with ImageNet weights; rows that lack theirs are left out. Frozen: the backbone
+runs once over all cells, without augmentation, and the head alone is trained. Fine-tuned: everything, by the
+default recipe. Nothing is chosen by these scores. Every row is kept in --out; one that is there already is not
+trained again, and one that was killed goes on.
+"""
+
+import argparse
+import json
+import platform
+import time
+from pathlib import Path
+
+import jax
+from accuracy import figures, transfer
+
+import cellscan
+
+PROBE = cellscan.Recipe(freeze="backbone", augment="none", surround="view")
+# name, network, option with its weights, size, epochs, recipe
+ROWS = (
+    ("SqueezeNet 1.1, frozen", "squeezenet1_1", "squeezenet", 96, 20, PROBE),
+    ("EfficientNet-Lite0, frozen", "tf_efficientnet_lite0", "lite0", 112, 20, PROBE),
+    ("EfficientNet-Lite0, fine-tuned", "tf_efficientnet_lite0", "lite0", 112, 4, cellscan.Recipe()),
+    ("SqueezeNet 1.1, fine-tuned", "squeezenet1_1", "squeezenet", 96, 4, cellscan.Recipe()),
+    ("VGG16, frozen (the tutorials' way)", "vgg16", "vgg16", 64, 20, PROBE),
+    ("ResNet-18, from scratch", "resnet18", None, 64, 4, cellscan.Recipe()),
+    ("VGG16, fine-tuned", "vgg16", "vgg16", 64, 1, cellscan.Recipe()),
+)
+
+
+def measure(number: int, cells: cellscan.CellDataset, args: argparse.Namespace) -> dict[str, float]:
+    """Train one row and return its figures."""
+    _, network, option, size, epochs, recipe = ROWS[number]
+    train, test = next(iter(cells.folds(args.folds)))
+    weights = getattr(args, option) if option else None
+    clf = cellscan.Classifier(network, weights=weights, image_size=size, seed=0)
+    for part in (train, test):
+        part.images(size)  # decoded before the clock starts
+    start = time.monotonic()
+    clf.fit(train, epochs=epochs, recipe=recipe, checkpoint=args.out / f"row{number}", resume=True)
+    seconds = time.monotonic() - start
+    report = clf.evaluate(test)
+    averaged = clf.evaluate(test, tta=True)
+    clf.save(args.out / f"row{number}.safetensors", report=report)
+    row = {**figures(report, args.suspects), **transfer(clf, args.fields), "seconds": seconds}
+    row |= {f"tta_{name}": value for name, value in figures(averaged, args.suspects).items()}
+    print(json.dumps(row), flush=True)
+    return row
+
+
+def main() -> None:
+    """Train what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--folds", type=Path, required=True)
+    parser.add_argument("--suspects", type=Path)
+    parser.add_argument("--fields", type=Path)
+    for option in ("vgg16", "lite0", "squeezenet"):
+        parser.add_argument(f"--{option}", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("transfer_output"))
+    parser.add_argument("--only", type=int, nargs="*", default=range(len(ROWS)), help="numbers of rows")
+    args = parser.parse_args()
+    args.out.mkdir(exist_ok=True)
+    cells = cellscan.load_malaria(args.data)
+    table = []
+    for number in args.only:
+        name, _, option, size, epochs, _ = ROWS[number]
+        if option and not getattr(args, option):
+            continue
+        log = args.out / f"row{number}.json"
+        if not log.exists():
+            log.write_text(json.dumps(measure(number, cells, args)))
+        row = json.loads(log.read_text())
+        missing = float("nan")
+        columns = [name, f"{size} px, {epochs}"]
+        columns += [f"{row['accuracy']:.4f} ({row['low']:.4f} to {row['high']:.4f})", f"{row['roc_auc']:.4f}"]
+        columns += [f"{row['tta_accuracy']:.4f} / {row['tta_roc_auc']:.4f}"]
+        columns += [f"{row.get('undisputed', missing):.4f}", f"{row.get('disputed', missing):.2f}"]
+        columns += [f"{row.get('transfer_auc', missing):.3f}"]
+        columns += [f"{row.get('infected_called', missing):.2f} / {row.get('healthy_called', missing):.2f}"]
+        table.append(f"| {' | '.join(columns)} | {row['seconds'] / 60:.1f} |")
+    print("\n| fold 0 | size, epochs | accuracy (95 % interval) | ROC AUC | both with tta | undisputed", end="")
+    print(" | agreement with disputed | transfer AUC | called abroad: infected / healthy | minutes |")
+    print(f"|{' --- |' * 10}")
+    print("\n".join(table))
+    print(
+        f"\ncellscan {cellscan.__version__}, jax {jax.__version__}, {jax.devices()}, "
+        f"Python {platform.python_version()}, {platform.machine()}"
+    )
+
+
+if __name__ == "__main__":
+    main()
