@@ -160,7 +160,9 @@ def test_the_list_of_backbones_says_what_it_is() -> None:
         e.name for e in entries
     }
     for entry in entries:
-        net = jax.eval_shape(lambda entry=entry: nnx.state(entry.make(entry.classes, False, nnx.Rngs(0)), nnx.Param))
+        net = jax.eval_shape(
+            lambda entry=entry: nnx.state(entry.make(entry.classes, pooled=False, rngs=nnx.Rngs(0)), nnx.Param)
+        )
         assert sum(leaf.size for leaf in jax.tree.leaves(net)) == entry.parameters
         assert entry.least_size <= entry.default_size
         assert entry.name in str(entry)

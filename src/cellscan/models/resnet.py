@@ -106,3 +106,18 @@ class Stage(nnx.Module):
         for block in self.blocks:
             x = block(x)
         return x
+
+
+PLANS: dict[str, tuple[type[Basic] | type[Bottleneck], tuple[int, ...]]] = {
+    "resnet18": (Basic, (2, 2, 2, 2)),
+    "resnet34": (Basic, (3, 4, 6, 3)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+    "resnet101": (Bottleneck, (3, 4, 23, 3)),
+}
+"""Block, and how many of it in each stage."""
+
+
+def make(name: str, num_classes: int, *, pooled: bool, rngs: nnx.Rngs) -> ResNet:
+    """Build a network of this family by name."""
+    block, depths = PLANS[name]
+    return ResNet(block, depths, num_classes, rngs=rngs)

@@ -127,3 +127,8 @@ class SmallCNN(nnx.Module):
     def __call__(self, x: Float[Array, "n h w 3"]) -> Float[Array, "n k"]:
         """Return logits of normalised images."""
         return self.head(self.features(x)["pre_logits"])
+
+
+def make(name: str, num_classes: int, *, pooled: bool, rngs: nnx.Rngs) -> SmallCNN:
+    """Build a network of this family by name."""
+    return SmallCNN(num_classes, rngs=rngs)

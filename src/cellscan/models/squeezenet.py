@@ -90,3 +90,8 @@ class SqueezeNet(Staged):
         if self.pooled:
             return self.head(x.mean((1, 2)))
         return jax.nn.relu(self.head(x)).mean((1, 2))
+
+
+def make(name: str, num_classes: int, *, pooled: bool, rngs: nnx.Rngs) -> SqueezeNet:
+    """Build a network of this family by name."""
+    return SqueezeNet(num_classes, pooled=pooled, rngs=rngs)

@@ -12,8 +12,9 @@ from jaxtyping import Array, Float
 
 from cellscan.models.blocks import Staged, make_conv, max_pool
 
-VGG16 = (2, 2, 3, 3, 3)
-VGG19 = (2, 2, 4, 4, 4)
+DEPTHS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
+"""Convolutions in each stage."""
+
 WIDTHS = (64, 128, 256, 512, 512)
 
 
@@ -92,3 +93,8 @@ def _stretch(side: int) -> jax.Array:
     out = max(side, 7)
     ranges = [(i * side // out, -(-(i + 1) * side // out)) for i in range(out)]
     return jnp.array([[(a <= j < b) / (b - a) for j in range(side)] for a, b in ranges])
+
+
+def make(name: str, num_classes: int, *, pooled: bool, rngs: nnx.Rngs) -> VGG:
+    """Build a network of this family by name."""
+    return VGG(DEPTHS[name], num_classes, pooled=pooled, rngs=rngs)

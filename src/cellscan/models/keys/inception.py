@@ -30,7 +30,7 @@ def _mixed(groups: list[str]) -> str:
     return f"{block}.{name}_{int(step) + 1}{split}"
 
 
-INCEPTION_V3 = Keys(
+_INCEPTION_V3 = Keys(
     (
         (r"^(stem|stage1)\.layers\.(\d)", _first),
         (r"^(stage\d)\.layers\.(\d)\.(\w+)\.(\d)\.(\d)", _mixed),
@@ -40,3 +40,4 @@ INCEPTION_V3 = Keys(
     head=r"^fc\.",
     ignore=r"num_batches_tracked$|^AuxLogits\.",
 )
+KEYS = {"inception_v3": _INCEPTION_V3}

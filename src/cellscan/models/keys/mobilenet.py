@@ -13,7 +13,7 @@ def _block(groups: list[str]) -> str:
     return f"blocks.{int(stage) - 1}.{index}.{names[part]}"
 
 
-MOBILENET = Keys(
+_MOBILENET = Keys(
     (
         (r"^stem\.conv", "conv_stem"),
         (r"^stem\.norm", "bn1"),
@@ -24,3 +24,4 @@ MOBILENET = Keys(
     ),
     head=r"^classifier\.",
 )
+KEYS = {"tf_efficientnet_lite0": _MOBILENET}

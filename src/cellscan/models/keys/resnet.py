@@ -2,7 +2,7 @@
 
 from cellscan.models.keys import Keys
 
-RESNET = Keys(
+_RESNET = Keys(
     (
         (r"^stem\.conv", "conv1"),
         (r"^stem\.norm", "bn1"),
@@ -15,3 +15,4 @@ RESNET = Keys(
     ),
     head=r"^fc\.",
 )
+KEYS = dict.fromkeys(("resnet18", "resnet34", "resnet50", "resnet101"), _RESNET)

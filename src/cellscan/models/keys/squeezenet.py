@@ -8,9 +8,10 @@ def _fire(groups: list[str]) -> str:
     return f"fire{2 * int(stage) + int(index)}_{part}"
 
 
-SQUEEZENET = Keys(
+_SQUEEZENET = Keys(
     ((r"^stem\.conv", "conv1"), (r"^stage(\d)\.fires\.(\d)\.(\w+)", _fire), (r"^head", "conv10")),
     head=r"^conv10\.",
     layout="keras",
     bgr=True,
 )
+KEYS = {"squeezenet1_1": _SQUEEZENET}

@@ -1,8 +1,7 @@
 """VGG, timm's names: ``features.N``, counted over convolutions, activations and maxima."""
 
 from cellscan.models.keys import Keys
-from cellscan.models.vgg import VGG16 as _VGG16
-from cellscan.models.vgg import VGG19 as _VGG19
+from cellscan.models.vgg import DEPTHS
 
 
 def _keys(depths: tuple[int, ...]) -> Keys:
@@ -20,5 +19,4 @@ def _keys(depths: tuple[int, ...]) -> Keys:
     )
 
 
-VGG16 = _keys(_VGG16)
-VGG19 = _keys(_VGG19)
+KEYS = {name: _keys(depths) for name, depths in DEPTHS.items()}
