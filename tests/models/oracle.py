@@ -36,6 +36,7 @@ SIZES: dict[str, tuple[int, ...]] = {
     "resnet101": (32, 65),
     "inception_v3": (75, 97),
     "tf_efficientnet_lite0": (32, 65),
+    "mobilenetv2_100": (32, 65),
     "squeezenet1_1": (32, 65),
 }
 NATIVE = {"inception_v3": 299, "squeezenet1_1": 227}

@@ -24,4 +24,4 @@ _MOBILENET = Keys(
     ),
     head=r"^classifier\.",
 )
-KEYS = {"tf_efficientnet_lite0": _MOBILENET}
+KEYS = dict.fromkeys(("tf_efficientnet_lite0", "mobilenetv2_100"), _MOBILENET)
