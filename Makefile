@@ -37,7 +37,7 @@ check: $(VENV)/.dev
 
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow" tests \
-		--jaxtyping-packages=cellscan.views,cellscan.training.augment,cellscan.models.small_cnn,beartype.beartype
+		--jaxtyping-packages=cellscan.views,cellscan.training.augment,cellscan.models,beartype.beartype
 	$(BIN)/python -m pytest --doctest-modules src/cellscan
 
 # The wheel as a stranger gets it: its own environment, its declared dependencies, away from this folder.

@@ -15,7 +15,13 @@ from cellscan.models.registry import build, find
 from cellscan.models.small_cnn import InstanceNorm, space_to_depth
 
 
-@pytest.mark.parametrize("name", [backbone.name for backbone in cellscan.list_backbones()])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(backbone.name, marks=pytest.mark.slow) if backbone.name == "resnet101" else backbone.name
+        for backbone in cellscan.list_backbones()
+    ],
+)
 def test_every_backbone_keeps_the_contract(name) -> None:
     entry = find(name)
     net, _ = build(name, 3, weights=None, seed=1, pooled=True)  # as a classifier has it

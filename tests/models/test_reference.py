@@ -15,6 +15,8 @@ from cellscan.models.pretrained import fill, published_name
 from cellscan.models.registry import create, find
 
 ANSWERS = json.loads(oracle.REFERENCE.read_text())
+DEEP = ("resnet34", "resnet101", "vgg19")
+"""Siblings of others, with the same code and tables, only longer."""
 TIMM = importlib.util.find_spec("timm") is not None and importlib.util.find_spec("torch") is not None
 
 
@@ -80,7 +82,10 @@ def find_stages(name: str) -> list[str]:
     return [stage for stage in getattr(filled(name), "strides")]  # noqa: B009 - every backbone has it
 
 
-@pytest.mark.parametrize("name", oracle.SIZES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in DEEP else name for name in oracle.SIZES],
+)
 def test_every_tensor_matters(name) -> None:
     net = filled(name)
     network = Network(net)

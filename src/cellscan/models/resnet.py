@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 from flax import nnx
@@ -46,7 +46,7 @@ class Bottleneck(nnx.Module):
         return jax.nn.relu(y + (x if self.shortcut is None else self.shortcut(x)))
 
 
-def _shortcut(channels: int, wide: int, stride: int, rngs: nnx.Rngs) -> ConvNorm | None:
+def _shortcut(channels: int, wide: int, stride: int, rngs: nnx.Rngs) -> Any:
     same = stride == 1 and channels == wide
     return nnx.data(None) if same else ConvNorm(channels, wide, 1, stride=stride, act=None, rngs=rngs)
 
