@@ -9,6 +9,7 @@ from helpers import TinyNet
 
 import cellscan
 from cellscan.models import convolution
+from cellscan.models.blocks import BatchNorm, max_pool
 from cellscan.models.convolution import conv
 from cellscan.models.network import Network
 from cellscan.models.registry import build, find
@@ -131,6 +132,69 @@ def test_the_quick_convolution_is_the_plain_one(monkeypatch, values, stride) -> 
         assert np.allclose(one, other, rtol=1e-4, atol=1e-4 * float(jnp.abs(one).max()))
     stacked = jax.vmap(jax.grad(lambda k: loss(conv, x, k)))(jnp.stack([kernel, 2 * kernel]))
     assert np.allclose(stacked[0], quick[1], rtol=1e-4, atol=1e-4 * float(jnp.abs(quick[1]).max()))
+
+
+# what stands before the name says which way it takes on a CPU: (batch, side, channels, width, kernel, groups)
+WAYS = {
+    "patches, 1x1": (6, 9, 8, 5, (1, 1), 1),
+    "patches, few pixels": (6, 4, 8, 5, (3, 3), 1),
+    "patches, one row": (6, 3, 8, 5, (1, 3), 1),
+    "products": (6, 9, 128, 129, (3, 3), 1),
+    "slices": (50, 9, 3, 4, (3, 2), 1),
+    "depthwise": (19, 9, 8, 8, (5, 5), 8),
+    "depthwise, one image": (1, 6, 4, 4, (3, 3), 4),
+    "none: groups": (3, 9, 8, 8, (3, 3), 2),
+}
+
+
+@pytest.mark.parametrize(
+    ("strides", "padding"), [((1, 1), "SAME"), ((2, 2), "SAME"), ((2, 2), ((1, 1), (2, 0))), ((1, 2), "VALID")]
+)
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_of_a_convolution_is_the_plain_one(way, strides, padding) -> None:
+    count, side, channels, width, size, groups = WAYS[way]
+    keys = jax.random.split(jax.random.key(0), 2)
+    x = jax.random.normal(keys[0], (count, side, side + 1, channels))
+    kernel = jax.random.normal(keys[1], (*size, channels // groups, width))
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": groups}
+
+    def run(function, x, kernel):
+        out, pull = jax.vjp(lambda x, kernel: function(x, kernel, strides, padding, **options), x, kernel)
+        return out, *pull(jnp.cos(out))
+
+    plain = jax.jit(lambda x, kernel: run(jax.lax.conv_general_dilated, x, kernel))(x, kernel)
+    quick = jax.jit(lambda x, kernel: run(conv, x, kernel))(x, kernel)
+    for one, other in zip(plain, quick, strict=True):
+        assert np.allclose(one, other, rtol=1e-4, atol=1e-4 * float(jnp.abs(one).max()))
+
+
+def test_max_pool_is_that_of_flax_and_ties_share_the_gradient() -> None:
+    x = jax.random.normal(jax.random.key(0), (2, 9, 10, 3))
+    for window, stride, padding in ((2, 2, 0), (3, 2, 0), (3, 2, 1)):
+        pads = ((padding, padding), (padding, padding))
+
+        def theirs(x, window=window, stride=stride, pads=pads):
+            return nnx.max_pool(x, (window, window), strides=(stride, stride), padding=pads)
+
+        def ours(x, window=window, stride=stride, padding=padding):
+            return max_pool(x, window, stride, padding)
+
+        assert np.array_equal(ours(x), theirs(x))
+        gradients = [jax.grad(lambda x, f=f: jnp.sin(f(x)).sum())(x) for f in (ours, theirs)]
+        assert np.allclose(*gradients, atol=1e-6)
+    assert jax.grad(lambda x: max_pool(x, 2, 2).sum())(jnp.zeros((1, 2, 2, 1))).ravel().tolist() == [0.25] * 4
+
+
+def test_batch_norm_keeps_precision_where_mean_squares_cancel() -> None:
+    norm = BatchNorm(1)
+    x = 1000 + jax.random.normal(jax.random.key(0), (64, 8, 8, 1))
+    for _ in range(60):
+        norm(x)
+    assert np.isclose(norm(x).std(), 1, atol=0.01)
+    norm.eval()
+    before = np.asarray(norm.var[...])
+    assert np.isclose(norm(x).std(), 1, atol=0.1)
+    assert np.array_equal(norm.var[...], before)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -124,12 +124,8 @@ def _shifts(x: jax.Array, size: Two, strides: Two, pads: Pads) -> list[jax.Array
     if (height, width) == strides == (1, 1) and pads == ((0, 0), (0, 0)):
         return [x]
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    (down, right), (rows, columns) = strides, depthwise.outcome(x, size, strides)
-    return [
-        x[:, i : i + (rows - 1) * down + 1 : down, j : j + (columns - 1) * right + 1 : right]
-        for i in range(height)
-        for j in range(width)
-    ]
+    rows, columns = depthwise.outcome(x, size, strides)
+    return [depthwise.shifted(x, i, j, rows, columns, strides) for i in range(height) for j in range(width)]
 
 
 def _patches(strides: Two, pads: Pads, precision: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:

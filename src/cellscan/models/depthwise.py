@@ -35,7 +35,7 @@ def forward(strides: tuple[int, int], pads: Pads, x: jax.Array, kernel: jax.Arra
     out: Any = 0
     for i in range(kernel.shape[0]):
         for j in range(kernel.shape[1]):
-            out = out + _shifted(padded, i, j, rows, columns, strides) * kernel[i, j, 0]
+            out = out + shifted(padded, i, j, rows, columns, strides) * kernel[i, j, 0]
     return out
 
 
@@ -69,7 +69,16 @@ def outcome(padded: jax.Array, size: tuple[int, ...], strides: tuple[int, int]) 
     return rows, columns
 
 
-def _shifted(x: jax.Array, i: int, j: int, rows: int, columns: int, strides: tuple[int, int]) -> jax.Array:
+def shifted(x: jax.Array, i: int, j: int, rows: int, columns: int, strides: tuple[int, int]) -> jax.Array:
+    """Return what the place (i, j) of a kernel sees of an array that is padded already.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from cellscan.models.depthwise import shifted
+    >>> shifted(jnp.arange(16).reshape(1, 4, 4, 1), 1, 0, 2, 2, (2, 2)).ravel().tolist()
+    [4, 6, 12, 14]
+    """
     down, right = strides
     return x[:, i : i + (rows - 1) * down + 1 : down, j : j + (columns - 1) * right + 1 : right]
 
@@ -85,10 +94,10 @@ def _to_kernel(x: jax.Array, kernel: jax.Array, grad: jax.Array, strides: tuple[
         rest = None
 
     def tap(i: int, j: int) -> jax.Array:
-        terms = [_shifted(one, i, j, rows, columns, strides) * g for one, g in parts]
+        terms = [shifted(one, i, j, rows, columns, strides) * g for one, g in parts]
         total = jax.lax.optimization_barrier(functools.reduce(jnp.add, terms)).sum((0, 1, 2))
         if rest is not None:
-            total = total + (_shifted(rest[0], i, j, rows, columns, strides) * rest[1]).sum((0, 1, 2))
+            total = total + (shifted(rest[0], i, j, rows, columns, strides) * rest[1]).sum((0, 1, 2))
         return total
 
     height, width = kernel.shape[:2]
@@ -112,7 +121,7 @@ def _to_x(x: jax.Array, kernel: jax.Array, grad: jax.Array, strides: tuple[int, 
                 y, odd_y = divmod(a + pads[0][0] - i, down)
                 z, odd_z = divmod(b + pads[1][0] - j, right)
                 if not odd_y and not odd_z:
-                    out = out + _shifted(padded, above + y, left + z, tall, wide, (1, 1)) * kernel[i, j, 0]
+                    out = out + shifted(padded, above + y, left + z, tall, wide, (1, 1)) * kernel[i, j, 0]
         return out
 
     if strides == (1, 1):
