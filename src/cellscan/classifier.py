@@ -360,8 +360,6 @@ class Classifier:
         view: str | None = before.view
         first = members[0]
         if probe is not None:
-            examples = probe.features(examples, "train", progress)
-            checked = None if checked is None else probe.features(checked, "validation", progress)
             network, first, forward, view = probe.network, probe.network.weights(), probe.forward, None
             recipe = replace(recipe, freeze=None, layer_decay=None, remat=False)
         runs = run(
@@ -377,6 +375,7 @@ class Classifier:
             view=view,
             normalization=before.normalization,
             forward=forward,
+            features=None if probe is None else probe.features,
             seed=before.seed,
             epochs_before=before.epochs,
             checkpoint=here,

@@ -195,6 +195,9 @@ def test_a_killed_training_on_features_goes_on(tmp_path) -> None:
         with pytest.raises(Stop):
             train(clf, "cut")
     assert np.array_equal(train(make(), "cut"), expected)
+    with pytest.MonkeyPatch.context() as patch:  # a finished training returns at once
+        patch.setattr("cellscan.training.probe.Probe.features", None)
+        assert np.array_equal(train(make(), "whole"), expected)
     with pytest.raises(cellscan.ArgumentError, match="backbone was"):
         train(make(1), "cut")
 

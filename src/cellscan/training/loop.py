@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -35,6 +35,7 @@ def run(
     view: str | None,
     normalization: Normalization,
     forward: Forward,
+    features: Callable[[Examples, str, bool], Examples] | None,
     seed: int,
     epochs_before: int,
     checkpoint: Checkpoint | None,
@@ -42,6 +43,7 @@ def run(
 ) -> Iterator[Progressed]:
     """Train, and yield how far it has come: after every epoch, and first of all where a checkpoint is gone on with.
 
+    `features` turns images into what the network takes, where that is not the images themselves.
     Where the loss is no longer finite, the last good weights are yielded, then `TrainingError` is raised.
     """
     steps = -(-len(train) // batch_size)
@@ -72,6 +74,9 @@ def run(
         yield at
     if at.finished:
         return
+    if features is not None:
+        train = features(train, "train", progress)
+        validation = None if validation is None else features(validation, "validation", progress)
     run_epoch, last = make_epoch(step, train, batch_size), epochs_before + epochs
     left = (epochs - len(at.records)) * steps * batch_size
     with Progress("training", left, show=progress and jax.process_index() == 0, delay=0.5) as bar:
