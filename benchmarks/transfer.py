@@ -45,10 +45,11 @@ def measure(number: int, cells: cellscan.CellDataset, args: argparse.Namespace) 
     clf.fit(train, epochs=epochs, recipe=recipe, checkpoint=args.out / f"row{number}", resume=True)
     seconds = time.monotonic() - start
     report = clf.evaluate(test)
-    averaged = clf.evaluate(test, tta=True)
     clf.save(args.out / f"row{number}.safetensors", report=report)
     row = {**figures(report, args.suspects), **transfer(clf, args.fields), "seconds": seconds}
-    row |= {f"tta_{name}": value for name, value in figures(averaged, args.suspects).items()}
+    if args.tta:
+        averaged = figures(clf.evaluate(test, tta=True), args.suspects)
+        row |= {f"tta_{name}": value for name, value in averaged.items()}
     print(json.dumps(row), flush=True)
     return row
 
@@ -63,6 +64,7 @@ def main() -> None:
     for option in ("vgg16", "lite0", "squeezenet"):
         parser.add_argument(f"--{option}", type=Path)
     parser.add_argument("--out", type=Path, default=Path("transfer_output"))
+    parser.add_argument("--tta", action="store_true", help="evaluate once more with test-time augmentation")
     parser.add_argument("--only", type=int, nargs="*", default=range(len(ROWS)), help="numbers of rows")
     args = parser.parse_args()
     args.out.mkdir(exist_ok=True)
@@ -79,7 +81,7 @@ def main() -> None:
         missing = float("nan")
         columns = [name, f"{size} px, {epochs}"]
         columns += [f"{row['accuracy']:.4f} ({row['low']:.4f} to {row['high']:.4f})", f"{row['roc_auc']:.4f}"]
-        columns += [f"{row['tta_accuracy']:.4f} / {row['tta_roc_auc']:.4f}"]
+        columns += [f"{row['tta_accuracy']:.4f} / {row['tta_roc_auc']:.4f}" if "tta_accuracy" in row else ""]
         columns += [f"{row.get('undisputed', missing):.4f}", f"{row.get('disputed', missing):.2f}"]
         columns += [f"{row.get('transfer_auc', missing):.3f}"]
         columns += [f"{row.get('infected_called', missing):.2f} / {row.get('healthy_called', missing):.2f}"]
