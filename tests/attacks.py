@@ -121,28 +121,39 @@ from helpers import TinyNet, tiny_cells
 import cellscan, numpy as np
 cells = tiny_cells(16, 16)
 clf = cellscan.Classifier(TinyNet(rngs=nnx.Rngs(0)), image_size=16, seed=0)
+print("training", flush=True)
 clf.fit(cells, validation=cells, epochs={epochs}, batch_size=8, checkpoint={folder}, resume=True)
 print(hashlib.sha256(clf.predict_proba(cells).tobytes() + clf.embed(cells).tobytes()).hexdigest())
 """
 
 
-def train_in_process(folder: Path, *, epochs: int = EPOCHS, kill_after: float | None = None) -> tuple[int, str, int]:
-    """Train in a process that is killed after so many seconds; return its exit code, output and last epoch."""
+def train_in_process(
+    folder: Path, *, epochs: int = EPOCHS, kill_after: float | None = None
+) -> tuple[int, str, int, float]:
+    """Train in a process that is killed so many seconds after training began.
+
+    Returned are its exit code, its output, its last epoch, and how long it trained.
+    """
     code = CHILD.format(epochs=epochs, folder=repr(str(folder)))
     with tempfile.TemporaryFile("w+") as said:
         child = subprocess.Popen(
             [sys.executable, "-c", code], cwd=Path(__file__).parent, stdout=subprocess.PIPE, stderr=said, text=True
         )
+        assert child.stdout is not None
+        child.stdout.readline()  # imports are done, training begins
+        start = time.monotonic()
         try:
-            out, _ = child.communicate(timeout=kill_after)
+            child.wait(timeout=kill_after)
         except subprocess.TimeoutExpired:
             child.kill()
-            out, _ = child.communicate()
+        out, seconds = child.stdout.read(), time.monotonic() - start
+        child.stdout.close()
+        child.wait()
         said.seek(0)
         text = said.read()
     told = [int(number) for number in re.findall(r"^epoch +(\d+) of", text, re.M)]
     assert child.returncode in (0, -signal.SIGKILL), text
-    return child.returncode, out.strip(), max(told, default=0)
+    return child.returncode, out.strip(), max(told, default=0), seconds
 
 
 def epochs_on_disk(folder: Path) -> int:
@@ -155,9 +166,9 @@ def epochs_on_disk(folder: Path) -> int:
     return len(json.loads(read_tensors(path)[0]["cellscan.checkpoint"])["records"])
 
 
-def kill_trainings(count: int, folder: Path, *, seconds: tuple[float, float] = (2.0, 9.0)) -> dict[str, Any]:
+def kill_trainings(count: int, folder: Path) -> dict[str, Any]:
     """Kill trainings at random moments, resume them, and compare with one that was left alone."""
-    code, expected, _ = train_in_process(folder / "alone")
+    code, expected, _, alone = train_in_process(folder / "alone")
     assert code == 0
     tally = {"kills": 0, "before the first epoch": 0, "half-written files": 0, "trainings finished": 0}
     lock = threading.Lock()
@@ -166,7 +177,7 @@ def kill_trainings(count: int, folder: Path, *, seconds: tuple[float, float] = (
         rng, run, before = np.random.default_rng(worker), 0, 0
         while True:
             place = folder / f"killed-{worker}-{run}"
-            code, out, told = train_in_process(place, kill_after=float(rng.uniform(*seconds)))
+            code, out, told, _ = train_in_process(place, kill_after=float(rng.uniform(0, alone)))
             found = epochs_on_disk(place)
             assert found >= max(told, before), f"told of {told} epochs, had {before}, found {found}"
             with lock:
@@ -178,7 +189,7 @@ def kill_trainings(count: int, folder: Path, *, seconds: tuple[float, float] = (
             before = found
             if code == 0 or done:
                 if code != 0:
-                    _, out, _ = train_in_process(place)
+                    _, out, _, _ = train_in_process(place)
                 assert out == expected, "a training that was killed ended with other bits"
                 with lock:
                     tally["trainings finished"] += 1
