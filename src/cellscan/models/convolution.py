@@ -6,7 +6,8 @@ XLA's CPU backend is slow at four things that networks are full of, and each has
   over the whole batch, again and again past what its caches hold: summed over slices of the batch that fit
   there, or, where channels are many, as a product of matrices for every place of the kernel;
 - a kernel of 1x1: a product of matrices;
-- feature maps of a few pixels: patches side by side, and one product of matrices;
+- feature maps of a few pixels: patches side by side, and one product of matrices; or, where channels are many, a
+  product for every place of the kernel;
 - a filter for every channel alone: `models/depthwise.py`.
 
 Elsewhere nothing changes. To be rid of this file, leave the argument out where networks are built.
@@ -35,7 +36,8 @@ FEW = 16
 """Pixels of a feature map up to which patches are taken."""
 
 MANY = 128
-"""Channels, in and out, from which the gradient of a kernel is a product of matrices."""
+"""Channels, in and out, from which the gradient of a kernel is a product of matrices on maps of up to 16 `FEW` pixels.
+From twice as many on maps of 4 `FEW` both gradients are, and from four times as many the convolution itself."""
 
 Two = tuple[int, int]
 
@@ -80,8 +82,13 @@ def conv(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **options:
         product = functools.partial(_patches, tuple(strides), pads, options.get("precision"))
         way = Way(product, functools.partial(_of, product))
     else:
-        to_kernel = _by_products if min(kernel.shape[2:]) >= MANY and rows * columns <= FEW**2 else _by_slices
-        way = Way(plain, functools.partial(_beside, plain, functools.partial(to_kernel, plain, tuple(strides), pads)))
+        products = functools.partial(_products, tuple(strides), pads, options.get("precision"))
+        deep, pixels = min(kernel.shape[2:]), rows * columns
+        if deep >= 2 * MANY and pixels <= 4 * FEW:
+            way = Way(products if deep >= 4 * MANY else plain, functools.partial(_of, products))
+        else:
+            by_products = deep >= MANY and pixels <= 16 * FEW
+            way = Way(plain, functools.partial(_beside, plain, products if by_products else None))
     return _conv(plain, way, x, kernel)
 
 
@@ -112,10 +119,11 @@ def _of(function: Any, x: jax.Array, kernel: jax.Array, grad: jax.Array) -> tupl
     return jax.vjp(function, x, kernel)[1](grad)
 
 
-def _beside(
-    plain: Any, to_kernel: Any, x: jax.Array, kernel: jax.Array, grad: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    return jax.vjp(lambda x: plain(x, kernel), x)[1](grad)[0], to_kernel(x, kernel, grad)
+def _beside(plain: Any, products: Any, x: jax.Array, kernel: jax.Array, grad: jax.Array) -> tuple[jax.Array, jax.Array]:
+    to_x = jax.vjp(lambda x: plain(x, kernel), x)[1](grad)[0]
+    if products is None:
+        return to_x, _by_slices(plain, x, kernel, grad)
+    return to_x, jax.vjp(lambda kernel: products(x, kernel), kernel)[1](grad)[0]
 
 
 def _shifts(x: jax.Array, size: Two, strides: Two, pads: Pads) -> list[jax.Array]:
@@ -137,15 +145,16 @@ def _patches(strides: Two, pads: Pads, precision: Any, x: jax.Array, kernel: jax
     return product.reshape(*joined.shape[:3], out)
 
 
-def _by_products(plain: Any, strides: Two, pads: Pads, x: jax.Array, kernel: jax.Array, grad: jax.Array) -> jax.Array:
-    """Return the gradient of a kernel: for every place of it, what it saw times the gradient."""
-    flat = grad.reshape(-1, grad.shape[-1])
-    height, width, channels, _ = kernel.shape
-    places = [seen.reshape(-1, channels).T @ flat for seen in _shifts(x, (height, width), strides, pads)]
-    return jnp.stack(places).reshape(kernel.shape).astype(kernel.dtype)
+def _products(strides: Two, pads: Pads, precision: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Add up what every place of the kernel gives: a product of matrices each."""
+    height, width, channels, out = kernel.shape
+    seen = _shifts(x, (height, width), strides, pads)
+    places = zip(seen, kernel.reshape(-1, channels, out), strict=True)
+    products = [jnp.matmul(part.reshape(-1, channels), place, precision=precision) for part, place in places]
+    return functools.reduce(jnp.add, products).reshape(*seen[0].shape[:3], out)
 
 
-def _by_slices(plain: Any, strides: Two, pads: Pads, x: jax.Array, kernel: jax.Array, grad: jax.Array) -> jax.Array:
+def _by_slices(plain: Any, x: jax.Array, kernel: jax.Array, grad: jax.Array) -> jax.Array:
     """Return the gradient of a kernel as a sum over slices of the batch."""
 
     def whole(x: jax.Array, grad: jax.Array) -> jax.Array:
