@@ -12,6 +12,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 DATA ?=
+comma := ,
+# The modules whose annotations of shapes are checked under test.
+NETS := small_cnn,blocks,vgg,resnet,inception,squeezenet,efficientnet,mobilenet
+SHAPED := cellscan.views,cellscan.training.augment,cellscan.models.$(subst $(comma),$(comma)cellscan.models.,$(NETS))
 
 .PHONY: quickstart test test-all check unit wheel bench clean
 
@@ -36,8 +40,7 @@ check: $(VENV)/.dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow" tests \
-		--jaxtyping-packages=cellscan.views,cellscan.training.augment,cellscan.models,beartype.beartype
+	$(BIN)/python -m pytest -m "not slow" tests --jaxtyping-packages=$(SHAPED),beartype.beartype
 	$(BIN)/python -m pytest --doctest-modules src/cellscan
 
 # The wheel as a stranger gets it: its own environment, its declared dependencies, away from this folder.
