@@ -137,31 +137,30 @@ class ConvNorm(nnx.Module):
 
     Parameters
     ----------
-        channels, width : int
-            In and out.
-        kernel : int or (int, int)
-            Its size.
-        stride : int
-            Of both axes.
-        padding : {"torch", "SAME", "VALID"}
-            ``"torch"``: half the kernel on every side.
-        depthwise : bool
-            One filter a channel.
-        act : callable or None
-            Applied last.
-        epsilon : float
-            Of the normalisation.
-        rngs : flax.nnx.Rngs
-            Source of the first weights.
+    channels, width : int
+        In and out.
+    kernel : int or (int, int)
+        Its size.
+    stride : int
+        Of both axes.
+    padding : {"torch", "SAME", "VALID"}
+        ``"torch"``: half the kernel on every side.
+    depthwise : bool
+        One filter a channel.
+    act : callable or None
+        Applied last.
+    epsilon : float
+        Of the normalisation.
+    rngs : flax.nnx.Rngs
+        Source of the first weights.
 
     Examples
     --------
-        >>> import jax.numpy as jnp
-        >>> from flax import nnx
-    from jax.core import Tracer
-        >>> from cellscan.models.blocks import ConvNorm
-        >>> ConvNorm(3, 8, 3, stride=2, rngs=nnx.Rngs(0))(jnp.zeros((1, 33, 33, 3))).shape
-        (1, 17, 17, 8)
+    >>> import jax.numpy as jnp
+    >>> from flax import nnx
+    >>> from cellscan.models.blocks import ConvNorm
+    >>> ConvNorm(3, 8, 3, stride=2, rngs=nnx.Rngs(0))(jnp.zeros((1, 33, 33, 3))).shape
+    (1, 17, 17, 8)
     """
 
     def __init__(
@@ -236,7 +235,7 @@ def he_normal(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, *_
     return jnp.asarray(scale * rng.standard_normal(shape, np.float32), dtype)
 
 
-def relu6(x: Float[Array, ...]) -> Float[Array, ...]:
+def relu6(x: Float[Array, "*any"]) -> Float[Array, "*any"]:
     """Clip to [0, 6].
 
     Examples
@@ -252,17 +251,16 @@ def relu6(x: Float[Array, ...]) -> Float[Array, ...]:
 class InvertedResidual(nnx.Module):
     """Widen, filter each channel, narrow; and the input, where it has the shape. Sandler et al. (2018).
 
-        Without widening (`ratio` 1) the first of the three falls away.
+    Without widening (`ratio` 1) the first of the three falls away.
 
     Examples
     --------
-        >>> import jax.numpy as jnp
-        >>> from flax import nnx
-    from jax.core import Tracer
-        >>> from cellscan.models.blocks import InvertedResidual
-        >>> block = InvertedResidual(8, 16, kernel=3, stride=2, ratio=6, rngs=nnx.Rngs(0))
-        >>> block(jnp.zeros((1, 32, 32, 8))).shape
-        (1, 16, 16, 16)
+    >>> import jax.numpy as jnp
+    >>> from flax import nnx
+    >>> from cellscan.models.blocks import InvertedResidual
+    >>> block = InvertedResidual(8, 16, kernel=3, stride=2, ratio=6, rngs=nnx.Rngs(0))
+    >>> block(jnp.zeros((1, 32, 32, 8))).shape
+    (1, 16, 16, 16)
     """
 
     def __init__(
