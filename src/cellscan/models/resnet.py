@@ -96,7 +96,7 @@ class Stage(nnx.Module):
     """Blocks in a row, perhaps behind a maximum over 3x3 with stride 2."""
 
     def __init__(self, blocks: Sequence[Basic | Bottleneck], *, pooled: bool) -> None:
-        self.blocks: nnx.List = nnx.List(blocks)
+        self.blocks: nnx.List[Basic | Bottleneck] = nnx.List(blocks)
         self.pooled: bool = pooled
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 d"]:

@@ -31,7 +31,7 @@ class Stage(nnx.Module):
 
     def __init__(self, channels: int, plan: tuple[tuple[int, int], ...], *, rngs: nnx.Rngs) -> None:
         inputs = [channels] + [2 * width for _, width in plan[:-1]]
-        self.fires: nnx.List = nnx.List([Fire(c, *each, rngs=rngs) for c, each in zip(inputs, plan, strict=True)])
+        self.fires: nnx.List[Fire] = nnx.List([Fire(c, *each, rngs=rngs) for c, each in zip(inputs, plan, strict=True)])
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 d"]:
         """Apply the stage."""

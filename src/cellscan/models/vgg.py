@@ -62,7 +62,7 @@ class Stage(nnx.Module):
 
     def __init__(self, depth: int, channels: int, width: int, *, rngs: nnx.Rngs) -> None:
         widths = [channels] + [width] * depth
-        self.convs: nnx.List = nnx.List([make_conv(widths[i], width, 3, rngs=rngs) for i in range(depth)])
+        self.convs: nnx.List[nnx.Conv] = nnx.List([make_conv(widths[i], width, 3, rngs=rngs) for i in range(depth)])
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 d"]:
         """Apply the stage."""
