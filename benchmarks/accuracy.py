@@ -107,6 +107,14 @@ def measure(
     return {**figures(report, args.suspects), **transfer(clf, args.fields), "seconds": seconds}
 
 
+def versions() -> str:
+    """Return what a table was made with."""
+    return (
+        f"cellscan {cellscan.__version__}, jax {jax.__version__}, {jax.devices()}, "
+        f"Python {platform.python_version()}, {platform.machine()}"
+    )
+
+
 def main() -> None:
     """Train what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -140,10 +148,7 @@ def main() -> None:
     print(" | transfer AUC | called parasitized abroad: infected / healthy | minutes |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     print("\n".join(table))
-    print(
-        f"\ncellscan {cellscan.__version__}, jax {jax.__version__}, {jax.devices()}, "
-        f"Python {platform.python_version()}, {platform.machine()}"
-    )
+    print(f"\n{versions()}")
 
 
 if __name__ == "__main__":

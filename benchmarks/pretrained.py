@@ -15,13 +15,11 @@ is made: a run that is stopped goes on when it is called again. The fields are n
 import argparse
 import json
 import os
-import platform
 from dataclasses import replace
 from pathlib import Path
 
-import jax
 import numpy as np
-from accuracy import figures, transfer
+from accuracy import figures, transfer, versions
 
 import cellscan
 from cellscan import card as cards
@@ -88,10 +86,7 @@ def main() -> None:
     cards.write(TARGET, card, tensors)
     print(f"final, on the fields: {json.dumps(transfer(cellscan.Classifier.load(TARGET), args.fields))}")
     print(f"{TARGET.name}: {os.path.getsize(TARGET):,} bytes")
-    print(
-        f"cellscan {cellscan.__version__}, jax {jax.__version__}, {jax.devices()}, "
-        f"Python {platform.python_version()}, {platform.machine()}"
-    )
+    print(versions())
 
 
 if __name__ == "__main__":

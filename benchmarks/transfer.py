@@ -11,12 +11,10 @@ trained again, and one that was killed goes on.
 
 import argparse
 import json
-import platform
 import time
 from pathlib import Path
 
-import jax
-from accuracy import figures, transfer
+from accuracy import figures, transfer, versions
 
 import cellscan
 
@@ -90,10 +88,7 @@ def main() -> None:
     print(" | agreement with disputed | transfer AUC | called abroad: infected / healthy | minutes |")
     print(f"|{' --- |' * 10}")
     print("\n".join(table))
-    print(
-        f"\ncellscan {cellscan.__version__}, jax {jax.__version__}, {jax.devices()}, "
-        f"Python {platform.python_version()}, {platform.machine()}"
-    )
+    print(f"\n{versions()}")
 
 
 if __name__ == "__main__":

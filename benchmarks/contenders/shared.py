@@ -14,15 +14,10 @@ import numpy as np
 BATCH, SIZE, STEPS, WARM = 64, 64, 15, 4
 
 
-def batch(count: int = BATCH) -> tuple[np.ndarray, np.ndarray]:
-    """Return random images (N, 64, 64, 3) uint8 and labels."""
+def batch(count: int = BATCH, size: int = SIZE) -> tuple[np.ndarray, np.ndarray]:
+    """Return random images (N, S, S, 3) uint8 and labels."""
     rng = np.random.default_rng(0)
-    return rng.integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8), rng.integers(0, 2, count).astype(np.int32)
-
-
-def pictures(count: int, size: int) -> np.ndarray:
-    """Return random images (N, S, S, 3) uint8."""
-    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    return rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8), rng.integers(0, 2, count).astype(np.int32)
 
 
 def seconds(call: Callable[[], Any], *, times: int = STEPS, warm: int = WARM) -> float:

@@ -5,21 +5,22 @@ from __future__ import annotations
 import itertools
 import platform
 import time
+from collections.abc import Callable
 
 import jax
 import numpy as np
 import optax
 from flax import nnx
-from shared import BATCH, SIZE, answer, batch, pictures, seconds
+from shared import BATCH, SIZE, answer, batch, seconds
 
 import cellscan
 from cellscan.inference import make_probabilities
 from cellscan.models.convolution import conv
-from cellscan.models.network import Network
+from cellscan.models.network import Network, Weights
 from cellscan.models.registry import build
 from cellscan.training import init_state, make_train_step
 from cellscan.training.devices import Examples, make_epoch
-from cellscan.views import Normalization
+from cellscan.views import Normalization, show
 
 
 class PlainNet(nnx.Module):
@@ -48,19 +49,24 @@ def make(net: str) -> nnx.Module:
     return PlainNet(rngs=nnx.Rngs(0)) if net == "plain" else cellscan.models.create("small_cnn", 2)
 
 
-def train(net: str, dtype: str = "float32", size: str = str(BATCH)) -> float:
-    """Return training steps' images a second."""
-    model, optimizer = make(net), optax.adamw(1e-3)
-    images, labels = jax.device_put(batch(int(size)))
+def training(model: nnx.Module, images: np.ndarray, labels: np.ndarray, dtype: str) -> Callable[[], None]:
+    """Return a call that takes one training step."""
+    optimizer, key = optax.adamw(1e-3), jax.random.key(0)
+    x, y = jax.device_put((images, labels))
     step = make_train_step(model, optimizer, view="cell", dtype=dtype)
-    state, key = init_state(model, optimizer), jax.random.key(0)
+    state = init_state(model, optimizer)
 
     def once() -> None:
         nonlocal state
-        state, metrics = step(state, images, labels, key)
+        state, metrics = step(state, x, y, key)
         metrics["loss"].block_until_ready()
 
-    return int(size) / seconds(once)
+    return once
+
+
+def train(net: str, dtype: str = "float32", size: str = str(BATCH)) -> float:
+    """Return training steps' images a second."""
+    return int(size) / seconds(training(make(net), *batch(int(size)), dtype))
 
 
 def epoch(net: str, dtype: str, size: str) -> float:
@@ -103,31 +109,29 @@ def files(folder: str) -> float:
     return count / (time.perf_counter() - start)
 
 
+def backbone(net: str) -> nnx.Module:
+    """Return a network with a dense head behind the average over the image, as a classifier has it."""
+    return build(net, 2, weights=None, seed=0, pooled=True)[0]
+
+
 def forward(net: str, size: str, count: str, dtype: str = "float32") -> float:
     """Return milliseconds of a backbone's probabilities of a batch of uint8 images."""
-    clf = cellscan.Classifier(net, image_size=int(size), view="cell")
-    forward, members, temperature = clf._probabilities, clf._members, np.float32(1)
-    if dtype != "float32":
-        members = jax.tree.map(lambda leaf: leaf.astype(dtype), members)
-    images = jax.device_put(pictures(int(count), int(size)))
-    return 1e3 * seconds(lambda: np.asarray(forward(members, temperature, images)))
+    network = Network(backbone(net))
+    weights = network.weights()
+    weights["params"] = {name: leaf.astype(dtype) for name, leaf in weights["params"].items()}
+
+    @jax.jit
+    def run(weights: Weights, images: jax.Array) -> jax.Array:
+        x = show(images, "cell", Normalization()).astype(dtype)
+        return jax.nn.softmax(network.logits(weights, x).astype("float32"))
+
+    images = jax.device_put(batch(int(count), int(size))[0])
+    return 1e3 * seconds(lambda: np.asarray(run(weights, images)))
 
 
 def tune(net: str, size: str, count: str, dtype: str = "float32") -> float:
     """Return milliseconds of a fine-tuning step."""
-    model, _ = build(net, 2, weights=None, seed=0, pooled=True)
-    optimizer = optax.adamw(1e-3)
-    step = make_train_step(model, optimizer, view="cell", dtype=dtype)
-    images = jax.device_put(pictures(int(count), int(size)))
-    labels, key = jax.device_put(np.arange(int(count), dtype=np.int32) % 2), jax.random.key(0)
-    state = init_state(model, optimizer)
-
-    def once() -> None:
-        nonlocal state
-        state, metrics = step(state, images, labels, key)
-        metrics["loss"].block_until_ready()
-
-    return 1e3 * seconds(once, times=8, warm=2)
+    return 1e3 * seconds(training(backbone(net), *batch(int(count), int(size)), dtype), times=8, warm=2)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import jax
 import keras
 import numpy as np
 from keras import layers
-from shared import BATCH, SIZE, STEPS, answer, batch, pictures, seconds
+from shared import BATCH, SIZE, STEPS, answer, batch, seconds
 
 
 def plain() -> keras.Model:
@@ -57,14 +57,13 @@ def backbone(net: str, size: str) -> keras.Model:
 
 def forward(net: str, size: str, count: str) -> float:
     """Return milliseconds of a backbone's probabilities of a batch, by `predict_on_batch`."""
-    model, images = backbone(net, size), pictures(int(count), int(size))
+    model, images = backbone(net, size), batch(int(count), int(size))[0]
     return 1e3 * seconds(lambda: np.asarray(model.predict_on_batch(images)))
 
 
 def tune(net: str, size: str, count: str) -> float:
     """Return milliseconds of a fine-tuning step, by `train_on_batch`."""
-    model, images = backbone(net, size), pictures(int(count), int(size))
-    labels = np.arange(int(count), dtype=np.int32) % 2
+    model, (images, labels) = backbone(net, size), batch(int(count), int(size))
     return 1e3 * seconds(lambda: float(model.train_on_batch(images, labels)), times=8, warm=2)
 
 

@@ -6,12 +6,13 @@ import itertools
 import platform
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from shared import BATCH, SIZE, answer, batch, pictures, seconds
+from shared import BATCH, SIZE, answer, batch, seconds
 from torch import nn
 from torch.nn import functional as F
 
@@ -76,23 +77,26 @@ def prepare(images: torch.Tensor) -> torch.Tensor:
     return (images.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
-def train(net: str, dtype: str = "float32", size: str = str(BATCH)) -> float:
-    """Return training steps' images a second; compiled on a GPU, eager on a CPU."""
-    model = make(net)
+def training(model: nn.Module, images: np.ndarray, labels: np.ndarray, dtype: str) -> Callable[[], None]:
+    """Return a call that takes one training step; compiled on a GPU, eager on a CPU."""
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
-    images, labels = (torch.from_numpy(array).to(DEVICE) for array in batch(int(size)))
-    labels = labels.long()
+    x, y = torch.from_numpy(images).to(DEVICE), torch.from_numpy(labels).to(DEVICE).long()
     run = torch.compile(model) if CUDA else model
 
     def once() -> None:
         with torch.autocast(DEVICE, torch.bfloat16, enabled=dtype == "bfloat16"):
-            loss = F.cross_entropy(run(prepare(images)).float(), labels)
+            loss = F.cross_entropy(run(prepare(x)).float(), y)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         loss.item()
 
-    return int(size) / seconds(once)
+    return once
+
+
+def train(net: str, dtype: str = "float32", size: str = str(BATCH)) -> float:
+    """Return training steps' images a second."""
+    return int(size) / seconds(training(make(net), *batch(int(size)), dtype))
 
 
 def one(net: str) -> float:
@@ -152,7 +156,7 @@ def forward(net: str, size: str, count: str, dtype: str = "float32") -> float:
     """Return milliseconds of a backbone's probabilities of a batch of uint8 images."""
     model = Backbone(net).to(DEVICE, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     run = torch.compile(model) if CUDA else model
-    images = torch.from_numpy(pictures(int(count), int(size))).to(DEVICE)
+    images = torch.from_numpy(batch(int(count), int(size))[0]).to(DEVICE)
     with torch.inference_mode(), torch.autocast(DEVICE, torch.bfloat16, enabled=dtype == "bfloat16"):
         return 1e3 * seconds(lambda: run(prepare(images)).float().softmax(-1).cpu().numpy())
 
@@ -160,20 +164,7 @@ def forward(net: str, size: str, count: str, dtype: str = "float32") -> float:
 def tune(net: str, size: str, count: str, dtype: str = "float32") -> float:
     """Return milliseconds of a fine-tuning step."""
     model = Backbone(net).to(DEVICE, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    run = torch.compile(model) if CUDA else model
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
-    images = torch.from_numpy(pictures(int(count), int(size))).to(DEVICE)
-    labels = (torch.arange(int(count)) % 2).to(DEVICE)
-
-    def once() -> None:
-        with torch.autocast(DEVICE, torch.bfloat16, enabled=dtype == "bfloat16"):
-            loss = F.cross_entropy(run(prepare(images)).float(), labels)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        loss.item()
-
-    return 1e3 * seconds(once, times=8, warm=2)
+    return 1e3 * seconds(training(model, *batch(int(count), int(size)), dtype), times=8, warm=2)
 
 
 if __name__ == "__main__":
