@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 DATA ?=
 comma := ,
 # The modules whose annotations of shapes are checked under test.
-NETS := small_cnn,blocks,vgg,resnet,inception,squeezenet,efficientnet,mobilenet
+NETS := small_cnn,blocks,vgg,resnet,inception,squeezenet,mobilenet
 SHAPED := cellscan.views,cellscan.training.augment,cellscan.models.$(subst $(comma),$(comma)cellscan.models.,$(NETS))
 
 .PHONY: quickstart test test-all check unit wheel bench clean

@@ -45,7 +45,7 @@ class Staged(nnx.Module):
         found: dict[str, jax.Array] = {}
         for name in self.strides:
             x = found[name] = self._stage(name, x)
-        name_strides(found, self.strides)
+        found |= {f"stride{stride}": found[name] for name, stride in self.strides.items()}
         found["pre_logits"] = self.pool(x)
         return found
 
@@ -67,21 +67,6 @@ class Staged(nnx.Module):
         if self.remat and name != next(iter(self.strides)):
             return nnx.remat(lambda stage, x: stage(x))(getattr(self, name), x)
         return getattr(self, name)(x)
-
-
-def name_strides(found: dict[str, jax.Array], strides: dict[str, int]) -> None:
-    """Add the last stage of every stride under its stride, such as ``stride16``.
-
-    Examples
-    --------
-    >>> import jax.numpy as jnp
-    >>> from cellscan.models.blocks import name_strides
-    >>> found = {"stem": jnp.zeros(1), "stage1": jnp.ones(1)}
-    >>> name_strides(found, {"stem": 2, "stage1": 2})
-    >>> found["stride2"].tolist()
-    [1.0]
-    """
-    found |= {f"stride{stride}": found[name] for name, stride in strides.items()}
 
 
 class BatchNorm(nnx.Module):
@@ -233,98 +218,6 @@ def he_normal(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, *_
         return scale * jax.random.normal(key, shape, dtype)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     return jnp.asarray(scale * rng.standard_normal(shape, np.float32), dtype)
-
-
-def relu6(x: Float[Array, "*any"]) -> Float[Array, "*any"]:
-    """Clip to [0, 6].
-
-    Examples
-    --------
-    >>> import jax.numpy as jnp
-    >>> from cellscan.models.blocks import relu6
-    >>> relu6(jnp.array([-1.0, 7.0])).tolist()
-    [0.0, 6.0]
-    """
-    return jnp.clip(x, 0, 6)
-
-
-class InvertedResidual(nnx.Module):
-    """Widen, filter each channel, narrow; and the input, where it has the shape. Sandler et al. (2018).
-
-    Without widening (`ratio` 1) the first of the three falls away.
-
-    Examples
-    --------
-    >>> import jax.numpy as jnp
-    >>> from flax import nnx
-    >>> from cellscan.models.blocks import InvertedResidual
-    >>> block = InvertedResidual(8, 16, kernel=3, stride=2, ratio=6, rngs=nnx.Rngs(0))
-    >>> block(jnp.zeros((1, 32, 32, 8))).shape
-    (1, 16, 16, 16)
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        width: int,
-        *,
-        kernel: int,
-        stride: int,
-        ratio: int,
-        padding: str = "torch",
-        epsilon: float = 1e-5,
-        rngs: nnx.Rngs,
-    ) -> None:
-        wide = channels * ratio
-        like: dict[str, Any] = {"padding": padding, "epsilon": epsilon, "rngs": rngs}
-        self.widen: ConvNorm | None = nnx.data(ConvNorm(channels, wide, 1, act=relu6, **like) if ratio > 1 else None)
-        self.filter: ConvNorm = ConvNorm(wide, wide, kernel, stride=stride, depthwise=True, act=relu6, **like)
-        self.narrow: ConvNorm = ConvNorm(wide, width, 1, act=None, **like)
-        self.residual: bool = stride == 1 and channels == width
-
-    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 d"]:
-        """Apply the block."""
-        y = x if self.widen is None else self.widen(x)
-        y = self.narrow(self.filter(y))
-        return x + y if self.residual else y
-
-
-class MobileNet(Staged):
-    """A stem, stages of inverted residual blocks, and a wide last convolution.
-
-    Parameters
-    ----------
-    plan : sequence of (blocks, width, kernel, stride, ratio)
-        A stage each.
-    num_classes : int
-        Width of the last layer.
-    padding, epsilon
-        As of `ConvNorm`.
-    rngs : flax.nnx.Rngs
-        Source of the first weights.
-    """
-
-    def __init__(
-        self,
-        plan: Sequence[tuple[int, int, int, int, int]],
-        num_classes: int,
-        *,
-        padding: str,
-        epsilon: float,
-        rngs: nnx.Rngs,
-    ) -> None:
-        like: dict[str, Any] = {"padding": padding, "epsilon": epsilon, "rngs": rngs}
-        self.stem: ConvNorm = ConvNorm(3, 32, 3, stride=2, act=relu6, **like)
-        channels = 32
-        for number, (count, width, kernel, stride, ratio) in enumerate(plan, 1):
-            blocks = []
-            for index in range(count):
-                step = stride if index == 0 else 1
-                blocks.append(InvertedResidual(channels, width, kernel=kernel, stride=step, ratio=ratio, **like))
-                channels = width
-            setattr(self, f"stage{number}", nnx.Sequential(*blocks))
-        self.last: ConvNorm = ConvNorm(channels, 1280, 1, act=relu6, **like)
-        self.head: nnx.Linear = nnx.Linear(1280, num_classes, rngs=rngs)
 
 
 def max_pool(x: Float[Array, "n h w c"], window: int, stride: int, padding: int = 0) -> Float[Array, "n h2 w2 c"]:

@@ -1,32 +1,117 @@
-"""MobileNet v2. Sandler et al. (2018)."""
+"""MobileNet v2 (Sandler et al., 2018), and EfficientNet-Lite0 (Tan and Le, 2019), which is built like it.
+
+EfficientNet-Lite0 is as Google published it: TensorFlow's padding, no squeeze-and-excitation.
+"""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
+import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float
 
-from cellscan.models.blocks import MobileNet
+from cellscan.models.blocks import ConvNorm, Staged
 
-PLAN = (
-    (1, 16, 3, 1, 1),
-    (2, 24, 3, 2, 6),
-    (3, 32, 3, 2, 6),
-    (4, 64, 3, 2, 6),
-    (3, 96, 3, 1, 6),
-    (3, 160, 3, 2, 6),
-    (1, 320, 3, 1, 6),
-)
-"""Of each stage: blocks, width, kernel, stride, ratio."""
+Stages = tuple[tuple[int, int, int, int, int], ...]
+
+PLANS: dict[str, tuple[Stages, str, float]] = {
+    "mobilenetv2_100": (
+        (
+            (1, 16, 3, 1, 1),
+            (2, 24, 3, 2, 6),
+            (3, 32, 3, 2, 6),
+            (4, 64, 3, 2, 6),
+            (3, 96, 3, 1, 6),
+            (3, 160, 3, 2, 6),
+            (1, 320, 3, 1, 6),
+        ),
+        "torch",
+        1e-5,
+    ),
+    "tf_efficientnet_lite0": (
+        (
+            (1, 16, 3, 1, 1),
+            (2, 24, 3, 2, 6),
+            (2, 40, 5, 2, 6),
+            (3, 80, 3, 2, 6),
+            (3, 112, 5, 1, 6),
+            (4, 192, 5, 2, 6),
+            (1, 320, 3, 1, 6),
+        ),
+        "SAME",
+        1e-3,
+    ),
+}
+"""Blocks, width, kernel, stride and ratio of each stage; padding; epsilon."""
 
 
-class MobileNetV2(MobileNet):
-    """MobileNet v2 of full width.
+def relu6(x: Float[Array, "*any"]) -> Float[Array, "*any"]:
+    """Clip to [0, 6].
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from cellscan.models.mobilenet import relu6
+    >>> relu6(jnp.array([-1.0, 7.0])).tolist()
+    [0.0, 6.0]
+    """
+    return jnp.clip(x, 0, 6)
+
+
+class InvertedResidual(nnx.Module):
+    """Widen, filter each channel, narrow; and the input, where it has the shape. Sandler et al. (2018).
+
+    Without widening (`ratio` 1) the first of the three falls away.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from flax import nnx
+    >>> from cellscan.models.mobilenet import InvertedResidual
+    >>> block = InvertedResidual(8, 16, kernel=3, stride=2, ratio=6, rngs=nnx.Rngs(0))
+    >>> block(jnp.zeros((1, 32, 32, 8))).shape
+    (1, 16, 16, 16)
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        *,
+        kernel: int,
+        stride: int,
+        ratio: int,
+        padding: str = "torch",
+        epsilon: float = 1e-5,
+        rngs: nnx.Rngs,
+    ) -> None:
+        wide = channels * ratio
+        like: dict[str, Any] = {"padding": padding, "epsilon": epsilon, "rngs": rngs}
+        self.widen: ConvNorm | None = nnx.data(ConvNorm(channels, wide, 1, act=relu6, **like) if ratio > 1 else None)
+        self.filter: ConvNorm = ConvNorm(wide, wide, kernel, stride=stride, depthwise=True, act=relu6, **like)
+        self.narrow: ConvNorm = ConvNorm(wide, width, 1, act=None, **like)
+        self.residual: bool = stride == 1 and channels == width
+
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 d"]:
+        """Apply the block."""
+        y = x if self.widen is None else self.widen(x)
+        y = self.narrow(self.filter(y))
+        return x + y if self.residual else y
+
+
+class MobileNet(Staged):
+    """A stem, stages of inverted residual blocks, and a wide last convolution.
 
     Parameters
     ----------
+    plan : sequence of (blocks, width, kernel, stride, ratio)
+        A stage each, of the strides that `strides` says.
     num_classes : int
         Width of the last layer.
+    padding, epsilon
+        As of `ConvNorm`.
     rngs : flax.nnx.Rngs
         Source of the first weights.
 
@@ -34,8 +119,8 @@ class MobileNetV2(MobileNet):
     --------
     >>> import jax.numpy as jnp
     >>> from flax import nnx
-    >>> from cellscan.models.mobilenet import MobileNetV2
-    >>> MobileNetV2(2, rngs=nnx.Rngs(0))(jnp.zeros((1, 32, 32, 3))).shape
+    >>> from cellscan.models.mobilenet import make
+    >>> make("mobilenetv2_100", 2, pooled=True, rngs=nnx.Rngs(0))(jnp.zeros((1, 32, 32, 3))).shape
     (1, 2)
     """
 
@@ -44,10 +129,30 @@ class MobileNetV2(MobileNet):
         "last": 32,
     }  # fmt: skip
 
-    def __init__(self, num_classes: int, *, rngs: nnx.Rngs) -> None:
-        super().__init__(PLAN, num_classes, padding="torch", epsilon=1e-5, rngs=rngs)
+    def __init__(
+        self,
+        plan: Sequence[tuple[int, int, int, int, int]],
+        num_classes: int,
+        *,
+        padding: str,
+        epsilon: float,
+        rngs: nnx.Rngs,
+    ) -> None:
+        like: dict[str, Any] = {"padding": padding, "epsilon": epsilon, "rngs": rngs}
+        self.stem: ConvNorm = ConvNorm(3, 32, 3, stride=2, act=relu6, **like)
+        channels = 32
+        for number, (count, width, kernel, stride, ratio) in enumerate(plan, 1):
+            blocks = []
+            for index in range(count):
+                step = stride if index == 0 else 1
+                blocks.append(InvertedResidual(channels, width, kernel=kernel, stride=step, ratio=ratio, **like))
+                channels = width
+            setattr(self, f"stage{number}", nnx.Sequential(*blocks))
+        self.last: ConvNorm = ConvNorm(channels, 1280, 1, act=relu6, **like)
+        self.head: nnx.Linear = nnx.Linear(1280, num_classes, rngs=rngs)
 
 
-def make(name: str, num_classes: int, *, pooled: bool, rngs: nnx.Rngs) -> MobileNetV2:
+def make(name: str, num_classes: int, *, pooled: bool, rngs: nnx.Rngs) -> MobileNet:
     """Build a network of this family by name."""
-    return MobileNetV2(num_classes, rngs=rngs)
+    plan, padding, epsilon = PLANS[name]
+    return MobileNet(plan, num_classes, padding=padding, epsilon=epsilon, rngs=rngs)

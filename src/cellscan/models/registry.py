@@ -126,7 +126,7 @@ _BACKBONES = {
             "inception_v3", 23_834_568, 75, 299, "inception", "inception",
             (_timm("inception_v3.tv_in1k", _APACHE, Normalization()),),
         ),
-        Backbone("tf_efficientnet_lite0", 4_652_008, 32, 224, "efficientnet", "mobilenet", _LITE0),
+        Backbone("tf_efficientnet_lite0", 4_652_008, 32, 224, "mobilenet", "mobilenet", _LITE0),
         Backbone(
             "mobilenetv2_100", 3_504_872, 32, 224, "mobilenet", "mobilenet",
             (_timm("mobilenetv2_100.ra_in1k", _APACHE, IMAGENET),),

@@ -1,6 +1,7 @@
 """MobileNet and EfficientNet-Lite, timm's names; a block without widening counts its parts from one."""
 
 from cellscan.models.keys import Keys
+from cellscan.models.mobilenet import PLANS
 
 _WIDE = {"widen.conv": "conv_pw", "widen.norm": "bn1", "filter.conv": "conv_dw", "filter.norm": "bn2",
          "narrow.conv": "conv_pwl", "narrow.norm": "bn3"}  # fmt: skip
@@ -24,4 +25,4 @@ _MOBILENET = Keys(
     ),
     head=r"^classifier\.",
 )
-KEYS = dict.fromkeys(("tf_efficientnet_lite0", "mobilenetv2_100"), _MOBILENET)
+KEYS = dict.fromkeys(PLANS, _MOBILENET)

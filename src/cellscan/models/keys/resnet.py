@@ -1,6 +1,7 @@
 """ResNet, timm's names."""
 
 from cellscan.models.keys import Keys
+from cellscan.models.resnet import PLANS
 
 _RESNET = Keys(
     (
@@ -15,4 +16,4 @@ _RESNET = Keys(
     ),
     head=r"^fc\.",
 )
-KEYS = dict.fromkeys(("resnet18", "resnet34", "resnet50", "resnet101"), _RESNET)
+KEYS = dict.fromkeys(PLANS, _RESNET)
