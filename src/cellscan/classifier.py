@@ -340,13 +340,14 @@ class Classifier:
             raise ArgumentError('monitor "roc_auc" needs a positive class, and both classes in the validation set')
         if resume and checkpoint is None:
             raise ArgumentError("resume=True goes on with a checkpoint; pass its folder: checkpoint=...")
-        before, network, members, forward = self._card, self._network, self._members, self._probabilities
+        before, network, forward = self._card, self._network, self._probabilities
+        first = self._members[0]
         if recipe.freeze is not None or recipe.remat:
             network = network.variant(freeze=recipe.freeze, remat=recipe.remat)
         if recipe.learning_rate is None:
-            tuning = before.weights is not None and network.frozen != set(network.parts) - {"head"}
+            tuning = before.weights is not None and not network.head_alone
             recipe = replace(recipe, learning_rate=TUNING_RATE if tuning else RATE)
-        probe = make_probe(network, members[0], examples.pixels[:8], recipe, before.view, before.normalization)
+        probe = make_probe(network, first, next(batches(examples.pixels)), recipe, before.view, before.normalization)
         options = {**recipe.to_dict(), "batch_size": int(batch_size)}
         data = {"train": train.to_dict(), "validation": None if validation is None else validation.to_dict()}
         here = None
@@ -357,10 +358,8 @@ class Classifier:
             if probe is not None:
                 plan["backbone"] = probe.digest()
             here = Checkpoint(checkpoint, plan, resume=resume)
-        view: str | None = before.view
-        first = members[0]
         if probe is not None:
-            network, first, forward, view = probe.network, probe.network.weights(), probe.forward, None
+            network, first, forward = probe.network, probe.network.weights(), probe.forward
             recipe = replace(recipe, freeze=None, layer_decay=None, remat=False)
         runs = run(
             network,
@@ -372,7 +371,7 @@ class Classifier:
             batch_size=int(batch_size),
             class_names=self.class_names,
             positive=self._positive if len(self.class_names) == 2 else None,
-            view=view,
+            view=before.view if probe is None else None,
             normalization=before.normalization,
             forward=forward,
             features=None if probe is None else probe.features,

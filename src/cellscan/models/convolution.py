@@ -69,20 +69,17 @@ def conv(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **options:
     size: Any = kernel.shape[:2]
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], size, strides, padding)
-    pads: Pads = tuple(padding)
-    rows, columns = (
-        (side + sum(pad) - window) // stride + 1
-        for side, pad, window, stride in zip(x.shape[1:3], pads, size, strides, strict=True)
-    )
+    strides, pads = tuple(strides), tuple(padding)
+    rows, columns = depthwise.outcome(x, size, strides, pads)
     if alone:
         way = Way(
             functools.partial(depthwise.forward, strides, pads), functools.partial(depthwise.backward, strides, pads)
         )
     elif size == (1, 1) or rows * columns <= FEW:
-        product = functools.partial(_patches, tuple(strides), pads, options.get("precision"))
+        product = functools.partial(_patches, strides, pads, options.get("precision"))
         way = Way(product, functools.partial(_of, product))
     else:
-        products = functools.partial(_products, tuple(strides), pads, options.get("precision"))
+        products = functools.partial(_products, strides, pads, options.get("precision"))
         deep, pixels = min(kernel.shape[2:]), rows * columns
         if deep >= 2 * MANY and pixels <= 4 * FEW:
             way = Way(products if deep >= 4 * MANY else plain, functools.partial(_of, products))
@@ -131,8 +128,8 @@ def _shifts(x: jax.Array, size: Two, strides: Two, pads: Pads) -> list[jax.Array
     height, width = size
     if (height, width) == strides == (1, 1) and pads == ((0, 0), (0, 0)):
         return [x]
+    rows, columns = depthwise.outcome(x, size, strides, pads)
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    rows, columns = depthwise.outcome(x, size, strides)
     return [depthwise.shifted(x, i, j, rows, columns, strides) for i in range(height) for j in range(width)]
 
 

@@ -31,7 +31,7 @@ def forward(strides: tuple[int, int], pads: Pads, x: jax.Array, kernel: jax.Arra
     [[4.0, 6.0, 4.0], [6.0, 9.0, 6.0], [4.0, 6.0, 4.0]]
     """
     padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    rows, columns = outcome(padded, kernel.shape[:2], strides)
+    rows, columns = outcome(x, kernel.shape[:2], strides, pads)
     out: Any = 0
     for i in range(kernel.shape[0]):
         for j in range(kernel.shape[1]):
@@ -55,17 +55,17 @@ def backward(
     return _to_x(x, kernel, grad, strides, pads), _to_kernel(x, kernel, grad, strides, pads)
 
 
-def outcome(padded: jax.Array, size: tuple[int, ...], strides: tuple[int, int]) -> tuple[int, int]:
-    """Return how many rows and columns a convolution of an array that is padded already gives.
+def outcome(x: jax.Array, size: tuple[int, ...], strides: tuple[int, int], pads: Pads) -> tuple[int, int]:
+    """Return how many rows and columns a convolution of `x` gives.
 
     Examples
     --------
     >>> import jax.numpy as jnp
     >>> from cellscan.models.depthwise import outcome
-    >>> outcome(jnp.zeros((1, 7, 9, 3)), (3, 3), (2, 2))
+    >>> outcome(jnp.zeros((1, 7, 9, 3)), (3, 3), (2, 2), ((0, 0), (0, 0)))
     (3, 4)
     """
-    rows, columns = ((padded.shape[axis + 1] - size[axis]) // strides[axis] + 1 for axis in (0, 1))
+    rows, columns = ((x.shape[axis + 1] + sum(pads[axis]) - size[axis]) // strides[axis] + 1 for axis in (0, 1))
     return rows, columns
 
 

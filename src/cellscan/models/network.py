@@ -67,6 +67,11 @@ class Network:
         self._eval_graph, params, rngs, stats = nnx.split(module, nnx.Param, nnx.RngState, ...)
         self._params, self._rngs, self._stats = (dict(nnx.to_flat_state(s)) for s in (params, rngs, stats))
 
+    @property
+    def head_alone(self) -> bool:
+        """Whether nothing but the head is trained."""
+        return self.frozen == set(self.parts) - {"head"}
+
     def variant(self, *, freeze: str | Sequence[str] | None, remat: bool) -> Network:
         """Return the same network, to be trained in another way."""
         return Network(self.module(self.weights()), freeze=freeze, remat=remat, parts=self.parts)

@@ -91,21 +91,16 @@ def load_into(
     _, tensors = read_tensors(path)
     fingerprint = fill(module, tensors, keys, path=str(path), num_classes=num_classes, new_head=new_head)
     if source is None:
-        source = next((s for s in sources if s.fingerprint == fingerprint), sources[0])
+        source = next((s for s in sources if s.fingerprint == fingerprint), None)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    known = source.fingerprint == fingerprint or (source.hub and _is_hub(weights))
     record = {
-        "source": source.name if known else path.name,
-        "licence": source.licence if known else None,
+        "source": path.name if source is None else source.name,
+        "licence": None if source is None else source.licence,
         "revision": revision,
         "sha256": digest,
     }
-    return Loaded(source.normalization, record)
-
-
-def _is_hub(weights: str | os.PathLike[str]) -> bool:
-    return weights == "imagenet" or str(weights).startswith("hf://")
+    return Loaded((source or sources[0]).normalization, record)
 
 
 def fill(
@@ -174,7 +169,7 @@ def _find(
     weights: str | os.PathLike[str], sources: tuple[WeightSource, ...], name: str, module: nnx.Module
 ) -> tuple[Path, WeightSource | None, str | None]:
     """Return the file, the source where it was named, and its revision where it is known."""
-    if not _is_hub(weights):
+    if weights != "imagenet" and not str(weights).startswith("hf://"):
         if isinstance(weights, str) and not Path(weights).suffix and os.sep not in weights:
             raise ArgumentError(
                 f'weights is {weights!r}; expected "imagenet", the path of a .safetensors file, or "hf://owner/name"'

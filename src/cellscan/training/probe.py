@@ -56,7 +56,7 @@ def make_probe(
     `images` in training must be the head's on ``features(x)["pre_logits"]``.
     """
     changes = recipe.augment != "none" or recipe.mixup or (view == "filled" and recipe.surround == "random")
-    if changes or network.frozen != set(network.parts) - {"head"}:
+    if changes or not network.head_alone:
         return None
     module = network.module(weights)
     if not isinstance(module.head, nnx.Linear) or not hasattr(module, "features"):
