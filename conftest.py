@@ -9,6 +9,9 @@ os.environ["CELLSCAN_CACHE"] = tempfile.mkdtemp(prefix="cellscan-tests-")
 os.environ["MPLBACKEND"] = "Agg"
 
 import pytest
+from _pytest.doctest import DoctestItem
+
+_STUDIES = ("cellscan.study.Study", "cellscan.study.Transfer", "cellscan.evaluate.confident.Suspects")
 
 
 @pytest.fixture(autouse=True)
@@ -17,3 +20,20 @@ def _close_figures() -> Iterator[None]:
     yield
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
+
+
+@pytest.fixture(autouse=True)
+def _study(request: pytest.FixtureRequest) -> None:
+    """Give the examples of `Study` one that is trained once, the one of `cross_validate`."""
+    if isinstance(request.node, DoctestItem) and request.node.name.startswith(_STUDIES):
+        request.getfixturevalue("doctest_namespace").update(request.getfixturevalue("trained_study"))
+
+
+@pytest.fixture(scope="session")
+def trained_study() -> dict[str, object]:
+    """Train it."""
+    import cellscan
+
+    cells = cellscan.synthetic_cells(200, seed=0, difficulty="easy")
+    study = cellscan.cross_validate("small_cnn", cells, folds=2, image_size=16, epochs=2, progress=False)
+    return {"cells": cells, "study": study}

@@ -547,7 +547,7 @@ def test_calibration_mends_probabilities_and_moves_no_label(trained, tmp_path) -
     assert temperature > 1
     assert error(after.probabilities, cells.labels) < error(before.probabilities, cells.labels)
     assert np.array_equal(before.labels, after.labels)
-    assert clf.card.count_seen(np.array(["q1"])) == (1, 0, 1)
+    assert clf.card.count_seen(np.array(["q1"])) == (1, {"train": 0, "validation": 0, "decision": 1})
     clf.save(tmp_path / "n.safetensors")
     assert np.array_equal(Classifier.load(tmp_path / "n.safetensors").predict_proba(cells), after.probabilities)
 
@@ -591,13 +591,13 @@ def test_temperature_softens(trained) -> None:
     from dataclasses import replace
 
     clf = Classifier(image_size=32)
-    decision = cellscan.Decision(0.5, 3.0)
+    decision = cellscan.Decision(temperature=3.0)
     clf._set(trained._network, trained._members, replace(trained.card, decision=decision))
     hot, cold = clf.predict_proba(tiny_cells()), trained.predict_proba(tiny_cells())
     logit = np.log(cold[:, 0] / cold[:, 1]) / 3
     assert np.allclose(hot[:, 0], 1 / (1 + np.exp(-logit)), atol=1e-4)
     with pytest.raises(cellscan.ArgumentError, match="temperature"):
-        cellscan.Decision(0.5, 0)
+        cellscan.Decision(temperature=0)
 
 
 def test_summary_and_model(trained, capsys) -> None:

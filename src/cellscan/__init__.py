@@ -3,6 +3,7 @@
 The road goes one way::
 
     load_malaria / load_folder / synthetic_cells -> CellDataset -> Classifier -> Predictions, Report
+                                                                    cross_validate -> Study
 
 Names are resolved on first use, so that importing cellscan imports neither flax nor optax,
 tensorflow-datasets, matplotlib or scikit-learn.
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from cellscan import models as models
     from cellscan import training as training
     from cellscan.card import Card as Card
+    from cellscan.card import Conformal as Conformal
     from cellscan.card import Decision as Decision
     from cellscan.classifier import Classifier as Classifier
     from cellscan.data.cells import Cell as Cell
@@ -34,11 +36,21 @@ if TYPE_CHECKING:
     from cellscan.errors import ImageError as ImageError
     from cellscan.errors import ModelFileError as ModelFileError
     from cellscan.errors import TrainingError as TrainingError
+    from cellscan.evaluate.compare import Comparison as Comparison
+    from cellscan.evaluate.compare import compare as compare
+    from cellscan.evaluate.confident import Suspect as Suspect
+    from cellscan.evaluate.confident import Suspects as Suspects
+    from cellscan.evaluate.conformal import Coverage as Coverage
+    from cellscan.evaluate.patients import Patient as Patient
+    from cellscan.evaluate.patients import Patients as Patients
     from cellscan.evaluate.report import Report as Report
     from cellscan.models.registry import list_backbones as list_backbones
     from cellscan.predictions import Failure as Failure
     from cellscan.predictions import Prediction as Prediction
     from cellscan.predictions import Predictions as Predictions
+    from cellscan.study import Study as Study
+    from cellscan.study import Transfer as Transfer
+    from cellscan.study import cross_validate as cross_validate
     from cellscan.training.history import History as History
     from cellscan.training.recipe import Recipe as Recipe
 
@@ -46,6 +58,7 @@ _HOMES = {
     "models": "",
     "training": "",
     "Card": "card",
+    "Conformal": "card",
     "Decision": "card",
     "Classifier": "classifier",
     "Cell": "data.cells",
@@ -64,7 +77,17 @@ _HOMES = {
     "ImageError": "errors",
     "ModelFileError": "errors",
     "TrainingError": "errors",
+    "Comparison": "evaluate.compare",
+    "compare": "evaluate.compare",
+    "Suspect": "evaluate.confident",
+    "Suspects": "evaluate.confident",
+    "Coverage": "evaluate.conformal",
+    "Patient": "evaluate.patients",
+    "Patients": "evaluate.patients",
     "Report": "evaluate.report",
+    "Study": "study",
+    "Transfer": "study",
+    "cross_validate": "study",
     "list_backbones": "models.registry",
     "Failure": "predictions",
     "Prediction": "predictions",
@@ -76,7 +99,9 @@ _HOMES = {
 __all__ = [  # noqa: RUF022 - the order of the road
     "load_malaria", "load_folder", "synthetic_cells", "concat", "malaria_patient",
     "CellDataset", "Cell", "Description", "Pixels", "Split",
-    "Classifier", "Recipe", "History", "Predictions", "Prediction", "Failure", "Report", "Card", "Decision",
+    "Classifier", "Recipe", "History", "Predictions", "Prediction", "Failure", "Report", "Patients", "Patient",
+    "Card", "Decision", "Conformal", "cross_validate", "Study", "Transfer", "Suspects", "Suspect", "Coverage",
+    "compare", "Comparison",
     "list_backbones", "models", "training",
     "CellscanError", "ArgumentError", "DataError", "ImageError", "ModelFileError", "TrainingError",
 ]  # fmt: skip

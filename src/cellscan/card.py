@@ -14,7 +14,7 @@ import os
 import secrets
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,34 +24,64 @@ from cellscan.tensors import check_digest, read_tensors, write_tensors
 from cellscan.views import Normalization
 
 FORMAT = 1
+_PARTS = ("train", "validation", "decision")
+
+
+class Conformal(NamedTuple):
+    """How far a label may be off and still belong to the set of a cell.
+
+    Attributes
+    ----------
+    alpha : float
+        How often the set of a random cell of a new patient may lack the true label.
+    quantile : float
+        A label belongs to the set where 1 minus its probability is at most this.
+
+    Examples
+    --------
+    >>> import cellscan
+    >>> cellscan.Conformal(alpha=0.1, quantile=0.3).alpha
+    0.1
+    """
+
+    alpha: float
+    quantile: float
 
 
 @dataclass(frozen=True)
 class Decision:
-    """How probabilities become a label.
+    """How probabilities become labels, sets of labels, and patients called infected.
 
     Attributes
     ----------
-    threshold : float
-        P(positive class) from which a cell is positive, in (0, 1). Used with two classes.
     temperature : float
         Logits are divided by it before the softmax, above 0 (Guo et al., 2017).
+    threshold : float
+        P(positive class) from which a cell is positive, in (0, 1). Used with two classes.
+    conformal : Conformal or None
+        Which labels belong to the set of a cell.
+    patient_rule : float or None
+        Share of positive cells from which a patient counts as infected, in (0, 1].
 
     Examples
     --------
-    >>> from cellscan.card import Decision
-    >>> Decision().threshold
+    >>> import cellscan
+    >>> cellscan.Decision().threshold
     0.5
     """
 
-    threshold: float = 0.5
     temperature: float = 1.0
+    threshold: float = 0.5
+    conformal: Conformal | None = None
+    patient_rule: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:
             raise ArgumentError(f"threshold is {self.threshold!r}; expected a number in (0, 1)")
         if not self.temperature > 0:
             raise ArgumentError(f"temperature is {self.temperature!r}; expected a number above 0")
+        if self.patient_rule is not None and not 0 < self.patient_rule <= 1:
+            raise ArgumentError(f"patient_rule is {self.patient_rule!r}; expected a share in (0, 1], or None")
 
 
 @dataclass(frozen=True)
@@ -77,7 +107,7 @@ class Card:
     members : int
         Networks whose probabilities are averaged.
     decision : Decision
-        Threshold and temperature.
+        Temperature, threshold, label sets and the patient rule.
     epochs : int
         Epochs trained so far.
     seed : int
@@ -89,9 +119,9 @@ class Card:
     salt : str
         Of the patient hashes.
     seen : dict
-        Hashes of the patients in ``"train"`` and ``"validation"``; never an id. None in place of a
-        list: the patients were unknown. The salt keeps hashes of different files apart; whoever
-        has the file and guesses an id can check the guess.
+        Hashes of the patients in ``"train"`` and ``"validation"``, and of those by which a ``"decision"``
+        was chosen; never an id. None in place of a list: the patients were unknown. The salt keeps hashes of
+        different files apart; whoever has the file and guesses an id can check the guess.
     metrics : dict
         The last epoch's figures under ``"fit"``; a report under ``"report"`` where one was saved.
     versions : dict[str, str]
@@ -126,7 +156,7 @@ class Card:
     recipe: dict[str, Any] | None = None
     data: dict[str, Any] = field(default_factory=dict)
     salt: str = field(default_factory=lambda: secrets.token_hex(8))
-    seen: dict[str, list[str] | None] = field(default_factory=lambda: {"train": [], "validation": []})
+    seen: dict[str, list[str] | None] = field(default_factory=lambda: {part: [] for part in _PARTS})
     metrics: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     weights: dict[str, Any] | None = None
@@ -149,7 +179,7 @@ class Card:
         return sorted(hashlib.sha256(f"{self.salt}:{patient}".encode()).hexdigest()[:16] for patient in distinct)
 
     def with_seen(self, part: str, patients: np.ndarray) -> Card:
-        """Return the card with these patients added to ``"train"`` or ``"validation"``.
+        """Return the card with these patients added to ``"train"``, ``"validation"`` or ``"decision"``.
 
         Examples
         --------
@@ -162,26 +192,23 @@ class Card:
         joined = None if before is None or new is None else sorted({*before, *new})
         return replace(self, seen={**self.seen, part: joined})
 
-    def count_seen(self, patients: np.ndarray) -> tuple[int, int | None, int | None]:
-        """Return how many patients these are, and how many of them were seen in training and as validation.
+    def count_seen(self, patients: np.ndarray) -> tuple[int, dict[str, int | None]]:
+        """Return how many patients these are, and how many of them each part has seen.
 
-        0 patients means that they are unknown; None, that those of the training were.
+        0 patients means that they are unknown; None, that those of that part were.
 
         Examples
         --------
         >>> import numpy as np, cellscan
         >>> card = cellscan.Classifier(image_size=32).card.with_seen("train", np.array(["C1"]))
         >>> card.count_seen(np.array(["C1", "C2", "C2"]))
-        (2, 1, 0)
+        (2, {'train': 1, 'validation': 0, 'decision': 0})
         """
         hashes = self.hash_patients(patients)
         if hashes is None:
-            return 0, None, None
-        train, validation = (
-            None if known is None else len(set(known) & set(hashes))
-            for known in (self.seen["train"], self.seen["validation"])
-        )
-        return len(hashes), train, validation
+            return 0, dict.fromkeys(_PARTS)
+        known = {part: self.seen[part] for part in _PARTS}
+        return len(hashes), {part: None if ids is None else len(set(ids) & set(hashes)) for part, ids in known.items()}
 
 
 def library_versions() -> dict[str, str]:
@@ -229,7 +256,10 @@ def _parse(text: str | None, target: Path) -> Card:
         mean, std = (raw["normalization"][key] for key in ("mean", "std"))
         known["normalization"] = Normalization((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
         decision = {f.name: raw["decision"][f.name] for f in fields(Decision) if f.name in raw["decision"]}
+        if decision.get("conformal") is not None:
+            decision["conformal"] = Conformal(*map(float, decision["conformal"]))
         known["decision"] = Decision(**decision)
+        known["seen"] = {part: raw["seen"].get(part, []) for part in _PARTS}
         card = Card(**known)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, ModelFileError):

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cellscan import card as cards
-from cellscan.card import Card, Decision
+from cellscan.card import Card, Conformal, Decision
 from cellscan.data.cells import CellDataset
 from cellscan.data.inputs import Images
 from cellscan.data.joining import match_labels
 from cellscan.errors import ArgumentError, DataError, ModelFileError, check_choice
 from cellscan.evaluate.calibration import fit_temperature
+from cellscan.evaluate.conformal import fit_quantile, label_sets, scores_of
 from cellscan.evaluate.report import Report, Seen, make_report
+from cellscan.evaluate.thresholds import choose, choose_rule
 from cellscan.inference import (
     Forward,
     Members,
@@ -37,7 +39,7 @@ from cellscan.training.devices import Examples
 from cellscan.training.history import History
 from cellscan.training.loop import run
 from cellscan.training.probe import make_probe
-from cellscan.training.recipe import RATE, TUNING_RATE, Recipe
+from cellscan.training.recipe import Recipe, with_rate
 from cellscan.views import VIEWS, Normalization
 
 if TYPE_CHECKING:
@@ -194,6 +196,8 @@ class Classifier:
     def threshold(self) -> float | None:
         """P(positive class) from which a cell is positive; settable; None with more than two classes.
 
+        A new threshold takes the patient rule away, which was chosen for the old one.
+
         Examples
         --------
         >>> import cellscan
@@ -210,11 +214,15 @@ class Classifier:
             raise ArgumentError(
                 f"with {len(self.class_names)} classes the label is the likeliest; there is no threshold"
             )
-        self._card = replace(self._card, decision=Decision(float(value), self._card.decision.temperature))
+        self._card = replace(
+            self._card, decision=replace(self._card.decision, threshold=float(value), patient_rule=None)
+        )
 
     @property
     def model(self) -> Any:
         """A copy of the network with the current weights: a `flax.nnx.Module` in evaluation mode.
+
+        An ensemble has several: see `members`.
 
         Examples
         --------
@@ -222,7 +230,78 @@ class Classifier:
         >>> cellscan.Classifier(image_size=32).model(jnp.zeros((1, 32, 32, 3))).shape
         (1, 2)
         """
+        if len(self._members) != 1:
+            raise ArgumentError(
+                f"an ensemble of {len(self._members)} networks is no single one; take .members[0].model"
+            )
         return self._network.module(self._members[0])
+
+    @property
+    def members(self) -> tuple[Classifier, ...]:
+        """The networks whose probabilities are averaged, a classifier each, with this one's card.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> len(cellscan.Classifier(image_size=32).members)
+        1
+        """
+        alone = replace(self._card, members=1)
+        return tuple(self._with(self._network, (weights,), alone) for weights in self._members)
+
+    @classmethod
+    def _with(cls, network: Network, members: Members, card: Card) -> Classifier:
+        classifier = cls.__new__(cls)
+        classifier._set(network, members, card)
+        return classifier
+
+    @classmethod
+    def ensemble(cls, members: Sequence[Classifier]) -> Classifier:
+        """Join classifiers into one that averages their probabilities.
+
+        Parameters
+        ----------
+        members : sequence of Classifier
+            Of one architecture, size, view, normalisation and classes. Temperature, threshold and rules
+            are reset. Whether the ensemble has seen a patient can be told where all members come from one
+            `cellscan.cross_validate`; of others the patients count as unknown.
+
+        Raises
+        ------
+        ArgumentError
+            Where they differ, saying in what.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> one, two = (cellscan.Classifier(image_size=32, seed=seed) for seed in range(2))
+        >>> both = cellscan.Classifier.ensemble([one, two])
+        >>> both.card.members
+        2
+        """
+        members = list(members)
+        if not members:
+            raise ArgumentError("there are no members; expected at least one classifier")
+        like = ("architecture", "class_names", "positive_class", "image_size", "view", "normalization")
+        first = members[0].card
+        differ = [name for name in like if any(getattr(m.card, name) != getattr(first, name) for m in members)]
+        if differ:
+            raise ArgumentError(f"the members differ in {', '.join(differ)}; expected the same of all")
+        seen: dict[str, list[str] | None] = {}
+        for part in first.seen:
+            lists = [m.card.seen[part] for m in members]
+            shared = len({m.card.salt for m in members}) == 1 or not any(lists)
+            known = {patient for ids in lists for patient in ids or ()}
+            seen[part] = sorted(known) if shared and None not in lists else None
+        card = replace(
+            first,
+            members=sum(m.card.members for m in members),
+            decision=Decision(),
+            seen={**seen, "decision": []},
+            metrics={},
+            data={"members": [m.card.data for m in members]},
+        )
+        return cls._with(members[0]._network, tuple(w for m in members for w in m._members), card)
 
     def __repr__(self) -> str:
         card = self._card
@@ -249,8 +328,9 @@ class Classifier:
             part = name.split(".")[0]
             counts[part] = counts.get(part, 0) + int(leaf.size)
         shapes = self._network.stages(weights, card.image_size)
+        several = f"{card.members} networks of " if card.members > 1 else ""
         print(
-            f"{card.architecture}: {sum(counts.values()):,} parameters, "
+            f"{card.architecture}: {several}{sum(counts.values()):,} parameters, "
             f"input {card.image_size} x {card.image_size} px, "
             f'view "{card.view}", classes {", ".join(card.class_names)}'
         )
@@ -272,6 +352,8 @@ class Classifier:
         progress: bool = True,
     ) -> History:
         """Train from the current weights, with a fresh optimiser, on all devices that JAX has.
+
+        Temperature, threshold, label sets and patient rule are reset: they were chosen for other weights.
 
         Stopped by Ctrl-C, the classifier keeps the last whole epoch, and so does the checkpoint.
 
@@ -344,9 +426,7 @@ class Classifier:
         first = self._members[0]
         if recipe.freeze is not None or recipe.remat:
             network = network.variant(freeze=recipe.freeze, remat=recipe.remat)
-        if recipe.learning_rate is None:
-            tuning = before.weights is not None and not network.head_alone
-            recipe = replace(recipe, learning_rate=TUNING_RATE if tuning else RATE)
+        recipe = with_rate(recipe, tuning=before.weights is not None and not network.head_alone)
         probe = make_probe(network, first, next(batches(examples.pixels)), recipe, before.view, before.normalization)
         options = {**recipe.to_dict(), "batch_size": int(batch_size)}
         data = {"train": train.to_dict(), "validation": None if validation is None else validation.to_dict()}
@@ -381,8 +461,13 @@ class Classifier:
             progress=progress,
         )
         after = replace(
-            before.with_seen("train", train.patients), recipe=options, data=data, versions=cards.library_versions()
+            before.with_seen("train", train.patients),
+            recipe=options,
+            data=data,
+            decision=Decision(),
+            versions=cards.library_versions(),
         )
+        after = replace(after, seen={**after.seen, "decision": []})
         if validation is not None:
             after = after.with_seen("validation", validation.patients)
         history = History([])
@@ -453,7 +538,11 @@ class Classifier:
         """
         card = self._card
         rows, indices, names, failed = self._run(self._forward(tta), images, on_error, progress, len(card.class_names))
-        return Predictions(decide(rows, card), rows, indices, names, failed, card.class_names, card.positive_class)
+        conformal = card.decision.conformal
+        sets = None if conformal is None else label_sets(rows, conformal.quantile)
+        return Predictions(
+            decide(rows, card), rows, indices, names, failed, card.class_names, card.positive_class, sets
+        )
 
     def predict_proba(self, images: Images, *, tta: bool = False, progress: bool = True) -> np.ndarray:
         """Return the probability of every class for every image.
@@ -516,7 +605,14 @@ class Classifier:
             width=width,
         )
 
-    def evaluate(self, cells: CellDataset, *, tta: bool = False, progress: bool = True) -> Report:
+    def evaluate(
+        self,
+        cells: CellDataset,
+        *,
+        without: Sequence[str] | np.ndarray | None = None,
+        tta: bool = False,
+        progress: bool = True,
+    ) -> Report:
         """Count every cell once, with 95 % intervals by bootstrap over patients.
 
         Parameters
@@ -524,6 +620,9 @@ class Classifier:
         cells : CellDataset
             Its classes are matched by name, case-folded; its patients should be new to the classifier,
             and the report says in its first line whether they are.
+        without : sequence of str, optional
+            Names of cells to leave out, such as those whose label experts dispute; names of other cells
+            are passed over.
         tta, progress
             As in `predict`.
 
@@ -545,7 +644,15 @@ class Classifier:
         """
         card = self._card
         labels = self._labels(cells, "test")
+        if without is not None:
+            named = np.isin(cells.names, np.asarray(list(without)))
+            if not named.any():
+                raise DataError(
+                    f"none of the {len(without)} names to leave out is here; names are such as {cells.names[0]!r}"
+                )
+            cells, labels = cells.select(~named), labels[~named]
         probabilities = self.predict_proba(cells, tta=tta, progress=progress)
+        patients, met = card.count_seen(cells.patients)
         return make_report(
             labels,
             decide(probabilities, card),
@@ -556,17 +663,20 @@ class Classifier:
             positive=self._positive,
             threshold=self.threshold,
             split="the whole set, not divided" if cells.split_info is None else str(cells.split_info),
-            seen=Seen(*card.count_seen(cells.patients)),
+            seen=Seen(patients, **met),
             view=card.view,
+            rule=card.decision.patient_rule,
         )
 
     def calibrate(self, cells: CellDataset, *, progress: bool = True) -> float:
         """Fit the temperature, so that probabilities mean what they say; labels at 0.5 stay as they are.
 
+        Threshold, label sets and patient rule are reset: they were chosen for other probabilities.
+
         Parameters
         ----------
         cells : CellDataset
-            Of patients that are neither in the training nor in the test set.
+            Of patients that are neither in the training nor in the validation set, nor in the test set.
         progress : bool
             As in `predict`.
 
@@ -576,6 +686,11 @@ class Classifier:
             The temperature, kept in the card: below 1 the network was not sure enough, above 1 too sure.
             Guo et al. (2017).
 
+        Raises
+        ------
+        DataError
+            Where patients were seen by `fit`, saying how many; or all cells are of one class.
+
         Examples
         --------
         >>> import cellscan
@@ -584,12 +699,171 @@ class Classifier:
         >>> clf.card.decision.temperature == temperature
         True
         """
-        labels = self._labels(cells, "calibration")
+        labels = self._new_labels(cells, "a temperature")
+        if len(np.unique(labels)) < 2:
+            raise DataError(f"all {len(cells)} cells are {cells[0].label_name!r}; expected at least two classes")
         pixels = cells.images(self.image_size, progress=progress)
         alone = [run_all(self._probabilities, (member,), 1.0, batches(pixels)) for member in self._members]
-        decision = replace(self._card.decision, temperature=fit_temperature(alone, labels))
-        self._card = replace(self._card.with_seen("validation", cells.patients), decision=decision)
-        return decision.temperature
+        return self._decide(cells, Decision(temperature=fit_temperature(alone, labels))).temperature
+
+    def choose_threshold(
+        self,
+        cells: CellDataset,
+        *,
+        sensitivity: float | None = None,
+        specificity: float | None = None,
+        progress: bool = True,
+    ) -> float:
+        """Choose the operating point of a cell; the patient rule is reset.
+
+        Parameters
+        ----------
+        cells : CellDataset
+            As in `calibrate`.
+        sensitivity, specificity : float, optional
+            Exactly one of them, in (0, 1]: the highest threshold that reaches this sensitivity over these cells,
+            or the lowest that reaches this specificity.
+        progress : bool
+            As in `predict`.
+
+        Returns
+        -------
+        float
+            The threshold, kept in the card.
+
+        Raises
+        ------
+        DataError
+            As in `calibrate`, and where the class in question is missing.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> clf = cellscan.Classifier(image_size=32, seed=0)
+        >>> cells = cellscan.synthetic_cells(80, seed=0)
+        >>> threshold = clf.choose_threshold(cells, sensitivity=0.9)
+        >>> clf.evaluate(cells).sensitivity
+        0.9
+        """
+        positive = self._two_classes("a threshold")
+        labels = self._new_labels(cells, "a threshold")
+        scores = self.predict_proba(cells, progress=progress)[:, positive]
+        kinds = f"{self.class_names[positive]!r} cells", f"{self.class_names[1 - positive]!r} cells"
+        sick = labels == positive
+        value = choose(scores[sick], scores[~sick], sensitivity=sensitivity, specificity=specificity, what=kinds)
+        if value >= 1:
+            raise DataError(
+                f"the scores leave no threshold below 1 for sensitivity {sensitivity}, specificity {specificity}"
+            )
+        decision = replace(self._card.decision, threshold=value, patient_rule=None)
+        return self._decide(cells, decision).threshold
+
+    def conformalize(self, cells: CellDataset, *, alpha: float = 0.1, progress: bool = True) -> float:
+        """Let `predict` return sets of labels that lack the true one for a share `alpha` of cells at most.
+
+        The share is that of a random cell of a new patient, and holds whatever the network is worth: patients
+        are exchangeable, cells of one patient are not independent. Lee, Barber and Willett (2023).
+
+        Parameters
+        ----------
+        cells : CellDataset
+            As in `calibrate`; of at least ceil(1 / alpha) - 1 patients.
+        alpha : float
+            In (0, 1).
+        progress : bool
+            As in `predict`.
+
+        Returns
+        -------
+        float
+            A label belongs to the set where 1 minus its probability is at most this; kept in the card.
+
+        Raises
+        ------
+        DataError
+            As in `calibrate`; where patients are unknown, or too few, saying how many are needed.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> clf = cellscan.Classifier(image_size=32, seed=0)
+        >>> cells = cellscan.synthetic_cells(200, seed=0)
+        >>> quantile = clf.conformalize(cells, alpha=0.2)
+        >>> clf.predict(cells)[0].label_set is None
+        False
+        """
+        labels = self._new_labels(cells, "a conformal set", patients=True)
+        quantile = fit_quantile(scores_of(self.predict_proba(cells, progress=progress), labels), cells.patients, alpha)
+        self._decide(cells, replace(self._card.decision, conformal=Conformal(float(alpha), quantile)))
+        return quantile
+
+    def choose_patient_rule(
+        self,
+        cells: CellDataset,
+        *,
+        sensitivity: float | None = None,
+        specificity: float | None = None,
+        progress: bool = True,
+    ) -> float:
+        """Choose the share of positive cells from which a patient counts as infected.
+
+        In truth a patient is infected where any of its cells is labelled positive.
+
+        Parameters
+        ----------
+        cells : CellDataset
+            As in `calibrate`.
+        sensitivity, specificity : float, optional
+            Exactly one of them, in (0, 1]: over these infected patients, or over these healthy donors.
+        progress : bool
+            As in `predict`.
+
+        Returns
+        -------
+        float
+            The share, kept in the card.
+
+        Raises
+        ------
+        DataError
+            As in `calibrate`; where patients are unknown, or none of the kind in question is there.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> clf = cellscan.Classifier(image_size=32, seed=0)
+        >>> rule = clf.choose_patient_rule(cellscan.synthetic_cells(200, seed=0), specificity=0.9)
+        >>> 0 < rule <= 1
+        True
+        """
+        positive = self._two_classes("a patient rule")
+        labels = self._new_labels(cells, "a patient rule", patients=True)
+        called = decide(self.predict_proba(cells, progress=progress), self._card)
+        rule = choose_rule(labels == positive, called == positive, cells.patients, sensitivity, specificity)
+        self._decide(cells, replace(self._card.decision, patient_rule=rule))
+        return rule
+
+    def _two_classes(self, what: str) -> int:
+        if len(self.class_names) != 2 or self._positive is None:
+            raise ArgumentError(f"{what} is for two classes; this classifier has {self.class_names}")
+        return self._positive
+
+    def _new_labels(self, cells: CellDataset, what: str, *, patients: bool = False) -> np.ndarray:
+        """Return labels of cells of patients that `fit` did not see, or refuse."""
+        labels = self._labels(cells, "calibration")
+        count, met = self._card.count_seen(cells.patients)
+        if patients and not count:
+            raise DataError(f"the patients of these cells are unknown; {what} needs them. Load cells with patient=...")
+        if met["train"] or met["validation"]:
+            raise DataError(
+                f"{met['train']} of these {count} patients were seen in training and {met['validation']} as validation"
+                f"; {what} is chosen on patients that neither saw. Set some apart with cells.split(...)"
+            )
+        return labels
+
+    def _decide(self, cells: CellDataset, decision: Decision) -> Decision:
+        self._card = replace(self._card.with_seen("decision", cells.patients), decision=decision)
+        return decision
 
     def save(self, path: str | os.PathLike[str], *, report: Report | None = None, licence: str | None = None) -> None:
         """Write weights and card to one safetensors file, whole or not at all.
@@ -701,9 +975,7 @@ class Classifier:
         except ArgumentError as error:
             raise ModelFileError(f"{path}: {error}") from error
         members = network.fill(card.members, tensors, os.fspath(path))
-        classifier = cls.__new__(cls)
-        classifier._set(network, members, card)
-        return classifier
+        return cls._with(network, members, card)
 
 
 def _check_classes(class_names: Sequence[str]) -> tuple[str, ...]:

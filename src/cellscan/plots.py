@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,9 +11,11 @@ from matplotlib import pyplot as plt
 from cellscan.data.images import read_rgb
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from cellscan.data.cells import CellDataset
+    from cellscan.evaluate.confident import Suspects
     from cellscan.evaluate.report import Report
     from cellscan.training.history import History
 
@@ -68,35 +71,143 @@ def plot_history(history: History) -> Figure:
 
 
 def plot_report(report: Report) -> Figure:
-    """Draw the confusion matrix, and the ROC curve of the positive class (of each class, if more than two)."""
-    from sklearn.metrics import roc_curve
+    """Draw confusion matrix, ROC, precision-recall, reliability and patients; curves are of the positive class."""
+    figure, axes = plt.subplots(2, 3, figsize=(13.5, 8), layout="constrained")
+    confusion, roc, recall, reliability, people, spare = axes.flat
+    spare.remove()
+    if people.get_subplotspec() is not None:
+        people.set_subplotspec(axes[1, 1].get_gridspec()[1, 1:])
+    _draw_confusion(confusion, report)
+    _draw_curves(roc, recall, report)
+    _draw_reliability(reliability, report)
+    _draw_patients(people, report)
+    for axis in (roc, recall, reliability, people):
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 4), layout="constrained")
+
+def _draw_confusion(axis: Axes, report: Report) -> None:
     share = report.confusion / np.maximum(report.confusion.sum(1, keepdims=True), 1)
-    left.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(report.confusion):
         colour = "white" if share[row, column] > 0.5 else "black"
-        left.text(column, row, f"{count:,}\n{share[row, column]:.1%}", ha="center", va="center", color=colour)
+        axis.text(column, row, f"{count:,}\n{share[row, column]:.1%}", ha="center", va="center", color=colour)
     ticks = range(len(report.class_names))
-    left.set_xticks(ticks, report.class_names)
-    left.set_yticks(ticks, report.class_names, rotation=90, va="center")
-    left.set(xlabel="called", ylabel="truth as labelled")
-    classes = [report.positive_class] if len(report.class_names) == 2 and report.positive_class else report.class_names
+    axis.set_xticks(ticks, report.class_names)
+    axis.set_yticks(ticks, report.class_names, rotation=90, va="center")
+    axis.set(xlabel="called", ylabel="truth as labelled")
+
+
+def _interval(report: Report, name: str) -> str:
+    low, high = report.interval[name]
+    return f"{getattr(report, name):.4f}" + ("" if np.isnan(low) else f" ({low:.4f} to {high:.4f})")
+
+
+def _classes(report: Report) -> list[str]:
+    two = len(report.class_names) == 2 and report.positive_class
+    return [str(report.positive_class)] if two else list(report.class_names)
+
+
+def _draw_curves(roc: Axes, recall: Axes, report: Report) -> None:
+    from sklearn.metrics import precision_recall_curve, roc_curve
+
+    classes = _classes(report)
     for name in classes:
-        index = report.class_names.index(str(name))
-        truth = report.labels == index
+        index = report.class_names.index(name)
+        truth, scores = report.labels == index, report.probabilities[:, index]
+        colour = _BLUE if len(classes) == 1 else None
         if 0 < truth.sum() < len(truth):
-            false_rate, true_rate, _ = roc_curve(truth, report.probabilities[:, index])
-            right.plot(false_rate, true_rate, color=_BLUE if len(classes) == 1 else None, label=str(name))
+            false_rate, true_rate, _ = roc_curve(truth, scores)
+            roc.plot(false_rate, true_rate, color=colour, label=name)
+            precision, reached, _ = precision_recall_curve(truth, scores)
+            recall.plot(reached, precision, color=colour, label=name)
     if report.threshold is not None and not np.isnan(report.sensitivity + report.specificity):
         label = f"threshold {report.threshold:.3g}"
-        right.plot(1 - report.specificity, report.sensitivity, "o", color=_ORANGE, label=label)
-    right.plot([0, 1], [0, 1], "--", color=_GREY, lw=1)
-    low, high = report.interval["roc_auc"]
-    right.set(xlabel="1 - specificity", ylabel="sensitivity", aspect="equal")
-    interval = "" if np.isnan(low) else f" ({low:.4f} to {high:.4f})"
-    right.set_title(f"ROC AUC {report.roc_auc:.4f}{interval}", fontsize=10)
-    if right.get_legend_handles_labels()[0]:
-        right.legend(frameon=False, loc="lower right")
-    right.spines[["top", "right"]].set_visible(False)
+        roc.plot(1 - report.specificity, report.sensitivity, "o", color=_ORANGE, label=label)
+        recall.plot(report.sensitivity, report.precision, "o", color=_ORANGE, label=label)
+        recall.axhline(report.prevalence, ls="--", color=_GREY, lw=1, label=f"prevalence here {report.prevalence:.2f}")
+    roc.plot([0, 1], [0, 1], "--", color=_GREY, lw=1)
+    roc.set(xlabel="1 - specificity", ylabel="sensitivity")
+    recall.set(xlabel="sensitivity (recall)", ylabel="precision", ylim=(0, 1.03))
+    roc.set_title(f"ROC AUC {_interval(report, 'roc_auc')}", fontsize=10)
+    recall.set_title(f"average precision {_interval(report, 'average_precision')}", fontsize=10)
+    for axis in (roc, recall):
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(frameon=False, loc="lower center")
+
+
+def _draw_reliability(axis: Axes, report: Report, bins: int = 10) -> None:
+    """Draw how often a probability comes true, with intervals over patients."""
+    from cellscan.evaluate.bootstrap import draw_weights, interval
+
+    name = _classes(report)[0]
+    index = report.class_names.index(name)
+    scores, truth = report.probabilities[:, index].astype(np.float64), report.labels == index
+    known = report.interval_over == "patients"
+    weights, group = draw_weights(report.cell_patients if known else np.arange(len(truth)), 500, 0)
+    which = np.minimum((scores * bins).astype(int), bins - 1)
+    for number in np.unique(which):
+        here = which == number
+        size = np.bincount(group[here], minlength=weights.shape[1])
+        hits = np.bincount(group[here], truth[here], weights.shape[1])
+        with np.errstate(invalid="ignore"):
+            low, high = interval(weights @ hits / (weights @ size))
+        middle = scores[here].mean()
+        axis.plot(middle, truth[here].mean(), "o", color=_BLUE, ms=5)
+        if not np.isnan(low) and weights.shape[1] > 1:
+            axis.plot([middle, middle], [low, high], color=_BLUE, lw=1.5)
+    axis.plot([0, 1], [0, 1], "--", color=_GREY, lw=1)
+    axis.set(xlabel=f"P({name}), mean of a bin", ylabel="how often it is", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axis.set_title(f"calibration error {_interval(report, 'calibration_error')}", fontsize=10)
+
+
+def _draw_patients(axis: Axes, report: Report) -> None:
+    """Draw every patient's share of positive cells, lowest first."""
+    if not report.seen.patients or report.positive_class is None or len(report.class_names) != 2:
+        axis.text(0.5, 0.5, "patients unknown", ha="center", va="center", color=_GREY, transform=axis.transAxes)
+        axis.set_axis_off()
+        return
+    rows = sorted(report.patients, key=lambda row: (row.truth, row.share))
+    places = np.arange(len(rows))
+    truth, share = np.array([row.truth for row in rows]), np.array([row.share for row in rows])
+    for label, chosen, colour in (("healthy donors", ~truth, _BLUE), ("infected patients", truth, _ORANGE)):
+        axis.plot(places[chosen], share[chosen], "o", color=colour, ms=4, label=f"{label} ({chosen.sum()})")
+    if report.patients.rule is not None:
+        axis.axhline(report.patients.rule, ls="--", color=_GREY, lw=1, label=f"rule {report.patients.rule:.3g}")
+    axis.set(xlabel="patients, ordered", ylabel="share of cells called positive", ylim=(-0.03, 1.03))
+    axis.set_title("not the parasitemia: the publisher chose the cells", fontsize=10)
+    axis.legend(frameon=False, loc="upper left")
+
+
+def plot_suspects(suspects: Suspects, count: int) -> Figure:
+    """Draw the cells whose label is contradicted most, as stored."""
+    shown = suspects[:count]
+    columns = min(8, len(shown))
+    rows = -(-len(shown) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(1.6 * columns, 1.95 * rows + 0.3), squeeze=False, layout="constrained"
+    )
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, suspect, row in zip(axes.flat, shown, suspects.rows, strict=False):
+        axis.imshow(suspects.cells[int(row)].image)
+        axis.set_title(f"labelled {suspect.label_name}\nP = {suspect.probability:.3f}, {suspect.patient}", fontsize=7)
+    return figure
+
+
+def plot_study(folds: Sequence[int], reports: Sequence[Report], pooled: Report) -> Figure:
+    """Draw the figures of every member by its fold, their mean, and the pooled figure with its interval."""
+    names = ("accuracy", "balanced_accuracy", "roc_auc", "calibration_error")
+    figure, axes = plt.subplots(1, len(names), figsize=(3.2 * len(names), 3.6), layout="constrained")
+    for axis, name in zip(axes, names, strict=True):
+        values = np.array([getattr(report, name) for report in reports])
+        axis.plot(folds, values, "o", color=_BLUE, ms=5)
+        axis.axhline(values.mean(), color=_BLUE, lw=1, label=f"mean {values.mean():.4f}")
+        low, high = pooled.interval[name]
+        axis.axhspan(low, high, color=_ORANGE, alpha=0.15, lw=0, label="pooled, 95 % over patients")
+        axis.axhline(getattr(pooled, name), color=_ORANGE, lw=1)
+        axis.set(xlabel="fold", title=name.replace("_", " "))
+        axis.set_xticks(np.unique(folds))
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(frameon=False, fontsize=7, loc="best")
     return figure

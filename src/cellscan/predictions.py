@@ -29,6 +29,9 @@ class Prediction:
         Of every class.
     name : str
         File name, or what else names the image.
+    label_set : tuple[str, ...] or None
+        The labels that belong to its conformal set: both, or none, says "ask an expert". None before
+        `Classifier.conformalize`.
 
     Examples
     --------
@@ -44,6 +47,7 @@ class Prediction:
     probability: float
     probabilities: dict[str, float]
     name: str
+    label_set: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,8 @@ class Predictions(Sequence[Prediction]):
         The classes.
     positive_class : str or None
         The class that `Prediction.positive` speaks of.
+    label_sets : numpy.ndarray or None
+        (N, K) bool, which labels belong to the conformal set of each image; None before `Classifier.conformalize`.
 
     Examples
     --------
@@ -108,6 +114,7 @@ class Predictions(Sequence[Prediction]):
     failed: tuple[Failure, ...]
     class_names: tuple[str, ...]
     positive_class: str | None
+    label_sets: np.ndarray | None = None
 
     @property
     def label_names(self) -> list[str]:
@@ -133,12 +140,20 @@ class Predictions(Sequence[Prediction]):
             return Predictions(
                 self.labels[index], self.probabilities[index], self.indices[index], self.names[index],
                 self.failed, self.class_names, self.positive_class,
+                None if self.label_sets is None else self.label_sets[index],
             )  # fmt: skip
         label, row = int(self.labels[index]), self.probabilities[index]
         name = self.class_names[label]
         positive = None if self.positive_class is None else name == self.positive_class
         by_name = {k: float(v) for k, v in zip(self.class_names, row, strict=True)}
-        return Prediction(label, name, positive, float(row[label]), by_name, self.names[index])
+        return Prediction(
+            label, name, positive, float(row[label]), by_name, self.names[index], self._label_set(int(index))
+        )
+
+    def _label_set(self, index: int) -> tuple[str, ...] | None:
+        if self.label_sets is None:
+            return None
+        return tuple(name for name, held in zip(self.class_names, self.label_sets[index], strict=True) if held)
 
     def __repr__(self) -> str:
         counts = np.bincount(self.labels, minlength=len(self.class_names))
@@ -149,6 +164,7 @@ class Predictions(Sequence[Prediction]):
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write one line an image: index, name, label, probability of every class, error.
 
+        After `Classifier.conformalize` there is a column ``label_set`` too, its labels joined by ``|``.
         Images that could not be read have a line too, with the reason.
 
         Parameters
@@ -168,10 +184,13 @@ class Predictions(Sequence[Prediction]):
         rows: list[tuple[int, list[object]]] = []
         for i, (index, name) in enumerate(zip(self.indices, self.names, strict=True)):
             values = [f"{value:.6f}" for value in self.probabilities[i]]
+            held = self._label_set(i)
+            values += [] if held is None else ["|".join(held)]
             rows.append((int(index), [int(index), name, self.class_names[self.labels[i]], *values, ""]))
-        blank = [""] * (1 + len(self.class_names))
+        sets = [] if self.label_sets is None else ["label_set"]
+        blank = [""] * (1 + len(self.class_names) + len(sets))
         rows += [(f.index, [f.index, f.name, *blank, f.reason]) for f in self.failed]
         with open(path, "w", newline="", encoding="utf-8") as file:
             out = csv.writer(file)
-            out.writerow(["index", "name", "label", *(f"p_{name}" for name in self.class_names), "error"])
+            out.writerow(["index", "name", "label", *(f"p_{name}" for name in self.class_names), *sets, "error"])
             out.writerows(row for _, row in sorted(rows, key=lambda pair: pair[0]))

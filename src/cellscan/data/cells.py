@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -486,15 +487,8 @@ class CellDataset:
         >>> [len(set(test.patients)) for train, test in cells.folds(5, seed=0)]
         [2, 2, 2, 2, 2]
         """
-        if isinstance(folds, (str, os.PathLike)):
-            self._need_patients()
-            if by != "patient":
-                raise ArgumentError(f"a fold file divides by patient; by is {by!r}")
-            fold, how = read_folds(folds, self.patients), f"of {os.path.basename(folds)}"
-        else:
-            if isinstance(folds, bool) or folds < 2:
-                raise ArgumentError(f"folds is {folds!r}; expected a number from 2, or a fold file")
-            fold, how = self._assign((1 / folds,) * folds, by, seed), f"of {folds} (seed {seed})"
+        fold = self.fold_numbers(folds, by=by, seed=seed)
+        how = f"of {folds} (seed {seed})" if isinstance(folds, (int, np.integer)) else f"of {os.path.basename(folds)}"
         code = split_hash(self.names, self.labels, fold)
 
         def pairs() -> Iterator[tuple[CellDataset, CellDataset]]:
@@ -506,6 +500,60 @@ class CellDataset:
                 )
 
         return pairs()
+
+    def fold_numbers(
+        self,
+        folds: int | str | os.PathLike[str],
+        *,
+        by: Literal["patient", "cell"] = "patient",
+        seed: int = 0,
+    ) -> np.ndarray:
+        """Return the fold (N,) int64 of every cell.
+
+        Parameters
+        ----------
+        folds, by, seed
+            As in `folds`.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> cells = cellscan.synthetic_cells(400, seed=0)
+        >>> sorted(set(cells.fold_numbers(5).tolist()))
+        [0, 1, 2, 3, 4]
+        """
+        if isinstance(folds, (str, os.PathLike)):
+            self._need_patients()
+            if by != "patient":
+                raise ArgumentError(f"a fold file divides by patient; by is {by!r}")
+            return read_folds(folds, self.patients)
+        if isinstance(folds, bool) or not isinstance(folds, (int, np.integer)) or folds < 2:
+            raise ArgumentError(f"folds is {folds!r}; expected a number from 2, or a fold file")
+        return self._assign((1 / folds,) * int(folds), by, seed)
+
+    def write_folds(self, path: str | os.PathLike[str], folds: int = 5, *, seed: int = 0) -> None:
+        """Divide by patient, stratified by class and size, and write which patient is in which fold.
+
+        Parameters
+        ----------
+        path : path
+            A CSV file with the header ``patient,fold``, which `folds` and `cellscan.cross_validate` read.
+            Overwritten where it exists.
+        folds, seed : int
+            As in `folds`.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile, cellscan
+        >>> cells = cellscan.synthetic_cells(400, seed=0)
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "folds.csv"
+        >>> cells.write_folds(file, 5)
+        >>> bool((cells.fold_numbers(file) == cells.fold_numbers(5)).all())
+        True
+        """
+        rows = sorted(set(zip(self.patients.tolist(), self.fold_numbers(folds, seed=seed).tolist(), strict=True)))
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("patient", "fold"), *rows])
 
     def _assign(self, shares: Sequence[float], by: str, seed: int) -> np.ndarray:
         check_choice("by", by, ("patient", "cell"))

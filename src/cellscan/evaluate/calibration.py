@@ -33,10 +33,41 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, *,
     >>> round(expected_calibration_error(sure, np.array([0] * 5 + [1] * 5)), 6)
     0.4
     """
+    gaps = bin_gaps(probabilities, labels, np.zeros(len(labels), int), 1, bins=bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def bin_gaps(
+    probabilities: np.ndarray, labels: np.ndarray, group: np.ndarray, groups: int, *, bins: int = 15
+) -> np.ndarray:
+    """Return for every group and bin of confidence, how many cells are right, less the sum of their confidences.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cellscan.evaluate.calibration import bin_gaps
+    >>> bin_gaps(np.array([[0.9, 0.1]]), np.array([0]), np.array([0]), 1, bins=2).round(2).tolist()
+    [[0.0, 0.1]]
+    """
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
     which = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = (np.bincount(which, right, bins) - np.bincount(which, confidence, bins)) / len(labels)
-    return float(np.abs(gaps).sum())
+    place = group * bins + which
+    return np.bincount(place, right - confidence.astype(np.float64), groups * bins).reshape(groups, bins)
+
+
+def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Return the probabilities (N, K) that logits divided by `temperature` would have given.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cellscan.evaluate.calibration import apply_temperature
+    >>> apply_temperature(np.array([[0.9, 0.1]]), 2.0).round(3).tolist()
+    [[0.75, 0.25]]
+    """
+    logits = np.log(np.maximum(probabilities.astype(np.float64), 1e-30)) / temperature
+    scaled = np.exp(logits - logits.max(-1, keepdims=True))
+    return (scaled / scaled.sum(-1, keepdims=True)).astype(np.float32)
 
 
 def fit_temperature(members: list[np.ndarray], labels: np.ndarray) -> float:

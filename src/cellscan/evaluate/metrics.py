@@ -1,10 +1,108 @@
-"""Figures from confusion matrices and scores, all over leading axes, so that a bootstrap costs one call."""
+"""Figures of cells: by scikit-learn for one set of cells, and over leading axes for a bootstrap's many draws."""
 
 from __future__ import annotations
 
+import math
+import warnings
+from typing import Any
+
 import numpy as np
 
-NAMES = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "precision", "f1", "mcc", "roc_auc")
+from cellscan.evaluate.calibration import expected_calibration_error
+
+NAMES = (
+    "accuracy",
+    "balanced_accuracy",
+    "sensitivity",
+    "specificity",
+    "precision",
+    "f1",
+    "mcc",
+    "roc_auc",
+    "average_precision",
+    "brier",
+    "log_loss",
+    "calibration_error",
+)
+AVERAGED = ("accuracy", "sensitivity", "specificity")
+"""The figures that are also averaged over the patients that have the class in question."""
+
+LEAST = float(np.finfo(np.float32).eps)
+"""A probability below it counts as it in the logarithmic loss."""
+
+
+def figures(
+    labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, positive: int | None
+) -> dict[str, float]:
+    """Return every figure of `NAMES`, computed by scikit-learn; NaN where one has no meaning.
+
+    With two classes, sensitivity, specificity, precision, F1, average precision and Brier score are
+    those of the positive class. With more, the first two are NaN, precision, F1, ROC AUC and average precision are
+    means over classes, and the Brier score sums over them.
+
+    Parameters
+    ----------
+    labels, predicted : (N,) int
+    probabilities : (N, K) float
+        Rows sum to 1.
+    positive : int or None
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cellscan.evaluate.metrics import figures
+    >>> found = figures(np.array([0, 0, 1]), np.array([0, 1, 1]), np.array([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7]]), 0)
+    >>> found["sensitivity"], found["roc_auc"], round(found["brier"], 3)
+    (0.5, 1.0, 0.153)
+    """
+    from sklearn import metrics as sk
+
+    classes = list(range(probabilities.shape[1]))
+    nothing = math.nan
+    ranks = [k for k in classes if 0 < (labels == k).sum() < len(labels)]
+    if len(classes) == 2 and positive is not None:
+        one: dict[str, Any] = {"pos_label": positive, "zero_division": np.nan}
+        ranks = [k for k in ranks if k == positive]
+    else:
+        one = {"average": "macro", "labels": classes, "zero_division": 0.0}
+        ranks = ranks if len(ranks) == len(classes) else []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of classes that are missing
+        found = {
+            "accuracy": sk.accuracy_score(labels, predicted),
+            "balanced_accuracy": sk.balanced_accuracy_score(labels, predicted),
+            "sensitivity": nothing,
+            "specificity": nothing,
+            "precision": sk.precision_score(labels, predicted, **one),
+            "f1": sk.f1_score(labels, predicted, **one),
+            "mcc": sk.matthews_corrcoef(labels, predicted),
+        }
+        for name, score in (("roc_auc", sk.roc_auc_score), ("average_precision", sk.average_precision_score)):
+            each = [score(labels == k, probabilities[:, k]) for k in ranks]
+            found[name] = float(np.mean(each)) if each else nothing
+        found["brier"] = float(brier(labels, probabilities, positive).mean())
+        found["log_loss"] = sk.log_loss(labels, np.maximum(probabilities, LEAST), labels=classes)
+        if len(classes) == 2 and positive is not None:
+            found["brier"] = sk.brier_score_loss(labels == positive, probabilities[:, positive], pos_label=True)
+            for name, label in (("sensitivity", positive), ("specificity", 1 - positive)):
+                found[name] = sk.recall_score(labels, predicted, **{**one, "pos_label": label})
+    found["calibration_error"] = expected_calibration_error(probabilities, labels)
+    return {name: float(found[name]) for name in NAMES}
+
+
+def brier(labels: np.ndarray, probabilities: np.ndarray, positive: int | None) -> np.ndarray:
+    """Return the squared error (N,) of every cell's probabilities: Brier (1950).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cellscan.evaluate.metrics import brier
+    >>> brier(np.array([0]), np.array([[0.9, 0.1]]), 0).round(3).tolist()
+    [0.01]
+    """
+    if probabilities.shape[1] == 2 and positive is not None:
+        return (probabilities[:, positive] - (labels == positive)) ** 2
+    return ((probabilities - np.eye(probabilities.shape[1])[labels]) ** 2).sum(1)
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
@@ -59,11 +157,11 @@ def from_confusion(confusion: np.ndarray, positive: int | None) -> dict[str, np.
     return figures
 
 
-def roc_auc(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the area under the ROC curve for each row of weights.
+def ranking(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return ROC AUC and average precision for each row of weights.
 
-    The probability that a positive scores above a negative, ties counting half (Mann and Whitney,
-    1947), with weighted cells.
+    The first is the probability that a positive scores above a negative, ties counting half (Mann and
+    Whitney, 1947); the second the mean precision over recall, without interpolation.
 
     Parameters
     ----------
@@ -73,15 +171,16 @@ def roc_auc(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.nd
 
     Returns
     -------
-    (D,) float64
+    tuple of (D,) float64
         NaN where a row has only one class.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from cellscan.evaluate.metrics import roc_auc
-    >>> roc_auc(np.array([True, True, False]), np.array([0.9, 0.4, 0.5]), np.ones((1, 3))).tolist()
-    [0.5]
+    >>> from cellscan.evaluate.metrics import ranking
+    >>> auc, precision = ranking(np.array([True, True, False]), np.array([0.9, 0.4, 0.5]), np.ones((1, 3)))
+    >>> auc.tolist(), precision.round(3).tolist()
+    ([0.5], [0.833])
     """
     order = np.argsort(scores, kind="stable")
     ordered = scores[order]
@@ -90,23 +189,30 @@ def roc_auc(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.nd
     positive = np.add.reduceat(np.where(truth[order], weights, 0.0), starts, axis=1)
     negative = np.add.reduceat(np.where(truth[order], 0.0, weights), starts, axis=1)
     below = np.cumsum(negative, axis=1) - negative
+    positives, negatives = positive.sum(1), negative.sum(1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return (positive * (below + negative / 2)).sum(1) / (positive.sum(1) * negative.sum(1))
+        auc = (positive * (below + negative / 2)).sum(1) / (positives * negatives)
+        hits = positives[:, None] - (np.cumsum(positive, axis=1) - positive)  # positives from this score on
+        precision = hits / (hits + negatives[:, None] - below)
+        average = np.where(positive > 0, positive * precision, 0.0).sum(1) / positives
+    return auc, np.where(negatives > 0, average, np.nan)
 
 
-def macro_roc_auc(
+def macro_ranking(
     labels: np.ndarray, probabilities: np.ndarray, positive: int | None, weights: np.ndarray
-) -> np.ndarray:
-    """Return the ROC AUC (D,) of the positive class; with more than two classes the mean of one against the rest.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return `ranking` of the positive class; with more than two classes the mean of one against the rest.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from cellscan.evaluate.metrics import macro_roc_auc
-    >>> macro_roc_auc(np.array([0, 1]), np.array([[0.9, 0.1], [0.2, 0.8]]), 0, np.ones((1, 2))).tolist()
+    >>> from cellscan.evaluate.metrics import macro_ranking
+    >>> auc, _ = macro_ranking(np.array([0, 1]), np.array([[0.9, 0.1], [0.2, 0.8]]), 0, np.ones((1, 2)))
+    >>> auc.tolist()
     [1.0]
     """
-    if probabilities.shape[1] == 2 and positive is not None:
-        return roc_auc(labels == positive, probabilities[:, positive], weights)
-    each = [roc_auc(labels == k, probabilities[:, k], weights) for k in range(probabilities.shape[1])]
-    return np.mean(each, axis=0)
+    two = probabilities.shape[1] == 2 and positive is not None
+    chosen = [positive] if two else range(probabilities.shape[1])
+    each = [ranking(labels == k, probabilities[:, k], weights) for k in chosen]
+    auc, average = np.mean(each, axis=0)
+    return auc, average

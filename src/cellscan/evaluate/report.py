@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellscan.evaluate.bootstrap import DRAWS, intervals
-from cellscan.evaluate.metrics import NAMES, confusion_matrix, from_confusion, macro_roc_auc
+from cellscan.errors import ArgumentError, DataError
+from cellscan.evaluate.bootstrap import DRAWS, average_groups, draw_figures, interval
+from cellscan.evaluate.metrics import AVERAGED, NAMES, confusion_matrix, figures
+from cellscan.evaluate.patients import Patients, describe_rows, make_patients
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,6 +21,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Seen:
     """How many of the evaluated patients the classifier met before; None where that cannot be told.
+
+    Attributes
+    ----------
+    patients : int
+        How many are evaluated; 0 where they are unknown.
+    train, validation, decision : int or None
+        Seen in training, as validation, and when temperature, threshold or a rule were chosen.
 
     Examples
     --------
@@ -29,6 +39,7 @@ class Seen:
     patients: int
     train: int | None
     validation: int | None
+    decision: int | None = 0
 
     def sentence(self) -> str:
         """Say it.
@@ -41,14 +52,68 @@ class Seen:
         """
         if not self.patients:
             return "patients unknown: whether they were seen in training cannot be told"
-        if self.train is None or self.validation is None:
+        if self.train is None or self.validation is None or self.decision is None:
             return f"{self.patients} patients; trained on unknown patients, so whether these were seen cannot be told"
         if self.train or self.validation:
             return (
                 f"{self.patients} patients, {self.train} SEEN IN TRAINING and {self.validation} as validation: "
                 "the figures flatter"
             )
+        if self.decision:
+            return (
+                f"{self.patients} patients, none seen in training or as validation, but {self.decision} USED TO CHOOSE "
+                "temperature, threshold or rules: the figures flatter"
+            )
         return f"{self.patients} patients, none of them seen in training or as validation"
+
+
+@dataclass(frozen=True)
+class AtPrevalence:
+    """What precision becomes where the positive class is rarer or commoner than in the test set.
+
+    Attributes
+    ----------
+    prevalence : float
+        Share of the positive class among cells.
+    precision, negative_predictive_value : float
+        How often a positive call, and a negative one, is right (Bayes' rule on sensitivity and specificity).
+    interval : dict[str, tuple[float, float]]
+        95 % intervals of both, over patients.
+
+    Examples
+    --------
+    >>> from cellscan.evaluate.report import AtPrevalence
+    >>> AtPrevalence(0.02, 0.4, 0.999, {}).precision
+    0.4
+    """
+
+    prevalence: float
+    precision: float
+    negative_predictive_value: float
+    interval: dict[str, tuple[float, float]]
+
+    def __str__(self) -> str:
+        lines = [f"where {self.prevalence:.1%} of the cells are positive:"]
+        for name in ("precision", "negative_predictive_value"):
+            low, high = self.interval[name]
+            lines.append(f"  {name.replace('_', ' ')} {getattr(self, name):.4f} ({low:.4f} to {high:.4f})")
+        return "\n".join(lines)
+
+
+def predictive_values(sensitivity: Any, specificity: Any, prevalence: float) -> tuple[Any, Any]:
+    """Return precision and negative predictive value at a prevalence.
+
+    Examples
+    --------
+    >>> from cellscan.evaluate.report import predictive_values
+    >>> [round(value, 3) for value in predictive_values(0.97, 0.97, 0.02)]
+    [0.398, 0.999]
+    """
+    sick, well = prevalence, 1 - prevalence
+    with np.errstate(divide="ignore", invalid="ignore"):
+        precision = np.divide(sensitivity * sick, sensitivity * sick + (1 - specificity) * well)
+        negative = np.divide(specificity * well, specificity * well + (1 - sensitivity) * sick)
+    return precision, negative
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -61,8 +126,15 @@ class Report:
 
     Attributes
     ----------
-    accuracy, balanced_accuracy, sensitivity, specificity, precision, f1, mcc, roc_auc : float
+    accuracy, balanced_accuracy, sensitivity, specificity, precision, f1, mcc, roc_auc, average_precision : float
         In [0, 1], MCC in [-1, 1].
+    brier, log_loss, calibration_error : float
+        From 0, which is best. The calibration error is the expected one, over 15 bins of confidence.
+    averaged : dict[str, float]
+        Accuracy, sensitivity and specificity, averaged over the patients that have the class in question: there
+        a patient with one such cell counts as much as one with six hundred. Empty where patients are unknown.
+    averaged_interval : dict[str, tuple[float, float]]
+        Their 95 % intervals.
     confusion : numpy.ndarray
         (K, K) int64; rows are the truth, columns what was predicted, in the order of `class_names`.
     interval : dict[str, tuple[float, float]]
@@ -77,8 +149,10 @@ class Report:
         How these cells were set apart.
     seen : Seen
         Whether the patients were met before.
-    labels, probabilities, names, patients : numpy.ndarray
-        (N,) int32, (N, K) float32, (N,) str, (N,) str: what the figures were computed from.
+    labels, predicted, probabilities, names, cell_patients : numpy.ndarray
+        (N,) int32, (N,) int32, (N, K) float32, (N,) str, (N,) str: what the figures were computed from.
+    rule : float, array, or None
+        The patient rule.
 
     Examples
     --------
@@ -97,8 +171,14 @@ class Report:
     f1: float
     mcc: float
     roc_auc: float
+    average_precision: float
+    brier: float
+    log_loss: float
+    calibration_error: float
     confusion: np.ndarray
     interval: dict[str, tuple[float, float]]
+    averaged: dict[str, float]
+    averaged_interval: dict[str, tuple[float, float]]
     interval_over: str
     prevalence: float
     threshold: float | None
@@ -107,10 +187,12 @@ class Report:
     split: str
     seen: Seen
     view: str
+    rule: float | np.ndarray | None
     labels: np.ndarray = field(repr=False)
+    predicted: np.ndarray = field(repr=False)
     probabilities: np.ndarray = field(repr=False)
     names: np.ndarray = field(repr=False)
-    patients: np.ndarray = field(repr=False)
+    cell_patients: np.ndarray = field(repr=False)
 
     def __str__(self) -> str:
         cells = len(self.labels)
@@ -129,15 +211,18 @@ class Report:
             )
         over = "patients" if self.interval_over == "patients" else "CELLS (patients unknown): too narrow"
         lines.append(f"\n{'':18}{'':8}  95 % interval over {over}")
-        for name in NAMES:
-            value, (low, high) = getattr(self, name), self.interval[name]
-            text = "n/a" if math.isnan(value) else f"{value:.4f}"
-            text = f"{text:10}" + ("n/a" if math.isnan(low) else f"{low:.4f} to {high:.4f}")
-            lines.append(f"{name.replace('_', ' '):18}{text}")
+        lines += [_line(name, getattr(self, name), self.interval[name]) for name in NAMES]
+        if self.averaged:
+            lines.append("\naveraged over the patients that have the class in question")
+            lines += [_line(name, self.averaged[name], self.averaged_interval[name]) for name in self.averaged]
         wide = max(12, *(len(name) for name in self.class_names)) + 1
         lines.append(f"\n{'truth / called':{wide}}" + "".join(f"{name:>{wide}}" for name in self.class_names))
         for name, row in zip(self.class_names, self.confusion, strict=True):
             lines.append(f"{name:{wide}}" + "".join(f"{count:>{wide},}" for count in row))
+        if self.positive_class is not None and self.seen.patients:
+            lines += ["", self.patients.summary()]
+            if len(self.patients) > 1:
+                lines += ["", "the worst patients", describe_rows(self.patients.worst())]
         lines.append("\nResearch use only, not a medical device.")
         return "\n".join(lines)
 
@@ -154,12 +239,11 @@ class Report:
         >>> report.to_dict()["cells"]
         80
         """
-        figures = {
-            name: {
-                "value": _json(getattr(self, name)),
-                "interval": [_json(end) for end in self.interval[name]],
-            }
-            for name in NAMES
+        values = {name: (getattr(self, name), self.interval[name]) for name in NAMES}
+        values |= {f"{name}_by_patient": (self.averaged[name], self.averaged_interval[name]) for name in self.averaged}
+        found = {
+            name: {"value": _json(value), "interval": [_json(end) for end in ends]}
+            for name, (value, ends) in values.items()
         }
         return {
             "cells": len(self.labels),
@@ -169,11 +253,128 @@ class Report:
             "threshold": self.threshold,
             "prevalence": _json(self.prevalence),
             "interval_over": self.interval_over,
-            "figures": figures,
+            "figures": found,
         }
 
+    @cached_property
+    def patients(self) -> Patients:
+        """One row a patient, and figures of patients.
+
+        Raises
+        ------
+        DataError
+            Where patients are unknown, or no class is positive.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> report = cellscan.Classifier(image_size=32).evaluate(cellscan.synthetic_cells(80, seed=0))
+        >>> [row.patient for row in report.patients]
+        ['S000', 'S001', 'S002', 'S003']
+        """
+        if self.positive_class is None or len(self.class_names) != 2:
+            raise DataError(f"with the classes {self.class_names} no patient is positive or negative; expected two")
+        positive = self.class_names.index(self.positive_class)
+        return make_patients(self.labels, self.predicted, self.cell_patients, positive, self.rule)
+
+    def draw(self, *, draws: int = DRAWS, seed: int = 0) -> dict[str, np.ndarray]:
+        """Return every figure of samples of patients, drawn with replacement; see `draw_figures`.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> report = cellscan.Classifier(image_size=32).evaluate(cellscan.synthetic_cells(80, seed=0))
+        >>> report.draw(draws=10)["accuracy"].shape
+        (10,)
+        """
+        groups = self.cell_patients if self.interval_over == "patients" else np.arange(len(self.labels))
+        positive = None if self.positive_class is None else self.class_names.index(self.positive_class)
+        return draw_figures(self.labels, self.predicted, self.probabilities, groups, positive, draws=draws, seed=seed)
+
+    def at_prevalence(self, prevalence: float) -> AtPrevalence:
+        """Return what precision becomes where that share of the cells is positive.
+
+        Parameters
+        ----------
+        prevalence : float
+            In (0, 1). These cells were chosen, half and half; in a clinic's blood smears it is often below 0.02.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> report = cellscan.Classifier(image_size=32).evaluate(cellscan.synthetic_cells(80, seed=0))
+        >>> report.at_prevalence(0.02).prevalence
+        0.02
+        """
+        if not 0 < prevalence < 1:
+            raise ArgumentError(f"prevalence is {prevalence!r}; expected a number in (0, 1)")
+        if math.isnan(self.sensitivity + self.specificity):
+            raise DataError("sensitivity and specificity are unknown; expected two classes, and cells of both")
+        drawn = self.draw()
+        names = ("precision", "negative_predictive_value")
+        each = predictive_values(drawn["sensitivity"], drawn["specificity"], prevalence)
+        precision, negative = predictive_values(self.sensitivity, self.specificity, prevalence)
+        ends = {name: interval(values) for name, values in zip(names, each, strict=True)}
+        return AtPrevalence(prevalence, float(precision), float(negative), ends)
+
+    def select(self, mask_or_indices: np.ndarray) -> Report:
+        """Return the report of the chosen cells alone, such as those whose label nobody disputes.
+
+        Parameters
+        ----------
+        mask_or_indices : (N,) bool array, or index array
+
+        Examples
+        --------
+        >>> import numpy as np, cellscan
+        >>> report = cellscan.Classifier(image_size=32).evaluate(cellscan.synthetic_cells(80, seed=0))
+        >>> len(report.select(np.isin(report.patients[0].patient, report.cell_patients) | (report.labels == 0)).labels)
+        80
+        """
+        rows = np.arange(len(self.labels))[mask_or_indices]
+        if not len(rows):
+            raise DataError("no cell is left; expected at least one")
+        patients = self.cell_patients[rows]
+        count = len(set(patients.tolist())) if self.seen.patients else 0
+        met = (None if value is None else min(value, count)
+               for value in (self.seen.train, self.seen.validation, self.seen.decision))  # fmt: skip
+        return make_report(
+            self.labels[rows],
+            self.predicted[rows],
+            self.probabilities[rows],
+            names=self.names[rows],
+            patients=patients,
+            class_names=self.class_names,
+            positive=None if self.positive_class is None else self.class_names.index(self.positive_class),
+            threshold=self.threshold,
+            split=self.split if len(rows) == len(self.labels) else f"{self.split}; {len(rows):,} of its cells",
+            seen=Seen(count, *met),
+            view=self.view,
+            rule=self.rule[rows] if isinstance(self.rule, np.ndarray) else self.rule,
+        )
+
+    def without(self, names: Any) -> Report:
+        """Return the report without the cells of these names.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Those that are not here are passed over; none at all is an error.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> report = cellscan.Classifier(image_size=32).evaluate(cellscan.synthetic_cells(80, seed=0))
+        >>> len(report.without(report.names[:10]).labels)
+        70
+        """
+        named = np.isin(self.names, np.asarray(list(names)))
+        if not named.any():
+            raise DataError(f"none of the {len(list(names))} names is among these cells, such as {self.names[0]!r}")
+        return self.select(~named)
+
     def plot(self) -> Figure:
-        """Draw the confusion matrix and the ROC curve.
+        """Draw confusion matrix, ROC and precision-recall curves, reliability diagram, and patients.
 
         Returns
         -------
@@ -184,7 +385,7 @@ class Report:
         >>> import cellscan
         >>> report = cellscan.Classifier(image_size=32).evaluate(cellscan.synthetic_cells(80, seed=0))
         >>> len(report.plot().axes)
-        2
+        5
         """
         from cellscan.plots import plot_report
 
@@ -204,20 +405,33 @@ def make_report(
     split: str,
     seen: Seen,
     view: str,
+    rule: float | np.ndarray | None = None,
     draws: int = DRAWS,
 ) -> Report:
     """Compute every figure and its interval."""
-    confusion = confusion_matrix(labels, predicted, len(class_names))
-    figures = {name: float(value) for name, value in from_confusion(confusion, positive).items()}
-    figures["roc_auc"] = float(macro_roc_auc(labels, probabilities, positive, np.ones((1, len(labels))))[0])
+    if not np.isfinite(probabilities).all():
+        bad = int((~np.isfinite(probabilities)).any(1).sum())
+        raise DataError(
+            f"the probabilities of {bad} of {len(labels)} cells are not finite; look at the network's weights"
+        )
+    two = positive is not None and len(class_names) == 2
     known = seen.patients > 0
     groups = patients if known else np.arange(len(labels))
-    two = positive is not None and len(class_names) == 2
+    drawn = draw_figures(labels, predicted, probabilities, groups, positive, draws=draws)
+    averaged: dict[str, float] = {}
+    if known:
+        _, group = np.unique(groups, return_inverse=True)
+        cells = np.zeros((int(group.max()) + 1, len(class_names), len(class_names)))
+        np.add.at(cells, (group, labels, predicted), 1)
+        means = average_groups(cells, positive, np.ones((1, len(cells))))
+        averaged = {name: float(means[name][0]) for name in (AVERAGED if two else AVERAGED[:1])}
     return Report(
-        **figures,
-        confusion=confusion,
-        interval=intervals(labels, predicted, probabilities, groups, positive, draws=draws),
+        **figures(labels, predicted, probabilities, positive),
+        confusion=confusion_matrix(labels, predicted, len(class_names)),
+        interval={name: interval(drawn[name]) for name in NAMES},
         interval_over="patients" if known else "cells",
+        averaged=averaged,
+        averaged_interval={name: interval(drawn[f"{name}_by_patient"]) for name in averaged},
         prevalence=float((labels == positive).mean()) if two else math.nan,
         threshold=threshold,
         class_names=class_names,
@@ -225,11 +439,19 @@ def make_report(
         split=split,
         seen=seen,
         view=view,
+        rule=rule,
         labels=labels,
+        predicted=predicted,
         probabilities=probabilities,
         names=names,
-        patients=patients,
+        cell_patients=patients,
     )
+
+
+def _line(name: str, value: float, ends: tuple[float, float]) -> str:
+    text = "n/a" if math.isnan(value) else f"{value:.4f}"
+    text = f"{text:10}" + ("n/a" if math.isnan(ends[0]) else f"{ends[0]:.4f} to {ends[1]:.4f}")
+    return f"{name.replace('_', ' '):18}{text}"
 
 
 def _json(value: float) -> float | None:

@@ -86,7 +86,7 @@ def run(
             def tick(images: int, loss: float | None, title: str = f"epoch {epoch}") -> None:
                 bar.advance(images, title if loss is None else f"{title}, loss {loss:.4f}")
 
-            order = _order(len(train), steps * batch_size, seed, epoch)
+            order = order_of(len(train), steps * batch_size, seed, epoch)
             key = jax.random.fold_in(jax.random.key(seed), epoch)
             at.state, metrics = run_epoch(at.state, order, key, tick)
             at.kept = local(trained_weights(at.state))  # copies: the state itself is donated to the next step
@@ -129,7 +129,7 @@ def _not_finite(metrics: dict[str, np.ndarray], epoch: int) -> TrainingError:
     )
 
 
-def _order(count: int, total: int, seed: int, epoch: int) -> np.ndarray:
+def order_of(count: int, total: int, seed: int, epoch: int) -> np.ndarray:
     """Return a fresh order of all images; the last batch is filled up from the front of the order."""
     return np.resize(np.random.default_rng([seed, epoch]).permutation(count), total)
 

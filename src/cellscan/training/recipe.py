@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from cellscan.errors import ArgumentError, check_choice
@@ -161,14 +161,20 @@ class Recipe:
         return plain
 
 
-def make_optimizer(recipe: Recipe, steps: int, parts: Sequence[str] = ()) -> optax.GradientTransformation:
+def make_optimizer(
+    recipe: Recipe,
+    steps: int,
+    parts: Sequence[str] = (),
+    *,
+    schedule: Callable[[Any], Any] | None = None,
+) -> optax.GradientTransformation:
     """Return the optimiser of a recipe for a training of `steps` steps.
 
-    `parts` are those of the network, in order, for `layer_decay`.
+    `parts` are those of the network, in order, for `layer_decay`; `schedule` takes the place of the recipe's.
     """
     import optax
 
-    inner = recipe.optimizer or _adamw(recipe, steps)
+    inner = recipe.optimizer or _adamw(recipe, schedule or make_schedule(recipe, steps))
     if recipe.layer_decay is None:
         return inner
     share = {part: recipe.layer_decay**depth for depth, part in enumerate(reversed(parts))}
@@ -179,17 +185,27 @@ def make_optimizer(recipe: Recipe, steps: int, parts: Sequence[str] = ()) -> opt
     return optax.chain(inner, optax.stateless(slow))
 
 
-def _adamw(recipe: Recipe, steps: int) -> optax.GradientTransformation:
-    import jax
+def make_schedule(recipe: Recipe, steps: int) -> Callable[[Any], Any]:
+    """Return the learning rate of a recipe by step, for a training of `steps` steps."""
     import optax
 
     peak = recipe.learning_rate or RATE
-    schedule: Any = peak
     if recipe.schedule == "one_cycle":
         # optax asks for at least one step on either side of the peak
-        schedule = optax.cosine_onecycle_schedule(max(steps, 5), peak, pct_start=0.25, final_div_factor=1e3)
-    elif recipe.schedule == "cosine":
-        schedule = optax.cosine_decay_schedule(peak, steps)
+        return optax.cosine_onecycle_schedule(max(steps, 5), peak, pct_start=0.25, final_div_factor=1e3)
+    return optax.cosine_decay_schedule(peak, steps) if recipe.schedule == "cosine" else optax.constant_schedule(peak)
+
+
+def with_rate(recipe: Recipe, *, tuning: bool) -> Recipe:
+    """Return the recipe with the learning rate that None stands for."""
+    return (
+        recipe if recipe.learning_rate is not None else replace(recipe, learning_rate=TUNING_RATE if tuning else RATE)
+    )
+
+
+def _adamw(recipe: Recipe, schedule: Callable[[Any], Any]) -> optax.GradientTransformation:
+    import jax
+    import optax
 
     def kernels(params: Any) -> Any:
         return jax.tree.map(lambda leaf: leaf.ndim > 1, params)

@@ -1,0 +1,200 @@
+"""Label errors: cells whose label confident out-of-fold predictions contradict.
+
+Northcutt, Jiang and Chuang (2021), Confident Learning: Estimating Uncertainty in Dataset Labels (JAIR 70).
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from typing import TYPE_CHECKING, overload
+
+import numpy as np
+
+from cellscan.data.cells import CellDataset
+from cellscan.errors import DataError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def find_contradicted(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Return the rows whose label is confidently contradicted, worst first.
+
+    A prediction is confident of a class where its probability is at least the mean that the class has
+    among the cells labelled so. The rank is the probability of the given label.
+
+    Parameters
+    ----------
+    labels : (N,) int
+    probabilities : (N, K) float
+        Out of fold: no patient's own cells were trained on.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cellscan.evaluate.confident import find_contradicted
+    >>> p = np.array([0.9, 0.8, 0.95, 0.2, 0.1])
+    >>> find_contradicted(np.array([0, 0, 1, 1, 1]), np.stack([p, 1 - p], 1)).tolist()
+    [2]
+    """
+    classes = probabilities.shape[1]
+    missing = [k for k in range(classes) if not (labels == k).any()]
+    if missing:
+        raise DataError(f"no cell has a label of class {missing[0]}; expected every class")
+    least = np.array([probabilities[labels == k, k].mean() for k in range(classes)])
+    confident = probabilities >= least - 1e-6
+    guess = np.where(confident, probabilities, -1.0).argmax(1)
+    found = np.flatnonzero(confident.any(1) & (guess != labels) & (probabilities.argmax(1) != labels))
+    return found[np.argsort(probabilities[found, labels[found]], kind="stable")]
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A cell whose label is contradicted.
+
+    Attributes
+    ----------
+    name, patient : str
+        Which cell, and whose.
+    label_name : str
+        As published.
+    suggested : str
+        What networks that never saw the patient say.
+    probability : float
+        That they give to the published label.
+
+    Examples
+    --------
+    >>> from cellscan.evaluate.confident import Suspect
+    >>> Suspect("a.png", "C1", "parasitized", "uninfected", 0.02).suggested
+    'uninfected'
+    """
+
+    name: str
+    patient: str
+    label_name: str
+    suggested: str
+    probability: float
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Suspects(Sequence[Suspect]):
+    """Cells whose label out-of-fold predictions contradict, worst first; a sequence of `Suspect`.
+
+    Neither label is the truth: many a disputed "parasitized" cell lost its parasite when it was cut out, and
+    many a disputed "uninfected" one shows stain or platelets that the annotator may have judged rightly.
+
+    Attributes
+    ----------
+    rows : numpy.ndarray
+        (M,) int64, rows of `cells`.
+    scores : numpy.ndarray
+        (N,) float32, of every cell: the probability that is given to its label.
+    cells : CellDataset
+        All of them.
+
+    Examples
+    --------
+    >>> suspects = study.suspects()
+    >>> len(suspects.scores), len(suspects) <= 200
+    (200, True)
+    """
+
+    rows: np.ndarray
+    scores: np.ndarray
+    probabilities: np.ndarray
+    cells: CellDataset
+
+    @overload
+    def __getitem__(self, index: int) -> Suspect: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Suspect, ...]: ...
+    def __getitem__(self, index: int | slice) -> Suspect | tuple[Suspect, ...]:
+        if isinstance(index, slice):
+            return tuple(self[i] for i in range(*index.indices(len(self))))
+        row, names = int(self.rows[index]), self.cells.class_names
+        return Suspect(
+            str(self.cells.names[row]),
+            str(self.cells.patients[row]),
+            names[int(self.cells.labels[row])],
+            names[int(self.probabilities[row].argmax())],
+            float(self.scores[row]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __repr__(self) -> str:
+        return f"Suspects({len(self)} of {len(self.cells)} cells)"
+
+    def __str__(self) -> str:
+        lines = [f"{len(self):,} of {len(self.cells):,} labels are contradicted by networks that never saw the patient"]
+        for label, name in enumerate(self.cells.class_names):
+            count = int((self.cells.labels[self.rows] == label).sum())
+            lines.append(f"  labelled {name}: {count:,}")
+        lines += [f"{s.name}  {s.label_name} -> {s.suggested}, P(label) {s.probability:.4f}" for s in self[:10]]
+        return "\n".join(lines)
+
+    def against(self, names: Sequence[str] | np.ndarray) -> dict[str, float]:
+        """Compare the ranking with a list of cells that experts dispute.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Of the disputed cells.
+
+        Returns
+        -------
+        dict
+            ``roc_auc`` and ``average_precision`` of the ranking of all cells, and how many of its first 500 are
+            on the list, ``hits_500``.
+
+        Examples
+        --------
+        >>> sorted(study.suspects().against(cells.names[:10]))
+        ['average_precision', 'hits_500', 'roc_auc']
+        """
+        from sklearn.metrics import average_precision_score, roc_auc_score
+
+        listed = np.isin(self.cells.names, np.asarray(names))
+        if not 0 < listed.sum() < len(listed):
+            raise DataError(f"{listed.sum()} of {len(listed)} cells are on the list; expected some, and not all")
+        first = np.argsort(self.scores, kind="stable")[:500]
+        return {
+            "roc_auc": float(roc_auc_score(listed, -self.scores)),
+            "average_precision": float(average_precision_score(listed, -self.scores)),
+            "hits_500": int(listed[first].sum()),
+        }
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write one line a suspect, worst first.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "suspects.csv"
+        >>> study.suspects().to_csv(file)
+        >>> file.read_text().splitlines()[0]
+        'name,patient,label_name,suggested,probability'
+        """
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            out = csv.writer(file)
+            out.writerow(Suspect.__dataclass_fields__)
+            out.writerows(astuple(suspect) for suspect in self)
+
+    def plot(self, count: int = 24) -> Figure:
+        """Draw the worst, with the label as published and the probability that it is given.
+
+        Examples
+        --------
+        >>> suspects = study.suspects()
+        >>> figure = suspects.plot(8) if len(suspects) else None
+        """
+        if not len(self):
+            raise DataError("no label is contradicted: there is nothing to draw")
+        from cellscan.plots import plot_suspects
+
+        return plot_suspects(self, count)

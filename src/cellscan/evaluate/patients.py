@@ -1,0 +1,296 @@
+"""Patients as patients: what a classifier of cells is worth for a person."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from typing import overload
+
+import numpy as np
+
+from cellscan.errors import DataError
+from cellscan.evaluate.metrics import confusion_matrix, from_confusion
+
+NOTE = (
+    "The publisher chose these cells: a patient's share of positive cells is not its parasitemia, and half of the\n"
+    "cells are parasitized, as in no clinic."
+)
+
+
+@dataclass(frozen=True)
+class Patient:
+    """One patient of a report.
+
+    Attributes
+    ----------
+    patient : str
+        Who.
+    cells : int
+        How many cells.
+    positive : int
+        How many of them were called positive.
+    share : float
+        ``positive / cells``; not the parasitemia, since somebody chose the cells.
+    called : bool or None
+        Whether the patient rule calls the patient infected; None without a rule.
+    truth : bool
+        Whether any of its cells is labelled positive.
+    accuracy : float
+        Of its cells.
+
+    Examples
+    --------
+    >>> import cellscan
+    >>> cells = cellscan.synthetic_cells(80, seed=0)
+    >>> cellscan.Classifier(image_size=32, seed=0).evaluate(cells).patients[0].cells
+    20
+    """
+
+    patient: str
+    cells: int
+    positive: int
+    share: float
+    called: bool | None
+    truth: bool
+    accuracy: float
+
+
+def binomial_interval(successes: int, trials: int) -> tuple[float, float]:
+    """Return the exact 95 % interval of a proportion (Clopper and Pearson, 1934); NaN without trials.
+
+    Examples
+    --------
+    >>> from cellscan.evaluate.patients import binomial_interval
+    >>> low, high = binomial_interval(42, 42)
+    >>> round(low, 3), high
+    (0.916, 1.0)
+    """
+    if not trials:
+        return math.nan, math.nan
+    from scipy.stats import binomtest
+
+    found = binomtest(successes, trials).proportion_ci(0.95, "exact")
+    return float(found.low), float(found.high)
+
+
+@dataclass(frozen=True, repr=False)
+class Patients(Sequence[Patient]):
+    """The patients of a report, one row each, and figures of them; prints as a table.
+
+    The figures follow Delahunt, Gachuhi and Horning (2024), Metrics to guide development of machine
+    learning algorithms for malaria diagnosis (Frontiers in Malaria 2, 1250220).
+
+    Attributes
+    ----------
+    rows : tuple[Patient, ...]
+        In the order of their names.
+    rule : float or None
+        Share of positive cells from which a patient counts as infected.
+    sensitivity, specificity : float
+        Over infected patients, and over healthy donors; NaN without a rule, or without such patients.
+    interval : dict[str, tuple[float, float]]
+        Exact binomial 95 % intervals of both.
+    false_per_thousand, false_spread : float
+        Mean and standard deviation over healthy donors of the false-positive cells in a thousand.
+    detection_limit : float
+        The parasitemia, as a share of cells, whose positive cells stand two standard deviations above
+        that noise: ``2 SD / (cell sensitivity - mean)``. The sensitivity is averaged over infected patients. NaN
+        with fewer than two healthy donors.
+
+    Examples
+    --------
+    >>> import cellscan
+    >>> cells = cellscan.synthetic_cells(80, seed=0)
+    >>> patients = cellscan.Classifier(image_size=32, seed=0).evaluate(cells).patients
+    >>> len(patients), patients.rule, sum(row.cells for row in patients)
+    (4, None, 80)
+    """
+
+    rows: tuple[Patient, ...]
+    rule: float | None
+    sensitivity: float
+    specificity: float
+    interval: dict[str, tuple[float, float]]
+    false_per_thousand: float
+    false_spread: float
+    detection_limit: float
+
+    @overload
+    def __getitem__(self, index: int) -> Patient: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Patient, ...]: ...
+    def __getitem__(self, index: int | slice) -> Patient | tuple[Patient, ...]:
+        return self.rows[index]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def worst(self, count: int = 5) -> tuple[Patient, ...]:
+        """Return the patients whose cells were judged worst.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> cells = cellscan.synthetic_cells(80, seed=0)
+        >>> worst = cellscan.Classifier(image_size=32, seed=0).evaluate(cells).patients.worst(2)
+        >>> worst[0].accuracy <= worst[1].accuracy
+        True
+        """
+        return tuple(sorted(self.rows, key=lambda row: row.accuracy)[:count])
+
+    def __repr__(self) -> str:
+        return f"Patients({len(self)}, rule={self.rule})"
+
+    def __str__(self) -> str:
+        lines = [self.summary(), "", describe_rows(self.rows)]
+        return "\n".join(lines)
+
+    def summary(self) -> str:
+        """Return the figures of patients in words.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> cells = cellscan.synthetic_cells(80, seed=0)
+        >>> text = cellscan.Classifier(image_size=32, seed=0).evaluate(cells).patients.summary()
+        >>> text.splitlines()[0]
+        'patients: 3 infected (a cell labelled positive), 1 healthy'
+        """
+        sick = sum(row.truth for row in self.rows)
+        healthy = len(self) - sick
+        lines = [f"patients: {sick} infected (a cell labelled positive), {healthy} healthy"]
+        if self.rule is None:
+            lines.append("no patient rule: choose_patient_rule decides from which share of positive cells on")
+        else:
+            lines.append(f"a patient counts as infected from a share of {self.rule:.3g} positive cells")
+            for name, count in (("sensitivity", sick), ("specificity", healthy)):
+                value, (low, high) = getattr(self, name), self.interval[name]
+                text = "n/a" if math.isnan(value) else f"{value:.3f} ({low:.3f} to {high:.3f}, exact, of {count})"
+                lines.append(f"  {name} {text}")
+        if healthy:
+            spread = "" if math.isnan(self.false_spread) else f", SD {self.false_spread:.1f} over donors"
+            lines.append(f"false-positive cells on healthy donors: {self.false_per_thousand:.1f} in 1,000{spread}")
+        if not math.isnan(self.detection_limit):
+            lines.append(f"limit of detection, two SD above that noise: a parasitemia of {self.detection_limit:.1%}")
+        return "\n".join([*lines, NOTE])
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write one line a patient.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile, cellscan
+        >>> cells = cellscan.synthetic_cells(80, seed=0)
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "patients.csv"
+        >>> cellscan.Classifier(image_size=32, seed=0).evaluate(cells).patients.to_csv(file)
+        >>> file.read_text().splitlines()[0]
+        'patient,cells,positive,share,called,truth,accuracy'
+        """
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            out = csv.writer(file)
+            out.writerow(Patient.__dataclass_fields__)
+            out.writerows(["" if value is None else value for value in astuple(row)] for row in self.rows)
+
+
+def describe_rows(rows: Sequence[Patient]) -> str:
+    """Return a table of patients.
+
+    Examples
+    --------
+    >>> from cellscan.evaluate.patients import Patient, describe_rows
+    >>> print(describe_rows([Patient("C1", 80, 20, 0.25, None, True, 0.95)]))
+    patient    cells  positive  share  called    truth     accuracy
+    C1            80        20  0.250  -         infected     0.950
+    """
+    words = {True: "infected", False: "healthy", None: "-"}
+    lines = [f"{'patient':10} {'cells':>5}  {'positive':>8}  {'share':>5}  {'called':8}  {'truth':8}  {'accuracy':>8}"]
+    for row in rows:
+        lines.append(
+            f"{row.patient:10} {row.cells:>5}  {row.positive:>8}  {row.share:.3f}  {words[row.called]:8}  "
+            f"{words[row.truth]:8}  {row.accuracy:>8.3f}"
+        )
+    return "\n".join(lines)
+
+
+def shares(positive: np.ndarray, group: np.ndarray, count: int) -> np.ndarray:
+    """Return the share (P,) of positive cells in each of `count` groups.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cellscan.evaluate.patients import shares
+    >>> shares(np.array([True, False, True]), np.array([0, 0, 1]), 2).tolist()
+    [0.5, 1.0]
+    """
+    return np.bincount(group, positive, count) / np.bincount(group, minlength=count)
+
+
+def make_patients(
+    labels: np.ndarray,
+    predicted: np.ndarray,
+    patients: np.ndarray,
+    positive: int,
+    rule: float | np.ndarray | None,
+) -> Patients:
+    """Count the cells of every patient, and judge the rule.
+
+    Parameters
+    ----------
+    labels, predicted : (N,) int
+    patients : (N,) str
+    positive : int
+    rule : float, (N,) float, or None
+        One for all; or that of each cell's patient, where rules were chosen without the patient.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cellscan.evaluate.patients import make_patients
+    >>> labels, ids = np.array([0, 1, 1, 1]), np.array(["a", "a", "b", "b"])
+    >>> found = make_patients(labels, labels, ids, 0, rule=0.5)
+    >>> found.sensitivity, found.specificity
+    (1.0, 1.0)
+    """
+    if "" in patients:
+        raise DataError("the patients of these cells are unknown; load them with their patients")
+    names, group = np.unique(patients, return_inverse=True)
+    count = len(names)
+    cells = np.bincount(group, minlength=count)
+    share = shares(predicted == positive, group, count)
+    truth = np.bincount(group, labels == positive, count) > 0
+    right = shares(predicted == labels, group, count)
+    limits = None if rule is None else np.full(count, np.nan)
+    if limits is not None:
+        limits[group] = rule
+    called = None if limits is None else share >= limits
+    rows = tuple(
+        Patient(str(names[i]), int(cells[i]), round(float(share[i] * cells[i])), float(share[i]),
+                None if called is None else bool(called[i]), bool(truth[i]), float(right[i]))
+        for i in range(count)
+    )  # fmt: skip
+    found = {"sensitivity": math.nan, "specificity": math.nan}
+    interval = dict.fromkeys(found, (math.nan, math.nan))
+    for name, chosen in (("sensitivity", truth), ("specificity", ~truth)):
+        if called is not None and chosen.any():
+            good = int((called[chosen] == truth[chosen]).sum())
+            found[name], interval[name] = good / int(chosen.sum()), binomial_interval(good, int(chosen.sum()))
+    noise = share[~truth]
+    mean, spread = (float(noise.mean()) if len(noise) else math.nan), math.nan
+    limit = math.nan
+    if len(noise) > 1:
+        spread = float(noise.std(ddof=1))
+        each = np.array([confusion_matrix(labels[group == i], predicted[group == i], 2) for i in np.flatnonzero(truth)])
+        hit = float(np.nanmean(from_confusion(each, positive)["sensitivity"])) if len(each) else math.nan
+        limit = 2 * spread / (hit - mean) if hit > mean else math.nan
+    return Patients(
+        rows=rows,
+        rule=None if rule is None else float(np.mean(rule)),
+        interval=interval,
+        false_per_thousand=1000 * mean,
+        false_spread=1000 * spread,
+        detection_limit=limit,
+        **found,
+    )

@@ -1,0 +1,590 @@
+"""Studies: a classifier judged by patients that it never saw, fold by fold."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from cellscan import card as cards
+from cellscan.classifier import Classifier
+from cellscan.data.cells import CellDataset
+from cellscan.errors import ArgumentError, DataError, ModelFileError
+from cellscan.evaluate.bootstrap import interval
+from cellscan.evaluate.calibration import apply_temperature, fit_temperature
+from cellscan.evaluate.confident import Suspects, find_contradicted
+from cellscan.evaluate.conformal import Coverage, simulate
+from cellscan.evaluate.metrics import AVERAGED, NAMES
+from cellscan.evaluate.patients import Patients, make_patients
+from cellscan.evaluate.report import Report, Seen, make_report
+from cellscan.evaluate.thresholds import choose_rule
+from cellscan.tensors import check_digest, read_tensors, write_tensors
+from cellscan.training.checkpoint import Checkpoint, hash_weights
+from cellscan.training.devices import Examples
+from cellscan.training.recipe import Recipe, with_rate
+from cellscan.training.together import SMALL, run_together, unstack
+
+if TYPE_CHECKING:
+    from flax import nnx
+    from matplotlib.figure import Figure
+
+_SHOWN = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "roc_auc", "calibration_error")
+
+
+def cross_validate(
+    model: str | nnx.Module,
+    cells: CellDataset,
+    *,
+    folds: int | str | os.PathLike[str] = 5,
+    seeds: int | Sequence[int] = 1,
+    epochs: int = 10,
+    batch_size: int = 64,
+    recipe: Recipe | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    image_size: int = 64,
+    view: str = "filled",
+    positive_class: str | None = None,
+    tta: bool = False,
+    together: bool | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> Study:
+    """Train once for every fold and seed, without the patients of the fold, and judge each by those patients.
+
+    Parameters
+    ----------
+    model, weights, image_size, view, positive_class
+        As in `cellscan.Classifier`.
+    cells : CellDataset
+        With patients.
+    folds : int or path
+        How many, by patient, stratified by class and size; or a file of ``patient,fold`` lines, such as
+        `CellDataset.write_folds` writes.
+    seeds : int or sequence of int
+        How many (0, 1, ...), or which.
+    epochs, batch_size, recipe
+        As in `Classifier.fit`; there is no validation set, so no `patience`.
+    tta : bool
+        Average over the square's eight symmetries when judging.
+    together : bool, optional
+        Train all members at once, as one program over stacked weights. Left out: on one accelerator, where the
+        network has at most five million parameters. On a CPU that is no faster.
+    checkpoint : path, optional
+        A folder of this study's own, with a folder a member.
+    resume : bool
+        Go on with the member, and the epoch, at which a killed study stood.
+    progress : bool
+        As in `Classifier.fit`.
+
+    Returns
+    -------
+    Study
+
+    Raises
+    ------
+    ArgumentError
+        Where the checkpoint folder is in use and `resume` is False.
+    DataError
+        Where patients are unknown or fewer than folds, a fold file does not name them all, or a class is
+        missing from a fold.
+
+    Examples
+    --------
+    >>> import cellscan
+    >>> cells = cellscan.synthetic_cells(200, seed=0, difficulty="easy")
+    >>> study = cellscan.cross_validate("small_cnn", cells, folds=2, image_size=16, epochs=2, progress=False)
+    >>> len(study.reports), len(study.report.labels)
+    (2, 200)
+    """
+    chosen = list(range(seeds)) if isinstance(seeds, (int, np.integer)) else [int(seed) for seed in seeds]
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise ArgumentError(f"seeds is {seeds!r}; expected a number from 1, or different whole numbers")
+    recipe = recipe or Recipe()
+    if recipe.patience is not None:
+        raise ArgumentError("the recipe's patience watches a validation set, and a study has none; leave it out")
+    fold = cells.fold_numbers(folds)
+    parts = list(cells.folds(folds))
+    for train, test in parts:
+        for part in (train, test):
+            absent = set(range(len(cells.class_names))) - set(part.labels.tolist())
+            if absent:
+                name = cells.class_names[absent.pop()]
+                raise DataError(f"{part.split_info}: no cell is {name!r}; use fewer folds, or another fold file")
+    place = None if checkpoint is None else Path(checkpoint)
+    if place is not None and not resume and any(place.glob("fold*")):
+        raise ArgumentError(f"{place} holds a study; pass resume=True to go on, or name another folder")
+    if resume and place is None:
+        raise ArgumentError("resume=True goes on with a study's folder; pass checkpoint=...")
+    options = {"model": model, "weights": weights, "image_size": image_size, "view": view,
+               "positive_class": positive_class, "folds": folds, "seeds": seeds, "epochs": epochs,
+               "batch_size": batch_size, "recipe": recipe, "tta": tta, "together": together, "checkpoint": checkpoint,
+               "resume": resume, "progress": progress}  # fmt: skip
+    keys = [(number, seed) for number in range(len(parts)) for seed in chosen]
+    salt = cards.Card("", (), None, 0, "").salt  # one for all, so that an ensemble knows whom it has seen
+    members = []
+    for _, seed in keys:
+        clf = Classifier(model, weights=weights, image_size=image_size, view=view, class_names=cells.class_names,
+                         positive_class=positive_class, seed=seed)  # fmt: skip
+        clf._card = replace(clf.card, salt=salt)
+        members.append(clf)
+    if together is None:
+        size = sum(leaf.size for leaf in members[0]._members[0]["params"].values())
+        together = jax.device_count() == 1 and jax.default_backend() != "cpu" and size <= SMALL
+    if together:
+        shown = [parts[number][0] for number, _ in keys]
+        own = [np.flatnonzero(fold != np.unique(fold)[number]) for number, _ in keys]
+        here = None if place is None else place / "fold-all"
+        _fit_together(members, cells, own, shown, epochs, batch_size, recipe, here, resume, progress)
+    rows = {number: np.flatnonzero(fold == value) for number, value in enumerate(np.unique(fold))}
+    probabilities = np.zeros((len(chosen), len(cells), len(cells.class_names)), np.float32)
+    for clf, (number, seed) in zip(members, keys, strict=True):
+        train, test = parts[number]
+        here = None if place is None else place / f"fold{number}-seed{seed}"
+        if not together:
+            if progress:
+                print(f"fold {number + 1} of {len(parts)}, seed {seed}", flush=True)
+            clf.fit(train, epochs=epochs, batch_size=batch_size, recipe=recipe, checkpoint=here, resume=resume,
+                    progress=progress)  # fmt: skip
+        probabilities[chosen.index(seed), rows[number]] = _predict(clf, test, tta, here, progress)
+    how = parts[0][1].split_info
+    split = f"out of fold, {len(parts)} folds by patient, hash {how.hash if how else 'unknown'}"
+    return Study(cells, fold, tuple(chosen), tuple(members), probabilities, split, options)
+
+
+def _fit_together(
+    members: Sequence[Classifier],
+    cells: CellDataset,
+    rows: Sequence[np.ndarray],
+    shown: Sequence[CellDataset],
+    epochs: int,
+    batch_size: int,
+    recipe: Recipe,
+    folder: Path | None,
+    resume: bool,
+    progress: bool,
+) -> None:
+    """Train all members as one program, and let each take its weights."""
+    first = members[0]
+    network = first._network
+    if recipe.freeze is not None or recipe.remat:
+        network = network.variant(freeze=recipe.freeze, remat=recipe.remat)
+    recipe = with_rate(recipe, tuning=first.card.weights is not None and not network.head_alone)
+    settings = {**recipe.to_dict(), "batch_size": batch_size}
+    checkpoint = None
+    if folder is not None:
+        like = ("architecture", "class_names", "positive_class", "image_size", "view", "resize")
+        plan = {name: getattr(first.card, name) for name in like} | {"recipe": settings, "epochs": epochs}
+        plan |= {f"member{i}": {"seed": clf.card.seed, "train": part.to_dict()}
+                 for i, (clf, part) in enumerate(zip(members, shown, strict=True))}  # fmt: skip
+        plan["normalization"] = asdict(first.card.normalization)
+        checkpoint = Checkpoint(folder, plan, resume=resume)
+    for at in run_together(
+        network,
+        [clf._members[0] for clf in members],
+        Examples(cells.images(first.image_size, progress=progress), cells.labels),
+        rows,
+        [clf.card.seed for clf in members],
+        recipe=recipe,
+        epochs=epochs,
+        batch_size=batch_size,
+        class_names=cells.class_names,
+        view=first.card.view,
+        normalization=first.card.normalization,
+        checkpoint=checkpoint,
+        progress=progress,
+    ):
+        for place, (clf, part) in enumerate(zip(members, shown, strict=True)):
+            record: dict[str, Any] = dict(at.records[-1])
+            last = {name: record[name][place] for name in ("loss", "accuracy")}
+            card = replace(
+                clf.card.with_seen("train", part.patients),
+                epochs=len(at.records),
+                recipe=settings,
+                data={"train": part.to_dict(), "validation": None},
+                metrics={"fit": {"epoch": len(at.records), **last}},
+                versions=cards.library_versions(),
+            )
+            clf._set(clf._network, (unstack(at.kept, place),), card)
+
+
+def _predict(clf: Classifier, test: CellDataset, tta: bool, folder: Path | None, progress: bool) -> np.ndarray:
+    """Judge the cells of a fold, or read how they were judged by the same weights."""
+    plan = {"weights": hash_weights(clf._members[0]), "cells": test.hash(), "first": str(test.names[0]), "tta": tta}
+    path = None if folder is None else folder / "predictions.safetensors"
+    if path is not None and path.exists():
+        try:
+            metadata, tensors = read_tensors(path)
+            check_digest(path, metadata, tensors)
+            if json.loads(metadata["cellscan.predictions"]) == plan:
+                return tensors["probabilities"]
+        except (ModelFileError, KeyError, ValueError):
+            pass  # damaged, or of something else: judged again
+    found = clf.predict_proba(test, tta=tta, progress=progress)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_tensors(path, {"probabilities": found}, {"cellscan.predictions": json.dumps(plan)})
+    return found
+
+
+def _spread(reports: Sequence[Report], name: str) -> tuple[float, float]:
+    """Return mean and standard deviation of a figure; NaN where one alone has no spread."""
+    values = np.array([getattr(report, name) for report in reports])
+    return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else math.nan
+
+
+def _mean_text(reports: Sequence[Report], name: str) -> str:
+    mean, spread = _spread(reports, name)
+    return f"{mean:.4f}" + ("" if math.isnan(spread) else f" ± {spread:.4f}")
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What the members of a study are worth on cells from elsewhere; prints as a table.
+
+    Attributes
+    ----------
+    reports : tuple[Report, ...]
+        One a member.
+    mean, interval : dict
+        Mean over members of every figure, and its 95 % interval over the patients, or fields, of those cells.
+
+    Examples
+    --------
+    >>> import cellscan
+    >>> abroad = study.transfer(cellscan.synthetic_cells(60, seed=9))
+    >>> len(abroad.reports), 0 <= abroad.mean["roc_auc"] <= 1
+    (2, True)
+    """
+
+    reports: tuple[Report, ...]
+    mean: dict[str, float]
+    interval: dict[str, tuple[float, float]]
+
+    def __str__(self) -> str:
+        first = self.reports[0]
+        lines = [
+            f"{len(self.reports)} members on {len(first.labels):,} cells, {first.seen.patients} patients or fields"
+        ]
+        lines.append(f"{'':20}{'mean ± SD of members':24}95 % interval of the mean, over {first.interval_over}")
+        for name in ("roc_auc", "sensitivity", "specificity", "average_precision", "calibration_error"):
+            low, high = self.interval[name]
+            lines.append(f"{name.replace('_', ' '):20}{_mean_text(self.reports, name):24}{low:.4f} to {high:.4f}")
+        return "\n".join(lines)
+
+
+class Study:
+    """A cross-validation by patient: what every cell was given by networks that never saw its patient.
+
+    Made by `cellscan.cross_validate`; prints as a table. The examples go on from the one there.
+
+    Attributes
+    ----------
+    cells : CellDataset
+        All cells.
+    fold : numpy.ndarray
+        (N,) int64, the fold of each.
+    seeds : tuple[int, ...]
+        Of the members.
+    keys : tuple[tuple[int, int], ...]
+        Fold and seed of each member.
+    members : tuple[Classifier, ...]
+        One a fold and seed.
+    probabilities : numpy.ndarray
+        (S, N, K) float32, out of fold: of every seed and cell.
+    reports : tuple[Report, ...]
+        One a member, on its fold.
+    report : Report
+        Of all cells, pooled; probabilities are means over seeds.
+
+    Examples
+    --------
+    >>> study.keys, study.probabilities.shape
+    (((0, 0), (1, 0)), (1, 200, 2))
+    """
+
+    def __init__(
+        self,
+        cells: CellDataset,
+        fold: np.ndarray,
+        seeds: tuple[int, ...],
+        members: tuple[Classifier, ...],
+        probabilities: np.ndarray,
+        split: str,
+        options: dict[str, Any],
+    ) -> None:
+        numbers = np.unique(fold).tolist()
+        self.cells: CellDataset = cells
+        self.fold: np.ndarray = fold
+        self.seeds: tuple[int, ...] = seeds
+        self.members: tuple[Classifier, ...] = members
+        self.probabilities: np.ndarray = probabilities
+        self.keys: tuple[tuple[int, int], ...] = tuple((k, seed) for k in range(len(numbers)) for seed in seeds)
+        self._options = options
+        self.split: str = split
+        self.reports: tuple[Report, ...] = tuple(
+            self._report(fold == numbers[number], seeds.index(seed), f"fold {number}, seed {seed}; {self.split}")
+            for number, seed in self.keys
+        )
+        self.report: Report = self._report(np.ones(len(cells), bool), None, self.split)
+
+    def _report(self, rows: np.ndarray, seed: int | None, split: str) -> Report:
+        probabilities = (self.probabilities.mean(0) if seed is None else self.probabilities[seed])[rows]
+        first, patients = self.members[0], self.cells.patients[rows]
+        positive = first._positive
+        two = positive is not None and len(self.cells.class_names) == 2
+        predicted = probabilities.argmax(1).astype(np.int32)
+        if positive is not None and two:
+            predicted = np.where(probabilities[:, positive] >= np.float32(0.5), positive, 1 - positive).astype(np.int32)
+        return make_report(
+            self.cells.labels[rows],
+            predicted,
+            probabilities,
+            names=self.cells.names[rows],
+            patients=patients,
+            class_names=self.cells.class_names,
+            positive=positive,
+            threshold=0.5 if two else None,
+            split=split,
+            seen=Seen(len(set(patients.tolist())), 0, 0),
+            view=first.card.view,
+        )
+
+    def __repr__(self) -> str:
+        return f"Study(folds={len(self.keys) // len(self.seeds)}, seeds={len(self.seeds)}, {self.report!r})"
+
+    def __str__(self) -> str:
+        card = self.members[0].card
+        lines = [
+            f'{card.architecture}, {card.image_size} px, view "{card.view}", {card.epochs} epochs'
+            f"{', test-time averaging' if self._options['tta'] else ''}; {self.split}; seeds {self.seeds}",
+            ", ".join(f"{name} {version}" for name, version in card.versions.items())
+            + f"; {jax.devices()[0].device_kind}, {platform.machine()}, {os.cpu_count()} cores",
+            "",
+            f"{'fold':>4} {'seed':>4} {'patients':>8} {'cells':>7}  " + "".join(f"{_short(n):>14}" for n in _SHOWN),
+        ]
+        for (number, seed), report in zip(self.keys, self.reports, strict=True):
+            lines.append(
+                f"{number:>4} {seed:>4} {report.seen.patients:>8} {len(report.labels):>7,}  "
+                + "".join(f"{getattr(report, name):>14.4f}" for name in _SHOWN)
+            )
+        lines.append(f"\n{'':20}{'mean ± SD':20}{'pooled':10}95 % interval over patients")
+        for name in NAMES:
+            low, high = self.report.interval[name]
+            text = f"{name.replace('_', ' '):20}{_mean_text(self.reports, name):20}{getattr(self.report, name):<10.4f}"
+            lines.append(text + ("n/a" if math.isnan(low) else f"{low:.4f} to {high:.4f}"))
+        lines.append("\naveraged over the patients that have the class in question")
+        for name, value in self.report.averaged.items():
+            low, high = self.report.averaged_interval[name]
+            lines.append(f"{name.replace('_', ' '):20}{'':20}{value:<10.4f}{low:.4f} to {high:.4f}")
+        lines.append("\nResearch use only, not a medical device.")
+        return "\n".join(lines)
+
+    def plot(self) -> Figure:
+        """Draw the figures of every member, their mean, and the pooled figure with its interval.
+
+        Examples
+        --------
+        >>> len(study.plot().axes)
+        4
+        """
+        from cellscan.plots import plot_study
+
+        return plot_study([number for number, _ in self.keys], self.reports, self.report)
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write one line a member, then mean, standard deviation, pooled figure and its interval.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "study.csv"
+        >>> study.to_csv(file)
+        >>> [line.split(",")[0] for line in file.read_text().splitlines()]
+        ['fold', '0', '1', 'mean', 'sd', 'pooled', 'pooled_low', 'pooled_high']
+        """
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            out = csv.writer(file)
+            out.writerow(["fold", "seed", "patients", "cells", *NAMES, *(f"{name}_by_patient" for name in AVERAGED)])
+            for (number, seed), report in zip(self.keys, self.reports, strict=True):
+                out.writerow([number, seed, *_row(report)])
+            spreads = [_spread(self.reports, name) for name in NAMES]
+            out.writerow(["mean", "", "", "", *(mean for mean, _ in spreads)])
+            out.writerow(["sd", "", "", "", *(spread for _, spread in spreads)])
+            out.writerow(["pooled", "", *_row(self.report)])
+            for end, name in enumerate(("pooled_low", "pooled_high")):
+                ends = [self.report.interval[figure][end] for figure in NAMES]
+                ends += [self.report.averaged_interval[f][end] for f in AVERAGED if f in self.report.averaged_interval]
+                out.writerow([name, "", "", "", *ends])
+
+    def select(self, mask: np.ndarray) -> Study:
+        """Return the study judged by the chosen cells alone, such as those whose label nobody disputes.
+
+        Parameters
+        ----------
+        mask : (N,) bool
+
+        Examples
+        --------
+        >>> len(study.select(cells.labels == 0).report.labels)
+        100
+        """
+        mask = np.asarray(mask)
+        if mask.dtype != bool or mask.shape != self.fold.shape:
+            raise ArgumentError(f"select got {mask.dtype} {mask.shape}; expected a mask of bool {self.fold.shape}")
+        if set(self.fold[mask]) != set(self.fold):
+            raise DataError("a fold loses all its cells; choose some of every fold")
+        split = f"{self.split}; {int(mask.sum()):,} of its cells"
+        cells, probabilities = self.cells.select(mask), self.probabilities[:, mask]
+        return Study(cells, self.fold[mask], self.seeds, self.members, probabilities, split, self._options)
+
+    def without(self, names: Sequence[str] | np.ndarray) -> Study:
+        """Return the study without the cells of these names.
+
+        Examples
+        --------
+        >>> len(study.without(cells.names[:5]).report.labels)
+        195
+        """
+        return self.select(~np.isin(self.cells.names, np.asarray(list(names))))
+
+    def calibrated(self) -> Study:
+        """Return the study with a temperature for every fold, fitted on the patients of the other folds.
+
+        Examples
+        --------
+        >>> study.calibrated().report.roc_auc <= 1
+        True
+        """
+        scaled = self.probabilities.copy()
+        for number in np.unique(self.fold):
+            here = self.fold == number
+            for seed, probabilities in enumerate(self.probabilities):
+                temperature = fit_temperature([probabilities[~here]], self.cells.labels[~here])
+                scaled[seed, here] = apply_temperature(probabilities[here], temperature)
+        return Study(self.cells, self.fold, self.seeds, self.members, scaled, self.split, self._options)
+
+    def patients(self, *, sensitivity: float | None = None, specificity: float | None = None) -> Patients:
+        """Judge patients: the rule for a fold is chosen on the patients of the other folds.
+
+        Each of those was judged by networks that never saw it.
+
+        Parameters
+        ----------
+        sensitivity, specificity : float, optional
+            As in `Classifier.choose_patient_rule`.
+
+        Examples
+        --------
+        >>> len(study.patients(sensitivity=0.9))
+        5
+        """
+        positive = self.members[0]._two_classes("a patient rule")
+        called, truth = self.report.predicted == positive, self.cells.labels == positive
+        rule = np.zeros(len(self.cells))
+        for number in np.unique(self.fold):
+            other = self.fold != number
+            rule[~other] = choose_rule(
+                truth[other], called[other], self.cells.patients[other], sensitivity, specificity
+            )
+        return make_patients(self.cells.labels, self.report.predicted, self.cells.patients, positive, rule)
+
+    def coverage(self, *, alpha: float = 0.1, splits: int = 200, seed: int = 0) -> Coverage:
+        """Simulate conformal sets: choose on half of the patients, count on the others, many times.
+
+        Parameters
+        ----------
+        alpha : float
+            As in `Classifier.conformalize`.
+        splits, seed : int
+            How many random halves.
+
+        Examples
+        --------
+        >>> study.coverage(alpha=0.5, splits=20).alpha
+        0.5
+        """
+        probabilities = self.probabilities.mean(0)
+        return simulate(probabilities, self.cells.labels, self.cells.patients, alpha, splits=splits, seed=seed)
+
+    def suspects(self) -> Suspects:
+        """Return the cells whose label is contradicted by networks that never saw the patient, worst first.
+
+        Examples
+        --------
+        >>> study.suspects().rows.dtype
+        dtype('int64')
+        """
+        probabilities, labels = self.probabilities.mean(0), self.cells.labels
+        rows = find_contradicted(labels, probabilities)
+        return Suspects(rows, probabilities[np.arange(len(labels)), labels], probabilities, self.cells)
+
+    def ensemble(self) -> Classifier:
+        """Return one classifier that averages all members; it has seen every patient of the study.
+
+        Examples
+        --------
+        >>> study.ensemble().card.members
+        2
+        """
+        return Classifier.ensemble(self.members)
+
+    def outline(self) -> Study:
+        """Train the same on silhouettes alone: how far the outline gives the label away.
+
+        Returns
+        -------
+        Study
+            With ``view="outline"``; kept in the folder ``outline`` of the study's checkpoint.
+
+        Examples
+        --------
+        >>> study.outline().report.view
+        'outline'
+        """
+        place = self._options["checkpoint"]
+        changes = {"view": "outline", "checkpoint": None if place is None else Path(place) / "outline"}
+        recipe = replace(self._options["recipe"], surround="view")
+        return cross_validate(cells=self.cells, **{**self._options, **changes, "recipe": recipe})
+
+    def transfer(self, crops: CellDataset, *, tta: bool = False, progress: bool = True) -> Transfer:
+        """Judge cells of another source by every member, at its threshold.
+
+        Parameters
+        ----------
+        crops : CellDataset
+            With the same class names. Intervals are over its patients; give the field of each crop as its
+            patient where that is all that is known.
+        tta, progress
+            As in `Classifier.predict`.
+
+        Examples
+        --------
+        >>> round(study.transfer(cells).reports[0].prevalence, 1)
+        0.5
+        """
+        reports = tuple(clf.evaluate(crops, tta=tta, progress=progress) for clf in self.members)
+        drawn = [report.draw() for report in reports]
+        return Transfer(
+            reports,
+            {name: float(np.mean([getattr(report, name) for report in reports])) for name in NAMES},
+            {name: interval(np.mean([draw[name] for draw in drawn], axis=0)) for name in NAMES},
+        )
+
+
+def _short(name: str) -> str:
+    return {"balanced_accuracy": "balanced", "calibration_error": "calib. error"}.get(name, name.replace("_", " "))
+
+
+def _row(report: Report) -> list[float]:
+    averaged = [report.averaged[name] for name in AVERAGED if name in report.averaged]
+    return [report.seen.patients, len(report.labels), *(getattr(report, name) for name in NAMES), *averaged]

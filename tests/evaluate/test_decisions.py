@@ -1,0 +1,105 @@
+"""Thresholds, label sets, label errors: against hand counts, simulation, and cleanlab."""
+
+import numpy as np
+import pytest
+
+from cellscan.errors import ArgumentError, DataError
+from cellscan.evaluate.calibration import apply_temperature, fit_temperature
+from cellscan.evaluate.confident import find_contradicted
+from cellscan.evaluate.conformal import fit_quantile, label_sets, simulate
+from cellscan.evaluate.thresholds import choose, choose_rule
+
+WHAT = ("sick", "well")
+
+
+@pytest.mark.parametrize("wanted", [0.01, 0.5, 0.9, 1.0])
+def test_a_threshold_is_the_tightest_that_keeps_its_word(wanted) -> None:
+    rng = np.random.default_rng(0)
+    sick, well = rng.random(57).astype(np.float32), (rng.random(43) ** 2).astype(np.float32)
+    line = choose(sick, well, sensitivity=wanted, specificity=None, what=WHAT)
+    assert (sick >= np.float32(line)).mean() >= wanted
+    assert (sick >= np.nextafter(np.float32(line), np.float32(2))).mean() < wanted  # no higher one does
+    line = choose(sick, well, sensitivity=None, specificity=wanted, what=WHAT)
+    assert (well < np.float32(line)).mean() >= wanted
+    assert (well < np.nextafter(np.float32(line), np.float32(-1))).mean() < wanted  # no lower one does
+
+
+def test_a_threshold_refuses() -> None:
+    some, none = np.array([0.3, 1.0]), np.zeros(0)
+    with pytest.raises(ArgumentError, match="exactly one"):
+        choose(some, some, sensitivity=0.9, specificity=0.9, what=WHAT)
+    with pytest.raises(ArgumentError, match="exactly one"):
+        choose(some, some, sensitivity=None, specificity=None, what=WHAT)
+    with pytest.raises(ArgumentError, match=r"in \(0, 1\]"):
+        choose(some, some, sensitivity=1.2, specificity=None, what=WHAT)
+    with pytest.raises(DataError, match="there are no well"):
+        choose(some, none, sensitivity=None, specificity=0.9, what=WHAT)
+    with pytest.raises(DataError, match="greatest score"):
+        choose(some, some, sensitivity=None, specificity=1.0, what=WHAT)
+    with pytest.raises(DataError, match="no healthy patients"):
+        choose_rule(np.array([True]), np.array([True]), np.array(["a"]), None, 0.9)
+
+
+def test_quantile_by_hand() -> None:
+    """Patient a has one cell, b has three: each patient weighs 1/3, and so does the one to come."""
+    scores, patients = np.array([0.5, 0.1, 0.2, 0.9]), np.array(["a", "b", "b", "b"])
+    # cumulated: 0.1 -> 1/9, 0.2 -> 2/9, 0.5 -> 5/9, 0.9 -> 6/9
+    assert fit_quantile(scores, patients, alpha=0.4) == 0.9
+    assert fit_quantile(scores, patients, alpha=0.45) == 0.5
+    assert fit_quantile(scores, patients, alpha=1 - 2 / 9) == 0.2
+
+
+def test_too_few_patients_for_alpha() -> None:
+    with pytest.raises(DataError, match=r"9 patients are too few for alpha 0.05; expected at least 19"):
+        fit_quantile(np.linspace(0, 1, 90), np.arange(90) // 10, 0.05)
+    fit_quantile(np.linspace(0, 1, 19), np.arange(19), 0.05)
+    with pytest.raises(ArgumentError, match="alpha"):
+        fit_quantile(np.ones(3), np.arange(3), 1.0)
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.3])
+def test_sets_hold_for_patients_that_differ(alpha) -> None:
+    """Some patients are hard, and those have most of the cells: weighing cells alike would go wrong."""
+    rng = np.random.default_rng(0)
+    size = np.where(np.arange(160) % 4 == 0, 60, 6)
+    patients = np.repeat(np.arange(160), size)
+    hard = patients % 4 == 0
+    p = np.where(hard, rng.beta(1.2, 1, len(patients)), rng.beta(12, 1, len(patients)))
+    labels = np.zeros(len(patients), int)
+    found = simulate(np.stack([p, 1 - p], 1), labels, patients, alpha, splits=200, seed=0)
+    assert abs(found.coverage - (1 - alpha)) < 0.02
+    by_cell = np.quantile(1 - p, 1 - alpha)
+    held = label_sets(np.stack([p, 1 - p], 1), by_cell)[:, 0]
+    assert abs(np.average(held, weights=1 / size[patients]) - (1 - alpha)) > 0.03  # so the method matters
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_label_errors_equal_cleanlabs(classes) -> None:
+    filtering = pytest.importorskip("cleanlab.filter")
+    rng = np.random.default_rng(classes)
+    truth = rng.integers(0, classes, 3000)
+    labels = np.where(rng.random(3000) < 0.08, rng.integers(0, classes, 3000), truth)
+    scores = rng.dirichlet(np.ones(classes), 3000) + 1.5 * np.eye(classes)[truth] * rng.random((3000, 1))
+    scores = scores / scores.sum(1, keepdims=True)
+    want = filtering.find_label_issues(
+        labels, scores, filter_by="confident_learning", return_indices_ranked_by="self_confidence", n_jobs=1
+    )
+    found = find_contradicted(labels, scores)
+    assert len(found) > 50
+    assert found.tolist() == want.tolist()
+
+
+def test_a_class_without_labels_is_refused() -> None:
+    with pytest.raises(DataError, match="no cell has a label of class 1"):
+        find_contradicted(np.zeros(3, int), np.tile([0.5, 0.5], (3, 1)))
+
+
+def test_temperature_of_probabilities_is_that_of_logits() -> None:
+    logits = np.random.default_rng(0).normal(0, 3, (50, 3))
+
+    def softmax(z):
+        return np.exp(z) / np.exp(z).sum(1, keepdims=True)
+
+    assert np.allclose(apply_temperature(softmax(logits), 2.5), softmax(logits / 2.5), atol=1e-6)
+    labels = np.array([np.random.default_rng(i).choice(3, p=row) for i, row in enumerate(softmax(logits / 4))])
+    assert fit_temperature([softmax(logits)], labels) > 2
