@@ -219,7 +219,7 @@ def test_members_together_are_what_they_are_alone(scan, tmp_path) -> None:
         for kind, leaves in unstack(last.kept, place).items():
             for name, leaf in leaves.items():
                 assert np.allclose(leaf, alone._members[0][kind][name], atol=1e-4), (place, name)
-        assert np.isclose(history["loss"][-1], dict(last.records[-1])["loss"][place], atol=1e-4)
+        assert np.isclose(history["loss"][-1], np.array(last.records[-1]["loss"])[place], atol=1e-4)
 
 
 def test_a_study_together(tmp_path) -> None:
