@@ -46,7 +46,7 @@ class Patient:
     >>> import cellscan
     >>> cells = cellscan.synthetic_cells(80, seed=0)
     >>> cellscan.Classifier(image_size=32, seed=0).evaluate(cells).patients[0].cells
-    20
+    21
     """
 
     patient: str

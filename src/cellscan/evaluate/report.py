@@ -106,7 +106,7 @@ def predictive_values(sensitivity: Any, specificity: Any, prevalence: float) -> 
     Examples
     --------
     >>> from cellscan.evaluate.report import predictive_values
-    >>> [round(value, 3) for value in predictive_values(0.97, 0.97, 0.02)]
+    >>> [round(float(value), 3) for value in predictive_values(0.97, 0.97, 0.02)]
     [0.398, 0.999]
     """
     sick, well = prevalence, 1 - prevalence
