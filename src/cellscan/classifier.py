@@ -832,7 +832,7 @@ class Classifier:
         --------
         >>> import cellscan
         >>> clf = cellscan.Classifier(image_size=32, seed=0)
-        >>> rule = clf.choose_patient_rule(cellscan.synthetic_cells(200, seed=0), specificity=0.9)
+        >>> rule = clf.choose_patient_rule(cellscan.synthetic_cells(200, seed=0), sensitivity=0.9)
         >>> 0 < rule <= 1
         True
         """
