@@ -155,7 +155,7 @@ class Card:
     seed: int = 0
     recipe: dict[str, Any] | None = None
     data: dict[str, Any] = field(default_factory=dict)
-    salt: str = field(default_factory=lambda: secrets.token_hex(8))
+    salt: str = field(default_factory=lambda: new_salt())
     seen: dict[str, list[str] | None] = field(default_factory=lambda: {part: [] for part in _PARTS})
     metrics: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -192,6 +192,26 @@ class Card:
         joined = None if before is None or new is None else sorted({*before, *new})
         return replace(self, seen={**self.seen, part: joined})
 
+    def trained_on(self, patients: np.ndarray, recipe: dict[str, Any], data: dict[str, Any]) -> Card:
+        """Return the card after a training on these patients; decisions, chosen for other weights, are reset.
+
+        Examples
+        --------
+        >>> import numpy as np, cellscan
+        >>> card = cellscan.Classifier(image_size=32).card.trained_on(np.array(["C1"]), {}, {})
+        >>> len(card.seen["train"] or [])
+        1
+        """
+        card = self.with_seen("train", patients)
+        return replace(
+            card,
+            recipe=recipe,
+            data=data,
+            decision=Decision(),
+            seen={**card.seen, "decision": []},
+            versions=library_versions(),
+        )
+
     def count_seen(self, patients: np.ndarray) -> tuple[int, dict[str, int | None]]:
         """Return how many patients these are, and how many of them each part has seen.
 
@@ -209,6 +229,11 @@ class Card:
             return 0, dict.fromkeys(_PARTS)
         known = {part: self.seen[part] for part in _PARTS}
         return len(hashes), {part: None if ids is None else len(set(ids) & set(hashes)) for part, ids in known.items()}
+
+
+def new_salt() -> str:
+    """Return a salt for patient hashes."""
+    return secrets.token_hex(8)
 
 
 def library_versions() -> dict[str, str]:

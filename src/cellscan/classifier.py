@@ -17,7 +17,7 @@ from cellscan.data.joining import match_labels
 from cellscan.errors import ArgumentError, DataError, ModelFileError, check_choice
 from cellscan.evaluate.calibration import fit_temperature
 from cellscan.evaluate.conformal import fit_quantile, label_sets, scores_of
-from cellscan.evaluate.report import Report, Seen, make_report
+from cellscan.evaluate.report import Report, Seen, leave_out, make_report
 from cellscan.evaluate.thresholds import choose, choose_rule
 from cellscan.inference import (
     Forward,
@@ -422,19 +422,14 @@ class Classifier:
             raise ArgumentError('monitor "roc_auc" needs a positive class, and both classes in the validation set')
         if resume and checkpoint is None:
             raise ArgumentError("resume=True goes on with a checkpoint; pass its folder: checkpoint=...")
-        before, network, forward = self._card, self._network, self._probabilities
-        first = self._members[0]
-        if recipe.freeze is not None or recipe.remat:
-            network = network.variant(freeze=recipe.freeze, remat=recipe.remat)
-        recipe = with_rate(recipe, tuning=before.weights is not None and not network.head_alone)
+        before, forward, first = self._card, self._probabilities, self._members[0]
+        network, recipe = self._settle(recipe)
         probe = make_probe(network, first, next(batches(examples.pixels)), recipe, before.view, before.normalization)
         options = {**recipe.to_dict(), "batch_size": int(batch_size)}
         data = {"train": train.to_dict(), "validation": None if validation is None else validation.to_dict()}
         here = None
         if checkpoint is not None:
-            like = ("architecture", "class_names", "positive_class", "image_size", "view", "resize", "seed")
-            plan = {name: getattr(before, name) for name in like}
-            plan |= {"normalization": asdict(before.normalization), "recipe": options, "epochs": int(epochs), **data}
+            plan = {**self._plan(options, int(epochs)), "seed": before.seed, **data}
             if probe is not None:
                 plan["backbone"] = probe.digest()
             here = Checkpoint(checkpoint, plan, resume=resume)
@@ -460,14 +455,7 @@ class Classifier:
             checkpoint=here,
             progress=progress,
         )
-        after = replace(
-            before.with_seen("train", train.patients),
-            recipe=options,
-            data=data,
-            decision=Decision(),
-            versions=cards.library_versions(),
-        )
-        after = replace(after, seen={**after.seen, "decision": []})
+        after = before.trained_on(train.patients, options, data)
         if validation is not None:
             after = after.with_seen("validation", validation.patients)
         history = History([])
@@ -478,6 +466,19 @@ class Classifier:
                 last = {k: v for k, v in at.records[-1].items() if k not in ("seconds", "images_per_second")}
                 self._card = replace(after, epochs=int(last["epoch"]), metrics={"fit": last})
         return history
+
+    def _settle(self, recipe: Recipe) -> tuple[Network, Recipe]:
+        """Return the network as the recipe trains it, and the recipe with its learning rate."""
+        network = self._network
+        if recipe.freeze is not None or recipe.remat:
+            network = network.variant(freeze=recipe.freeze, remat=recipe.remat)
+        return network, with_rate(recipe, tuning=self._card.weights is not None and not network.head_alone)
+
+    def _plan(self, options: dict[str, Any], epochs: int) -> dict[str, Any]:
+        """Return what decides how a training goes, but for its data and its seed; see `Checkpoint`."""
+        like = ("architecture", "class_names", "positive_class", "image_size", "view", "resize")
+        plan = {name: getattr(self._card, name) for name in like}
+        return {**plan, "normalization": asdict(self._card.normalization), "recipe": options, "epochs": epochs}
 
     @property
     def _positive(self) -> int | None:
@@ -645,12 +646,8 @@ class Classifier:
         card = self._card
         labels = self._labels(cells, "test")
         if without is not None:
-            named = np.isin(cells.names, np.asarray(list(without)))
-            if not named.any():
-                raise DataError(
-                    f"none of the {len(without)} names to leave out is here; names are such as {cells.names[0]!r}"
-                )
-            cells, labels = cells.select(~named), labels[~named]
+            kept = leave_out(cells.names, without)
+            cells, labels = cells.select(kept), labels[kept]
         probabilities = self.predict_proba(cells, tta=tta, progress=progress)
         patients, met = card.count_seen(cells.patients)
         return make_report(

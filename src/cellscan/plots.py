@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import pyplot as plt
@@ -72,17 +72,14 @@ def plot_history(history: History) -> Figure:
 
 def plot_report(report: Report) -> Figure:
     """Draw confusion matrix, ROC, precision-recall, reliability and patients; curves are of the positive class."""
-    figure, axes = plt.subplots(2, 3, figsize=(13.5, 8), layout="constrained")
-    confusion, roc, recall, reliability, people, spare = axes.flat
-    spare.remove()
-    if people.get_subplotspec() is not None:
-        people.set_subplotspec(axes[1, 1].get_gridspec()[1, 1:])
-    _draw_confusion(confusion, report)
-    _draw_curves(roc, recall, report)
-    _draw_reliability(reliability, report)
-    _draw_patients(people, report)
-    for axis in (roc, recall, reliability, people):
-        axis.spines[["top", "right"]].set_visible(False)
+    layout: Any = [["confusion", "roc", "recall"], ["reliability", "patients", "patients"]]
+    figure, axes = plt.subplot_mosaic(layout, figsize=(13.5, 8), layout="constrained")
+    _draw_confusion(axes["confusion"], report)
+    _draw_curves(axes["roc"], axes["recall"], report)
+    _draw_reliability(axes["reliability"], report)
+    _draw_patients(axes["patients"], report)
+    for name in ("roc", "recall", "reliability", "patients"):
+        axes[name].spines[["top", "right"]].set_visible(False)
     return figure
 
 

@@ -8,7 +8,7 @@ import math
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +25,13 @@ from cellscan.evaluate.confident import Suspects, find_contradicted
 from cellscan.evaluate.conformal import Coverage, simulate
 from cellscan.evaluate.metrics import AVERAGED, NAMES
 from cellscan.evaluate.patients import Patients, make_patients
-from cellscan.evaluate.report import Report, Seen, make_report
+from cellscan.evaluate.report import Report, Seen, leave_out, make_report
 from cellscan.evaluate.thresholds import choose_rule
+from cellscan.inference import decide
 from cellscan.tensors import check_digest, read_tensors, write_tensors
 from cellscan.training.checkpoint import Checkpoint, hash_weights
 from cellscan.training.devices import Examples
-from cellscan.training.recipe import Recipe, with_rate
+from cellscan.training.recipe import Recipe
 from cellscan.training.together import SMALL, run_together, unstack
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ def cross_validate(
     if recipe.patience is not None:
         raise ArgumentError("the recipe's patience watches a validation set, and a study has none; leave it out")
     fold = cells.fold_numbers(folds)
+    numbers = np.unique(fold)
     parts = list(cells.folds(folds))
     for train, test in parts:
         for part in (train, test):
@@ -130,7 +132,7 @@ def cross_validate(
                "batch_size": batch_size, "recipe": recipe, "tta": tta, "together": together, "checkpoint": checkpoint,
                "resume": resume, "progress": progress}  # fmt: skip
     keys = [(number, seed) for number in range(len(parts)) for seed in chosen]
-    salt = cards.Card("", (), None, 0, "").salt  # one for all, so that an ensemble knows whom it has seen
+    salt = cards.new_salt()  # one for all, so that an ensemble knows whom it has seen
     members = []
     for _, seed in keys:
         clf = Classifier(model, weights=weights, image_size=image_size, view=view, class_names=cells.class_names,
@@ -142,10 +144,9 @@ def cross_validate(
         together = jax.device_count() == 1 and jax.default_backend() != "cpu" and size <= SMALL
     if together:
         shown = [parts[number][0] for number, _ in keys]
-        own = [np.flatnonzero(fold != np.unique(fold)[number]) for number, _ in keys]
+        own = [np.flatnonzero(fold != numbers[number]) for number, _ in keys]
         here = None if place is None else place / "fold-all"
         _fit_together(members, cells, own, shown, epochs, batch_size, recipe, here, resume, progress)
-    rows = {number: np.flatnonzero(fold == value) for number, value in enumerate(np.unique(fold))}
     probabilities = np.zeros((len(chosen), len(cells), len(cells.class_names)), np.float32)
     for clf, (number, seed) in zip(members, keys, strict=True):
         train, test = parts[number]
@@ -155,7 +156,7 @@ def cross_validate(
                 print(f"fold {number + 1} of {len(parts)}, seed {seed}", flush=True)
             clf.fit(train, epochs=epochs, batch_size=batch_size, recipe=recipe, checkpoint=here, resume=resume,
                     progress=progress)  # fmt: skip
-        probabilities[chosen.index(seed), rows[number]] = _predict(clf, test, tta, here, progress)
+        probabilities[chosen.index(seed), fold == numbers[number]] = _predict(clf, test, tta, here, progress)
     how = parts[0][1].split_info
     split = f"out of fold, {len(parts)} folds by patient, hash {how.hash if how else 'unknown'}"
     return Study(cells, fold, tuple(chosen), tuple(members), probabilities, split, options)
@@ -175,18 +176,13 @@ def _fit_together(
 ) -> None:
     """Train all members as one program, and let each take its weights."""
     first = members[0]
-    network = first._network
-    if recipe.freeze is not None or recipe.remat:
-        network = network.variant(freeze=recipe.freeze, remat=recipe.remat)
-    recipe = with_rate(recipe, tuning=first.card.weights is not None and not network.head_alone)
+    network, recipe = first._settle(recipe)
     settings = {**recipe.to_dict(), "batch_size": batch_size}
     checkpoint = None
     if folder is not None:
-        like = ("architecture", "class_names", "positive_class", "image_size", "view", "resize")
-        plan = {name: getattr(first.card, name) for name in like} | {"recipe": settings, "epochs": epochs}
+        plan = first._plan(settings, epochs)
         plan |= {f"member{i}": {"seed": clf.card.seed, "train": part.to_dict()}
                  for i, (clf, part) in enumerate(zip(members, shown, strict=True))}  # fmt: skip
-        plan["normalization"] = asdict(first.card.normalization)
         checkpoint = Checkpoint(folder, plan, resume=resume)
     for at in run_together(
         network,
@@ -206,14 +202,8 @@ def _fit_together(
         for place, (clf, part) in enumerate(zip(members, shown, strict=True)):
             record: dict[str, Any] = dict(at.records[-1])
             last = {name: record[name][place] for name in ("loss", "accuracy")}
-            card = replace(
-                clf.card.with_seen("train", part.patients),
-                epochs=len(at.records),
-                recipe=settings,
-                data={"train": part.to_dict(), "validation": None},
-                metrics={"fit": {"epoch": len(at.records), **last}},
-                versions=cards.library_versions(),
-            )
+            card = clf.card.trained_on(part.patients, settings, {"train": part.to_dict(), "validation": None})
+            card = replace(card, epochs=len(at.records), metrics={"fit": {"epoch": len(at.records), **last}})
             clf._set(clf._network, (unstack(at.kept, place),), card)
 
 
@@ -340,20 +330,16 @@ class Study:
     def _report(self, rows: np.ndarray, seed: int | None, split: str) -> Report:
         probabilities = (self.probabilities.mean(0) if seed is None else self.probabilities[seed])[rows]
         first, patients = self.members[0], self.cells.patients[rows]
-        positive = first._positive
-        two = positive is not None and len(self.cells.class_names) == 2
-        predicted = probabilities.argmax(1).astype(np.int32)
-        if positive is not None and two:
-            predicted = np.where(probabilities[:, positive] >= np.float32(0.5), positive, 1 - positive).astype(np.int32)
+        undecided = replace(first.card, decision=cards.Decision())
         return make_report(
             self.cells.labels[rows],
-            predicted,
+            decide(probabilities, undecided),
             probabilities,
             names=self.cells.names[rows],
             patients=patients,
             class_names=self.cells.class_names,
-            positive=positive,
-            threshold=0.5 if two else None,
+            positive=first._positive,
+            threshold=undecided.decision.threshold if len(self.cells.class_names) == 2 else None,
             split=split,
             seen=Seen(len(set(patients.tolist())), 0, 0),
             view=first.card.view,
@@ -455,7 +441,7 @@ class Study:
         >>> len(study.without(cells.names[:5]).report.labels)
         195
         """
-        return self.select(~np.isin(self.cells.names, np.asarray(list(names))))
+        return self.select(leave_out(self.cells.names, names))
 
     def calibrated(self) -> Study:
         """Return the study with a temperature for every fold, fitted on the patients of the other folds.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cellscan.evaluate.calibration import bin_gaps
-from cellscan.evaluate.metrics import AVERAGED, LEAST, NAMES, brier, from_confusion, macro_ranking
+from cellscan.evaluate.metrics import AVERAGED, LEAST, NAMES, brier, from_confusion, group_confusions, macro_ranking
 
 DRAWS = 2000
 
@@ -71,8 +71,7 @@ def draw_figures(
     count, classes = weights.shape[1], probabilities.shape[1]
     if count < 2:
         return dict.fromkeys([*NAMES, *(f"{name}_by_patient" for name in AVERAGED)], np.full(draws, np.nan))
-    cells = np.zeros((count, classes, classes))
-    np.add.at(cells, (group, labels, predicted), 1)
+    cells = group_confusions(labels, predicted, group, count, classes)
     size = np.bincount(group, minlength=count)
     drawn = from_confusion(np.tensordot(weights, cells, 1), positive)
     drawn |= {f"{name}_by_patient": values for name, values in average_groups(cells, positive, weights).items()}

@@ -115,7 +115,23 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) ->
     >>> confusion_matrix(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).tolist()
     [[1, 1], [0, 1]]
     """
-    return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+    return group_confusions(labels, predicted, np.zeros(len(labels), int), 1, classes)[0]
+
+
+def group_confusions(
+    labels: np.ndarray, predicted: np.ndarray, group: np.ndarray, count: int, classes: int
+) -> np.ndarray:
+    """Return a confusion matrix for each of `count` groups, (G, K, K) int64.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cellscan.evaluate.metrics import group_confusions
+    >>> group_confusions(np.array([0, 1]), np.array([0, 0]), np.array([0, 1]), 2, 2).tolist()
+    [[[1, 0], [0, 0]], [[0, 0], [1, 0]]]
+    """
+    place = (group * classes + labels) * classes + predicted
+    return np.bincount(place, minlength=count * classes**2).reshape(count, classes, classes)
 
 
 def from_confusion(confusion: np.ndarray, positive: int | None) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ from typing import overload
 import numpy as np
 
 from cellscan.errors import DataError
-from cellscan.evaluate.metrics import confusion_matrix, from_confusion
+from cellscan.evaluate.metrics import from_confusion, group_confusions
 
 NOTE = (
     "The publisher chose these cells: a patient's share of positive cells is not its parasitemia, and half of the\n"
@@ -260,7 +260,7 @@ def make_patients(
     count = len(names)
     cells = np.bincount(group, minlength=count)
     share = shares(predicted == positive, group, count)
-    truth = np.bincount(group, labels == positive, count) > 0
+    truth = shares(labels == positive, group, count) > 0
     right = shares(predicted == labels, group, count)
     limits = None if rule is None else np.full(count, np.nan)
     if limits is not None:
@@ -282,8 +282,8 @@ def make_patients(
     limit = math.nan
     if len(noise) > 1:
         spread = float(noise.std(ddof=1))
-        each = np.array([confusion_matrix(labels[group == i], predicted[group == i], 2) for i in np.flatnonzero(truth)])
-        hit = float(np.nanmean(from_confusion(each, positive)["sensitivity"])) if len(each) else math.nan
+        each = from_confusion(group_confusions(labels, predicted, group, count, 2)[truth], positive)
+        hit = float(each["sensitivity"].mean()) if truth.any() else math.nan
         limit = 2 * spread / (hit - mean) if hit > mean else math.nan
     return Patients(
         rows=rows,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import numpy as np
 
 from cellscan.errors import ArgumentError, DataError
 from cellscan.evaluate.bootstrap import DRAWS, average_groups, draw_figures, interval
-from cellscan.evaluate.metrics import AVERAGED, NAMES, confusion_matrix, figures
+from cellscan.evaluate.metrics import AVERAGED, NAMES, confusion_matrix, figures, group_confusions
 from cellscan.evaluate.patients import Patients, describe_rows, make_patients
 
 if TYPE_CHECKING:
@@ -133,12 +134,8 @@ class Report:
     averaged : dict[str, float]
         Accuracy, sensitivity and specificity, averaged over the patients that have the class in question: there
         a patient with one such cell counts as much as one with six hundred. Empty where patients are unknown.
-    averaged_interval : dict[str, tuple[float, float]]
-        Their 95 % intervals.
     confusion : numpy.ndarray
         (K, K) int64; rows are the truth, columns what was predicted, in the order of `class_names`.
-    interval : dict[str, tuple[float, float]]
-        95 % interval of every figure, by bootstrap over `interval_over`.
     interval_over : {"patients", "cells"}
         Over cells, where patients are unknown, intervals are too narrow.
     prevalence : float
@@ -176,9 +173,7 @@ class Report:
     log_loss: float
     calibration_error: float
     confusion: np.ndarray
-    interval: dict[str, tuple[float, float]]
     averaged: dict[str, float]
-    averaged_interval: dict[str, tuple[float, float]]
     interval_over: str
     prevalence: float
     threshold: float | None
@@ -193,6 +188,40 @@ class Report:
     probabilities: np.ndarray = field(repr=False)
     names: np.ndarray = field(repr=False)
     cell_patients: np.ndarray = field(repr=False)
+    _drawn: dict[tuple[int, int], dict[str, np.ndarray]] = field(default_factory=dict, init=False, repr=False)
+
+    @cached_property
+    def interval(self) -> dict[str, tuple[float, float]]:
+        """95 % interval of every figure, by bootstrap over `interval_over`.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> report = cellscan.Classifier(image_size=32).evaluate(cellscan.synthetic_cells(80, seed=0))
+        >>> low, high = report.interval["accuracy"]
+        >>> low <= report.accuracy <= high
+        True
+        """
+        drawn = self.draw()
+        return {name: interval(drawn[name]) for name in NAMES}
+
+    @cached_property
+    def averaged_interval(self) -> dict[str, tuple[float, float]]:
+        """95 % intervals of the figures in `averaged`.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> report = cellscan.Classifier(image_size=32).evaluate(cellscan.synthetic_cells(80, seed=0))
+        >>> sorted(report.averaged_interval)
+        ['accuracy', 'sensitivity', 'specificity']
+        """
+        drawn = self.draw()
+        return {name: interval(drawn[f"{name}_by_patient"]) for name in self.averaged}
+
+    @property
+    def _positive(self) -> int | None:
+        return None if self.positive_class is None else self.class_names.index(self.positive_class)
 
     def __str__(self) -> str:
         cells = len(self.labels)
@@ -272,10 +301,9 @@ class Report:
         >>> [row.patient for row in report.patients]
         ['S000', 'S001', 'S002', 'S003']
         """
-        if self.positive_class is None or len(self.class_names) != 2:
+        if self._positive is None or len(self.class_names) != 2:
             raise DataError(f"with the classes {self.class_names} no patient is positive or negative; expected two")
-        positive = self.class_names.index(self.positive_class)
-        return make_patients(self.labels, self.predicted, self.cell_patients, positive, self.rule)
+        return make_patients(self.labels, self.predicted, self.cell_patients, self._positive, self.rule)
 
     def draw(self, *, draws: int = DRAWS, seed: int = 0) -> dict[str, np.ndarray]:
         """Return every figure of samples of patients, drawn with replacement; see `draw_figures`.
@@ -287,9 +315,12 @@ class Report:
         >>> report.draw(draws=10)["accuracy"].shape
         (10,)
         """
-        groups = self.cell_patients if self.interval_over == "patients" else np.arange(len(self.labels))
-        positive = None if self.positive_class is None else self.class_names.index(self.positive_class)
-        return draw_figures(self.labels, self.predicted, self.probabilities, groups, positive, draws=draws, seed=seed)
+        if (draws, seed) not in self._drawn:
+            groups = self.cell_patients if self.interval_over == "patients" else np.arange(len(self.labels))
+            self._drawn[draws, seed] = draw_figures(
+                self.labels, self.predicted, self.probabilities, groups, self._positive, draws=draws, seed=seed
+            )
+        return self._drawn[draws, seed]
 
     def at_prevalence(self, prevalence: float) -> AtPrevalence:
         """Return what precision becomes where that share of the cells is positive.
@@ -345,7 +376,7 @@ class Report:
             names=self.names[rows],
             patients=patients,
             class_names=self.class_names,
-            positive=None if self.positive_class is None else self.class_names.index(self.positive_class),
+            positive=self._positive,
             threshold=self.threshold,
             split=self.split if len(rows) == len(self.labels) else f"{self.split}; {len(rows):,} of its cells",
             seen=Seen(count, *met),
@@ -353,7 +384,7 @@ class Report:
             rule=self.rule[rows] if isinstance(self.rule, np.ndarray) else self.rule,
         )
 
-    def without(self, names: Any) -> Report:
+    def without(self, names: Iterable[str]) -> Report:
         """Return the report without the cells of these names.
 
         Parameters
@@ -368,10 +399,7 @@ class Report:
         >>> len(report.without(report.names[:10]).labels)
         70
         """
-        named = np.isin(self.names, np.asarray(list(names)))
-        if not named.any():
-            raise DataError(f"none of the {len(list(names))} names is among these cells, such as {self.names[0]!r}")
-        return self.select(~named)
+        return self.select(leave_out(self.names, names))
 
     def plot(self) -> Figure:
         """Draw confusion matrix, ROC and precision-recall curves, reliability diagram, and patients.
@@ -392,6 +420,23 @@ class Report:
         return plot_report(self)
 
 
+def leave_out(names: np.ndarray, unwanted: Iterable[str]) -> np.ndarray:
+    """Return which of `names` stay, (N,) bool; those of the unwanted that are elsewhere are passed over.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cellscan.evaluate.report import leave_out
+    >>> leave_out(np.array(["a.png", "b.png"]), ["b.png", "z.png"]).tolist()
+    [True, False]
+    """
+    unwanted = list(unwanted)
+    named = np.isin(names, np.asarray(unwanted))
+    if not named.any():
+        raise DataError(f"none of the {len(unwanted)} names to leave out is among these cells, such as {names[0]!r}")
+    return ~named
+
+
 def make_report(
     labels: np.ndarray,
     predicted: np.ndarray,
@@ -406,9 +451,8 @@ def make_report(
     seen: Seen,
     view: str,
     rule: float | np.ndarray | None = None,
-    draws: int = DRAWS,
 ) -> Report:
-    """Compute every figure and its interval."""
+    """Compute every figure."""
     if not np.isfinite(probabilities).all():
         bad = int((~np.isfinite(probabilities)).any(1).sum())
         raise DataError(
@@ -416,22 +460,17 @@ def make_report(
         )
     two = positive is not None and len(class_names) == 2
     known = seen.patients > 0
-    groups = patients if known else np.arange(len(labels))
-    drawn = draw_figures(labels, predicted, probabilities, groups, positive, draws=draws)
     averaged: dict[str, float] = {}
     if known:
-        _, group = np.unique(groups, return_inverse=True)
-        cells = np.zeros((int(group.max()) + 1, len(class_names), len(class_names)))
-        np.add.at(cells, (group, labels, predicted), 1)
+        who, group = np.unique(patients, return_inverse=True)
+        cells = group_confusions(labels, predicted, group, len(who), len(class_names))
         means = average_groups(cells, positive, np.ones((1, len(cells))))
         averaged = {name: float(means[name][0]) for name in (AVERAGED if two else AVERAGED[:1])}
     return Report(
         **figures(labels, predicted, probabilities, positive),
         confusion=confusion_matrix(labels, predicted, len(class_names)),
-        interval={name: interval(drawn[name]) for name in NAMES},
         interval_over="patients" if known else "cells",
         averaged=averaged,
-        averaged_interval={name: interval(drawn[f"{name}_by_patient"]) for name in averaged},
         prevalence=float((labels == positive).mean()) if two else math.nan,
         threshold=threshold,
         class_names=class_names,

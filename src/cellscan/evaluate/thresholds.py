@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cellscan.errors import ArgumentError, DataError
+from cellscan.evaluate.patients import shares
 
 
 def choose(
@@ -85,8 +86,7 @@ def choose_rule(
     """
     _, group = np.unique(patients, return_inverse=True)
     count = int(group.max()) + 1
-    share = np.bincount(group, called, count) / np.bincount(group, minlength=count)
-    sick = np.bincount(group, truth, count) > 0
+    share, sick = shares(called, group, count), shares(truth, group, count) > 0
     kinds = ("infected patients", "healthy patients")
     return min(choose(share[sick], share[~sick], sensitivity=sensitivity, specificity=specificity, what=kinds), 1.0)
 

@@ -13,11 +13,10 @@ from cellscan.errors import ArgumentError, TrainingError
 from cellscan.inference import Forward, batches, run_all
 from cellscan.models.network import Network, Weights
 from cellscan.progress import Progress
-from cellscan.training.augment import make_augment
 from cellscan.training.checkpoint import Checkpoint, Progressed
 from cellscan.training.devices import Examples, local, make_epoch
-from cellscan.training.recipe import Recipe, class_weights, make_loss, make_optimizer
-from cellscan.training.step import init_state, make_train_step, trained_weights
+from cellscan.training.recipe import Recipe, class_weights, make_optimizer
+from cellscan.training.step import init_state, make_recipe_step, trained_weights
 from cellscan.views import Normalization
 
 
@@ -48,19 +47,8 @@ def run(
     """
     steps = -(-len(train) // batch_size)
     optimizer = make_optimizer(recipe, steps * epochs, network.parts)
-    step = make_train_step(
-        network,
-        optimizer,
-        make_loss(recipe),
-        make_augment(recipe.augment),
-        view=view,
-        normalization=normalization,
-        surround=recipe.surround,
-        mixup=recipe.mixup,
-        class_weight=class_weights(recipe, train.labels, class_names),
-        ema=recipe.ema,
-        dtype=recipe.dtype,
-    )
+    weigh = class_weights(recipe, train.labels, class_names)
+    step = make_recipe_step(recipe, network, optimizer, view=view, normalization=normalization, class_weight=weigh)
     at = Progressed(
         state=init_state(network, optimizer, weights=weights, average=recipe.ema is not None),
         kept=weights,

@@ -198,9 +198,9 @@ def make_schedule(recipe: Recipe, steps: int) -> Callable[[Any], Any]:
 
 def with_rate(recipe: Recipe, *, tuning: bool) -> Recipe:
     """Return the recipe with the learning rate that None stands for."""
-    return (
-        recipe if recipe.learning_rate is not None else replace(recipe, learning_rate=TUNING_RATE if tuning else RATE)
-    )
+    if recipe.learning_rate is not None:
+        return recipe
+    return replace(recipe, learning_rate=TUNING_RATE if tuning else RATE)
 
 
 def _adamw(recipe: Recipe, schedule: Callable[[Any], Any]) -> optax.GradientTransformation:

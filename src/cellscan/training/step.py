@@ -11,8 +11,8 @@ import numpy as np
 
 from cellscan.errors import check_choice
 from cellscan.models.network import Arrays, Network, Weights
-from cellscan.training.augment import Augment, vary_surround
-from cellscan.training.recipe import SURROUNDS, cross_entropy
+from cellscan.training.augment import Augment, make_augment, vary_surround
+from cellscan.training.recipe import SURROUNDS, Recipe, cross_entropy, make_loss
 from cellscan.views import VIEWS, Normalization, prepare
 
 if TYPE_CHECKING:
@@ -227,6 +227,31 @@ def make_train_step(
         return new, {"loss": value, "accuracy": accuracy, "grad_norm": grad_norm, "finite": finite}
 
     return jax.jit(step, donate_argnums=0)
+
+
+def make_recipe_step(
+    recipe: Recipe,
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    *,
+    view: str | None,
+    normalization: Normalization,
+    class_weight: Any,
+) -> Step:
+    """Return the step of a recipe; what depends on the data and its length is given beside it."""
+    return make_train_step(
+        network,
+        optimizer,
+        make_loss(recipe),
+        make_augment(recipe.augment),
+        view=view,
+        normalization=normalization,
+        surround=recipe.surround,
+        mixup=recipe.mixup,
+        class_weight=class_weight,
+        ema=recipe.ema,
+        dtype=recipe.dtype,
+    )
 
 
 def trained_module(model: nnx.Module, state: TrainState) -> Any:

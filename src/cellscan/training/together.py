@@ -17,12 +17,11 @@ import numpy as np
 from cellscan.errors import TrainingError
 from cellscan.models.network import Network, Weights
 from cellscan.progress import Progress
-from cellscan.training.augment import make_augment
 from cellscan.training.checkpoint import Checkpoint, Progressed
-from cellscan.training.devices import Examples
+from cellscan.training.devices import Examples, local
 from cellscan.training.loop import order_of
-from cellscan.training.recipe import Recipe, class_weights, make_loss, make_optimizer, make_schedule
-from cellscan.training.step import TrainState, init_state, make_train_step, trained_weights
+from cellscan.training.recipe import Recipe, class_weights, make_optimizer, make_schedule
+from cellscan.training.step import TrainState, init_state, make_recipe_step, trained_weights
 from cellscan.views import Normalization
 
 SMALL = 5_000_000
@@ -77,18 +76,9 @@ def run_together(
     def advance(
         state: TrainState, images: Any, labels: Any, key: Any, rates: Any, classes: Any, on: Any
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        step = make_train_step(
-            network,
-            make_optimizer(recipe, 0, network.parts, schedule=lambda count: rates[count]),
-            make_loss(recipe),
-            make_augment(recipe.augment),
-            view=view,
-            normalization=normalization,
-            surround=recipe.surround,
-            mixup=recipe.mixup,
-            class_weight=classes,
-            ema=recipe.ema,
-            dtype=recipe.dtype,
+        optimizer = make_optimizer(recipe, 0, network.parts, schedule=lambda count: rates[count])
+        step = make_recipe_step(
+            recipe, network, optimizer, view=view, normalization=normalization, class_weight=classes
         )
         after, metrics = step(state, images, labels, key)
         return jax.tree.map(lambda new, old: jnp.where(on, new, old), after, state), metrics
@@ -113,7 +103,7 @@ def run_together(
     optimizer = make_optimizer(recipe, int(steps[0]) * epochs, network.parts, schedule=schedules[0])
     states = [init_state(network, optimizer, weights=first, average=recipe.ema is not None) for first in members]
     state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-    at = Progressed(state, _copy(trained_weights(state)), {})
+    at = Progressed(state, local(trained_weights(state)), {})
     if checkpoint is not None:
         at = checkpoint.load(at)
     if at.records:
@@ -151,7 +141,7 @@ def run_together(
                     f"the loss or a gradient of member {bad[0]} (seed {seeds[bad[0]]}) is not finite in epoch {epoch}; "
                     "try a lower learning_rate"
                 )
-            at.kept = _copy(trained_weights(at.state))
+            at.kept = local(trained_weights(at.state))  # copies: the state itself is donated to the next step
             record: dict[str, Any] = {"epoch": epoch}
             for name in ("loss", "accuracy"):
                 record[name] = (np.where(on, metrics[name], 0).sum(0) / steps).tolist()
@@ -161,10 +151,6 @@ def run_together(
                 checkpoint.save(at)
             yield at
             bar.line(f"epoch {epoch} of {epochs}: mean loss of {len(rows)} members {np.mean(record['loss']):.4f}")
-
-
-def _copy(weights: Weights) -> Weights:
-    return jax.tree.map(jnp.array, weights)  # the state itself is donated to the next step
 
 
 def unstack(weights: Weights, place: int) -> Weights:
