@@ -173,7 +173,7 @@ class Patients(Sequence[Patient]):
         if healthy:
             spread = "" if math.isnan(self.false_spread) else f", SD {self.false_spread:.1f} over donors"
             lines.append(f"false-positive cells on healthy donors: {self.false_per_thousand:.1f} in 1,000{spread}")
-        if not math.isnan(self.detection_limit):
+        if self.detection_limit > 0:  # not 0 either: donors without a single false positive set no limit
             lines.append(f"limit of detection, two SD above that noise: a parasitemia of {self.detection_limit:.1%}")
         return "\n".join([*lines, NOTE])
 
