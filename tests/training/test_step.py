@@ -151,7 +151,7 @@ def test_normalization_and_view_are_inside() -> None:
 
 
 def test_one_compilation_over_three_epochs(monkeypatch) -> None:
-    from cellscan.training import loop
+    from cellscan.training import step as home
 
     steps = []
 
@@ -159,7 +159,7 @@ def test_one_compilation_over_three_epochs(monkeypatch) -> None:
         steps.append(make_train_step(*args, **options))
         return steps[-1]
 
-    monkeypatch.setattr(loop, "make_train_step", kept)
+    monkeypatch.setattr(home, "make_train_step", kept)
     clf = cellscan.Classifier(TinyNet(rngs=nnx.Rngs(0)), image_size=32)
     clf.fit(
         tiny_cells(50), validation=tiny_cells(30), epochs=3, batch_size=16, progress=False
