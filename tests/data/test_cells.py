@@ -118,7 +118,9 @@ def test_patient_splits_hold(seed, fraction, patients) -> None:
     for group in range(patients):
         assert len(set(part[groups == group])) == 1
     assert abs((part == 1).mean() - fraction) < 0.03
-    assert abs(labels[part == 1].mean() - labels.mean()) < 0.09
+    # A part of two patients can only be so even: in 1,500 draws 0.11 off, with three 0.065, with five 0.034.
+    owners = len(set(groups[part == 1].tolist()))
+    assert abs(labels[part == 1].mean() - labels.mean()) < 0.02 + 0.25 / owners
 
 
 def test_split_order_fractions_and_seeds() -> None:
