@@ -49,6 +49,10 @@ ON_A_GPU = tuple(
     for net in ("plain", "small_cnn")
     for size in ("64", "512")
 )
+ON_A_GPU += (
+    ("small_cnn, a training step of batch 512, GFLOP", ("count", "small_cnn", "512"), False, ("cellscan",)),
+    ("bfloat16 product of 8192 x 8192 matrices, TFLOP/s", ("rate",), True, ("cellscan",)),
+)
 ON_A_GPU += tuple(
     (
         f"{net}, 224 px, {task}, bfloat16, batch 256, ms",

@@ -39,25 +39,37 @@ def main() -> None:
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--tta", action="store_true")
     parser.add_argument("--shuffle", action="store_true", help="the leak test: labels shuffled, which must score 0.5")
     parser.add_argument("--frozen", action="store_true", help="train the head alone, on features computed once")
+    parser.add_argument("--part", type=int, help="train this fold alone and stop; one such process a fold may run")
     parser.add_argument("--out", type=Path, default=Path("study_output"))
     args = parser.parse_args()
+    args.out.mkdir(exist_ok=True, parents=True)
     cells = cellscan.load_malaria(args.data)
     if args.shuffle:
         from dataclasses import replace
 
         cells = replace(cells, labels=np.random.default_rng(0).permutation(cells.labels))
     probe = cellscan.Recipe(freeze="backbone", augment="none", surround="view")
+    recipe = probe if args.frozen else cellscan.Recipe()
+    if args.part is not None:
+        train, _ = list(cells.folds(args.folds))[args.part]
+        for seed in range(args.seeds):
+            clf = cellscan.Classifier(args.network, weights=args.weights, image_size=args.size, seed=seed)
+            here = args.out / f"fold{args.part}-seed{seed}"
+            clf.fit(train, epochs=args.epochs, recipe=recipe, checkpoint=here, resume=True)
+        return
     study = cellscan.cross_validate(
         args.network,
         cells,
         folds=args.folds,
+        seeds=args.seeds,
         epochs=args.epochs,
         image_size=args.size,
         weights=args.weights,
-        recipe=probe if args.frozen else cellscan.Recipe(),
+        recipe=recipe,
         tta=args.tta,
         checkpoint=args.out,
         resume=True,

@@ -85,6 +85,21 @@ def epoch(net: str, dtype: str, size: str) -> float:
     return count / seconds(once, times=5, warm=1)
 
 
+def count(net: str, size: str) -> float:
+    """Return the operations of a training step, as XLA counts them, in 10^9."""
+    model, optimizer = make(net), optax.adamw(1e-3)
+    step = make_train_step(model, optimizer, view="cell", dtype="bfloat16")
+    compiled = step.lower(init_state(model, optimizer), *batch(int(size)), jax.random.key(0)).compile()  # type: ignore[attr-defined]
+    return compiled.cost_analysis()["flops"] / 1e9
+
+
+def rate() -> float:
+    """Return 10^12 operations a second of a product of matrices."""
+    a = jax.random.normal(jax.random.key(0), (8192, 8192), "bfloat16")
+    product = jax.jit(lambda a: a @ a)
+    return 2 * 8192**3 / seconds(lambda: product(a).block_until_ready()) / 1e12
+
+
 def one(net: str) -> float:
     """Return milliseconds of one array through `predict`."""
     clf = cellscan.Classifier(make(net), image_size=SIZE, view="cell")  # type: ignore[arg-type]
@@ -136,5 +151,6 @@ def tune(net: str, size: str, count: str, dtype: str = "float32") -> float:
 
 if __name__ == "__main__":
     versions = f"cellscan {cellscan.__version__}, jax {jax.__version__}, Python {platform.python_version()}"
-    tasks = {"train": train, "epoch": epoch, "one": one, "bare": bare, "files": files}
+    tasks = {"train": train, "epoch": epoch, "one": one, "bare": bare, "files": files, "count": count,
+             "rate": rate}  # fmt: skip
     answer({**tasks, "forward": forward, "tune": tune}, versions)

@@ -1,0 +1,87 @@
+"""Members of a study trained at once, beside one after another: seconds an epoch of all of them.
+
+    python benchmarks/members.py DATA --folds folds.csv --seeds 1 3
+
+Both ways train the same networks on the same cells; the first epoch, which compiles, is told apart.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+from accuracy import versions
+
+import cellscan
+from cellscan.training.devices import Examples
+from cellscan.training.together import run_together
+
+
+def at_once(cells: cellscan.CellDataset, fold: np.ndarray, seeds: int, args: argparse.Namespace) -> list[float]:
+    """Return the seconds of each epoch of all members at once."""
+    keys = [(number, seed) for number in np.unique(fold) for seed in range(seeds)]
+    members = [cellscan.Classifier(args.network, image_size=args.size, seed=seed) for _, seed in keys]
+    network, recipe = members[0]._settle(cellscan.Recipe())
+    examples = Examples(cells.images(args.size), cells.labels)
+    spent, start = [], time.monotonic()
+    for _ in run_together(
+        network,
+        [clf._members[0] for clf in members],
+        examples,
+        [np.flatnonzero(fold != number) for number, _ in keys],
+        [seed for _, seed in keys],
+        recipe=recipe,
+        epochs=args.epochs,
+        batch_size=64,
+        class_names=cells.class_names,
+        view="filled",
+        normalization=members[0].card.normalization,
+    ):
+        spent.append(time.monotonic() - start)
+        start = time.monotonic()
+    return spent
+
+
+def alone(cells: cellscan.CellDataset, fold: np.ndarray, seeds: int, args: argparse.Namespace) -> list[float]:
+    """Return the seconds of each epoch, summed over members trained one after another."""
+    spent = np.zeros(args.epochs)
+    for number in np.unique(fold):
+        for seed in range(seeds):
+            clf = cellscan.Classifier(args.network, image_size=args.size, seed=seed)
+            history = clf.fit(cells.select(fold != number), epochs=args.epochs, progress=False)
+            spent += np.array(history["seconds"])
+    return spent.tolist()
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--folds", type=Path, required=True)
+    parser.add_argument("--network", default="small_cnn")
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--cells", type=int, help="only so many, for a machine that is slow")
+    args = parser.parse_args()
+    cells = cellscan.load_malaria(args.data)
+    fold = cells.fold_numbers(args.folds)
+    if args.cells:
+        chosen = np.zeros(len(cells), bool)
+        chosen[np.random.default_rng(0).permutation(len(cells))[: args.cells]] = True
+        cells, fold = cells.select(chosen), fold[chosen]
+    cells.images(args.size)  # decoded before the clocks start
+    print("| members | first epoch, at once / in turn, s | later epochs, at once / in turn, s | times as fast |")
+    print("| --- | --- | --- | --- |")
+    for seeds in args.seeds:
+        one, other = at_once(cells, fold, seeds, args), alone(cells, fold, seeds, args)
+        later, turns = float(np.median(one[1:])), float(np.median(other[1:]))
+        count = len(np.unique(fold)) * seeds
+        print(
+            f"| {count} | {one[0]:.1f} / {other[0]:.1f} | {later:.2f} / {turns:.2f} | {turns / later:.2f} |", flush=True
+        )
+    print(f"\n{args.network}, {args.size} px, batch 64, {len(cells):,} cells; {versions()}")
+
+
+if __name__ == "__main__":
+    main()
