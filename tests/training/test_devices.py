@@ -49,6 +49,28 @@ def alone() -> dict:
     return train()
 
 
+@pytest.mark.parametrize("resident", [False, True])
+def test_the_second_epoch_is_not_compiled_anew(resident) -> None:
+    cells, optimizer = tiny_cells(24, 16), optax.sgd(0.1)
+    net = TinyNet(rngs=nnx.Rngs(0))
+    run = make_epoch(make_train_step(net, optimizer), Examples(cells.images(16), cells.labels), 8, resident=resident)
+    state, compiled = init_state(net, optimizer), list[float]()
+    order, key = np.arange(24), jax.random.key(0)
+    state, _ = run(state, order, key, lambda images, loss: None)
+
+    def listen(event: str, seconds: float, **_: object) -> None:
+        compiled.extend([seconds] if event == "/jax/core/compile/backend_compile_duration" else [])
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        jax.jit(lambda x: x + len(compiled))(1.0)
+        assert len(compiled) == 1  # it hears
+        run(state, order, key, lambda images, loss: None)
+        assert len(compiled) == 1
+    finally:
+        jax.monitoring.clear_event_listeners()
+
+
 def test_resident_and_streamed_take_the_same_steps() -> None:
     cells = tiny_cells(24, 16)
     examples = Examples(cells.images(16), cells.labels)

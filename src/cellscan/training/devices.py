@@ -65,7 +65,7 @@ def make_epoch(step: Step, train: Examples, batch_size: int, *, resident: bool |
         resident = devices[0].platform != "cpu" and _has_room(devices[0], train)
 
     def replicate(state: TrainState) -> TrainState:
-        return jax.tree.map(lambda leaf: _put(leaf, whole), state) if shared else state
+        return jax.tree.map(lambda leaf: _put(leaf, whole), state)
 
     if not resident:
 
@@ -76,7 +76,7 @@ def make_epoch(step: Step, train: Examples, batch_size: int, *, resident: bool |
             return (images, labels) if devices[0].platform == "cpu" else jax.device_put((images, labels))
 
         def stream(state: TrainState, order: np.ndarray, key: jax.Array, tick: Tick) -> tuple[TrainState, Metrics]:
-            state, rows = replicate(state), order.reshape(-1, batch_size)
+            state, rows = replicate(state) if shared else state, order.reshape(-1, batch_size)
             collected: list[dict[str, jax.Array]] = []
             images, labels = load(rows[0])
             for number in range(len(rows)):
@@ -106,6 +106,7 @@ def make_epoch(step: Step, train: Examples, batch_size: int, *, resident: bool |
 
     def once(state: TrainState, order: np.ndarray, key: jax.Array, tick: Tick) -> tuple[TrainState, Metrics]:
         rows = order.reshape(-1, batch_size).astype(np.int32)
+        # Placed like what a dispatch returns: else the second epoch would be compiled anew.
         state, metrics = dispatch(replicate(state), pixels, labels, rows, key)
         fetched = {name: np.asarray(values) for name, values in metrics.items()}
         tick(len(order), float(fetched["loss"][-1]))
