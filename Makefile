@@ -40,8 +40,8 @@ check: $(VENV)/.dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow" tests --jaxtyping-packages=$(SHAPED),beartype.beartype
-	$(BIN)/python -m pytest --doctest-modules src/cellscan
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" tests --jaxtyping-packages=$(SHAPED),beartype.beartype
+	$(BIN)/python -m pytest -n 2 --dist loadfile --doctest-modules src/cellscan
 
 # The wheel as a stranger gets it: its own environment, its declared dependencies, away from this folder.
 wheel: $(VENV)/.dev
