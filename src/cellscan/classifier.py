@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -37,9 +38,10 @@ from cellscan.predictions import Failure, Predictions
 from cellscan.training.checkpoint import Checkpoint
 from cellscan.training.devices import Examples
 from cellscan.training.history import History
-from cellscan.training.loop import run
+from cellscan.training.loop import run, validate_labels
 from cellscan.training.probe import make_probe
-from cellscan.training.recipe import Recipe, with_rate
+from cellscan.training.recipe import Recipe, class_weights, with_rate
+from cellscan.training.step import make_recipe_step
 from cellscan.views import VIEWS, Normalization
 
 if TYPE_CHECKING:
@@ -436,6 +438,7 @@ class Classifier:
         if probe is not None:
             network, first, forward = probe.network, probe.network.weights(), probe.forward
             recipe = replace(recipe, freeze=None, layer_decay=None, remat=False)
+        positive = self._positive if len(self.class_names) == 2 else None
         runs = run(
             network,
             first,
@@ -444,11 +447,15 @@ class Classifier:
             recipe=recipe,
             epochs=int(epochs),
             batch_size=int(batch_size),
-            class_names=self.class_names,
-            positive=self._positive if len(self.class_names) == 2 else None,
-            view=before.view if probe is None else None,
-            normalization=before.normalization,
-            forward=forward,
+            make_step=functools.partial(
+                make_recipe_step,
+                recipe,
+                network,
+                view=before.view if probe is None else None,
+                normalization=before.normalization,
+                class_weight=class_weights(recipe, examples.labels, self.class_names),
+            ),
+            validate=functools.partial(validate_labels, forward, positive=positive),
             features=None if probe is None else probe.features,
             seed=before.seed,
             epochs_before=before.epochs,

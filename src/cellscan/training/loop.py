@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -15,9 +15,11 @@ from cellscan.models.network import Network, Weights
 from cellscan.progress import Progress
 from cellscan.training.checkpoint import Checkpoint, Progressed
 from cellscan.training.devices import Examples, local, make_epoch
-from cellscan.training.recipe import Recipe, class_weights, make_optimizer
-from cellscan.training.step import init_state, make_recipe_step, trained_weights
-from cellscan.views import Normalization
+from cellscan.training.recipe import Recipe, make_optimizer
+from cellscan.training.step import Step, init_state, trained_weights
+
+if TYPE_CHECKING:
+    import optax
 
 
 def run(
@@ -29,26 +31,23 @@ def run(
     recipe: Recipe,
     epochs: int,
     batch_size: int,
-    class_names: Sequence[str],
-    positive: int | None,
-    view: str | None,
-    normalization: Normalization,
-    forward: Forward,
+    make_step: Callable[[optax.GradientTransformation], Step],
+    validate: Callable[[Weights, Examples], dict[str, float]],
     features: Callable[[Examples, str, bool], Examples] | None,
     seed: int,
     epochs_before: int,
     checkpoint: Checkpoint | None,
     progress: bool,
 ) -> Iterator[Progressed]:
-    """Train, and yield how far it has come: after every epoch, and first of all where a checkpoint is gone on with.
+    """Train, and yield how far it has come: after every epoch, and first where a checkpoint is gone on with.
 
-    `features` turns images into what the network takes, where that is not the images themselves.
-    Where the loss is no longer finite, the last good weights are yielded, then `TrainingError` is raised.
+    `make_step` gives the step of an optimiser, `validate` the figures of weights on a validation set, which are
+    named ``validation_...``. `features` turns images into what the network takes, where that is not the images
+    themselves. Where the loss is no longer finite, the last good weights are yielded, then `TrainingError` is raised.
     """
     steps = -(-len(train) // batch_size)
     optimizer = make_optimizer(recipe, steps * epochs, network.parts)
-    weigh = class_weights(recipe, train.labels, class_names)
-    step = make_recipe_step(recipe, network, optimizer, view=view, normalization=normalization, class_weight=weigh)
+    step = make_step(optimizer)
     at = Progressed(
         state=init_state(network, optimizer, weights=weights, average=recipe.ema is not None),
         kept=weights,
@@ -81,10 +80,11 @@ def run(
             if not metrics["finite"].all():
                 yield at
                 raise _not_finite(metrics, epoch)
-            record = {"epoch": epoch, **{name: float(metrics[name].mean()) for name in ("loss", "accuracy")}}
+            shown = [name for name in metrics if name not in ("grad_norm", "finite")]
+            record = {"epoch": epoch, **{name: float(metrics[name].mean()) for name in sorted(shown, reverse=True)}}
             record["images_per_second"] = len(order) / (time.monotonic() - start)
             if validation is not None:
-                record |= _validate(forward, at.kept, validation, positive)
+                record |= _agreed(validate(at.kept, validation))
             record["seconds"] = time.monotonic() - start
             at.records.append(record)
             stop = recipe.patience is not None and _watch(at, record, recipe)
@@ -136,7 +136,17 @@ def _check_together(epochs: int) -> None:
         )
 
 
-def _validate(forward: Forward, weights: Weights, validation: Examples, positive: int | None) -> dict[str, float]:
+def _agreed(record: dict[str, float]) -> dict[str, float]:
+    """Return the figures of the first process: machines may round differently, and must stop at the same epoch."""
+    if jax.process_count() == 1:
+        return record
+    from jax.experimental.multihost_utils import broadcast_one_to_all
+
+    return dict(zip(record, np.asarray(broadcast_one_to_all(np.array(list(record.values())))).tolist(), strict=True))
+
+
+def validate_labels(forward: Forward, weights: Weights, validation: Examples, positive: int | None) -> dict[str, float]:
+    """Return loss, accuracy and, with two classes, ROC AUC of a classifier on a validation set."""
     probabilities = run_all(forward, (weights,), 1.0, batches(validation.pixels))
     labels = validation.labels
     chosen = probabilities[np.arange(len(labels)), labels]
@@ -148,20 +158,23 @@ def _validate(forward: Forward, weights: Weights, validation: Examples, positive
         from sklearn.metrics import roc_auc_score
 
         record["validation_roc_auc"] = float(roc_auc_score(labels == positive, probabilities[:, positive]))
-    if jax.process_count() > 1:  # machines may round differently, and must stop at the same epoch
-        from jax.experimental.multihost_utils import broadcast_one_to_all
-
-        record = dict(
-            zip(record, np.asarray(broadcast_one_to_all(np.array(list(record.values())))).tolist(), strict=True)
-        )
     return record
 
 
 def describe(record: dict[str, Any], last: int) -> str:
     """Return the line of one epoch."""
-    text = f"epoch {record['epoch']:>3} of {last}: loss {record['loss']:.4f}, accuracy {record['accuracy']:.4f}"
-    if "validation_accuracy" in record:
-        text += f" | validation loss {record['validation_loss']:.4f}, accuracy {record['validation_accuracy']:.4f}"
-    if "validation_roc_auc" in record:
-        text += f", ROC AUC {record['validation_roc_auc']:.4f}"
+    names = {"roc_auc": "ROC AUC"}
+
+    def listed(prefix: str) -> str:
+        rest = {name.removeprefix(prefix): value for name, value in record.items() if name.startswith(prefix)}
+        skipped = ("epoch", "seconds", "images_per_second")
+        return ", ".join(
+            f"{names.get(name, name.replace('_', ' '))} {value:.4f}"
+            for name, value in rest.items()
+            if name not in skipped and not name.startswith("validation_")
+        )
+
+    text = f"epoch {record['epoch']:>3} of {last}: {listed('')}"
+    if any(name.startswith("validation_") for name in record):
+        text += f" | validation {listed('validation_')}"
     return f"{text} | {record['images_per_second']:,.0f} images/s"

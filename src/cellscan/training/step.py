@@ -170,8 +170,6 @@ def make_train_step(
     >>> sorted(metrics), int(state.step)
     (['accuracy', 'finite', 'grad_norm', 'loss'], 1)
     """
-    import optax
-
     if view is not None:
         check_choice("view", view, VIEWS)
     check_choice("surround", surround, SURROUNDS)
@@ -179,12 +177,9 @@ def make_train_step(
     loss = loss or cross_entropy()
     varied = surround == "random" and view == "filled"
     normalize = normalization or Normalization()
-    compute = jnp.dtype(dtype)
 
-    def step(
-        state: TrainState, images: jax.Array, labels: jax.Array, key: jax.Array
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
-        augment_key, network_key, surround_key, mixup_key = jax.random.split(key, 4)
+    def prepared(images: jax.Array, labels: jax.Array, keys: jax.Array) -> tuple[jax.Array, Any]:
+        augment_key, _, surround_key, mixup_key = keys
         x = images
         if view is not None:
             x = prepare(images, "cell" if varied else view)
@@ -193,26 +188,63 @@ def make_train_step(
             if augment is not None:
                 x = augment(augment_key, x)
             x = normalize(x)
-        x = x.astype(compute)
+        x = x.astype(dtype)
         share = jax.random.beta(mixup_key, mixup, mixup, (len(x),)) if mixup else jnp.ones(())
         if mixup:  # batches come shuffled: turned round, one gives every image a random partner
-            part = share.reshape(-1, *[1] * (x.ndim - 1)).astype(compute)
+            part = share.reshape(-1, *[1] * (x.ndim - 1)).astype(dtype)
             x = part * x + (1 - part) * x[::-1]
+        return x, (labels, share)
 
-        def weighted(logits: jax.Array, labels: jax.Array) -> jax.Array:
-            losses = loss(logits, labels)
-            return losses if class_weight is None else losses * jnp.asarray(class_weight)[labels]
+    def weighted(logits: jax.Array, labels: jax.Array) -> jax.Array:
+        losses = loss(logits, labels)
+        return losses if class_weight is None else losses * jnp.asarray(class_weight)[labels]
 
-        def objective(params: Arrays) -> tuple[jax.Array, tuple[jax.Array, Arrays]]:
-            cast = {name: leaf.astype(compute) for name, leaf in {**state.frozen, **params}.items()}
-            logits, stats = network.train(cast, state.stats, x, network_key)
-            logits = logits.astype(jnp.float32)
-            losses = weighted(logits, labels)
-            if mixup:
-                losses = share * losses + (1 - share) * weighted(logits, labels[::-1])
-            return losses.mean(), (logits, stats)
+    def measure(logits: Any, targets: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+        labels, share = targets
+        logits = logits.astype(jnp.float32)
+        losses = weighted(logits, labels)
+        if mixup:
+            losses = share * losses + (1 - share) * weighted(logits, labels[::-1])
+        return losses.mean(), {"accuracy": (logits.argmax(-1) == labels).mean()}
 
-        (value, (logits, stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+    return make_step(network, optimizer, prepared, measure, ema=ema, dtype=dtype)
+
+
+def make_step(
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    prepare: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]],
+    measure: Callable[[Any, Any], tuple[jax.Array, dict[str, jax.Array]]],
+    *,
+    ema: float | None = None,
+    dtype: str = "float32",
+) -> Step:
+    """Return the jitted step of any task; see `make_train_step` for what it does with a state.
+
+    Parameters
+    ----------
+    network, optimizer, ema, dtype
+        As in `make_train_step`.
+    prepare : callable
+        (images, labels, four keys, of which the second is the network's) -> (what the network is given, targets).
+    measure : callable
+        (outputs of the network, targets) -> (() loss, other () figures by name).
+    """
+    import optax
+
+    def step(
+        state: TrainState, images: jax.Array, labels: jax.Array, key: jax.Array
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        keys = jax.random.split(key, 4)
+        x, targets = prepare(images, labels, keys)
+
+        def objective(params: Arrays) -> tuple[jax.Array, tuple[dict[str, jax.Array], Arrays]]:
+            cast = {name: leaf.astype(dtype) for name, leaf in {**state.frozen, **params}.items()}
+            outputs, stats = network.train(cast, state.stats, x, keys[1])
+            value, figures = measure(outputs, targets)
+            return value, (figures, stats)
+
+        (value, (figures, stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
         average = state.average
@@ -223,8 +255,7 @@ def make_train_step(
         finite = state.finite & jnp.isfinite(value + grad_norm + optax.tree.norm(updates))
         new = TrainState(params, state.frozen, stats, opt_state, average, state.step + 1, finite)
         new = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, state)._replace(finite=finite)
-        accuracy = (logits.argmax(-1) == labels).mean()
-        return new, {"loss": value, "accuracy": accuracy, "grad_norm": grad_norm, "finite": finite}
+        return new, {"loss": value, **figures, "grad_norm": grad_norm, "finite": finite}
 
     return jax.jit(step, donate_argnums=0)
 
