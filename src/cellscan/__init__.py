@@ -19,10 +19,15 @@ if TYPE_CHECKING:
     from cellscan.card import Card as Card
     from cellscan.card import Conformal as Conformal
     from cellscan.card import Decision as Decision
+    from cellscan.card import Detection as Detection
     from cellscan.classifier import Classifier as Classifier
+    from cellscan.data.annotations import IML_TWO_CLASS as IML_TWO_CLASS
+    from cellscan.data.annotations import load_fields as load_fields
     from cellscan.data.cells import Cell as Cell
     from cellscan.data.cells import CellDataset as CellDataset
     from cellscan.data.description import Description as Description
+    from cellscan.data.fields import Field as Field
+    from cellscan.data.fields import FieldDataset as FieldDataset
     from cellscan.data.joining import concat as concat
     from cellscan.data.loaders import load_folder as load_folder
     from cellscan.data.loaders import load_malaria as load_malaria
@@ -30,6 +35,10 @@ if TYPE_CHECKING:
     from cellscan.data.pixels import Pixels as Pixels
     from cellscan.data.splits import Split as Split
     from cellscan.data.synthetic import synthetic_cells as synthetic_cells
+    from cellscan.data.synthetic import synthetic_fields as synthetic_fields
+    from cellscan.detections import Detections as Detections
+    from cellscan.detections import FieldDetections as FieldDetections
+    from cellscan.detector import Detector as Detector
     from cellscan.errors import ArgumentError as ArgumentError
     from cellscan.errors import CellscanError as CellscanError
     from cellscan.errors import DataError as DataError
@@ -41,6 +50,7 @@ if TYPE_CHECKING:
     from cellscan.evaluate.confident import Suspect as Suspect
     from cellscan.evaluate.confident import Suspects as Suspects
     from cellscan.evaluate.conformal import Coverage as Coverage
+    from cellscan.evaluate.detection import DetectionReport as DetectionReport
     from cellscan.evaluate.patients import Patient as Patient
     from cellscan.evaluate.patients import Patients as Patients
     from cellscan.evaluate.report import Report as Report
@@ -61,6 +71,10 @@ _HOMES = {
     "Conformal": "card",
     "Decision": "card",
     "Classifier": "classifier",
+    "IML_TWO_CLASS": "data.annotations",
+    "load_fields": "data.annotations",
+    "Field": "data.fields",
+    "FieldDataset": "data.fields",
     "Cell": "data.cells",
     "CellDataset": "data.cells",
     "Description": "data.description",
@@ -71,6 +85,12 @@ _HOMES = {
     "Pixels": "data.pixels",
     "Split": "data.splits",
     "synthetic_cells": "data.synthetic",
+    "synthetic_fields": "data.synthetic",
+    "Detection": "card",
+    "Detections": "detections",
+    "FieldDetections": "detections",
+    "Detector": "detector",
+    "DetectionReport": "evaluate.detection",
     "ArgumentError": "errors",
     "CellscanError": "errors",
     "DataError": "errors",
@@ -99,9 +119,11 @@ _HOMES = {
 __all__ = [  # noqa: RUF022 - the order of the road
     "load_malaria", "load_folder", "synthetic_cells", "concat", "malaria_patient",
     "CellDataset", "Cell", "Description", "Pixels", "Split",
+    "load_fields", "synthetic_fields", "FieldDataset", "Field", "IML_TWO_CLASS",
     "Classifier", "Recipe", "History", "Predictions", "Prediction", "Failure", "Report", "Patients", "Patient",
     "Card", "Decision", "Conformal", "cross_validate", "Study", "Transfer", "Suspects", "Suspect", "Coverage",
     "compare", "Comparison",
+    "Detector", "Detections", "FieldDetections", "DetectionReport", "Detection",
     "list_backbones", "models", "training",
     "CellscanError", "ArgumentError", "DataError", "ImageError", "ModelFileError", "TrainingError",
 ]  # fmt: skip

@@ -12,13 +12,15 @@ import hashlib
 import json
 import os
 import secrets
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from cellscan.data.images import RESIZE
+from cellscan.data.images import FIT, RESIZE
+from cellscan.detection.anchors import Anchors
 from cellscan.errors import ArgumentError, ModelFileError
 from cellscan.tensors import check_digest, read_tensors, write_tensors
 from cellscan.views import Normalization
@@ -85,8 +87,42 @@ class Decision:
 
 
 @dataclass(frozen=True)
+class Detection:
+    """How what a detector says of its anchors becomes boxes; printed with every score.
+
+    Attributes
+    ----------
+    anchors : Anchors
+        What boxes are written relative to.
+    thresholds : tuple[float, ...]
+        Score from which a box counts, a class each, in (0, 1).
+    overlap : float
+        Intersection over union from which a box is suppressed by a better one of its class.
+    most : int
+        Boxes of a field at most.
+    sensitivity, false_positive_rate, false_positive_sd : float or None
+        Of the last class, measured by `Detector.choose_threshold`: share of its cells that are found; false ones for
+        every cell that is none; and the standard deviation of that over fields.
+
+    Examples
+    --------
+    >>> import cellscan
+    >>> cellscan.Detector("retinanet_small").card.detection.thresholds
+    (0.5, 0.5)
+    """
+
+    anchors: Anchors
+    thresholds: tuple[float, ...]
+    overlap: float = 0.5
+    most: int = 400
+    sensitivity: float | None = None
+    false_positive_rate: float | None = None
+    false_positive_sd: float | None = None
+
+
+@dataclass(frozen=True)
 class Card:
-    """What a classifier is and how it came about; everything in a model file but the weights.
+    """What a classifier or a detector is and how it came about; everything in a model file but the weights.
 
     Attributes
     ----------
@@ -96,10 +132,10 @@ class Card:
         In the order of the network's outputs.
     positive_class : str or None
         The class that the threshold speaks of.
-    image_size : int
-        Side of the square input, in pixels.
+    image_size : int or (int, int)
+        Side of the square input, in pixels; height and width of a detector's.
     view : str
-        What the network is shown.
+        What the network is shown; ``"field"`` of a detector.
     resize : dict
         The resize rule.
     normalization : Normalization
@@ -129,6 +165,8 @@ class Card:
     weights : dict or None
         Where the first weights came from: source, licence, revision and SHA-256 of the file; None where they
         were drawn.
+    detection : Detection or None
+        Of a detector; None of a classifier.
     licence : str
         Of these weights.
     format : int
@@ -145,7 +183,7 @@ class Card:
     architecture: str
     class_names: tuple[str, ...]
     positive_class: str | None
-    image_size: int
+    image_size: int | tuple[int, int]
     view: str
     resize: dict[str, str] = field(default_factory=lambda: dict(RESIZE))
     normalization: Normalization = field(default_factory=Normalization)
@@ -160,6 +198,7 @@ class Card:
     metrics: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     weights: dict[str, Any] | None = None
+    detection: Detection | None = None
     licence: str = "not stated"
     format: int = FORMAT
 
@@ -247,8 +286,30 @@ def library_versions() -> dict[str, str]:
     return {"cellscan": __version__, "python": platform.python_version(), **found}
 
 
+def save(
+    path: str | os.PathLike[str],
+    card: Card,
+    members: Sequence[dict[str, Any]],
+    report: dict[str, Any] | None,
+    licence: str | None,
+) -> None:
+    """Write the file of a classifier or a detector, whole or not at all; report and licence go into its card."""
+    card = replace(card, versions=card.versions or library_versions())
+    if report is not None:
+        card = replace(card, metrics={**card.metrics, "report": report})
+    if licence is not None:
+        card = replace(card, licence=licence)
+    tensors = {
+        f"{number}.{kind}.{name}": np.asarray(leaf)
+        for number, weights in enumerate(members)
+        for kind, leaves in weights.items()
+        for name, leaf in leaves.items()
+    }
+    write(path, card, tensors)
+
+
 def write(path: str | os.PathLike[str], card: Card, tensors: dict[str, np.ndarray]) -> None:
-    """Write the file whole or not at all."""
+    """Write card and tensors, whole or not at all."""
     write_tensors(Path(path), tensors, {"cellscan": json.dumps(asdict(card), ensure_ascii=False)})
 
 
@@ -284,12 +345,26 @@ def _parse(text: str | None, target: Path) -> Card:
         if decision.get("conformal") is not None:
             decision["conformal"] = Conformal(*map(float, decision["conformal"]))
         known["decision"] = Decision(**decision)
+        if isinstance(raw["image_size"], list):
+            height, width = map(int, raw["image_size"])
+            known["image_size"] = (height, width)
+        if raw.get("detection") is not None:
+            known["detection"] = _parse_detection(raw["detection"])
         known["seen"] = {part: raw["seen"].get(part, []) for part in _PARTS}
         card = Card(**known)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, ModelFileError):
             raise
         raise ModelFileError(f"{target}: the card is damaged ({type(error).__name__}: {error})") from error
-    if card.resize != RESIZE:
-        raise ModelFileError(f"{target}: made for the resize rule {card.resize}, this cellscan has {RESIZE}")
+    rule = RESIZE if card.detection is None else FIT
+    if card.resize != rule:
+        raise ModelFileError(f"{target}: made for the resize rule {card.resize}, this cellscan has {rule}")
     return card
+
+
+def _parse_detection(raw: dict[str, Any]) -> Detection:
+    known = {f.name: raw[f.name] for f in fields(Detection) if f.name in raw}
+    anchors = raw["anchors"]
+    known["anchors"] = Anchors(tuple(anchors["strides"]), float(anchors["size"]), tuple(map(float, anchors["ratios"])))
+    known["thresholds"] = tuple(map(float, raw["thresholds"]))
+    return Detection(**known)

@@ -192,7 +192,9 @@ class Classifier:
         >>> cellscan.Classifier(image_size=32).image_size
         32
         """
-        return self._card.image_size
+        size = self._card.image_size
+        assert isinstance(size, int)  # a detector's is a pair
+        return size
 
     @property
     def threshold(self) -> float | None:
@@ -329,7 +331,7 @@ class Classifier:
         for name, leaf in weights["params"].items():
             part = name.split(".")[0]
             counts[part] = counts.get(part, 0) + int(leaf.size)
-        shapes = self._network.stages(weights, card.image_size)
+        shapes = self._network.stages(weights, self.image_size)
         several = f"{card.members} networks of " if card.members > 1 else ""
         print(
             f"{card.architecture}: {several}{sum(counts.values()):,} parameters, "
@@ -889,18 +891,7 @@ class Classifier:
         >>> cellscan.Classifier.load(path).card.licence
         'Apache-2.0'
         """
-        card = replace(self._card, versions=self._card.versions or cards.library_versions())
-        if report is not None:
-            card = replace(card, metrics={**card.metrics, "report": report.to_dict()})
-        if licence is not None:
-            card = replace(card, licence=licence)
-        tensors = {
-            f"{number}.{kind}.{name}": np.asarray(leaf)
-            for number, weights in enumerate(self._members)
-            for kind, leaves in weights.items()
-            for name, leaf in leaves.items()
-        }
-        cards.write(path, card, tensors)
+        cards.save(path, self._card, self._members, None if report is None else report.to_dict(), licence)
 
     @classmethod
     def pretrained(cls, name: str | None = None) -> Classifier:
@@ -961,6 +952,8 @@ class Classifier:
         True
         """
         card, tensors = cards.read(path)
+        if card.detection is not None:
+            raise ModelFileError(f"{path}: holds a detector ({card.architecture}); read it with Detector.load")
         own = card.architecture.startswith("own:")
         if own and model is None:
             raise ModelFileError(

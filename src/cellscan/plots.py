@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from cellscan.data.cells import CellDataset
     from cellscan.evaluate.confident import Suspects
+    from cellscan.evaluate.detection import DetectionReport
     from cellscan.evaluate.report import Report
     from cellscan.training.history import History
 
@@ -207,4 +208,65 @@ def plot_study(folds: Sequence[int], reports: Sequence[Report], pooled: Report) 
         axis.set_xticks(np.unique(folds))
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False, fontsize=7, loc="best")
+    return figure
+
+
+def plot_fields(
+    shown: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]], class_names: Sequence[str]
+) -> Figure:
+    """Draw fields with their boxes: name, image, boxes, labels, and scores or None of each."""
+    from matplotlib.patches import Patch, Rectangle
+
+    columns = min(len(shown), 2)
+    rows = -(-len(shown) // columns)
+    high, wide = shown[0][1].shape[:2]
+    size = (5.2 * columns, 5.2 * rows * high / wide + 0.5)
+    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    axes = grid.ravel()
+    colours = _box_colours(len(class_names))
+    for axis, (name, image, boxes, labels, scores) in zip(axes, shown, strict=False):
+        axis.imshow(image)
+        counts = [f"{other} {(labels == k).sum()}" for k, other in enumerate(class_names)]
+        axis.set_title(f"{name}: {', '.join(counts)}", fontsize=9)
+        for number, (box, label) in enumerate(zip(boxes, labels, strict=True)):
+            last = label == len(class_names) - 1
+            colour = colours[label] if label >= 0 else "black"
+            left, top, right, bottom = box
+            axis.add_patch(
+                Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour, lw=2 if last else 1)
+            )
+            if last and scores is not None and len(class_names) > 1:
+                axis.text(left, top - 2, f"{scores[number]:.2f}", color=colour, fontsize=7, va="bottom")
+    for axis in axes:
+        axis.set_axis_off()
+    for axis in axes[len(shown) :]:
+        axis.remove()
+    handles = [
+        Patch(edgecolor=colour, facecolor="none", label=name) for colour, name in zip(colours, class_names, strict=True)
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9)
+    return figure
+
+
+def _box_colours(count: int) -> list[str]:
+    """Return a colour a class; of two, the last is the one that stands out."""
+    return [_BLUE, _ORANGE][:count] if count <= 2 else [f"C{number}" for number in range(count)]
+
+
+def plot_detection(report: DetectionReport) -> Figure:
+    """Draw precision against recall a class, and counted against annotated cells."""
+    figure, (curve, counts) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
+    for name, points, ap50, colour in zip(
+        report.class_names, report.curves, report.ap50_per_class, _box_colours(len(report.class_names)), strict=True
+    ):
+        known = points[:, 1] > -1
+        curve.plot(points[known, 0], points[known, 1], color=colour, label=f"{name}, AP50 {ap50:.3f}")
+    curve.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02), title="overlap from 0.5")
+    curve.legend(loc="lower left", frameon=False, fontsize=9)
+    most = max(int(report.truth.max(initial=1)), int(report.found.max(initial=1)))
+    counts.plot([0, most], [0, most], color=_GREY, lw=1, ls="--")
+    counts.scatter(report.truth, report.found, s=14, alpha=0.7, color=_BLUE)
+    counts.set(
+        xlabel="cells annotated", ylabel="cells counted", title=f"a field each, mean error {report.count_error:.1%}"
+    )
     return figure

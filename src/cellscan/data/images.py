@@ -23,6 +23,12 @@ ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray | Any"
 RESIZE = {"filter": "bilinear", "fit": "stretch"}
 """The one resize rule, as a card states it: Pillow's antialiased bilinear filter, both sides stretched."""
 
+FIT = {"filter": "bilinear", "fit": "pad"}
+"""Of whole fields: the same filter, both sides by one factor, black to the right or below where room is left."""
+
+Size: TypeAlias = "int | tuple[int, int]"
+"""Side of a square that is stretched to; or height and width that is fitted into."""
+
 PIXEL_LIMIT = 80_000_000
 """Images with more pixels are refused before they are decoded."""
 
@@ -36,8 +42,21 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-def read_rgb(image: ImageLike, size: int | None = None, *, where: str | None = None) -> np.ndarray:
-    """Return `image` as (H, W, 3) uint8, or as (size, size, 3) by the resize rule.
+def fitted(width: int, height: int, size: tuple[int, int]) -> tuple[int, int]:
+    """Return width and height of an image that is fitted into `size`, which is height and width.
+
+    Examples
+    --------
+    >>> from cellscan.data.images import fitted
+    >>> fitted(1280, 960, (360, 600))
+    (480, 360)
+    """
+    scale = min(size[1] / width, size[0] / height)
+    return max(round(width * scale), 1), max(round(height * scale), 1)
+
+
+def read_rgb(image: ImageLike, size: Size | None = None, *, where: str | None = None) -> np.ndarray:
+    """Return `image` as (H, W, 3) uint8, at its own size or resized as `Size` says.
 
     `where` names the image in errors; a path names itself. `ImageError` says what is wrong.
     """
@@ -52,7 +71,7 @@ def read_header(file: Any) -> tuple[int, int, str]:
         return image.width, image.height, image.format or "unknown"
 
 
-def _decode(image: ImageLike, size: int | None, where: str) -> np.ndarray:
+def _decode(image: ImageLike, size: Size | None, where: str) -> np.ndarray:
     opened = None
     try:
         if isinstance(image, (str, os.PathLike)) or hasattr(image, "read"):
@@ -61,9 +80,15 @@ def _decode(image: ImageLike, size: int | None, where: str) -> np.ndarray:
             rgb = _pil_to_rgb(image, where)
         else:
             rgb = Image.fromarray(array_to_rgb(image, where))
-        if size is not None and rgb.size != (size, size):
-            rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
-        return np.asarray(rgb)
+        if size is None:
+            return np.asarray(rgb)
+        wanted = (size, size) if isinstance(size, int) else fitted(*rgb.size, size)
+        if rgb.size != wanted:
+            rgb = rgb.resize(wanted, Image.Resampling.BILINEAR)
+        array = np.asarray(rgb)
+        if not isinstance(size, int) and wanted != size[::-1]:
+            array = np.pad(array, ((0, size[0] - wanted[1]), (0, size[1] - wanted[0]), (0, 0)))
+        return array
     except ImageError:
         raise
     except Exception as error:  # a decoder fed with damaged bytes may raise anything

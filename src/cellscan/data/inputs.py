@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from cellscan.data.cells import CellDataset
-from cellscan.data.images import ImageLike, image_files, read_rgb
+from cellscan.data.images import ImageLike, Size, image_files, read_rgb
 from cellscan.data.pixels import Pixels
 from cellscan.errors import ArgumentError, ImageError
 
@@ -68,8 +68,11 @@ def _name(index: int, image: Any) -> str:
     return str(getattr(image, "filename", "") or f"image {index}")
 
 
-def decode(items: Iterable[Item], size: int) -> Iterator[tuple[Item, np.ndarray | ImageError]]:
-    """Decode a little ahead of the reader, on all cores; an image that fails comes as its error."""
+def decode(items: Iterable[Item], size: Size | None) -> Iterator[tuple[Item, np.ndarray | ImageError]]:
+    """Decode a little ahead of the reader, on all cores; an image that fails comes as its error.
+
+    Without a size, images come at their own.
+    """
 
     def read(item: Item) -> np.ndarray | ImageError:
         try:

@@ -18,7 +18,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from cellscan.data.images import RESIZE
+from cellscan.data.images import RESIZE, Size
 from cellscan.data.sources import Source
 from cellscan.errors import DataError, ImageError
 from cellscan.progress import Progress
@@ -41,12 +41,14 @@ def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("cellscan"))
 
 
-def open_map(source: Source, size: int, *, progress: bool = True) -> tuple[np.ndarray, dict[int, str]]:
-    """Return the read-only map (N, size, size, 3) of `source`, and the reasons of rows that failed."""
+def open_map(source: Source, size: Size, *, progress: bool = True) -> tuple[np.ndarray, dict[int, str]]:
+    """Return the read-only map (N, H, W, 3) of `source`, and the reasons of rows that failed."""
     folder = cache_folder()
+    height, width = (size, size) if isinstance(size, int) else size
     key = hashlib.sha256(f"1|{source.fingerprint()}|{size}|{sorted(RESIZE.items())}".encode()).hexdigest()[:32]
-    path, failed_path = folder / f"{key}-{size}.npy", folder / f"{key}-{size}.failed.json"
-    shape = (len(source), size, size, 3)
+    name = f"{key}-{size if isinstance(size, int) else f'{height}x{width}'}"
+    path, failed_path = folder / f"{name}.npy", folder / f"{name}.failed.json"
+    shape = (len(source), height, width, 3)
     pixels = _reopen(path, shape)
     if pixels is None:
         try:
@@ -73,7 +75,7 @@ def _reopen(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     return pixels if pixels.shape == shape and pixels.dtype == np.uint8 else None
 
 
-def _build(source: Source, size: int, shape: tuple[int, ...], path: Path, failed_path: Path, progress: bool) -> None:
+def _build(source: Source, size: Size, shape: tuple[int, ...], path: Path, failed_path: Path, progress: bool) -> None:
     part = path.with_name(f"{path.name}.{os.getpid()}-{time.monotonic_ns()}.part")
     failed: dict[int, str] = {}
     rows = range(shape[0])
@@ -86,7 +88,8 @@ def _build(source: Source, size: int, shape: tuple[int, ...], path: Path, failed
             except ImageError as error:
                 failed[row] = str(error)
 
-        with Progress(f"decoding to {size} px", shape[0], show=progress) as bar:
+        side = size if isinstance(size, int) else f"{size[1]} x {size[0]}"
+        with Progress(f"decoding to {side} px", shape[0], show=progress) as bar:
             # Threads, not processes: Pillow decodes and resizes outside Python's lock, and a script
             # needs no `if __name__ == "__main__"` for them.
             with ThreadPoolExecutor(_workers()) as pool:
@@ -128,7 +131,7 @@ def _remove_stale(folder: Path) -> None:
 
 
 class Pixels:
-    """Images (N, S, S, 3) uint8 on disk, read only when they are asked for; read-only.
+    """Images (N, H, W, 3) uint8 on disk, read only when they are asked for; read-only.
 
     Slices and index arrays give NumPy arrays of just those images; `np.asarray` gives all of them.
 
@@ -150,7 +153,7 @@ class Pixels:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """(N, S, S, 3).
+        """(N, H, W, 3).
 
         Examples
         --------
@@ -158,8 +161,8 @@ class Pixels:
         >>> cellscan.synthetic_cells(60, seed=0).images(32).shape
         (60, 32, 32, 3)
         """
-        size = self._maps[0].shape[1]
-        return len(self), size, size, 3
+        height, width = self._maps[0].shape[1:3]
+        return len(self), height, width, 3
 
     def __len__(self) -> int:
         return len(self._row)

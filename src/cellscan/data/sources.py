@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cellscan.data.images import read_header, read_rgb
+from cellscan.data.images import Size, read_header, read_rgb
 from cellscan.errors import ImageError
 
 
@@ -30,7 +30,7 @@ class Source(Protocol):
         """Return a hash of what identifies every image: its name and size, and a CRC or a modification time."""
         ...
 
-    def read(self, row: int, size: int | None = None) -> np.ndarray:
+    def read(self, row: int, size: Size | None = None) -> np.ndarray:
         """Return image `row` as RGB uint8, at its own size or by the resize rule."""
         ...
 
@@ -58,7 +58,7 @@ class FileSource:
             digest.update(f"{path}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
         return digest.hexdigest()
 
-    def read(self, row: int, size: int | None = None) -> np.ndarray:
+    def read(self, row: int, size: Size | None = None) -> np.ndarray:
         return read_rgb(self.paths[row], size)
 
     def header(self, row: int) -> tuple[int, int, str]:
@@ -90,7 +90,7 @@ class ZipSource:
     def _where(self, row: int) -> str:
         return f"{self.archive}:{self.members[row].filename}"
 
-    def read(self, row: int, size: int | None = None) -> np.ndarray:
+    def read(self, row: int, size: Size | None = None) -> np.ndarray:
         return read_rgb(self._bytes(row), size, where=self._where(row))
 
     def header(self, row: int) -> tuple[int, int, str]:
@@ -111,7 +111,7 @@ class ArraySource:
         lines = (f"{image.shape}|{zlib.crc32(image.tobytes())}\n" for image in self.images)
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
-    def read(self, row: int, size: int | None = None) -> np.ndarray:
+    def read(self, row: int, size: Size | None = None) -> np.ndarray:
         return read_rgb(self.images[row], size, where=f"image {row}")
 
     def header(self, row: int) -> tuple[int, int, str]:
@@ -131,7 +131,7 @@ class RecordSource:
     def fingerprint(self) -> str:
         return hashlib.sha256(self._identity.encode()).hexdigest()
 
-    def read(self, row: int, size: int | None = None) -> np.ndarray:
+    def read(self, row: int, size: Size | None = None) -> np.ndarray:
         return read_rgb(io.BytesIO(self._encoded(row)), size, where=f"record {row}")
 
     def header(self, row: int) -> tuple[int, int, str]:

@@ -43,14 +43,59 @@ def make_augment(name: str) -> Augment | None:
     return _small if name == "small" else _strong
 
 
+def augment_fields(
+    name: str, key: PRNGKeyArray, images: Float[Array, "n h w 3"], targets: Float[Array, "n m 5"]
+) -> tuple[Float[Array, "n h w 3"], Float[Array, "n m 5"]]:
+    """Mirror fields left to right and top to bottom, with their boxes, and paint them as `make_augment` does.
+
+    Parameters
+    ----------
+    name : {"none", "small", "strong"}
+    key : PRNG key
+    images : (N, H, W, 3) float, in [0, 1]
+    targets : (N, M, 5) float
+        Boxes in xyxy, and labels.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from cellscan.training.augment import augment_fields
+    >>> field = jnp.zeros((1, 8, 8, 3)).at[:, 1:3, 1:4].set(1.0)
+    >>> image, target = augment_fields("small", jax.random.key(3), field, jnp.array([[[1.0, 1, 4, 3, 0]]]))
+    >>> left, top, right, bottom, _ = target[0, 0].astype(int).tolist()
+    >>> bool((image[0, top:bottom, left:right] > 0.5).all()), int((image > 0.5).all(-1).sum())
+    (True, 6)
+    """
+    if name == "none":
+        return images, targets
+    mirrored, painted = jax.random.split(key)
+    height, width = images.shape[1:3]
+    across, down = jax.random.bernoulli(mirrored, 0.5, (2, len(images), 1, 1))
+    left, top, right, bottom, label = jnp.split(targets, 5, -1)
+    left, right = jnp.where(across, width - right, left), jnp.where(across, width - left, right)
+    top, bottom = jnp.where(down, height - bottom, top), jnp.where(down, height - top, bottom)
+    images = jnp.where(across[..., None], images[:, :, ::-1], images)
+    images = jnp.where(down[..., None], images[:, ::-1], images)
+    if name == "small":
+        images = jnp.clip(_gain(painted, images, 0.1), 0, 1)
+    else:
+        images = _repaint(jax.random.split(painted, 4), images)
+    return images, jnp.concatenate([left, top, right, bottom, label], -1)
+
+
 def _small(key: PRNGKeyArray, images: Float[Array, "n h w 3"]) -> Float[Array, "n h w 3"]:
     turned, painted = jax.random.split(key)
     return jnp.clip(_gain(painted, turn(turned, images), 0.1), 0, 1)
 
 
 def _strong(key: PRNGKeyArray, images: Float[Array, "n h w 3"]) -> Float[Array, "n h w 3"]:
-    turned, painted, contrast, saturation, gamma = jax.random.split(key, 5)
-    images = turn(turned, images)
+    turned, *others = jax.random.split(key, 5)
+    return _repaint(others, turn(turned, images))
+
+
+def _repaint(keys: Any, images: Float[Array, "n h w 3"]) -> Float[Array, "n h w 3"]:
+    """Change saturation, contrast, brightness, colour and gamma."""
+    painted, contrast, saturation, gamma = keys
     grey = images.mean(-1, keepdims=True)
     images = grey + (images - grey) * _factor(saturation, images, 0.4)
     middle = images.mean((1, 2, 3), keepdims=True)

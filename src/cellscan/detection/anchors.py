@@ -1,0 +1,167 @@
+"""Anchors: the boxes that a detector starts from, and how a box is written relative to one. Lin et al. (2017)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from cellscan.errors import ArgumentError
+
+SCALES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
+"""Of an anchor's size, within an octave."""
+
+LIMIT = float(np.log(1000 / 16))
+"""Greatest logarithm of a size relative to an anchor's, so that no drawn network overflows."""
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """Three scales and some ratios at every place of every level of a pyramid.
+
+    Attributes
+    ----------
+    strides : tuple[int, ...]
+        Pixels from one place to the next, a level each.
+    size : float
+        Square root of the area of the smallest anchor of the first level, in pixels; each level doubles it.
+    ratios : tuple[float, ...]
+        Height over width.
+
+    Examples
+    --------
+    >>> from cellscan.detection.anchors import Anchors
+    >>> boxes = Anchors(strides=(8,), size=32.0, ratios=(1.0,)).boxes(16, 16)
+    >>> boxes.shape, boxes[0].tolist()
+    ((12, 4), [-12.0, -12.0, 20.0, 20.0])
+    """
+
+    strides: tuple[int, ...]
+    size: float = 32.0
+    ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+
+    @property
+    def per_place(self) -> int:
+        """Anchors at one place.
+
+        Examples
+        --------
+        >>> from cellscan.detection.anchors import Anchors
+        >>> Anchors(strides=(8, 16)).per_place
+        9
+        """
+        return len(SCALES) * len(self.ratios)
+
+    def boxes(self, height: int, width: int) -> np.ndarray:
+        """Return all anchors (A, 4) float32 xyxy of an image, level by level, row by row, place by place.
+
+        A place is in the middle of the pixels that its feature sees; a level has ceil(side / stride) of them.
+
+        Examples
+        --------
+        >>> from cellscan.detection.anchors import Anchors
+        >>> Anchors(strides=(8, 16, 32)).boxes(360, 480).shape
+        (32130, 4)
+        """
+        found = []
+        for level, stride in enumerate(self.strides):
+            sizes = [self.size * 2**level * scale for scale in SCALES]
+            sides = np.array([(s / r**0.5, s * r**0.5) for s in sizes for r in self.ratios])  # width, height
+            y, x = np.meshgrid(
+                (np.arange(-(-height // stride)) + 0.5) * stride,
+                (np.arange(-(-width // stride)) + 0.5) * stride,
+                indexing="ij",
+            )
+            middle = np.stack([x, y], -1)[:, :, None]
+            found.append(np.concatenate([middle - sides / 2, middle + sides / 2], -1).reshape(-1, 4))
+        return np.concatenate(found).astype(np.float32)
+
+
+def fit_anchors(boxes: np.ndarray, strides: tuple[int, ...]) -> Anchors:
+    """Choose size and ratios for boxes: those under which the mean best overlap by size is the greatest.
+
+    Ratios are the 10th, 50th and 90th percentile of the boxes' own; the size is searched for within an octave about
+    four strides, which is the published one.
+
+    Parameters
+    ----------
+    boxes : (n, 4) float
+        xyxy, in pixels of the network's input.
+    strides : tuple of int
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cellscan.detection.anchors import fit_anchors
+    >>> anchors = fit_anchors(np.array([[0, 0, 30, 30], [5, 5, 35, 36]]), (8, 16))
+    >>> 27 < anchors.size < 33, len(anchors.ratios)
+    (True, 3)
+    """
+    if not len(boxes):
+        raise ArgumentError("there are no boxes to fit anchors to; expected fields with at least one")
+    width, height = (np.asarray(boxes, np.float64)[:, 2:] - boxes[:, :2]).T
+    ratios = np.exp(np.quantile(np.log(height / width), (0.1, 0.5, 0.9)))
+    best, chosen = -1.0, 0.0
+    for size in np.geomspace(strides[0] * 2.5, strides[0] * 5, 40):  # an octave: other sizes repeat levels
+        sizes = np.array([size * 2**level * scale for level in range(len(strides)) for scale in SCALES])
+        wide = (sizes[:, None] / ratios**0.5).ravel()
+        high = (sizes[:, None] * ratios**0.5).ravel()
+        shared = np.minimum(width[:, None], wide) * np.minimum(height[:, None], high)
+        overlap = (shared / ((width * height)[:, None] + wide * high - shared)).max(1).mean()
+        if overlap > best:
+            best, chosen = float(overlap), float(size)
+    return Anchors(strides, round(chosen, 2), tuple(round(float(ratio), 3) for ratio in ratios))
+
+
+def encode(boxes: Float[Array, "... 4"], anchors: Float[Array, "... 4"]) -> Float[Array, "... 4"]:
+    """Write boxes relative to anchors: shift of the middle in anchor sides, logarithm of the sides.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from cellscan.detection.anchors import decode, encode
+    >>> anchor, box = jnp.array([[0.0, 0.0, 10.0, 20.0]]), jnp.array([[1.0, 2.0, 11.0, 22.0]])
+    >>> encode(box, anchor).round(3).tolist(), decode(encode(box, anchor), anchor).round(3).tolist()
+    ([[0.10000000149011612, 0.10000000149011612, 0.0, 0.0]], [[1.0, 2.0, 11.0, 22.0]])
+    """
+    side = anchors[..., 2:] - anchors[..., :2]
+    wanted = jnp.maximum(boxes[..., 2:] - boxes[..., :2], 1e-3)
+    shift = (boxes[..., 2:] + boxes[..., :2] - anchors[..., 2:] - anchors[..., :2]) / 2 / side
+    return jnp.concatenate([shift, jnp.log(wanted / side)], -1)
+
+
+def decode(codes: Float[Array, "... 4"], anchors: Float[Array, "... 4"]) -> Float[Array, "... 4"]:
+    """Turn what `encode` gives back into boxes."""
+    side = anchors[..., 2:] - anchors[..., :2]
+    middle = (anchors[..., 2:] + anchors[..., :2]) / 2 + codes[..., :2] * side
+    half = side * jnp.exp(jnp.minimum(codes[..., 2:], LIMIT)) / 2
+    return jnp.concatenate([middle - half, middle + half], -1)
+
+
+def overlaps(a: Float[Array, "n 4"], b: Float[Array, "m 4"]) -> Float[Array, "n m"]:
+    """Return the intersection over union of every pair of boxes; 0 where one has no area.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from cellscan.detection.anchors import overlaps
+    >>> overlaps(jnp.array([[0.0, 0, 2, 2]]), jnp.array([[1.0, 0, 3, 2], [5.0, 5, 6, 6]])).round(3).tolist()
+    [[0.3330000042915344, 0.0]]
+    """
+    shared = intersections(a, b)
+    whole = _area(a)[:, None] + _area(b) - shared
+    return jnp.where(whole > 0, shared / jnp.maximum(whole, 1e-9), 0)
+
+
+def intersections(a: Float[Array, "n 4"], b: Float[Array, "m 4"]) -> Float[Array, "n m"]:
+    """Return the area that every pair of boxes shares."""
+    width = jnp.minimum(a[:, None, 2], b[:, 2]) - jnp.maximum(a[:, None, 0], b[:, 0])
+    height = jnp.minimum(a[:, None, 3], b[:, 3]) - jnp.maximum(a[:, None, 1], b[:, 1])
+    return jnp.maximum(width, 0) * jnp.maximum(height, 0)
+
+
+def _area(boxes: jax.Array) -> jax.Array:
+    return jnp.maximum(boxes[:, 2] - boxes[:, 0], 0) * jnp.maximum(boxes[:, 3] - boxes[:, 1], 0)

@@ -1,0 +1,203 @@
+"""What `Detector.predict` returns: a sequence with the detections of every field."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from cellscan.data.cells import CellDataset
+from cellscan.data.images import read_rgb
+from cellscan.errors import DataError
+from cellscan.predictions import Failure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Detections:
+    """What was found in one field, the surest first.
+
+    Attributes
+    ----------
+    name : str
+        File name, or what else names the field.
+    size : tuple[int, int]
+        Width and height of the field, in pixels.
+    boxes : numpy.ndarray
+        (n, 4) float32 xyxy, in the field's own pixels.
+    labels : numpy.ndarray
+        (n,) int32, indices into `class_names`.
+    scores : numpy.ndarray
+        (n,) float32 in [0, 1].
+    class_names : tuple[str, ...]
+        The classes.
+
+    Examples
+    --------
+    >>> import cellscan
+    >>> found = cellscan.Detector("retinanet_small", seed=0).predict(cellscan.synthetic_fields(1, seed=0))[0]
+    >>> found.boxes.shape[1], len(found) == len(found.scores)
+    (4, True)
+    """
+
+    name: str
+    size: tuple[int, int]
+    boxes: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray
+    class_names: tuple[str, ...]
+    image: Any = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __repr__(self) -> str:
+        counts = [f"{name} {(self.labels == k).sum():,}" for k, name in enumerate(self.class_names)]
+        return f"Detections({self.name!r}, {', '.join(counts)})"
+
+    def select(self, mask: np.ndarray) -> Detections:
+        """Return some of the detections, by a mask or by index.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> found = cellscan.Detector("retinanet_small", seed=0).predict(cellscan.synthetic_fields(1, seed=0))[0]
+        >>> len(found.select(found.scores > 1))
+        0
+        """
+        return Detections(
+            self.name, self.size, self.boxes[mask], self.labels[mask], self.scores[mask], self.class_names, self.image
+        )
+
+    def _pixels(self) -> np.ndarray:
+        return self.image() if callable(self.image) else read_rgb(self.image, where=self.name)
+
+    def plot(self) -> Figure:
+        """Draw the field and its boxes; those of the last class are highlighted.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> found = cellscan.Detector("retinanet_small", seed=0).predict(cellscan.synthetic_fields(1, seed=0))[0]
+        >>> len(found.plot().axes)
+        1
+        """
+        from cellscan.plots import plot_fields
+
+        image = self._pixels()
+        return plot_fields([(self.name, image, self.boxes, self.labels, self.scores)], self.class_names)
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write one line a box: field, left, top, right, bottom, class, score.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile, cellscan
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "found.csv"
+        >>> cellscan.Detector("retinanet_small", seed=0).predict(cellscan.synthetic_fields(1, seed=0))[0].to_csv(file)
+        >>> file.read_text().splitlines()[0]
+        'field,left,top,right,bottom,class,score'
+        """
+        _write([self], path)
+
+    def crops(self) -> CellDataset:
+        """Cut the boxes out, as cells; the label of each is what was found.
+
+        Examples
+        --------
+        >>> import numpy as np, cellscan
+        >>> image, boxes = np.zeros((40, 60, 3), np.uint8), np.array([[5, 5, 25, 30]], np.float32)
+        >>> one = np.zeros(1, np.int32)
+        >>> names = ("red blood cell", "infected")
+        >>> found = cellscan.Detections("a", (60, 40), boxes, one, np.ones(1, np.float32), names, image)
+        >>> found.crops()[0].image.shape
+        (25, 20, 3)
+        """
+        if not len(self):
+            raise DataError(f"{self.name}: nothing was found, so there is nothing to cut out")
+        image = self._pixels()
+        corners = np.c_[np.floor(self.boxes[:, :2]), np.ceil(self.boxes[:, 2:])].astype(int)
+        corners[:, 2:] = np.maximum(corners[:, 2:], corners[:, :2] + 1)
+        cut = [image[top:bottom, left:right] for left, top, right, bottom in corners.tolist()]
+        names = [f"{self.name}_{number:03d}" for number in range(len(cut))]
+        return CellDataset.from_arrays(
+            cut, self.labels, class_names=self.class_names, patients=[self.name] * len(cut), names=names
+        )
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class FieldDetections(Sequence[Detections]):
+    """Detections of every field, in the order of the input.
+
+    Attributes
+    ----------
+    fields : tuple[Detections, ...]
+        One a field.
+    failed : tuple[Failure, ...]
+        Fields passed over under ``on_error="skip"``.
+    class_names : tuple[str, ...]
+        The classes.
+
+    Examples
+    --------
+    >>> import cellscan
+    >>> found = cellscan.Detector("retinanet_small", seed=0).predict(cellscan.synthetic_fields(2, seed=0))
+    >>> len(found), found.failed
+    (2, ())
+    """
+
+    fields: tuple[Detections, ...]
+    failed: tuple[Failure, ...]
+    class_names: tuple[str, ...]
+
+    @overload
+    def __getitem__(self, index: int) -> Detections: ...
+    @overload
+    def __getitem__(self, index: slice) -> FieldDetections: ...
+    def __getitem__(self, index: int | slice) -> Detections | FieldDetections:
+        if isinstance(index, slice):
+            return FieldDetections(self.fields[index], (), self.class_names)
+        return self.fields[index]
+
+    def __len__(self) -> int:
+        return len(self.fields)
+
+    def __str__(self) -> str:
+        counts = [
+            f"{name} {sum(int((one.labels == k).sum()) for one in self.fields):,}"
+            for k, name in enumerate(self.class_names)
+        ]
+        failed = f"; {len(self.failed)} failed" if self.failed else ""
+        return f"{len(self)} fields: {', '.join(counts)}{failed}\nResearch use only, not a medical device."
+
+    def __repr__(self) -> str:
+        return f"FieldDetections({len(self)} fields, failed={len(self.failed)})"
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write one line a box: field, left, top, right, bottom, class, score.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile, cellscan
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "found.csv"
+        >>> cellscan.Detector("retinanet_small", seed=0).predict(cellscan.synthetic_fields(2, seed=0)).to_csv(file)
+        >>> file.exists()
+        True
+        """
+        _write(self.fields, path)
+
+
+def _write(found: Sequence[Detections], path: str | os.PathLike[str]) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        out = csv.writer(file)
+        out.writerow(["field", "left", "top", "right", "bottom", "class", "score"])
+        for one in found:
+            for box, label, score in zip(one.boxes, one.labels, one.scores, strict=True):
+                sides = [f"{side:.1f}" for side in box]
+                out.writerow([one.name, *sides, one.class_names[label], f"{score:.4f}"])

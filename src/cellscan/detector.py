@@ -1,0 +1,632 @@
+"""`Detector`: finds every cell of a field; the same shape as `Classifier`."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cellscan import card as cards
+from cellscan.card import Card, Detection
+from cellscan.data.fields import FieldDataset
+from cellscan.data.images import FIT, fitted, read_rgb
+from cellscan.data.inputs import Images, Item, decode, list_items
+from cellscan.detection.anchors import Anchors, fit_anchors
+from cellscan.detection.anchors import decode as decode_boxes
+from cellscan.detection.suppression import select
+from cellscan.detection.targets import detection_loss
+from cellscan.detections import Detections, FieldDetections
+from cellscan.errors import ArgumentError, DataError, ImageError, ModelFileError, check_choice
+from cellscan.evaluate.detection import DetectionReport, choose_thresholds, evaluate_detections
+from cellscan.models.network import Network, Weights
+from cellscan.models.retinanet import find, make
+from cellscan.predictions import Failure
+from cellscan.progress import Progress
+from cellscan.training.augment import augment_fields
+from cellscan.training.checkpoint import Checkpoint
+from cellscan.training.devices import Examples
+from cellscan.training.history import History
+from cellscan.training.loop import run
+from cellscan.training.recipe import Recipe, with_rate
+from cellscan.training.step import Step, make_step
+from cellscan.views import prepare
+
+BATCH_SIZES = (1, 8)
+"""The only batch sizes that are ever compiled for prediction."""
+
+LEAST = 0.05
+"""Score from which a box is kept for average precision."""
+
+CANDIDATES = 2000
+"""Pairs of anchor and class that suppression looks at."""
+
+_PRETRAINED = ("iml_retinanet_small",)
+
+
+class Detector:
+    """A RetinaNet with everything it needs to find cells in a field: size, anchors, normalisation, classes, thresholds.
+
+    For research use only: not a medical device.
+
+    Parameters
+    ----------
+    model : {"retinanet_small", "retinanet_resnet18", "retinanet_resnet50"}
+        ``"retinanet_small"`` has 1.7 million parameters and levels P3 to P5, for two cores; the others are as
+        published, on the ResNets of `cellscan.list_backbones()`.
+    weights : str or path, optional
+        Of a ResNet backbone, as of `cellscan.Classifier`; left out, all weights are fresh.
+    image_size : (int, int)
+        Height and width, in pixels, that every field is fitted into; each at least 64.
+    class_names : sequence of str
+        In the order of the labels. Of two, the last is the one that `cellscan.screen` counts as infected.
+    seed : int
+        Of the first weights, the order of fields and the augmentation.
+
+    Raises
+    ------
+    ArgumentError
+        For an unknown name, or too small a size.
+
+    Examples
+    --------
+    >>> import cellscan
+    >>> det = cellscan.Detector("retinanet_small", image_size=(96, 128), seed=0)
+    >>> fields = cellscan.synthetic_fields(4, seed=0)
+    >>> history = det.fit(fields, epochs=1, batch_size=2, progress=False)
+    >>> len(det.predict(fields))
+    4
+    """
+
+    def __init__(
+        self,
+        model: str = "retinanet_small",
+        *,
+        weights: str | os.PathLike[str] | None = None,
+        image_size: tuple[int, int] = (360, 480),
+        class_names: Sequence[str] = ("red blood cell", "infected"),
+        seed: int = 0,
+    ) -> None:
+        names = _check_names(class_names)
+        plan = find(model)
+        size = tuple(image_size) if isinstance(image_size, (tuple, list)) else (image_size,)
+        if len(size) != 2 or not all(isinstance(side, (int, np.integer)) and side >= 64 for side in size):
+            raise ArgumentError(f"image_size is {image_size!r}; expected a height and a width of 64 pixels or more")
+        anchors = Anchors(plan.strides)
+        module, loaded = make(model, len(names), anchors.per_place, weights=weights, seed=seed)
+        network = Network(module)
+        card = Card(
+            architecture=model,
+            class_names=names,
+            positive_class=names[-1] if len(names) == 2 else None,
+            image_size=(int(size[0]), int(size[1])),
+            view="field",
+            resize=dict(FIT),
+            normalization=loaded.normalization,
+            seed=int(seed),
+            weights=loaded.record or None,
+            detection=Detection(anchors, (0.5,) * len(names)),
+        )
+        self._set(network, network.weights(), card)
+
+    def _set(self, network: Network, weights: Weights, card: Card) -> None:
+        self._network, self._weights, self._card = network, weights, card
+        self._forward = _make_forward(network, card)
+
+    @property
+    def card(self) -> Card:
+        """What this detector is and how it came about; kept in the file.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> cellscan.Detector("retinanet_small").card.resize
+        {'filter': 'bilinear', 'fit': 'pad'}
+        """
+        return self._card
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes, in the order of the labels.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> cellscan.Detector("retinanet_small").class_names
+        ('red blood cell', 'infected')
+        """
+        return self._card.class_names
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width that fields are fitted into, in pixels.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> cellscan.Detector("retinanet_small").image_size
+        (360, 480)
+        """
+        size = self._card.image_size
+        assert isinstance(size, tuple)  # a classifier's is a number
+        return size
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """Score from which a box counts, a class each; settable.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> det = cellscan.Detector("retinanet_small")
+        >>> det.thresholds = (0.4, 0.3)
+        >>> det.thresholds
+        (0.4, 0.3)
+        """
+        return self._detection.thresholds
+
+    @thresholds.setter
+    def thresholds(self, value: Sequence[float]) -> None:
+        found = tuple(map(float, value))
+        if len(found) != len(self.class_names) or not all(0 < one < 1 for one in found):
+            raise ArgumentError(
+                f"thresholds is {value!r}; expected a number in (0, 1) for each of {', '.join(self.class_names)}"
+            )
+        unmeasured = {"sensitivity": None, "false_positive_rate": None, "false_positive_sd": None}
+        self._card = replace(self._card, detection=replace(self._detection, thresholds=found, **unmeasured))
+
+    @property
+    def _detection(self) -> Detection:
+        found = self._card.detection
+        assert found is not None
+        return found
+
+    @property
+    def model(self) -> Any:
+        """A copy of the network with the current weights: a `flax.nnx.Module` in evaluation mode.
+
+        Examples
+        --------
+        >>> import cellscan, jax.numpy as jnp
+        >>> out = cellscan.Detector("retinanet_small").model(jnp.zeros((1, 64, 64, 3)))
+        >>> out["boxes"].shape
+        (1, 756, 4)
+        """
+        return self._network.module(self._weights)
+
+    def __repr__(self) -> str:
+        card = self._card
+        return (
+            f"Detector({card.architecture!r}, image_size={card.image_size}, class_names={card.class_names}, "
+            f"epochs={card.epochs})"
+        )
+
+    def fit(
+        self,
+        train: FieldDataset,
+        *,
+        validation: FieldDataset | None = None,
+        epochs: int = 30,
+        batch_size: int = 8,
+        recipe: Recipe | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        progress: bool = True,
+    ) -> History:
+        """Train from the current weights, with a fresh optimiser.
+
+        The first time, anchors are fitted to the boxes of `train`. Thresholds are reset to 0.5.
+
+        Parameters
+        ----------
+        train : FieldDataset
+            With boxes; its classes are matched to `class_names` by name. Fields without a box are fine.
+        validation : FieldDataset, optional
+            Its loss is taken after every epoch.
+        epochs, batch_size : int
+        recipe : Recipe, optional
+            What speaks of labels of whole images does not apply: `loss`, `class_weight`, `label_smoothing`, `mixup`,
+            `surround`. `augment` mirrors fields with their boxes, and paints them. `monitor` is ``"loss"``.
+        checkpoint, resume, progress
+            As of `Classifier.fit`.
+
+        Returns
+        -------
+        History
+            With ``loss``, ``class_loss`` and ``box_loss``.
+
+        Raises
+        ------
+        ArgumentError, ModelFileError, TrainingError
+            As of `Classifier.fit`.
+        DataError
+            Where there are no boxes, or classes that the detector does not know.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> det = cellscan.Detector("retinanet_small", image_size=(96, 128), seed=0)
+        >>> det.fit(cellscan.synthetic_fields(2, seed=0), epochs=1, batch_size=2, progress=False)
+        History(epochs=1)
+        """
+        recipe = recipe or Recipe()
+        for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+                raise ArgumentError(f"{name} is {value!r}; expected a whole number from 1")
+        given = {"loss": recipe.loss, "class_weight": recipe.class_weight, "mixup": recipe.mixup or None}
+        strange = [name for name, value in given.items() if value is not None]
+        if strange:
+            raise ArgumentError(f"the recipe's {', '.join(strange)} is for classifiers; leave it out for a detector")
+        if recipe.patience is not None and (validation is None or recipe.monitor != "loss"):
+            raise ArgumentError('patience needs validation=..., and monitor="loss"')
+        if resume and checkpoint is None:
+            raise ArgumentError("resume=True goes on with a checkpoint; pass its folder: checkpoint=...")
+        train = self._matched(train, "train")
+        checked = None if validation is None else self._matched(validation, "validation")
+        if not sum(map(len, train.boxes)):
+            raise DataError("there is not one box to train on; expected fields with boxes")
+        card = self._card
+        if card.epochs == 0:
+            scaled = [own * factor for own, factor in zip(train.boxes, train.factors(self.image_size), strict=True)]
+            anchors = fit_anchors(np.concatenate(scaled), find(card.architecture).strides)
+            card = replace(card, detection=replace(self._detection, anchors=anchors))
+        assert card.detection is not None
+        network = self._network
+        if recipe.freeze is not None or recipe.remat:
+            network = network.variant(freeze=recipe.freeze, remat=recipe.remat)
+        recipe = with_rate(recipe, tuning=True)
+        room = -(-max(max(map(len, part.boxes)) for part in (train, checked) if part is not None) // 32) * 32
+        size = self.image_size
+        examples = Examples(train.images(size, progress=progress), train.targets(size, max(room, 32)))
+        held = None
+        if checked is not None:
+            held = Examples(checked.images(size, progress=progress), checked.targets(size, max(room, 32)))
+        options = {**recipe.to_dict(), "batch_size": int(batch_size)}
+        data = {"train": _facts(train), "validation": None if checked is None else _facts(checked)}
+        here = None
+        if checkpoint is not None:
+            like = ("architecture", "class_names", "image_size", "resize", "seed")
+            plan = {name: getattr(card, name) for name in like}
+            plan |= {"anchors": asdict(card.detection.anchors), "recipe": options, "epochs": int(epochs), **data}
+            here = Checkpoint(checkpoint, plan, resume=resume)
+        boxes = jnp.asarray(card.detection.anchors.boxes(*size))
+        runs = run(
+            network,
+            self._weights,
+            examples,
+            held,
+            recipe=recipe,
+            epochs=int(epochs),
+            batch_size=int(batch_size),
+            make_step=functools.partial(_make_step, recipe, network, card, boxes),
+            validate=_make_validate(network, card, boxes),
+            features=None,
+            seed=card.seed,
+            epochs_before=card.epochs,
+            checkpoint=here,
+            progress=progress,
+        )
+        detection = Detection(card.detection.anchors, (0.5,) * len(self.class_names))
+        after = card.trained_on(np.array([""]), options, data)
+        after = replace(after, detection=detection)
+        history = History([])
+        for at in runs:
+            if at.records:
+                history.records[:] = at.records
+                last = {k: v for k, v in at.records[-1].items() if k not in ("seconds", "images_per_second")}
+                self._set(self._network, at.kept, replace(after, epochs=int(last["epoch"]), metrics={"fit": last}))
+        return history
+
+    def _matched(self, fields: FieldDataset, name: str) -> FieldDataset:
+        """Return the fields with labels in the order of this detector's classes."""
+        if not isinstance(fields, FieldDataset):
+            raise ArgumentError(
+                f"{name} is a {type(fields).__name__}; expected a FieldDataset, see cellscan.load_fields"
+            )
+        if not len(fields):
+            raise DataError(f"{name} has no fields; expected at least one")
+        if not fields.annotated:
+            raise DataError(f"{name} has no boxes: it was read from a folder of images alone")
+        mine = {own.casefold(): number for number, own in enumerate(self.class_names)}
+        strange = [own for own in fields.class_names if own.casefold() not in mine]
+        if strange:
+            raise DataError(
+                f"{name} has the class {', '.join(strange)}; this detector knows {', '.join(self.class_names)}"
+            )
+        if fields.class_names == self.class_names:
+            return fields
+        to = np.array([mine[own.casefold()] for own in fields.class_names], np.int32)
+        labels = tuple(np.where(said >= 0, to[np.maximum(said, 0)], said) for said in fields.labels)
+        return replace(fields, class_names=self.class_names, labels=labels)
+
+    def predict(
+        self, images: Images | FieldDataset, *, least: float | None = None, on_error: str = "raise",
+        progress: bool = True,
+    ) -> FieldDetections:  # fmt: skip
+        """Find the cells of one field or many.
+
+        Parameters
+        ----------
+        images
+            A path, a folder, a Pillow image, an array (H, W, 3) or (N, H, W, 3), a `FieldDataset`, or a list or
+            generator of single images.
+        least : float, optional
+            Score from which a box is returned; left out, the thresholds of the classes.
+        on_error : {"raise", "skip"}
+            ``"skip"`` passes over fields that cannot be read, and lists them under ``failed``.
+        progress : bool
+            Show a bar if it takes longer than two seconds.
+
+        Returns
+        -------
+        FieldDetections
+            A sequence, also for one field.
+
+        Raises
+        ------
+        ImageError
+            Where a field cannot be read.
+
+        Examples
+        --------
+        >>> import numpy as np, cellscan
+        >>> det = cellscan.Detector("retinanet_small", image_size=(96, 128))
+        >>> found = det.predict(np.zeros((480, 640, 3), np.uint8))
+        >>> len(found), found[0].size
+        (1, (640, 480))
+        """
+        found: list[Detections] = []
+        failed: list[Failure] = []
+        for one in self.stream(images, least=least, on_error=on_error, progress=progress):
+            (found if isinstance(one, Detections) else failed).append(one)  # type: ignore[arg-type]
+        return FieldDetections(tuple(found), tuple(failed), self.class_names)
+
+    def stream(
+        self, images: Images | FieldDataset, *, least: float | None = None, on_error: str = "raise",
+        progress: bool = True,
+    ) -> Iterator[Detections | Failure]:  # fmt: skip
+        """Yield what `predict` returns field by field, in bounded memory; failures where they are met.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> det = cellscan.Detector("retinanet_small", image_size=(96, 128))
+        >>> sum(1 for _ in det.stream(cellscan.synthetic_fields(3, seed=0)))
+        3
+        """
+        check_choice("on_error", on_error, ("raise", "skip"))
+        if isinstance(images, FieldDataset):
+            pairs, total = _read(images), len(images)
+        else:
+            listed, total = list_items(images)
+            pairs = decode(listed, None)
+        waiting: list[tuple[str, Any, np.ndarray, tuple[int, int]]] = []
+        with Progress("detecting", total, show=progress) as bar:
+            for item, image in pairs:
+                bar.advance(1)
+                if isinstance(image, ImageError):
+                    if on_error == "raise":
+                        raise image
+                    yield Failure(item.index, item.name, str(image))
+                    continue
+                whole = (image.shape[1], image.shape[0])
+                again = item.image if isinstance(item.image, (str, os.PathLike)) or callable(item.image) else image
+                waiting.append((item.name, again, read_rgb(image, self.image_size, where=item.name), whole))
+                if len(waiting) == BATCH_SIZES[-1]:
+                    yield from self._run(waiting, least)
+                    waiting = []
+            if waiting:
+                yield from self._run(waiting, least)
+
+    def _run(
+        self, batch: list[tuple[str, Any, np.ndarray, tuple[int, int]]], least: float | None
+    ) -> Iterator[Detections]:
+        size = next(size for size in BATCH_SIZES if size >= len(batch))
+        pixels = np.zeros((size, *self.image_size, 3), np.uint8)
+        for row, (_, _, image, _) in enumerate(batch):
+            pixels[row] = image
+        rows = np.asarray(self._forward(self._weights, pixels))
+        wanted = np.array(self.thresholds if least is None else [least] * len(self.class_names), np.float32)
+        for found, (name, image, _, whole) in zip(rows, batch, strict=False):
+            inner = np.array(fitted(*whole, self.image_size), np.float32)
+            labels = found[:, 5].astype(np.int32)
+            good = (found[:, 4] > 0) & (found[:, 4] >= wanted[labels])
+            corners = np.clip(found[:, :4], 0, np.tile(inner, 2)) * np.tile(np.array(whole, np.float32) / inner, 2)
+            good &= (corners[:, 2] > corners[:, 0]) & (corners[:, 3] > corners[:, 1])
+            yield Detections(name, whole, corners[good], labels[good], found[good, 4], self.class_names, image)
+
+    def evaluate(self, fields: FieldDataset, *, progress: bool = True) -> DetectionReport:
+        """Judge the detector on annotated fields, by pycocotools (extra ``detect``).
+
+        Parameters
+        ----------
+        fields : FieldDataset
+            Other fields than in training.
+        progress : bool
+
+        Returns
+        -------
+        DetectionReport
+            Average precision over all scores; F1 and counts at the thresholds.
+
+        Raises
+        ------
+        ArgumentError, DataError
+            As of `fit`.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> det = cellscan.Detector("retinanet_small", image_size=(96, 128))
+        >>> report = det.evaluate(cellscan.synthetic_fields(2, seed=0))
+        >>> 0 <= report.ap50 <= 1
+        True
+        """
+        fields = self._matched(fields, "fields")
+        found = self.predict(fields, least=LEAST, progress=progress)
+        return evaluate_detections(fields, found, self._detection)
+
+    def choose_threshold(self, valid: FieldDataset, *, progress: bool = True) -> tuple[float, ...]:
+        """Choose the threshold of each class that gives the best F1, and measure what `screen` corrects by.
+
+        Parameters
+        ----------
+        valid : FieldDataset
+            Fields that `fit` did not see.
+        progress : bool
+
+        Returns
+        -------
+        tuple[float, ...]
+            One a class. The card also keeps how often a cell of the last class is found, and false ones for
+            every cell that is none.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> det = cellscan.Detector("retinanet_small", image_size=(96, 128))
+        >>> len(det.choose_threshold(cellscan.synthetic_fields(2, seed=0)))
+        2
+        """
+        valid = self._matched(valid, "valid")
+        found = self.predict(valid, least=LEAST, progress=progress)
+        self._card = replace(self._card, detection=choose_thresholds(valid, found, self._detection))
+        return self.thresholds
+
+    def save(
+        self, path: str | os.PathLike[str], *, report: DetectionReport | None = None, licence: str | None = None,
+        half: bool = False,
+    ) -> None:  # fmt: skip
+        """Write one safetensors file: weights and card.
+
+        Parameters
+        ----------
+        path : path
+        report : DetectionReport, optional
+            Its figures go into the card.
+        licence : str, optional
+            Of the weights.
+        half : bool
+            Weights in float16: half the file, for results that differ in the third digit.
+
+        Examples
+        --------
+        >>> import tempfile, pathlib, cellscan
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "det.safetensors"
+        >>> cellscan.Detector("retinanet_small").save(path, half=True)
+        >>> cellscan.Detector.load(path)
+        Detector('retinanet_small', image_size=(360, 480), class_names=('red blood cell', 'infected'), epochs=0)
+        """
+        weights = jax.tree.map(lambda leaf: np.asarray(leaf, np.float16), self._weights) if half else self._weights
+        cards.save(path, self._card, [weights], None if report is None else report.to_dict(), licence)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Detector:
+        """Read a file that `save` wrote; nothing is ever unpickled.
+
+        Raises
+        ------
+        ModelFileError
+            Where the file is missing, damaged, foreign, a classifier's, or does not fit.
+
+        Examples
+        --------
+        >>> import tempfile, pathlib, cellscan
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "det.safetensors"
+        >>> cellscan.Detector("retinanet_small", seed=1).save(path)
+        >>> cellscan.Detector.load(path).card.seed
+        1
+        """
+        card, tensors = cards.read(path)
+        if card.detection is None:
+            raise ModelFileError(f"{path}: holds a classifier ({card.architecture}); read it with Classifier.load")
+        try:
+            module, _ = make(card.architecture, len(card.class_names), card.detection.anchors.per_place)
+        except ArgumentError as error:
+            raise ModelFileError(f"{path}: {error}") from error
+        network = Network(module)
+        whole = {
+            name: tensor.astype(np.float32) if tensor.dtype == np.float16 else tensor
+            for name, tensor in tensors.items()
+        }
+        (weights,) = network.fill(1, whole, os.fspath(path))
+        detector = cls.__new__(cls)
+        detector._set(network, weights, card)
+        return detector
+
+
+def _read(fields: FieldDataset) -> Iterator[tuple[Item, np.ndarray | ImageError]]:
+    """Read the images of a data set; each item can read its own again."""
+    for index, name in enumerate(fields.names.tolist()):
+        again = functools.partial(fields.source.read, int(fields.rows[index]))
+        try:
+            yield Item(index, name, again), again()
+        except ImageError as error:
+            yield Item(index, name, again), error
+
+
+def _check_names(class_names: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(class_names, str) or not len(class_names) or not all(isinstance(n, str) and n for n in class_names):
+        raise ArgumentError(f"class_names is {class_names!r}; expected at least one name")
+    if len({name.casefold() for name in class_names}) < len(class_names):
+        raise ArgumentError(f"class_names is {tuple(class_names)}; the names must differ in more than case")
+    return tuple(class_names)
+
+
+def _facts(fields: FieldDataset) -> dict[str, Any]:
+    return {"hash": fields.hash(), "fields": len(fields), "boxes": sum(map(len, fields.boxes))}
+
+
+def _make_forward(network: Network, card: Card) -> Any:
+    """Return a jitted (weights, fields uint8) -> (N, most, 6): box, score, class, in the pixels of the input."""
+    detection, size = card.detection, card.image_size
+    assert detection is not None
+    assert isinstance(size, tuple)
+    anchors = detection.anchors.boxes(*size)
+
+    @jax.jit
+    def forward(weights: Weights, images: jax.Array) -> jax.Array:
+        outputs: Any = network.logits(weights, card.normalization(prepare(images, "cell")))
+        scores = jax.nn.sigmoid(outputs["classes"].astype(jnp.float32))
+        boxes = decode_boxes(outputs["boxes"].astype(jnp.float32), jnp.asarray(anchors))
+        height, width = size
+        boxes = jnp.clip(boxes, 0, jnp.array([width, height, width, height], jnp.float32))
+        return jax.vmap(
+            functools.partial(
+                select, least=LEAST, overlap=detection.overlap, candidates=CANDIDATES, most=detection.most
+            )
+        )(scores, boxes)
+
+    return forward
+
+
+def _make_step(recipe: Recipe, network: Network, card: Card, anchors: jax.Array, optimizer: Any) -> Step:
+    def prepared(images: jax.Array, labels: jax.Array, keys: jax.Array) -> tuple[jax.Array, Any]:
+        x, targets = augment_fields(recipe.augment, keys[0], prepare(images, "cell"), labels)
+        return card.normalization(x).astype(recipe.dtype), targets
+
+    def measure(outputs: Any, targets: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+        return detection_loss(outputs, anchors, targets)
+
+    return make_step(network, optimizer, prepared, measure, ema=recipe.ema, dtype=recipe.dtype)
+
+
+def _make_validate(network: Network, card: Card, anchors: jax.Array) -> Any:
+    @jax.jit
+    def losses(weights: Weights, images: jax.Array, targets: jax.Array) -> jax.Array:
+        outputs: Any = network.logits(weights, card.normalization(prepare(images, "cell")))
+        return detection_loss(outputs, anchors, targets)[0]
+
+    def validate(weights: Weights, validation: Examples) -> dict[str, float]:
+        each = [
+            float(losses(weights, validation.pixels[row : row + 1], validation.labels[row : row + 1]))
+            for row in range(len(validation))
+        ]
+        return {"validation_loss": float(np.mean(each))}
+
+    return validate

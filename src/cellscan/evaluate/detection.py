@@ -1,0 +1,288 @@
+"""Average precision of detections, by pycocotools, and what counts at a threshold."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cellscan.card import Detection
+from cellscan.data.fields import IGNORED, FieldDataset
+from cellscan.detections import Detections
+from cellscan.errors import ArgumentError, DataError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class DetectionReport:
+    """How well a detector finds what is annotated; prints as a table.
+
+    Average precision is pycocotools' over all scores: boxes match from an overlap of 0.5 to 0.95, ignored boxes count
+    neither for nor against, and nothing is left out by size. F1 and counts are taken at the thresholds, with
+    matches from an overlap of 0.5.
+
+    Attributes
+    ----------
+    ap, ap50, ap75 : float
+        Average precision, mean over classes: over overlaps from 0.5 to 0.95, at 0.5, at 0.75.
+    ar : float
+        Average recall over the same overlaps.
+    ap50_per_class : tuple[float, ...]
+        In the order of the class names; NaN where none is annotated.
+    precision_per_class, recall_per_class, f1_per_class : tuple[float, ...]
+        At the thresholds.
+    count_error : float
+        Mean over fields of the error of the count of all cells, each counted once, over the true count.
+    found, truth : numpy.ndarray
+        (N,) int64, cells of every field: counted, and annotated.
+    curves : tuple of (R, 2) arrays
+        Recall and precision at an overlap of 0.5, a class each.
+    class_names : tuple[str, ...]
+        The classes.
+    detection : Detection
+        Anchors, thresholds and rules that the scores belong to.
+
+    Examples
+    --------
+    >>> import cellscan
+    >>> det = cellscan.Detector("retinanet_small", image_size=(96, 128))
+    >>> len(det.evaluate(cellscan.synthetic_fields(2, seed=0)).ap50_per_class)
+    2
+    """
+
+    ap: float
+    ap50: float
+    ap75: float
+    ar: float
+    ap50_per_class: tuple[float, ...]
+    precision_per_class: tuple[float, ...]
+    recall_per_class: tuple[float, ...]
+    f1_per_class: tuple[float, ...]
+    count_error: float
+    found: np.ndarray
+    truth: np.ndarray
+    boxes: int
+    class_names: tuple[str, ...]
+    detection: Detection
+    curves: tuple[np.ndarray, ...] = field(default=())
+
+    def __str__(self) -> str:
+        rules = self.detection
+        lines = [
+            f"{len(self.truth):,} fields, {self.boxes:,} boxes",
+            f"AP {self.ap:.3f}, AP50 {self.ap50:.3f}, AP75 {self.ap75:.3f}, AR {self.ar:.3f}",
+            f"{'class':20}{'AP50':>8}{'threshold':>11}{'precision':>11}{'recall':>8}{'F1':>8}",
+        ]
+        for row in zip(self.class_names, self.ap50_per_class, rules.thresholds, self.precision_per_class,
+                       self.recall_per_class, self.f1_per_class, strict=True):  # fmt: skip
+            name, ap50, threshold, precision, recall, f1 = row
+            lines.append(f"{name:20}{ap50:>8.3f}{threshold:>11.3f}{precision:>11.3f}{recall:>8.3f}{f1:>8.3f}")
+        lines.append(f"count of a field, mean error {self.count_error:.1%}")
+        lines.append(f"suppressed from an overlap of {rules.overlap:g}, at most {rules.most} boxes a field")
+        return "\n".join([*lines, "Research use only, not a medical device."])
+
+    def __repr__(self) -> str:
+        return f"DetectionReport(ap50={self.ap50:.3f}, fields={len(self.truth)})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as JSON values.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> det = cellscan.Detector("retinanet_small", image_size=(96, 128))
+        >>> sorted(det.evaluate(cellscan.synthetic_fields(2, seed=0)).to_dict())[:2]
+        ['ap', 'ap50']
+        """
+        names = ("ap", "ap50", "ap75", "ar", "count_error", "boxes")
+        per_class = ("ap50_per_class", "precision_per_class", "recall_per_class", "f1_per_class")
+        found: dict[str, Any] = {name: getattr(self, name) for name in names}
+        found |= {name: [None if np.isnan(v) else v for v in getattr(self, name)] for name in per_class}
+        return {**found, "fields": len(self.truth), "rules": asdict(self.detection)}
+
+    def plot(self) -> Figure:
+        """Draw precision against recall, and counted against annotated cells.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> det = cellscan.Detector("retinanet_small", image_size=(96, 128))
+        >>> len(det.evaluate(cellscan.synthetic_fields(2, seed=0)).plot().axes)
+        2
+        """
+        from cellscan.plots import plot_detection
+
+        return plot_detection(self)
+
+
+def evaluate_detections(fields: FieldDataset, found: Sequence[Detections], detection: Detection) -> DetectionReport:
+    """Judge detections of all scores against what is annotated."""
+    counted = _evaluate(fields, found, detection.most)
+    precision = counted.eval["precision"][:, :, :, 0, -1]  # overlap, recall, class
+    recall = counted.eval["recall"][:, :, 0, -1]
+    per_class = [_mean(precision[0, :, k]) for k in range(len(fields.class_names))]
+    at = [_at(counted, k, threshold) for k, threshold in enumerate(detection.thresholds)]
+    counts = np.array([count_cells(one, detection) for one in found], np.int64)
+    truth = np.array([int((said != IGNORED).sum()) for said in fields.labels], np.int64)
+    return DetectionReport(
+        ap=_mean(precision),
+        ap50=_mean(precision[0]),
+        ap75=_mean(precision[5]),
+        ar=_mean(recall),
+        ap50_per_class=tuple(per_class),
+        precision_per_class=tuple(_ratio(hit, hit + miss) for hit, miss, _ in at),
+        recall_per_class=tuple(_ratio(hit, total) for hit, _, total in at),
+        f1_per_class=tuple(_ratio(2 * hit, hit + miss + total) for hit, miss, total in at),
+        count_error=float((np.abs(counts - truth) / np.maximum(truth, 1)).mean()),
+        found=counts,
+        truth=truth,
+        boxes=int(truth.sum()),
+        class_names=fields.class_names,
+        detection=detection,
+        curves=tuple(np.c_[counted.params.recThrs, precision[0, :, k]] for k in range(len(fields.class_names))),
+    )
+
+
+def choose_thresholds(fields: FieldDataset, found: Sequence[Detections], detection: Detection) -> Detection:
+    """Return the rules with the thresholds of best F1, and the error rates of the last class under them."""
+    counted = _evaluate(fields, found, detection.most)
+    chosen = []
+    for k, name in enumerate(fields.class_names):
+        scores, hits, total = _outcomes(counted, k)
+        if not total:
+            raise DataError(f"no box is annotated as {name!r}; a threshold for it needs some")
+        right = np.cumsum(hits)
+        f1 = 2 * right / (np.arange(1, len(scores) + 1) + total) if len(scores) else np.zeros(1)
+        best = int(f1.argmax())
+        # Halfway to the next score below, so that the last box that counts is not on the edge.
+        below = scores[best + 1] if best + 1 < len(scores) else 0.0
+        chosen.append(float(np.clip((scores[best] + below) / 2, 1e-3, 0.999)) if f1.max() > 0 else 0.5)
+    detection = replace(detection, thresholds=tuple(chosen))
+    if len(fields.class_names) != 2:
+        return detection
+    hit, miss, total = _at(counted, 1, chosen[1])
+    others = np.array([int((said == 0).sum()) for said in fields.labels])
+    wrong = np.array([
+        sum(int((e["dtScores"][j] >= chosen[1]) and not e["dtMatches"][0, j] and not e["dtIgnore"][0, j])
+            for j in range(len(e["dtScores"]))) if e is not None else 0
+        for e in counted.evalImgs[len(counted.params.imgIds) :]
+    ])  # fmt: skip
+    rates = wrong / np.maximum(others, 1)
+    return replace(
+        detection,
+        sensitivity=_ratio(hit, total),
+        false_positive_rate=_ratio(miss, int(others.sum())),
+        false_positive_sd=float(rates.std(ddof=1)) if len(rates) > 1 else 0.0,
+    )
+
+
+def count_cells(found: Detections, detection: Detection) -> int:
+    """Return how many cells there are at the thresholds, each counted once whatever it was called."""
+    return int(once(found, detection).sum())
+
+
+def once(found: Detections, detection: Detection) -> np.ndarray:
+    """Return a mask of the boxes that count, each cell once.
+
+    The last class goes before the others: a cell that is found as both, from its threshold on, is one of the last.
+    """
+    counts = found.scores >= np.array(detection.thresholds, np.float32)[found.labels]
+    kept: list[int] = []
+    for row in np.lexsort((-found.scores, -found.labels)):
+        if counts[row] and (not kept or _overlap(found.boxes[row], found.boxes[kept]).max() <= detection.overlap):
+            kept.append(int(row))
+    mask = np.zeros(len(found), bool)
+    mask[kept] = True
+    return mask
+
+
+def _overlap(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+    shared = np.maximum(sides, 0).prod(1)
+    areas = (others[:, 2:] - others[:, :2]).prod(1)
+    return shared / np.maximum((box[2:] - box[:2]).prod() + areas - shared, 1e-9)
+
+
+def _evaluate(fields: FieldDataset, found: Sequence[Detections], most: int) -> Any:
+    """Return pycocotools' evaluation; an ignored box is a crowd in every class."""
+    try:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ImportError as error:
+        raise ArgumentError("average precision needs pycocotools: pip install 'cellscan[detect]'") from error
+    if len(found) != len(fields):
+        raise DataError(f"{len(found)} fields were detected in, {len(fields)} are annotated; expected the same")
+    truth: list[dict[str, Any]] = []
+    for image, (own, said) in enumerate(zip(fields.boxes, fields.labels, strict=True), 1):
+        for box, label in zip(own.tolist(), said.tolist(), strict=True):
+            for kind in range(len(fields.class_names)) if label == IGNORED else [label]:
+                truth.append(_coco(len(truth) + 1, image, kind, box, crowd=int(label == IGNORED)))
+    results = [
+        {**_coco(0, image, label, box, crowd=0), "score": score}
+        for image, one in enumerate(found, 1)
+        for box, label, score in zip(one.boxes.tolist(), one.labels.tolist(), one.scores.tolist(), strict=True)
+    ]
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = {
+            "info": {},
+            "images": [{"id": number} for number in range(1, len(fields) + 1)],
+            "categories": [{"id": kind} for kind in range(1, len(fields.class_names) + 1)],
+            "annotations": truth,
+        }
+        coco.createIndex()
+        if results:
+            said = coco.loadRes(results)
+        else:
+            said = COCO()
+            said.dataset = {**coco.dataset, "annotations": []}
+            said.createIndex()
+        counted = COCOeval(coco, said, "bbox")
+        counted.params.maxDets = [1, 10, most]
+        counted.params.areaRng, counted.params.areaRngLbl = [[0, 1e10]], ["all"]
+        counted.evaluate()
+        counted.accumulate()
+    return counted
+
+
+def _coco(number: int, image: int, kind: int, box: list[float], *, crowd: int) -> dict[str, Any]:
+    left, top, right, bottom = box
+    side = [left, top, right - left, bottom - top]
+    where = {"id": number, "image_id": image, "category_id": kind + 1}
+    return {**where, "bbox": side, "area": side[2] * side[3], "iscrowd": crowd}
+
+
+def _outcomes(counted: Any, kind: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return scores, the highest first, whether each matches at an overlap of 0.5, and how many are annotated."""
+    images = len(counted.params.imgIds)
+    each = [e for e in counted.evalImgs[kind * images : (kind + 1) * images] if e is not None]
+    if not each:
+        return np.zeros(0), np.zeros(0, bool), 0
+    scores = np.concatenate([np.asarray(e["dtScores"], float) for e in each])
+    hits = np.concatenate([e["dtMatches"][0] > 0 for e in each])
+    real = ~np.concatenate([e["dtIgnore"][0].astype(bool) for e in each])
+    order = np.argsort(-scores[real], kind="stable")
+    total = sum(int((~np.asarray(e["gtIgnore"], bool)).sum()) for e in each)
+    return scores[real][order], hits[real][order], total
+
+
+def _at(counted: Any, kind: int, threshold: float) -> tuple[int, int, int]:
+    """Return hits, false boxes and annotated boxes of a class at a threshold."""
+    scores, hits, total = _outcomes(counted, kind)
+    over = scores >= threshold
+    return int(hits[over].sum()), int((~hits[over]).sum()), total
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[values > -1]
+    return float(known.mean()) if known.size else float("nan")
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else float("nan")

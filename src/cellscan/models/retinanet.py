@@ -1,0 +1,259 @@
+"""RetinaNet: a backbone, a feature pyramid, and one head shared by its levels. Lin et al. (2017)."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from cellscan.errors import ArgumentError
+from cellscan.models.blocks import he_normal
+from cellscan.models.convolution import conv as quick
+from cellscan.models.pretrained import Loaded
+from cellscan.models.registry import build
+from cellscan.models.small_cnn import Block, InstanceNorm, space_to_depth
+from cellscan.views import Normalization
+
+PRIOR = 0.01
+"""Score that a new head gives every anchor."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One entry of the list of detectors.
+
+    Attributes
+    ----------
+    name : str
+        What `cellscan.Detector` calls it.
+    backbone : str
+        A name of `cellscan.list_backbones()`, or ``"small"``.
+    channels : tuple[int, int, int]
+        Of the backbone at strides 8, 16 and 32.
+    width : int
+        Channels of pyramid and head.
+    convolutions : int
+        Of each of the two branches of the head, before its last.
+    levels : int
+        3 for P3 to P5, 5 for P3 to P7.
+    norm : bool
+        Group normalisation in the head, for networks trained from nothing.
+
+    Examples
+    --------
+    >>> from cellscan.models.retinanet import find
+    >>> find("retinanet_small").strides
+    (8, 16, 32)
+    """
+
+    name: str
+    backbone: str
+    channels: tuple[int, int, int]
+    width: int = 256
+    convolutions: int = 4
+    levels: int = 5
+    norm: bool = False
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Of the levels, in pixels."""
+        return tuple(8 * 2**level for level in range(self.levels))
+
+
+PLANS: dict[str, Plan] = {
+    plan.name: plan
+    for plan in (
+        Plan("retinanet_small", "small", (96, 128, 192), width=96, convolutions=2, levels=3, norm=True),
+        Plan("retinanet_resnet18", "resnet18", (128, 256, 512)),
+        Plan("retinanet_resnet50", "resnet50", (512, 1024, 2048)),
+    )
+}
+
+
+def find(name: str) -> Plan:
+    """Return the plan of a name, or raise `ArgumentError` with the near ones.
+
+    Examples
+    --------
+    >>> from cellscan.models.retinanet import find
+    >>> find("retinanet")
+    Traceback (most recent call last):
+    ...
+    cellscan.errors.ArgumentError: there is no detector 'retinanet'; did you mean retinanet_small, retinanet_resnet50, \
+retinanet_resnet18?
+    """
+    if name not in PLANS:
+        near = difflib.get_close_matches(name, PLANS) or list(PLANS)
+        raise ArgumentError(f"there is no detector {name!r}; did you mean {', '.join(near)}?")
+    return PLANS[name]
+
+
+def make(
+    name: str, num_classes: int, per_place: int, *, weights: str | os.PathLike[str] | None = None, seed: int = 0
+) -> tuple[RetinaNet, Loaded]:
+    """Build a detector by name; `weights` are those of its backbone, as of `cellscan.models.create`.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from cellscan.models.retinanet import make
+    >>> net, _ = make("retinanet_small", num_classes=2, per_place=9)
+    >>> {name: part.shape for name, part in net(jnp.zeros((1, 64, 96, 3))).items()}
+    {'boxes': (1, 1134, 4), 'classes': (1, 1134, 2)}
+    """
+    plan = find(name)
+    rngs = nnx.Rngs(seed)
+    loaded = Loaded(Normalization())
+    if plan.backbone == "small":
+        if weights is not None:
+            raise ArgumentError(f"{name} has no published weights; leave weights out, or take retinanet_resnet18")
+        backbone: nnx.Module = SmallBackbone(plan.channels, rngs=rngs)
+    else:
+        backbone, loaded = build(plan.backbone, 1, weights=weights, seed=seed, pooled=True)
+        delattr(backbone, "head")  # the pyramid takes its place
+    net = RetinaNet(backbone, plan, num_classes, per_place, rngs=rngs)
+    net.eval()
+    return net, loaded
+
+
+class SmallBackbone(nnx.Module):
+    """A narrow residual network with instance norm, which ignores how a whole field is lit and stained."""
+
+    def __init__(self, channels: Sequence[int], *, rngs: nnx.Rngs) -> None:
+        self.stem: nnx.Conv = nnx.Conv(
+            48, 48, (3, 3), padding="SAME", use_bias=False, conv_general_dilated=quick, rngs=rngs
+        )
+        self.stem_norm: InstanceNorm = InstanceNorm(48, rngs=rngs)
+        self.stage1: Block = Block(48, 48, stride=1, rngs=rngs)
+        self.stage2: Block = Block(48, channels[0], stride=2, rngs=rngs)
+        self.stage3: Block = Block(channels[0], channels[1], stride=2, rngs=rngs)
+        self.stage4: Block = Block(channels[1], channels[2], stride=2, rngs=rngs)
+
+    def features(self, x: Float[Array, "n h w 3"]) -> dict[str, Array]:
+        """Return the features at strides 8, 16 and 32."""
+        x = jax.nn.relu(self.stem_norm(self.stem(space_to_depth(x, 4))))
+        found = {"stride8": self.stage2(self.stage1(x))}
+        found["stride16"] = self.stage3(found["stride8"])
+        found["stride32"] = self.stage4(found["stride16"])
+        return found
+
+
+class Pyramid(nnx.Module):
+    """Features of every stride in one width: coarse ones are added to finer ones."""
+
+    def __init__(self, channels: Sequence[int], width: int, levels: int, *, rngs: nnx.Rngs) -> None:
+        self.lateral: nnx.List[nnx.Conv] = nnx.List(_conv(count, width, 1, rngs=rngs) for count in channels)
+        self.output: nnx.List[nnx.Conv] = nnx.List(_conv(width, width, 3, rngs=rngs) for _ in channels)
+        self.extra: nnx.List[nnx.Conv] = nnx.List(
+            _conv(channels[-1] if number == 0 else width, width, 3, stride=2, rngs=rngs)
+            for number in range(levels - len(channels))
+        )
+
+    def __call__(self, features: Sequence[Array]) -> list[Array]:
+        """Return P3, P4, ..."""
+        merged: list[Array] = []
+        for lateral, x in reversed(list(zip(self.lateral, features, strict=True))):
+            y = lateral(x)
+            if merged:
+                y = y + merged[0].repeat(2, 1).repeat(2, 2)[:, : y.shape[1], : y.shape[2]]
+            merged.insert(0, y)
+        found = [output(y) for output, y in zip(self.output, merged, strict=True)]
+        x = features[-1]
+        for number, extra in enumerate(self.extra):
+            x = extra(jax.nn.relu(x) if number else x)
+            found.append(x)
+        return found
+
+
+class Branch(nnx.Module):
+    """Convolutions of 3x3, and a last one that says something of every anchor of a place."""
+
+    def __init__(self, width: int, depth: int, outputs: int, *, bias: float, norm: bool, rngs: nnx.Rngs) -> None:
+        self.convs: nnx.List[nnx.Conv] = nnx.List(_conv(width, width, 3, rngs=rngs) for _ in range(depth))
+        self.norms: nnx.List[nnx.GroupNorm] = nnx.List(
+            nnx.GroupNorm(width, num_groups=width // 8, epsilon=1e-5, rngs=rngs) for _ in range(depth if norm else 0)
+        )
+        self.last: nnx.Conv = _conv(width, outputs, 3, rngs=rngs)
+        self.last.kernel[...] = self.last.kernel[...] * (0.01 / (2 / (9 * outputs)) ** 0.5)
+        if self.last.bias is not None:
+            self.last.bias[...] = jnp.full(outputs, bias, jnp.float32)
+
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w d"]:
+        """Apply the branch."""
+        for number, convolution in enumerate(self.convs):
+            x = convolution(x)
+            if self.norms:
+                x = self.norms[number](x)
+            x = jax.nn.relu(x)
+        return self.last(x)
+
+
+class Head(nnx.Module):
+    """What is in a box, and where it ends: the same for all levels."""
+
+    def __init__(self, plan: Plan, num_classes: int, per_place: int, *, rngs: nnx.Rngs) -> None:
+        self.classes: Branch = Branch(
+            plan.width, plan.convolutions, per_place * num_classes, bias=-math.log((1 - PRIOR) / PRIOR),
+            norm=plan.norm, rngs=rngs,
+        )  # fmt: skip
+        self.boxes: Branch = Branch(plan.width, plan.convolutions, per_place * 4, bias=0.0, norm=plan.norm, rngs=rngs)
+        self.num_classes: int = num_classes
+
+    def __call__(self, levels: Sequence[Array]) -> dict[str, Array]:
+        """Return logits and codes of all anchors, level by level, row by row, place by place."""
+
+        def joined(branch: Any, last: int) -> Array:
+            return jnp.concatenate([branch(x).reshape(len(x), -1, last) for x in levels], 1)
+
+        return {"classes": joined(self.classes, self.num_classes), "boxes": joined(self.boxes, 4)}
+
+
+class RetinaNet(nnx.Module):
+    """A detector: (N, H, W, 3), normalised, -> ``"classes"`` (N, A, K) logits and ``"boxes"`` (N, A, 4) codes.
+
+    A is the number of anchors of `cellscan.detection.anchors.Anchors` with as many a place.
+
+    Parameters
+    ----------
+    backbone : flax.nnx.Module
+        Its ``features(x)`` has ``"stride8"``, ``"stride16"`` and ``"stride32"``.
+    plan : Plan
+        Channels of the backbone, width, depth, levels.
+    num_classes, per_place : int
+        K, and anchors a place.
+    rngs : flax.nnx.Rngs
+        Source of the first weights.
+    """
+
+    def __init__(self, backbone: nnx.Module, plan: Plan, num_classes: int, per_place: int, *, rngs: nnx.Rngs) -> None:
+        self.backbone: nnx.Module = backbone
+        self.pyramid: Pyramid = Pyramid(plan.channels, plan.width, plan.levels, rngs=rngs)
+        self.head: Head = Head(plan, num_classes, per_place, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "n h w 3"]) -> dict[str, Array]:
+        """Return what the head says of every anchor."""
+        backbone: Any = self.backbone
+        features = backbone.features(x)
+        return self.head(self.pyramid([features[f"stride{stride}"] for stride in (8, 16, 32)]))
+
+
+def _conv(channels: int, width: int, kernel: int, *, stride: int = 1, rngs: nnx.Rngs) -> nnx.Conv:
+    side = kernel // 2
+    return nnx.Conv(
+        channels,
+        width,
+        (kernel, kernel),
+        strides=stride,
+        padding=[(side, side), (side, side)],
+        kernel_init=he_normal,
+        conv_general_dilated=quick,
+        rngs=rngs,
+    )
