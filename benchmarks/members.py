@@ -2,8 +2,8 @@
 
     python benchmarks/members.py DATA --folds folds.csv --seeds 1 3
 
-Both ways train the same networks on the same cells; the first epoch, which compiles, is told apart. One member a fold is
-trained in turn; what more seeds would take is that, times the seeds.
+Both ways train the same networks on the same cells; the first epoch, which compiles, is told apart. One member a fold
+is trained in turn; what more seeds would take is that, times the seeds.
 """
 
 import argparse

@@ -55,7 +55,9 @@ def inside(cells: cellscan.CellDataset) -> cellscan.CellDataset:
     whole = round(64 / SHARE)
     start = (whole - 64) // 2
     middle = cells.images(whole)[:, start : start + 64, start : start + 64]
-    return cellscan.CellDataset.from_arrays(middle, cells.labels, patients=cells.patients.tolist(), names=cells.names)
+    return cellscan.CellDataset.from_arrays(
+        middle, cells.labels, patients=cells.patients.tolist(), names=cells.names.tolist()
+    )
 
 
 def figures(study: cellscan.Study, disputed: np.ndarray, crops: cellscan.CellDataset) -> dict[str, float]:

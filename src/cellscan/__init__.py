@@ -4,6 +4,8 @@ The road goes one way::
 
     load_malaria / load_folder / synthetic_cells -> CellDataset -> Classifier -> Predictions, Report
                                                                     cross_validate -> Study
+    load_fields / synthetic_fields -> FieldDataset -> Detector -> Detections, DetectionReport
+                                                                    screen -> SmearReport
 
 Names are resolved on first use, so that importing cellscan imports neither flax nor optax,
 tensorflow-datasets, matplotlib or scikit-learn.
@@ -58,6 +60,9 @@ if TYPE_CHECKING:
     from cellscan.predictions import Failure as Failure
     from cellscan.predictions import Prediction as Prediction
     from cellscan.predictions import Predictions as Predictions
+    from cellscan.screening import FieldCount as FieldCount
+    from cellscan.screening import SmearReport as SmearReport
+    from cellscan.screening import screen as screen
     from cellscan.study import Study as Study
     from cellscan.study import Transfer as Transfer
     from cellscan.study import cross_validate as cross_validate
@@ -105,6 +110,9 @@ _HOMES = {
     "Patient": "evaluate.patients",
     "Patients": "evaluate.patients",
     "Report": "evaluate.report",
+    "FieldCount": "screening",
+    "SmearReport": "screening",
+    "screen": "screening",
     "Study": "study",
     "Transfer": "study",
     "cross_validate": "study",
@@ -124,6 +132,7 @@ __all__ = [  # noqa: RUF022 - the order of the road
     "Card", "Decision", "Conformal", "cross_validate", "Study", "Transfer", "Suspects", "Suspect", "Coverage",
     "compare", "Comparison",
     "Detector", "Detections", "FieldDetections", "DetectionReport", "Detection",
+    "screen", "SmearReport", "FieldCount",
     "list_backbones", "models", "training",
     "CellscanError", "ArgumentError", "DataError", "ImageError", "ModelFileError", "TrainingError",
 ]  # fmt: skip

@@ -75,8 +75,17 @@ class Detections:
             self.name, self.size, self.boxes[mask], self.labels[mask], self.scores[mask], self.class_names, self.image
         )
 
-    def _pixels(self) -> np.ndarray:
-        return self.image() if callable(self.image) else read_rgb(self.image, where=self.name)
+    def pixels(self) -> np.ndarray:
+        """Read the field again: (H, W, 3) uint8.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> found = cellscan.Detector("retinanet_small", seed=0).predict(cellscan.synthetic_fields(1, seed=0))[0]
+        >>> found.pixels().shape
+        (360, 480, 3)
+        """
+        return np.asarray(self.image()) if callable(self.image) else read_rgb(self.image, where=self.name)
 
     def plot(self) -> Figure:
         """Draw the field and its boxes; those of the last class are highlighted.
@@ -90,7 +99,7 @@ class Detections:
         """
         from cellscan.plots import plot_fields
 
-        image = self._pixels()
+        image = self.pixels()
         return plot_fields([(self.name, image, self.boxes, self.labels, self.scores)], self.class_names)
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
@@ -121,7 +130,7 @@ class Detections:
         """
         if not len(self):
             raise DataError(f"{self.name}: nothing was found, so there is nothing to cut out")
-        image = self._pixels()
+        image = self.pixels()
         corners = np.c_[np.floor(self.boxes[:, :2]), np.ceil(self.boxes[:, 2:])].astype(int)
         corners[:, 2:] = np.maximum(corners[:, 2:], corners[:, :2] + 1)
         cut = [image[top:bottom, left:right] for left, top, right, bottom in corners.tolist()]

@@ -236,7 +236,7 @@ def plot_fields(
                 Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour, lw=2 if last else 1)
             )
             if last and scores is not None and len(class_names) > 1:
-                axis.text(left, top - 2, f"{scores[number]:.2f}", color=colour, fontsize=7, va="bottom")
+                axis.text(left, top - 2, f"{scores[number]:.2f}", color=colour, fontsize=7, va="bottom", clip_on=True)
     for axis in axes:
         axis.set_axis_off()
     for axis in axes[len(shown) :]:

@@ -58,8 +58,8 @@ def test_the_second_epoch_is_not_compiled_anew(resident) -> None:
     order, key = np.arange(24), jax.random.key(0)
     state, _ = run(state, order, key, lambda images, loss: None)
 
-    def listen(event: str, seconds: float, **_: object) -> None:
-        compiled.extend([seconds] if event == "/jax/core/compile/backend_compile_duration" else [])
+    def listen(event: str, duration_secs: float, **_: object) -> None:
+        compiled.extend([duration_secs] if event == "/jax/core/compile/backend_compile_duration" else [])
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:

@@ -229,7 +229,7 @@ def _evaluate(fields: FieldDataset, found: Sequence[Detections], most: int) -> A
         for box, label, score in zip(one.boxes.tolist(), one.labels.tolist(), one.scores.tolist(), strict=True)
     ]
     with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO()
+        coco: Any = COCO()
         coco.dataset = {
             "info": {},
             "images": [{"id": number} for number in range(1, len(fields) + 1)],
@@ -238,7 +238,7 @@ def _evaluate(fields: FieldDataset, found: Sequence[Detections], most: int) -> A
         }
         coco.createIndex()
         if results:
-            said = coco.loadRes(results)
+            said: Any = coco.loadRes(results)
         else:
             said = COCO()
             said.dataset = {**coco.dataset, "annotations": []}

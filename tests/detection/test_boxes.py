@@ -1,0 +1,155 @@
+"""Anchors, matching, losses and suppression, each beside an independent reference."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import cellscan
+from cellscan.detection.anchors import SCALES, Anchors, decode, encode, fit_anchors, overlaps
+from cellscan.detection.suppression import select, suppress
+from cellscan.detection.targets import detection_loss, focal_loss, match, smooth_l1
+
+SEEDS = st.integers(0, 10_000)
+
+
+def random_boxes(rng: np.random.Generator, count: int, side: float = 100) -> np.ndarray:
+    corner = rng.uniform(0, side, (count, 2))
+    return np.concatenate([corner, corner + rng.uniform(5, 40, (count, 2))], 1).astype(np.float32)
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+    shared = float(np.prod(np.maximum(sides, 0)))
+    return shared / (float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2])) - shared)
+
+
+def test_anchors_by_hand() -> None:
+    boxes = Anchors((8, 16), size=32.0, ratios=(0.25, 1.0)).boxes(16, 24)
+    assert len(boxes) == 6 * (2 * 3 + 1 * 2)  # 2 x 3 places of stride 8, 1 x 2 of stride 16
+    # The first place is the middle of the first eight pixels; ratio 1/4 makes 32 px of area 64 x 16.
+    assert boxes[0].tolist() == [4 - 32, 4 - 8, 4 + 32, 4 + 8]
+    assert boxes[1].tolist() == [4 - 16, 4 - 16, 4 + 16, 4 + 16]
+    assert np.allclose(boxes[3], [4 - 16 * SCALES[1], 4 - 16 * SCALES[1], 4 + 16 * SCALES[1], 4 + 16 * SCALES[1]])
+    assert boxes[6].tolist() == [12 - 32, 4 - 8, 12 + 32, 4 + 8]  # one place to the right
+    assert boxes[36].tolist() == [8 - 64, 8 - 16, 8 + 64, 8 + 16]  # the next level: twice the size
+    assert boxes.dtype == np.float32
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS)
+def test_what_is_encoded_is_decoded(seed) -> None:
+    rng = np.random.default_rng(seed)
+    boxes, anchors = random_boxes(rng, 8), random_boxes(rng, 8)
+    assert np.allclose(decode(encode(jnp.asarray(boxes), jnp.asarray(anchors)), jnp.asarray(anchors)), boxes, atol=1e-2)
+    assert np.isfinite(decode(jnp.full((1, 4), 1e4), jnp.asarray(anchors[:1]))).all()
+
+
+def test_anchors_are_fitted_to_boxes() -> None:
+    rng = np.random.default_rng(0)
+    side = rng.normal(31, 2, (200, 1))
+    boxes = np.concatenate([np.zeros((200, 2)), side, side * 1.1], 1)
+    anchors = fit_anchors(boxes, (8, 16, 32))
+    best = np.asarray(overlaps(jnp.asarray(boxes, jnp.float32), jnp.asarray(_centred(anchors)))).max(1)
+    plain = np.asarray(overlaps(jnp.asarray(boxes, jnp.float32), jnp.asarray(_centred(Anchors((8, 16, 32)))))).max(1)
+    assert best.mean() > 0.9
+    assert best.mean() > plain.mean()
+    with pytest.raises(cellscan.ArgumentError, match="no boxes"):
+        fit_anchors(np.zeros((0, 4)), (8,))
+
+
+def _centred(anchors: Anchors) -> np.ndarray:
+    boxes = anchors.boxes(1, 1)
+    return boxes - np.tile(boxes[:, :2], 2)
+
+
+@settings(max_examples=30, deadline=None)
+@given(SEEDS, st.integers(0, 12), st.integers(0, 3))
+def test_matching_beside_brute_force(seed, count, ignored) -> None:
+    rng = np.random.default_rng(seed)
+    anchors = random_boxes(rng, 60)
+    boxes = np.zeros((16, 4), np.float32)
+    labels = np.full(16, -1)
+    boxes[: count + ignored] = random_boxes(rng, count + ignored)
+    labels[:count] = rng.integers(0, 3, count)
+    labels[count : count + ignored] = -2
+    said, rows = jax.jit(match)(jnp.asarray(anchors), jnp.asarray(boxes), jnp.asarray(labels))
+    table = np.array([[iou(a, b) for b in boxes[:count]] for a in anchors]).reshape(60, count)
+    forced = {int(table[:, k].argmax()) for k in range(count) if table[:, k].max() > 0}
+    for a in range(60):
+        best = table[a].max() if count else 0.0
+        if best >= 0.5:
+            assert said[a] == labels[table[a].argmax()]
+            assert rows[a] == table[a].argmax()
+        elif a in forced:
+            assert said[a] >= 0
+            assert table[:, int(rows[a])].argmax() == a
+            assert said[a] == labels[int(rows[a])]
+        elif best >= 0.4:
+            assert said[a] == -2
+        else:
+            inside = [_share(anchors[a], b) for b in boxes[count : count + ignored]]
+            assert said[a] == (-2 if max(inside, default=0) > 0.5 else -1)
+    assert {k for k in range(count) if table[:, k].max() > 0} >= set(np.asarray(rows)[np.asarray(said) >= 0].tolist())
+
+
+def _share(anchor: np.ndarray, box: np.ndarray) -> float:
+    sides = np.minimum(anchor[2:], box[2:]) - np.maximum(anchor[:2], box[:2])
+    return float(np.prod(np.maximum(sides, 0)) / np.prod(anchor[2:] - anchor[:2]))
+
+
+def test_focal_loss_is_optax_and_smooth_l1_is_hubers() -> None:
+    rng = np.random.default_rng(0)
+    logits, targets = rng.normal(0, 4, (50, 3)).astype(np.float32), rng.integers(0, 2, (50, 3)).astype(np.float32)
+    theirs = optax.losses.sigmoid_focal_loss(jnp.asarray(logits), jnp.asarray(targets), alpha=0.25, gamma=2.0)
+    assert np.allclose(focal_loss(jnp.asarray(logits), jnp.asarray(targets)), theirs, atol=1e-5)
+    off = jnp.asarray(rng.normal(0, 1, 50), jnp.float32)
+    assert np.allclose(smooth_l1(off), optax.losses.huber_loss(off, delta=1 / 9) * 9, atol=1e-5)
+
+
+def test_the_loss_of_a_batch_by_hand() -> None:
+    anchors = jnp.asarray([[0.0, 0, 10, 10], [100, 100, 110, 110]])
+    targets = np.full((1, 2, 5), -1.0, np.float32)
+    targets[0, 0] = [0, 0, 10, 10, 1]
+    outputs = {"classes": jnp.zeros((1, 2, 2)), "boxes": jnp.zeros((1, 2, 4)).at[0, 0, 0].set(1.0)}
+    loss, parts = detection_loss(outputs, anchors, jnp.asarray(targets))
+    entropy = np.log(2) / 4
+    assert np.isclose(parts["class_loss"], 0.25 * entropy + 3 * 0.75 * entropy, atol=1e-5)
+    assert np.isclose(parts["box_loss"], 1 - 1 / 18, atol=1e-5)
+    assert np.isclose(loss, parts["class_loss"] + parts["box_loss"])
+    empty, _ = detection_loss(outputs, anchors, jnp.full((1, 2, 5), -1.0))  # a field without a box
+    assert np.isfinite(empty)
+
+
+@settings(max_examples=30, deadline=None)
+@given(SEEDS, st.integers(1, 60), st.sampled_from([0.3, 0.5, 0.7]))
+def test_suppression_beside_brute_force(seed, count, overlap) -> None:
+    rng = np.random.default_rng(seed)
+    boxes, scores = random_boxes(rng, 60), np.zeros(60, np.float32)
+    scores[:count] = rng.permutation(count) + 1  # no ties
+    found = _suppress(overlap)(jnp.asarray(boxes), jnp.asarray(scores))
+    left, kept = [int(row) for row in np.argsort(-scores) if scores[row] > 0], []
+    while left:
+        kept.append(left.pop(0))
+        left = [row for row in left if iou(boxes[kept[-1]], boxes[row]) <= overlap]
+    assert found.tolist() == (kept + [-1] * 40)[:40]
+
+
+@functools.lru_cache
+def _suppress(overlap: float):
+    return jax.jit(functools.partial(suppress, overlap=overlap, most=40))
+
+
+def test_classes_are_suppressed_apart() -> None:
+    boxes = jnp.asarray([[0.0, 0, 10, 10], [1, 0, 11, 10], [50, 50, 60, 60]])
+    classes = jnp.asarray([[0.9, 0.0], [0.8, 0.7], [0.02, 0.3]])
+    found = np.asarray(select(classes, boxes, least=0.05, overlap=0.5, candidates=6, most=5))
+    assert found[:, 5].tolist()[:3] == [0, 1, 1]
+    assert np.allclose(found[:3, 4], [0.9, 0.7, 0.3])
+    assert found[0, :4].tolist() == [0, 0, 10, 10]
+    assert (found[3:] == 0).all()

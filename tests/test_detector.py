@@ -1,0 +1,276 @@
+"""`Detector` and `screen`: train, find, judge, save; what is refused."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from helpers import random_image
+from PIL import Image
+
+import cellscan
+from cellscan.card import Detection
+from cellscan.detection.anchors import Anchors
+from cellscan.evaluate.detection import choose_thresholds, evaluate_detections, once
+
+SIZE = (96, 128)
+
+
+@pytest.fixture(scope="module")
+def fields() -> cellscan.FieldDataset:
+    return cellscan.synthetic_fields(36, seed=0, size=(192, 256), difficulty="easy")
+
+
+@pytest.fixture(scope="module")
+def trained(fields) -> cellscan.Detector:
+    det = cellscan.Detector("retinanet_small", image_size=SIZE, seed=0)
+    det.fit(fields, epochs=6, batch_size=4, recipe=cellscan.Recipe(learning_rate=3e-3), progress=False)
+    return det
+
+
+def perfect(fields: cellscan.FieldDataset, *, score: float = 0.9) -> list[cellscan.Detections]:
+    found = []
+    for one in (fields[index] for index in range(len(fields))):
+        real = one.labels >= 0
+        scores = np.full(int(real.sum()), score, np.float32)
+        size = (one.image.shape[1], one.image.shape[0])
+        found.append(
+            cellscan.Detections(
+                one.name, size, one.boxes[real], one.labels[real], scores, fields.class_names, one.image
+            )
+        )
+    return found
+
+
+RULES = Detection(Anchors((8, 16, 32)), (0.5, 0.5))
+
+
+def test_it_learns_where_cells_are(trained, fields) -> None:
+    test = cellscan.synthetic_fields(6, seed=9, size=(192, 256), difficulty="easy")
+    report = trained.evaluate(test)
+    assert report.ap50_per_class[0] > 0.7
+    assert trained.card.detection is not None
+    assert trained.card.detection.anchors != Anchors((8, 16, 32))  # fitted
+    assert "Research use only" in str(report)
+    json.dumps(report.to_dict())
+
+
+def test_boxes_come_in_the_pixels_of_the_field(trained) -> None:
+    image = cellscan.synthetic_fields(1, seed=9, size=(192, 256), difficulty="easy")[0].image
+    small = trained.predict(image, least=0.3)[0]
+    large = trained.predict(np.asarray(Image.fromarray(image).resize((512, 384))), least=0.3)[0]
+    assert large.size == (512, 384)
+    for box in small.boxes[:5]:
+        assert np.abs(large.boxes - 2 * box).max(1).min() < 8
+    wide = np.pad(image, ((0, 0), (0, 128), (0, 0)))
+    assert trained.predict(wide, least=0.3)[0].boxes[:, 2].max() <= 384
+
+
+def test_everything_that_holds_fields_gives_the_same(trained, tmp_path) -> None:
+    fields = cellscan.synthetic_fields(3, seed=9, size=(192, 256), difficulty="easy")
+    for index in range(3):
+        Image.fromarray(fields[index].image).save(tmp_path / f"{index}.png")
+    ways = [
+        fields,
+        tmp_path,
+        [tmp_path / f"{index}.png" for index in range(3)],
+        np.stack([fields[index].image for index in range(3)]),
+        (Image.fromarray(fields[index].image) for index in range(3)),
+        cellscan.load_fields(tmp_path),
+    ]
+    first = trained.predict(ways[0])
+    assert len(first) == 3
+    for way in ways[1:]:
+        for one, other in zip(first, trained.predict(way), strict=True):
+            assert np.array_equal(one.boxes, other.boxes)
+            assert np.array_equal(one.labels, other.labels)
+    alone = trained.predict(tmp_path / "0.png")[0]  # another batch size
+    assert np.allclose(alone.boxes, first[0].boxes, atol=0.01)
+
+
+def test_one_bad_field_is_told_and_the_rest_goes_on(trained, tmp_path) -> None:
+    Image.fromarray(random_image(0, 96, 128)).save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"nothing")
+    with pytest.raises(cellscan.ImageError, match=r"bad\.png"):
+        trained.predict(tmp_path)
+    found = trained.predict(tmp_path, on_error="skip")
+    assert [failure.name for failure in found.failed] == ["bad.png"]
+    assert len(found) == 1
+
+
+def test_a_saved_detector_finds_the_same(trained, fields, tmp_path) -> None:
+    trained.save(tmp_path / "det.safetensors", report=trained.evaluate(fields.select([0])), licence="CC0")
+    again = cellscan.Detector.load(tmp_path / "det.safetensors")
+    one, other = (det.predict(fields[0].image, least=0.1)[0] for det in (trained, again))
+    assert np.array_equal(one.boxes, other.boxes)
+    assert again.card == trained.card or again.card.metrics["report"]["fields"] == 1
+    trained.save(tmp_path / "half.safetensors", half=True)
+    half = cellscan.Detector.load(tmp_path / "half.safetensors").predict(fields[0].image, least=0.3)[0]
+    assert (tmp_path / "half.safetensors").stat().st_size < 0.6 * (tmp_path / "det.safetensors").stat().st_size
+    assert abs(len(half) - len(trained.predict(fields[0].image, least=0.3)[0])) <= 2
+    with pytest.raises(cellscan.ModelFileError, match=r"Detector\.load"):
+        cellscan.Classifier.load(tmp_path / "det.safetensors")
+    cellscan.Classifier(image_size=16).save(tmp_path / "clf.safetensors")
+    with pytest.raises(cellscan.ModelFileError, match=r"Classifier\.load"):
+        cellscan.Detector.load(tmp_path / "clf.safetensors")
+
+
+def test_a_resumed_training_is_the_same_training(fields, tmp_path) -> None:
+    some, recipe = fields.select([0, 1, 2, 3]), cellscan.Recipe(learning_rate=1e-3)
+
+    def fit(det: cellscan.Detector, **options) -> cellscan.History:
+        return det.fit(some, validation=some, epochs=2, batch_size=2, recipe=recipe, progress=False, **options)
+
+    whole = cellscan.Detector(image_size=(64, 64), seed=0)
+    history = fit(whole)
+    assert set(history) >= {"loss", "class_loss", "box_loss", "validation_loss"}
+    saved = cellscan.Detector(image_size=(64, 64), seed=0)
+    fit(saved, checkpoint=tmp_path)
+    again = cellscan.Detector(image_size=(64, 64), seed=0)
+    assert fit(again, checkpoint=tmp_path, resume=True)["loss"] == history["loss"]  # finished: returns at once
+    image = some[0].image
+    found = [det.predict(image, least=0.05)[0].boxes for det in (whole, saved, again)]
+    assert np.array_equal(found[0], found[1])
+    assert np.array_equal(found[0], found[2])
+    with pytest.raises(cellscan.ArgumentError, match="seed was 0 and is 1"):
+        fit(cellscan.Detector(image_size=(64, 64), seed=1), checkpoint=tmp_path, resume=True)
+
+
+def test_perfect_detections_score_one_and_false_ones_less(fields) -> None:
+    some = fields.select(np.arange(8))
+    found = perfect(some)
+    report = evaluate_detections(some, found, RULES)
+    assert math.isclose(report.ap, 1.0, abs_tol=1e-9)
+    assert math.isclose(report.ap50, 1.0, abs_tol=1e-9)
+    assert report.f1_per_class == (1.0, 1.0)
+    assert report.count_error < 0.05  # cells that overlap by more than a half count once
+    worse = [one.select(np.arange(len(one)) % 2 == 0) for one in found]
+    half = evaluate_detections(some, worse, RULES)
+    assert 0.4 < half.ap50_per_class[0] < 0.6
+    assert half.count_error > 0.4
+    none = [one.select(np.zeros(len(one), bool)) for one in found]
+    assert evaluate_detections(some, none, RULES).ap50 == 0
+
+
+def test_ignored_boxes_count_neither_way() -> None:
+    boxes = np.array([[10, 10, 40, 40], [60, 60, 90, 90]])
+    fields = cellscan.FieldDataset.from_arrays(
+        [random_image(0, 100, 100)], [boxes], [np.array([0, -2])], class_names=("cell",)
+    )
+    both = cellscan.Detections(
+        "a", (100, 100), fields.boxes[0], np.zeros(2, np.int32), np.array([0.9, 0.95], np.float32), ("cell",), None
+    )
+    rules = Detection(Anchors((8,)), (0.5,))
+    for found in (both, both.select(np.array([0]))):
+        report = evaluate_detections(fields, [found], rules)
+        assert math.isclose(report.ap, 1.0, abs_tol=1e-9)
+        assert report.f1_per_class == (1.0,)
+        assert report.truth.tolist() == [1]
+
+
+def test_thresholds_of_best_f1_and_the_rates_that_follow(fields) -> None:
+    some = fields.select(np.arange(20))
+    infected = sum(int((said == 1).sum()) for said in some.labels)
+    assert infected >= 4
+    found = []
+    for number, one in enumerate(perfect(some)):
+        scores = np.where(one.labels == 1, 0.4, 0.8).astype(np.float32)
+        if number == 0:  # one red cell is called infected, surely
+            wrong = np.flatnonzero(one.labels == 0)[:1]
+            labels = one.labels.copy()
+            labels[wrong] = 1
+            scores[wrong] = 0.45
+            one = cellscan.Detections(one.name, one.size, one.boxes, labels, scores, one.class_names, one.image)
+        else:
+            one = cellscan.Detections(one.name, one.size, one.boxes, one.labels, scores, one.class_names, one.image)
+        found.append(one)
+    rules = choose_thresholds(some, found, RULES)
+    assert rules.thresholds[0] < 0.8
+    assert rules.thresholds[1] < 0.4
+    red = sum(int((said == 0).sum()) for said in some.labels)
+    assert rules.sensitivity == 1.0
+    assert math.isclose(rules.false_positive_rate or 0, 1 / red)
+
+
+def test_a_cell_that_is_both_is_infected_once() -> None:
+    boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [50, 50, 60, 60]], np.float32)
+    found = cellscan.Detections(
+        "a", (100, 100), boxes, np.array([0, 1, 0], np.int32), np.array([0.9, 0.6, 0.8], np.float32),
+        ("red blood cell", "infected"), None,
+    )  # fmt: skip
+    assert once(found, RULES).tolist() == [False, True, True]
+    assert once(found, Detection(Anchors((8,)), (0.5, 0.7))).tolist() == [True, False, True]
+
+
+class Fake(cellscan.Detector):
+    """A detector that finds what is annotated, and is wrong as often as it is told to."""
+
+    def __init__(self, fields: cellscan.FieldDataset, miss: float, wrong: float, seed: int = 0) -> None:
+        super().__init__(image_size=(64, 64))
+        self._truth, self._rates, self._rng = perfect(fields), (miss, wrong), np.random.default_rng(seed)
+
+    def stream(self, images, **_):
+        for one in self._truth:
+            draw = self._rng.random(len(one))
+            labels = np.where(one.labels == 1, draw >= self._rates[0], draw < self._rates[1]).astype(np.int32)
+            yield cellscan.Detections(one.name, one.size, one.boxes, labels, one.scores, one.class_names, one.image)
+
+
+def test_screening_corrects_what_was_measured() -> None:
+    fields = cellscan.synthetic_fields(60, seed=3, size=(192, 256))
+    truth = sum(int((said == 1).sum()) for said in fields.labels) / sum(map(len, fields.labels))
+    det = Fake(fields, miss=0.3, wrong=0.04)
+    plain = cellscan.screen(fields, det)
+    assert not plain.corrected
+    assert plain.parasitemia == plain.apparent
+    assert plain.limit_of_detection is None
+    assert det.card.detection is not None
+    from dataclasses import replace
+
+    rules = replace(det.card.detection, sensitivity=0.7, false_positive_rate=0.04, false_positive_sd=0.05)
+    det._card = replace(det.card, detection=rules)
+    smear = cellscan.screen(fields, det, minimum_cells=100, red_cells_per_microlitre=5e6)
+    low, high = smear.interval
+    assert low <= truth <= high
+    assert abs(smear.parasitemia - truth) < abs(plain.parasitemia - truth) + 0.01
+    assert math.isclose(smear.parasitemia, (smear.apparent - 0.04) / 0.66)
+    assert smear.enough
+    assert smear.per_microlitre == smear.parasitemia * 5e6
+    assert smear.red_cells == sum(one.red_cells for one in smear.fields)
+    assert smear.limit_of_detection is not None
+    assert 0 < smear.limit_of_detection < 0.1
+    few = cellscan.screen(fields, det)
+    assert not few.enough
+    assert "not enough cells" in str(few)
+    assert len(smear.plot().axes) == 4
+
+
+def test_what_is_refused(fields, trained) -> None:
+    for size in ((32, 64), 64, (64,), ("a", "b")):
+        with pytest.raises(cellscan.ArgumentError, match="image_size"):
+            cellscan.Detector(image_size=size)  # type: ignore[arg-type]
+    det = cellscan.Detector(image_size=(64, 64))
+    with pytest.raises(cellscan.ArgumentError, match="mixup is for classifiers"):
+        det.fit(fields, recipe=cellscan.Recipe(mixup=0.2))
+    with pytest.raises(cellscan.ArgumentError, match="expected a FieldDataset"):
+        det.fit(cellscan.synthetic_cells(8))  # type: ignore[arg-type]
+    empty = cellscan.FieldDataset.from_arrays(
+        [random_image()], [np.zeros((0, 4))], [np.zeros(0)], class_names=("red blood cell",)
+    )
+    with pytest.raises(cellscan.DataError, match="not one box"):
+        det.fit(empty)
+    other = cellscan.FieldDataset.from_arrays(
+        [random_image()], [np.array([[1, 1, 9, 9]])], [np.array([0])], class_names=("WBC",)
+    )
+    with pytest.raises(cellscan.DataError, match="has the class WBC"):
+        det.fit(other)
+    names, healthy = fields.class_names, np.zeros(len(fields.boxes[0]), int)
+    well = cellscan.FieldDataset.from_arrays([fields[0].image], [fields.boxes[0]], [healthy], class_names=names)
+    with pytest.raises(cellscan.DataError, match="annotated as 'infected'"):
+        trained.choose_threshold(well)
+    with pytest.raises(cellscan.ArgumentError, match="two classes"):
+        cellscan.screen(fields, cellscan.Detector(class_names=("a", "b", "c"), image_size=(64, 64)))
+    with pytest.raises(cellscan.DataError, match="no cell was found"):
+        cellscan.screen(random_image(0, 64, 64), det)
+    with pytest.raises(cellscan.ArgumentError, match="thresholds"):
+        det.thresholds = (0.5, 1.5)
