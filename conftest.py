@@ -12,6 +12,9 @@ import pytest
 from _pytest.doctest import DoctestItem
 
 _STUDIES = ("cellscan.study.Study", "cellscan.study.Transfer", "cellscan.evaluate.confident.Suspects")
+_DETECTORS = (
+    "cellscan.detector.Detector.", "cellscan.detections.", "cellscan.screening.", "cellscan.evaluate.detection.D"
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +30,25 @@ def _study(request: pytest.FixtureRequest) -> None:
     """Give the examples of `Study` one that is trained once, the one of `cross_validate`."""
     if isinstance(request.node, DoctestItem) and request.node.name.startswith(_STUDIES):
         request.getfixturevalue("doctest_namespace").update(request.getfixturevalue("trained_study"))
+
+
+@pytest.fixture(autouse=True)
+def _detector(request: pytest.FixtureRequest) -> None:
+    """Give the examples of detections the detector and the fields of the one of `Detector`."""
+    if isinstance(request.node, DoctestItem) and request.node.name.startswith(_DETECTORS):
+        request.getfixturevalue("doctest_namespace").update(request.getfixturevalue("trained_detector"))
+
+
+@pytest.fixture(scope="session")
+def trained_detector() -> dict[str, object]:
+    """Train it."""
+    import cellscan
+
+    fields = cellscan.synthetic_fields(4, seed=0, size=(96, 128))
+    det = cellscan.Detector("retinanet_small", image_size=(96, 128), seed=0)
+    det.fit(fields, epochs=4, batch_size=2, progress=False)
+    det.thresholds = (0.05, 0.05)
+    return {"fields": fields, "det": det}
 
 
 @pytest.fixture(scope="session")

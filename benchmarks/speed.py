@@ -2,6 +2,7 @@
 
     python benchmarks/speed.py --torch PYTHON --keras PYTHON
     python benchmarks/speed.py --torch PYTHON --keras PYTHON --backbones
+    python benchmarks/speed.py --torch PYTHON --fields
     python benchmarks/speed.py --torch PYTHON --gpu
 
 PYTHON is an interpreter of an environment that has PyTorch and Pillow, or Keras and JAX; a contender that is
@@ -44,6 +45,17 @@ BACKBONES = tuple(
     )
 )
 
+FIELDS = (
+    ("retinanet_small, 480 x 360, network, batch 1, ms", ("detect", "1"), False, ("cellscan", "torch")),
+    ("retinanet_small, 480 x 360, network, batch 8, ms", ("detect", "8"), False, ("cellscan", "torch")),
+    ("the same with boxes suppressed, batch 1, ms", ("detect", "1", "boxes"), False, ("cellscan",)),
+    ("the same with boxes suppressed, batch 8, ms", ("detect", "8", "boxes"), False, ("cellscan",)),
+    ("training step, batch 1, ms", ("detect_step", "1"), False, ("cellscan", "torch")),
+    ("training step, batch 8, ms", ("detect_step", "8"), False, ("cellscan", "torch")),
+    ("suppression of 10,000 boxes, 300 kept, ms", ("suppression",), False, ("cellscan",)),
+)
+"""PyTorch's step takes the mean square of its outputs for a loss; ours matches anchors and has RetinaNet's losses."""
+
 ON_A_GPU = tuple(
     (f"train, {net}, bfloat16, batch {size}, images/s", ("epoch", net, "bfloat16", size), True, ("cellscan", "torch"))
     for net in ("plain", "small_cnn")
@@ -83,9 +95,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--gpu", action="store_true", help="the rows for a GPU, beside torch.compile")
     parser.add_argument("--backbones", action="store_true", help="the rows of pretrained networks; PyTorch needs timm")
+    parser.add_argument("--fields", action="store_true", help="the rows of RetinaNet")
     parser.add_argument("--only", type=int, nargs="*", help="numbers of rows")
     args = parser.parse_args()
-    rows = ON_A_GPU if args.gpu else BACKBONES if args.backbones else ROWS
+    rows = ON_A_GPU if args.gpu else BACKBONES if args.backbones else FIELDS if args.fields else ROWS
     chosen = rows if args.only is None else [rows[number] for number in args.only]
     pythons = {"cellscan": sys.executable, "torch": args.torch, "keras": args.keras}
     versions: dict[str, str] = {}

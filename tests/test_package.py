@@ -73,6 +73,8 @@ def _public() -> list[tuple[str, object]]:
             found += [(f"{name}.{k}", v) for k, v in vars(thing).items()
                       if not k.startswith("_") and (inspect.isfunction(v) or inspect.isclass(v))]  # fmt: skip
             continue
+        if isinstance(thing, dict):  # a table, with a string below it
+            continue
         found.append((name, thing))
         if inspect.isclass(thing):
             own = {k: v for k, v in vars(thing).items() if not k.startswith("_")}

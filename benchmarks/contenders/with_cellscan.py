@@ -20,7 +20,7 @@ from cellscan.models.network import Network, Weights
 from cellscan.models.registry import build
 from cellscan.training import init_state, make_train_step
 from cellscan.training.devices import Examples, make_epoch
-from cellscan.views import Normalization, show
+from cellscan.views import Normalization, prepare, show
 
 
 class PlainNet(nnx.Module):
@@ -100,6 +100,53 @@ def rate() -> float:
     return 2 * 8192**3 / seconds(lambda: product(a).block_until_ready()) / 1e12
 
 
+def detect(count: str, boxes: str = "") -> float:
+    """Return milliseconds of what `retinanet_small` says of a batch of fields, or of the boxes that are left of it."""
+    from cellscan.detector import _make_forward
+
+    det = cellscan.Detector("retinanet_small")
+    weights, images = det._weights, np.random.default_rng(0).integers(0, 256, (int(count), 360, 480, 3), np.uint8)
+    normalize = det.card.normalization
+    raw = jax.jit(lambda w, x: det._network.logits(w, normalize(prepare(x, "cell"))))
+    forward = _make_forward(det._network, det.card) if boxes else raw
+    return 1e3 * seconds(lambda: jax.block_until_ready(forward(weights, images)))
+
+
+def detect_step(count: str) -> float:
+    """Return milliseconds of a whole training step on fields of 110 cells."""
+    from cellscan.detector import _make_step
+
+    det, optimizer, rng = cellscan.Detector("retinanet_small"), optax.adamw(1e-3), np.random.default_rng(0)
+    detection = det.card.detection
+    assert detection is not None
+    anchors = jax.numpy.asarray(detection.anchors.boxes(360, 480))
+    step = _make_step(cellscan.Recipe(ema=None), det._network, det.card, anchors, optimizer)
+    images = rng.integers(0, 256, (int(count), 360, 480, 3), np.uint8)
+    targets = np.full((int(count), 128, 5), -1, np.float32)
+    corner = rng.uniform(0, 320, (int(count), 110, 2))
+    targets[:, :110] = np.concatenate([corner, corner + 30, np.zeros((int(count), 110, 1))], -1)
+    state = init_state(det._network, optimizer)
+
+    def once() -> None:
+        nonlocal state
+        state, metrics = step(state, images, targets, jax.random.key(0))
+        metrics["loss"].block_until_ready()
+
+    return 1e3 * seconds(once, times=8, warm=2)
+
+
+def suppression() -> float:
+    """Return milliseconds of the suppression of 10,000 boxes."""
+    from cellscan.detection.suppression import suppress
+
+    rng = np.random.default_rng(0)
+    corner = rng.uniform(0, 480, (10_000, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(15, 40, (10_000, 2))], 1).astype(np.float32)
+    scores = rng.random(10_000).astype(np.float32)
+    run = jax.jit(lambda boxes, scores: suppress(boxes, scores, overlap=0.5, most=300))
+    return 1e3 * seconds(lambda: run(boxes, scores).block_until_ready())
+
+
 def one(net: str) -> float:
     """Return milliseconds of one array through `predict`."""
     clf = cellscan.Classifier(make(net), image_size=SIZE, view="cell")  # type: ignore[arg-type]
@@ -152,5 +199,5 @@ def tune(net: str, size: str, count: str, dtype: str = "float32") -> float:
 if __name__ == "__main__":
     versions = f"cellscan {cellscan.__version__}, jax {jax.__version__}, Python {platform.python_version()}"
     tasks = {"train": train, "epoch": epoch, "one": one, "bare": bare, "files": files, "count": count,
-             "rate": rate}  # fmt: skip
+             "rate": rate, "detect": detect, "detect_step": detect_step, "suppression": suppression}  # fmt: skip
     answer({**tasks, "forward": forward, "tune": tune}, versions)

@@ -167,7 +167,43 @@ def tune(net: str, size: str, count: str, dtype: str = "float32") -> float:
     return 1e3 * seconds(training(model, *batch(int(count), int(size)), dtype), times=8, warm=2)
 
 
+def fields(count: str) -> tuple[dict[str, torch.Tensor], Callable[[], dict[str, torch.Tensor]]]:
+    """Return weights of the plain `retinanet_small` of the tests, and a call of it on a batch of fields."""
+    sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "detection"))
+    import torch_retinanet as plain
+
+    weights = {name: torch.from_numpy(plain.draw(name, shape)).to(DEVICE) for name, shape in plain.shapes().items()}
+    x = torch.rand((int(count), 3, 360, 480), device=DEVICE).to(memory_format=torch.channels_last)
+    levels, depth, norm = plain.PLANS["small"]
+    return weights, lambda: plain.forward(weights, x, levels, depth, norm)
+
+
+def detect(count: str) -> float:
+    """Return milliseconds of what the plain network says of a batch of fields."""
+    _, run = fields(count)
+    with torch.inference_mode():
+        return 1e3 * seconds(lambda: run()["boxes"].sum().item())
+
+
+def detect_step(count: str) -> float:
+    """Return milliseconds of a step of AdamW on the mean square of what the plain network says."""
+    weights, run = fields(count)
+    for tensor in weights.values():
+        tensor.requires_grad_()
+    optimizer = torch.optim.AdamW(weights.values(), 1e-3)
+
+    def once() -> None:
+        loss = sum(output.square().mean() for output in run().values())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+    return 1e3 * seconds(once, times=8, warm=2)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(2)
     versions = f"PyTorch {torch.__version__}, Python {platform.python_version()}"
-    answer({"train": train, "epoch": train, "one": one, "files": files, "forward": forward, "tune": tune}, versions)
+    answer({"train": train, "epoch": train, "one": one, "files": files, "forward": forward, "tune": tune,
+            "detect": detect, "detect_step": detect_step}, versions)  # fmt: skip

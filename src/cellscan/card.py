@@ -8,11 +8,12 @@ tensors stands beside it: a damaged file is refused. Nothing is ever unpickled.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ import numpy as np
 
 from cellscan.data.images import FIT, RESIZE
 from cellscan.detection.anchors import Anchors
-from cellscan.errors import ArgumentError, ModelFileError
+from cellscan.errors import ArgumentError, ModelFileError, check_choice
 from cellscan.tensors import check_digest, read_tensors, write_tensors
 from cellscan.views import Normalization
 
@@ -107,7 +108,7 @@ class Detection:
     Examples
     --------
     >>> import cellscan
-    >>> cellscan.Detector("retinanet_small").card.detection.thresholds
+    >>> cellscan.Detector("retinanet_small", image_size=(64, 64)).card.detection.thresholds
     (0.5, 0.5)
     """
 
@@ -311,6 +312,16 @@ def save(
 def write(path: str | os.PathLike[str], card: Card, tensors: dict[str, np.ndarray]) -> None:
     """Write card and tensors, whole or not at all."""
     write_tensors(Path(path), tensors, {"cellscan": json.dumps(asdict(card), ensure_ascii=False)})
+
+
+@contextlib.contextmanager
+def bundled(name: str | None, known: Sequence[str]) -> Iterator[Path]:
+    """Give the path of a file that comes with the library; the first of those known where none is named."""
+    from importlib.resources import as_file, files
+
+    check_choice("name", name or known[0], known)
+    with as_file(files("cellscan").joinpath("weights", f"{name or known[0]}.safetensors")) as path:
+        yield path
 
 
 def read(path: str | os.PathLike[str]) -> tuple[Card, dict[str, np.ndarray]]:

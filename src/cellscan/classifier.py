@@ -917,10 +917,7 @@ class Classifier:
         >>> clf.class_names, clf.image_size
         (('parasitized', 'uninfected'), 64)
         """
-        from importlib.resources import as_file, files
-
-        check_choice("name", name or _PRETRAINED[0], _PRETRAINED)
-        with as_file(files("cellscan").joinpath("weights", f"{name or _PRETRAINED[0]}.safetensors")) as path:
+        with cards.bundled(name, _PRETRAINED) as path:
             return cls.load(path)
 
     @classmethod

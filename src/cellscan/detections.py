@@ -40,8 +40,7 @@ class Detections:
 
     Examples
     --------
-    >>> import cellscan
-    >>> found = cellscan.Detector("retinanet_small", seed=0).predict(cellscan.synthetic_fields(1, seed=0))[0]
+    >>> found = det.predict(fields)[0]  # as of `cellscan.Detector`
     >>> found.boxes.shape[1], len(found) == len(found.scores)
     (4, True)
     """
@@ -66,8 +65,7 @@ class Detections:
 
         Examples
         --------
-        >>> import cellscan
-        >>> found = cellscan.Detector("retinanet_small", seed=0).predict(cellscan.synthetic_fields(1, seed=0))[0]
+        >>> found = det.predict(fields)[0]
         >>> len(found.select(found.scores > 1))
         0
         """
@@ -80,10 +78,9 @@ class Detections:
 
         Examples
         --------
-        >>> import cellscan
-        >>> found = cellscan.Detector("retinanet_small", seed=0).predict(cellscan.synthetic_fields(1, seed=0))[0]
+        >>> found = det.predict(fields)[0]
         >>> found.pixels().shape
-        (360, 480, 3)
+        (96, 128, 3)
         """
         return np.asarray(self.image()) if callable(self.image) else read_rgb(self.image, where=self.name)
 
@@ -92,8 +89,7 @@ class Detections:
 
         Examples
         --------
-        >>> import cellscan
-        >>> found = cellscan.Detector("retinanet_small", seed=0).predict(cellscan.synthetic_fields(1, seed=0))[0]
+        >>> found = det.predict(fields)[0]
         >>> len(found.plot().axes)
         1
         """
@@ -107,9 +103,9 @@ class Detections:
 
         Examples
         --------
-        >>> import pathlib, tempfile, cellscan
+        >>> import pathlib, tempfile
         >>> file = pathlib.Path(tempfile.mkdtemp()) / "found.csv"
-        >>> cellscan.Detector("retinanet_small", seed=0).predict(cellscan.synthetic_fields(1, seed=0))[0].to_csv(file)
+        >>> det.predict(fields)[0].to_csv(file)
         >>> file.read_text().splitlines()[0]
         'field,left,top,right,bottom,class,score'
         """
@@ -155,10 +151,9 @@ class FieldDetections(Sequence[Detections]):
 
     Examples
     --------
-    >>> import cellscan
-    >>> found = cellscan.Detector("retinanet_small", seed=0).predict(cellscan.synthetic_fields(2, seed=0))
+    >>> found = det.predict(fields)  # as of `cellscan.Detector`
     >>> len(found), found.failed
-    (2, ())
+    (4, ())
     """
 
     fields: tuple[Detections, ...]
@@ -193,9 +188,9 @@ class FieldDetections(Sequence[Detections]):
 
         Examples
         --------
-        >>> import pathlib, tempfile, cellscan
+        >>> import pathlib, tempfile
         >>> file = pathlib.Path(tempfile.mkdtemp()) / "found.csv"
-        >>> cellscan.Detector("retinanet_small", seed=0).predict(cellscan.synthetic_fields(2, seed=0)).to_csv(file)
+        >>> det.predict(fields).to_csv(file)
         >>> file.exists()
         True
         """

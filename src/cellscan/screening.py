@@ -84,9 +84,9 @@ class SmearReport:
     Examples
     --------
     >>> import cellscan
-    >>> smear = cellscan.screen(cellscan.synthetic_fields(2, seed=0), cellscan.Detector("retinanet_small"))
+    >>> smear = cellscan.screen(fields, det)  # as of `cellscan.Detector`
     >>> len(smear.fields), smear.enough
-    (2, False)
+    (4, False)
     """
 
     red_cells: int
@@ -129,9 +129,8 @@ class SmearReport:
         Examples
         --------
         >>> import cellscan
-        >>> smear = cellscan.screen(cellscan.synthetic_fields(2, seed=0), cellscan.Detector("retinanet_small"))
-        >>> len(smear.plot().axes)
-        2
+        >>> len(cellscan.screen(fields, det).plot().axes)
+        4
         """
         from cellscan.plots import plot_fields
 
@@ -147,7 +146,7 @@ class SmearReport:
         --------
         >>> import pathlib, tempfile, cellscan
         >>> file = pathlib.Path(tempfile.mkdtemp()) / "smear.csv"
-        >>> cellscan.screen(cellscan.synthetic_fields(1, seed=0), cellscan.Detector("retinanet_small")).to_csv(file)
+        >>> cellscan.screen(fields, det).to_csv(file)
         >>> file.read_text().splitlines()[0]
         'field,red_cells,infected'
         """
@@ -201,7 +200,7 @@ def screen(
     Examples
     --------
     >>> import cellscan
-    >>> smear = cellscan.screen(cellscan.synthetic_fields(2, seed=0), cellscan.Detector("retinanet_small"))
+    >>> smear = cellscan.screen(fields, det)  # as of `cellscan.Detector`
     >>> smear.red_cells >= smear.infected
     True
     """

@@ -37,6 +37,11 @@ def answer(plan: str) -> dict[str, np.ndarray]:
     return {name: np.asarray(array) for name, array in outputs.items()}
 
 
+def test_the_plain_one_knows_the_shapes() -> None:
+    found = {name: leaf.shape for name, leaf in drawn("small")[1]["params"].items()}
+    assert torched.shapes() == found
+
+
 @pytest.mark.parametrize("plan", torched.PLANS)
 def test_outputs_are_those_of_the_reference(plan) -> None:
     answers = json.loads(torched.REFERENCE.read_text())
@@ -47,7 +52,7 @@ def test_outputs_are_those_of_the_reference(plan) -> None:
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch comes with the dev extra on Python 3.11")
 @pytest.mark.parametrize("plan", torched.PLANS)
 def test_every_value_is_that_of_torch(plan) -> None:
-    ours, theirs = answer(plan), torched.ask(plan, drawn(plan)[1]["params"], torched.fields())
+    ours, theirs = answer(plan), torched.ask(plan, dict(drawn(plan)[1]["params"]), torched.fields())
     for name, value in theirs.items():
         assert oracle.differ(ours[name], value) < 1e-4, name
 
@@ -66,7 +71,7 @@ def test_the_small_one_is_small_and_starts_from_the_prior() -> None:
     net, _ = make("retinanet_small", 2, 9)
     weights = Network(net).weights()
     assert sum(leaf.size for leaf in weights["params"].values()) <= 5_000_000
-    outputs: Any = net(np.random.default_rng(0).standard_normal((1, 64, 64, 3), np.float32))
+    outputs = net(jax.random.normal(jax.random.key(0), (1, 64, 64, 3)))
     assert abs(float(jax.nn.sigmoid(outputs["classes"]).mean()) - 0.01) < 0.003
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,40 @@ def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
     if name.endswith("scale"):
         return rng.uniform(0.5, 1.2, shape).astype(np.float32)
     return (0.2 * rng.standard_normal(shape)).astype(np.float32)
+
+
+def shapes() -> dict[str, tuple[int, ...]]:
+    """Return the weights of the small plan, by name."""
+    found: dict[str, tuple[int, ...]] = {}
+
+    def conv(name: str, channels: int, width: int, kernel: int = 3, *, bias: bool = True) -> None:
+        found[f"{name}.kernel"] = (kernel, kernel, channels, width)
+        if bias:
+            found[f"{name}.bias"] = (width,)
+
+    def norm(name: str, width: int) -> None:
+        found[f"{name}.scale"] = found[f"{name}.bias"] = (width,)
+
+    conv("backbone.stem", 48, 48, bias=False)
+    norm("backbone.stem_norm", 48)
+    channels = 48
+    for number, width in enumerate((48, 96, 128, 192), 1):
+        name = f"backbone.stage{number}"
+        for which, before in ((1, channels), (2, width)):
+            conv(f"{name}.conv{which}", before, width, bias=False)
+            norm(f"{name}.norm{which}", width)
+        if channels != width:
+            conv(f"{name}.shortcut", channels, width, 1, bias=False)
+        channels = width
+    for number, width in enumerate((96, 128, 192)):
+        conv(f"pyramid.lateral.{number}", width, WIDTH, 1)
+        conv(f"pyramid.output.{number}", WIDTH, WIDTH)
+    for branch, outputs in (("classes", CLASSES), ("boxes", 4)):
+        for number in range(PLANS["small"][1]):
+            conv(f"head.{branch}.convs.{number}", WIDTH, WIDTH)
+            norm(f"head.{branch}.norms.{number}", WIDTH)
+        conv(f"head.{branch}.last", WIDTH, PLACE * outputs)
+    return found
 
 
 def fields(count: int = 2) -> np.ndarray:
@@ -98,7 +133,7 @@ def forward(weights: dict[str, Any], x: Any, levels: int, depth: int, norm: bool
     return outputs
 
 
-def ask(plan: str, weights: dict[str, np.ndarray], x: np.ndarray) -> dict[str, np.ndarray]:
+def ask(plan: str, weights: Mapping[str, Any], x: np.ndarray) -> dict[str, np.ndarray]:
     """Return PyTorch's answer."""
     import torch
 

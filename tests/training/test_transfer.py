@@ -13,8 +13,7 @@ from helpers import TinyNet, tiny_cells
 import cellscan
 from cellscan.models.network import Network
 from cellscan.models.registry import build
-from cellscan.training import init_state, make_train_step
-from cellscan.training import loop as loops
+from cellscan.training import devices, init_state, make_train_step
 from cellscan.training.probe import make_probe
 from cellscan.training.recipe import make_optimizer
 from cellscan.views import Normalization
@@ -152,8 +151,9 @@ def test_features_are_computed_once_only_where_nothing_before_the_head_changes()
 
 def test_features_pass_once_over_the_images(monkeypatch) -> None:
     seen = []
-    real = loops.make_epoch
-    monkeypatch.setattr(loops, "make_epoch", lambda step, train, size: seen.append(train) or real(step, train, size))
+    real = devices.make_epoch
+    watched = "cellscan.training.loop.make_epoch"
+    monkeypatch.setattr(watched, lambda step, train, size: seen.append(train) or real(step, train, size))
     cells = tiny_cells(24, 32)
     clf = cellscan.Classifier("squeezenet1_1", image_size=32, seed=0)
     clf.fit(cells, epochs=2, batch_size=8, recipe=PLAIN, progress=False)

@@ -146,7 +146,17 @@ class FieldDataset:
         notes: Sequence[str] = (),
         annotated: bool = True,
     ) -> FieldDataset:
-        """Build a data set over a source of images; boxes are tidied, and what was tidied is counted."""
+        """Build a data set over a source of images; boxes are tidied, and what was tidied is counted.
+
+        Examples
+        --------
+        >>> import numpy as np, cellscan
+        >>> from cellscan.data.sources import ArraySource
+        >>> source = ArraySource([np.zeros((40, 50, 3), np.uint8)])
+        >>> boxes, labels = [np.array([[1, 1, 9, 9]])], [np.array([0])]
+        >>> print(cellscan.FieldDataset.from_source(source, boxes, labels, ["a"], ["cell"]))
+        1 fields, 1 boxes: cell 1
+        """
         sizes = np.array([source.header(row)[:2] for row in range(len(source))], np.int64).reshape(-1, 2)
         clean, kept = [], []
         counts = {"clipped to the frame": 0, "without area dropped": 0, "given twice dropped": 0}
@@ -347,7 +357,14 @@ class FieldDataset:
         return found
 
     def factors(self, size: tuple[int, int]) -> np.ndarray:
-        """Return (N, 4) float32: what boxes are multiplied by when fields are fitted into `size`."""
+        """Return (N, 4) float32: what boxes are multiplied by when fields are fitted into `size`.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> cellscan.synthetic_fields(1, seed=0).factors((90, 120)).tolist()
+        [[0.25, 0.25, 0.25, 0.25]]
+        """
         inner = np.array([fitted(int(w), int(h), size) for w, h in self.sizes], np.float32).reshape(-1, 2)
         return np.tile(inner / self.sizes.astype(np.float32), 2)
 

@@ -86,8 +86,8 @@ def smooth_l1(difference: Float[Array, ...]) -> Float[Array, ...]:
     --------
     >>> import jax.numpy as jnp
     >>> from cellscan.detection.targets import smooth_l1
-    >>> smooth_l1(jnp.array([0.0, 1.0])).round(3).tolist()
-    [0.0, 0.9440000057220459]
+    >>> (18 * smooth_l1(jnp.array([0.0, 1.0]))).round(2).tolist()
+    [0.0, 17.0]
     """
     far = jnp.abs(difference)
     return jnp.where(far < BETA, 0.5 * far * far / BETA, far - 0.5 * BETA)

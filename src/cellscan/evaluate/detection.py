@@ -50,9 +50,7 @@ class DetectionReport:
 
     Examples
     --------
-    >>> import cellscan
-    >>> det = cellscan.Detector("retinanet_small", image_size=(96, 128))
-    >>> len(det.evaluate(cellscan.synthetic_fields(2, seed=0)).ap50_per_class)
+    >>> len(det.evaluate(fields).ap50_per_class)  # as of `cellscan.Detector`
     2
     """
 
@@ -95,9 +93,7 @@ class DetectionReport:
 
         Examples
         --------
-        >>> import cellscan
-        >>> det = cellscan.Detector("retinanet_small", image_size=(96, 128))
-        >>> sorted(det.evaluate(cellscan.synthetic_fields(2, seed=0)).to_dict())[:2]
+        >>> sorted(det.evaluate(fields).to_dict())[:2]
         ['ap', 'ap50']
         """
         names = ("ap", "ap50", "ap75", "ar", "count_error", "boxes")
@@ -111,9 +107,7 @@ class DetectionReport:
 
         Examples
         --------
-        >>> import cellscan
-        >>> det = cellscan.Detector("retinanet_small", image_size=(96, 128))
-        >>> len(det.evaluate(cellscan.synthetic_fields(2, seed=0)).plot().axes)
+        >>> len(det.evaluate(fields).plot().axes)
         2
         """
         from cellscan.plots import plot_detection

@@ -106,8 +106,9 @@ def make(
     >>> import jax.numpy as jnp
     >>> from cellscan.models.retinanet import make
     >>> net, _ = make("retinanet_small", num_classes=2, per_place=9)
-    >>> {name: part.shape for name, part in net(jnp.zeros((1, 64, 96, 3))).items()}
-    {'boxes': (1, 1134, 4), 'classes': (1, 1134, 2)}
+    >>> out = net(jnp.zeros((1, 64, 96, 3)))
+    >>> out["boxes"].shape, out["classes"].shape
+    ((1, 1134, 4), (1, 1134, 2))
     """
     plan = find(name)
     rngs = nnx.Rngs(seed)
@@ -139,6 +140,8 @@ class SmallBackbone(nnx.Module):
 
     def features(self, x: Float[Array, "n h w 3"]) -> dict[str, Array]:
         """Return the features at strides 8, 16 and 32."""
+        _, height, width, _ = x.shape
+        x = jnp.pad(x, ((0, 0), (0, -height % 4), (0, -width % 4), (0, 0)))  # nothing is cut off
         x = jax.nn.relu(self.stem_norm(self.stem(space_to_depth(x, 4))))
         found = {"stride8": self.stage2(self.stage1(x))}
         found["stride16"] = self.stage3(found["stride8"])

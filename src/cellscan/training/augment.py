@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from cellscan.data.fields import IGNORED
 from cellscan.errors import check_choice
 from cellscan.views import surround
 
@@ -48,6 +49,9 @@ def augment_fields(
 ) -> tuple[Float[Array, "n h w 3"], Float[Array, "n m 5"]]:
     """Mirror fields left to right and top to bottom, with their boxes, and paint them as `make_augment` does.
 
+    ``"strong"`` also enlarges or shrinks each field by up to a third, about a point of its own; what then lies
+    outside is lost, and boxes of which less than half is left are ignored.
+
     Parameters
     ----------
     name : {"none", "small", "strong"}
@@ -76,11 +80,45 @@ def augment_fields(
     top, bottom = jnp.where(down, height - bottom, top), jnp.where(down, height - top, bottom)
     images = jnp.where(across[..., None], images[:, :, ::-1], images)
     images = jnp.where(down[..., None], images[:, ::-1], images)
+    targets = jnp.concatenate([left, top, right, bottom, label], -1)
     if name == "small":
-        images = jnp.clip(_gain(painted, images, 0.1), 0, 1)
-    else:
-        images = _repaint(jax.random.split(painted, 4), images)
-    return images, jnp.concatenate([left, top, right, bottom, label], -1)
+        return jnp.clip(_gain(painted, images, 0.1), 0, 1), targets
+    zoomed, *painted = jax.random.split(painted, 5)
+    images, targets = zoom(zoomed, images, targets)
+    return _repaint(painted, images), targets
+
+
+def zoom(
+    key: PRNGKeyArray, images: Float[Array, "n h w 3"], targets: Float[Array, "n m 5"]
+) -> tuple[Float[Array, "n h w 3"], Float[Array, "n m 5"]]:
+    """Enlarge or shrink each field by a factor from 3/4 to 4/3, with its boxes; the rest is black.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from cellscan.training.augment import zoom
+    >>> field, box = jnp.ones((1, 16, 16, 3)), jnp.array([[[4.0, 4, 8, 8, 0]]])
+    >>> image, target = zoom(jax.random.key(0), field, box)
+    >>> image.shape, bool((target[0, 0, 2] - target[0, 0, 0]) > 0)
+    ((1, 16, 16, 3), True)
+    """
+    sized, placed = jax.random.split(key)
+    count, height, width, _ = images.shape
+    factor = jnp.exp(jax.random.uniform(sized, (count, 1), minval=-jnp.log(4 / 3), maxval=jnp.log(4 / 3)))
+    frame = jnp.array([height, width], jnp.float32)
+    shift = jax.random.uniform(placed, (count, 2)) * frame * (1 - factor)
+
+    def one(image: Array, factor: Array, shift: Array) -> Array:
+        return jax.image.scale_and_translate(
+            image, image.shape, (0, 1), jnp.repeat(factor, 2), shift, "linear", antialias=False
+        )
+
+    move = jnp.tile(shift[:, ::-1], 2)[:, None]
+    whole = targets[..., :4] * factor[:, None] + move
+    inside = jnp.clip(whole, 0, jnp.tile(frame[::-1], 2))
+    left = (inside[..., 2:] - inside[..., :2]).prod(-1) / jnp.maximum((whole[..., 2:] - whole[..., :2]).prod(-1), 1e-6)
+    label = jnp.where((targets[..., 4] >= 0) & (left < 0.5), IGNORED, targets[..., 4])
+    return jax.vmap(one)(images, factor, shift), jnp.concatenate([inside, label[..., None]], -1)
 
 
 def _small(key: PRNGKeyArray, images: Float[Array, "n h w 3"]) -> Float[Array, "n h w 3"]:
