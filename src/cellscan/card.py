@@ -315,7 +315,7 @@ def write(path: str | os.PathLike[str], card: Card, tensors: dict[str, np.ndarra
 
 
 @contextlib.contextmanager
-def bundled(name: str | None, known: Sequence[str]) -> Iterator[Path]:
+def bundled(name: str | None, known: tuple[str, ...]) -> Iterator[Path]:
     """Give the path of a file that comes with the library; the first of those known where none is named."""
     from importlib.resources import as_file, files
 
