@@ -65,6 +65,39 @@ def test_the_ensemble_averages_and_travels(study, tmp_path) -> None:
         cellscan.Classifier.ensemble([])
 
 
+def strangers(letter: str, seed: int) -> cellscan.CellDataset:
+    """Ten patients that the study never saw, five of them healthy."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(200) % 2
+    light = np.where(labels == 0, 90, 170)[:, None, None, None]
+    images = np.clip(light + rng.normal(0, 20, (200, 32, 32, 3)), 40, 255).astype(np.uint8)
+    number = np.where(labels == 0, rng.integers(0, 5, 200), rng.integers(0, 10, 200))
+    return cellscan.CellDataset.from_arrays(images, labels, patients=[f"{letter}{n}" for n in number])
+
+
+def test_from_folds_to_a_patient_called_infected(study, tmp_path) -> None:
+    clf, valid, test = study.ensemble(), strangers("v", 1), strangers("t", 2)
+    with pytest.raises(DataError, match="12 of these 12 patients"):
+        clf.calibrate(study.cells)
+    temperature = clf.calibrate(valid)
+    threshold = clf.choose_threshold(valid, sensitivity=0.97)
+    clf.conformalize(valid, alpha=0.2)
+    rule = clf.choose_patient_rule(valid, specificity=0.8)
+    path = tmp_path / "e.safetensors"
+    clf.save(path)
+    clf = cellscan.Classifier.load(path, model=TinyNet(rngs=nnx.Rngs(1)))
+    decision = clf.card.decision
+    assert (decision.temperature, decision.threshold, decision.patient_rule) == (temperature, threshold, rule)
+    assert decision.conformal is not None
+    assert all(p.label_set is not None for p in clf.predict(test))
+    report = clf.evaluate(test)
+    assert report.sensitivity > 0.9
+    assert len(report.patients) == 10
+    assert report.patients.sensitivity == 1.0
+    assert {p.patient for p in report.patients if p.truth} == {f"t{n}" for n in range(5)}
+    assert "none of them seen" in str(report)
+
+
 def test_an_ensemble_of_strangers_does_not_claim_to_know() -> None:
     cells = tiny_cells()
     members = [cellscan.Classifier(TinyNet(rngs=nnx.Rngs(0)), image_size=32, seed=seed) for seed in range(2)]

@@ -38,7 +38,7 @@ from cellscan.predictions import Failure, Predictions
 from cellscan.training.checkpoint import Checkpoint
 from cellscan.training.devices import Examples
 from cellscan.training.history import History
-from cellscan.training.loop import run, validate_labels
+from cellscan.training.loop import check_call, run, validate_labels
 from cellscan.training.probe import make_probe
 from cellscan.training.recipe import Recipe, class_weights, with_rate
 from cellscan.training.step import make_recipe_step
@@ -408,9 +408,7 @@ class Classifier:
         History(epochs=1)
         """
         recipe = recipe or Recipe()
-        for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-                raise ArgumentError(f"{name} is {value!r}; expected a whole number from 1")
+        check_call(epochs, batch_size, checkpoint, resume=resume)
         if recipe.patience is not None and validation is None:
             raise ArgumentError("the recipe's patience watches a validation set; pass validation=...")
         if len(self._members) != 1:
@@ -424,8 +422,6 @@ class Classifier:
         if recipe.monitor == "roc_auc" and recipe.patience and (checked is None or self._positive is None
                                                                 or len(np.unique(checked.labels)) < 2):  # fmt: skip
             raise ArgumentError('monitor "roc_auc" needs a positive class, and both classes in the validation set')
-        if resume and checkpoint is None:
-            raise ArgumentError("resume=True goes on with a checkpoint; pass its folder: checkpoint=...")
         before, forward, first = self._card, self._probabilities, self._members[0]
         network, recipe = self._settle(recipe)
         probe = make_probe(network, first, next(batches(examples.pixels)), recipe, before.view, before.normalization)
@@ -757,6 +753,8 @@ class Classifier:
         kinds = f"{self.class_names[positive]!r} cells", f"{self.class_names[1 - positive]!r} cells"
         sick = labels == positive
         value = choose(scores[sick], scores[~sick], sensitivity=sensitivity, specificity=specificity, what=kinds)
+        if sensitivity is not None:  # probabilities may be 1 to the last bit; the line below them keeps its word too
+            value = min(value, float(np.nextafter(np.float32(1), np.float32(0))))
         if value >= 1:
             raise DataError(
                 f"the scores leave no threshold below 1 for sensitivity {sensitivity}, specificity {specificity}"

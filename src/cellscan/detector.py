@@ -32,7 +32,7 @@ from cellscan.training.augment import augment_fields
 from cellscan.training.checkpoint import Checkpoint
 from cellscan.training.devices import Examples
 from cellscan.training.history import History
-from cellscan.training.loop import run
+from cellscan.training.loop import check_call, run
 from cellscan.training.recipe import Recipe, with_rate
 from cellscan.training.step import Step, make_step
 from cellscan.views import prepare
@@ -250,17 +250,13 @@ class Detector:
         History(epochs=1)
         """
         recipe = recipe or Recipe()
-        for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-                raise ArgumentError(f"{name} is {value!r}; expected a whole number from 1")
+        check_call(epochs, batch_size, checkpoint, resume=resume)
         given = {"loss": recipe.loss, "class_weight": recipe.class_weight, "mixup": recipe.mixup or None}
         strange = [name for name, value in given.items() if value is not None]
         if strange:
             raise ArgumentError(f"the recipe's {', '.join(strange)} is for classifiers; leave it out for a detector")
         if recipe.patience is not None and (validation is None or recipe.monitor != "loss"):
             raise ArgumentError('patience needs validation=..., and monitor="loss"')
-        if resume and checkpoint is None:
-            raise ArgumentError("resume=True goes on with a checkpoint; pass its folder: checkpoint=...")
         train = self._matched(train, "train")
         checked = None if validation is None else self._matched(validation, "validation")
         if not sum(map(len, train.boxes)):

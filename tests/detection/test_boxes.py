@@ -14,6 +14,7 @@ import cellscan
 from cellscan.detection.anchors import SCALES, Anchors, decode, encode, fit_anchors, overlaps
 from cellscan.detection.suppression import select, suppress
 from cellscan.detection.targets import detection_loss, focal_loss, match, smooth_l1
+from cellscan.training.augment import augment_fields
 
 SEEDS = st.integers(0, 10_000)
 
@@ -153,3 +154,26 @@ def test_classes_are_suppressed_apart() -> None:
     assert np.allclose(found[:3, 4], [0.9, 0.7, 0.3])
     assert found[0, :4].tolist() == [0, 0, 10, 10]
     assert (found[3:] == 0).all()
+
+
+@pytest.mark.parametrize("name", ["none", "small", "strong"])
+def test_boxes_move_with_the_image(name) -> None:
+    image = np.zeros((8, 60, 80, 3), np.float32)
+    image[:, 10:30, 40:70] = 1.0
+    targets = np.full((8, 3, 5), -1, np.float32)
+    targets[:, :, :4] = 0
+    targets[:, 0] = [40, 10, 70, 30, 1]
+    images, moved = jax.jit(functools.partial(augment_fields, name))(
+        jax.random.key(2), jnp.asarray(image), jnp.asarray(targets)
+    )
+    assert images.shape == image.shape
+    assert (moved[:, 1:, 4] == -1).all()
+    places = set()
+    for one, (left, top, right, bottom, label) in zip(np.asarray(images), np.asarray(moved[:, 0]), strict=True):
+        bright = one.max(-1) > 0.5 * one.max()
+        rows, columns = np.flatnonzero(bright.any(1)), np.flatnonzero(bright.any(0))
+        found = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+        assert np.abs(found - np.array([left, top, right, bottom])).max() < 1.6
+        assert label == 1 or (name == "strong" and (right - left) * (bottom - top) < 0.5 * 600 * (4 / 3) ** 2)
+        places.add(tuple(found))
+    assert len(places) == 1 if name == "none" else len(places) > 2

@@ -117,6 +117,15 @@ def _not_finite(metrics: dict[str, np.ndarray], epoch: int) -> TrainingError:
     )
 
 
+def check_call(epochs: int, batch_size: int, checkpoint: Any, *, resume: bool) -> None:
+    """Raise unless these arguments of a `fit` make sense."""
+    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            raise ArgumentError(f"{name} is {value!r}; expected a whole number from 1")
+    if resume and checkpoint is None:
+        raise ArgumentError("resume=True goes on with a checkpoint; pass its folder: checkpoint=...")
+
+
 def order_of(count: int, total: int, seed: int, epoch: int) -> np.ndarray:
     """Return a fresh order of all images; the last batch is filled up from the front of the order."""
     return np.resize(np.random.default_rng([seed, epoch]).permutation(count), total)
