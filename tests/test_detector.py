@@ -124,6 +124,7 @@ def test_a_resumed_training_is_the_same_training(fields, tmp_path) -> None:
     whole = cellscan.Detector(image_size=(64, 64), seed=0)
     history = fit(whole)
     assert set(history) >= {"loss", "class_loss", "box_loss", "validation_loss"}
+    assert len(history.plot().axes) == 3
     saved = cellscan.Detector(image_size=(64, 64), seed=0)
     fit(saved, checkpoint=tmp_path)
     again = cellscan.Detector(image_size=(64, 64), seed=0)

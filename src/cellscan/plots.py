@@ -57,13 +57,14 @@ def plot_cells(cells: CellDataset, rows: int, columns: int, size: int | None, se
 
 
 def plot_history(history: History) -> Figure:
-    """Draw loss and accuracy by epoch, training and validation."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
+    """Draw loss and accuracy by epoch, training and validation; of a detector, the loss and its parts."""
+    names = [name for name in ("loss", "accuracy", "class_loss", "box_loss") if name in history]
+    figure, axes = plt.subplots(1, len(names), figsize=(4.5 * len(names), 3.4), layout="constrained")
+    for axis, name in zip(axes, names, strict=True):
         axis.plot(history["epoch"], history[name], "o-", color=_BLUE, ms=4, label="training (augmented)")
         if f"validation_{name}" in history:
             axis.plot(history["epoch"], history[f"validation_{name}"], "s-", color=_ORANGE, ms=4, label="validation")
-        axis.set(xlabel="epoch", ylabel=name)
+        axis.set(xlabel="epoch", ylabel=name.replace("_", " "))
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)

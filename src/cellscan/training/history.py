@@ -17,7 +17,8 @@ class History(Mapping[str, list[float]]):
 
     Names are ``epoch``, ``loss`` and ``accuracy`` (means over the epoch's augmented batches),
     ``images_per_second``, ``seconds``, and with a validation set ``validation_loss``,
-    ``validation_accuracy`` and, with two classes, ``validation_roc_auc``.
+    ``validation_accuracy`` and, with two classes, ``validation_roc_auc``. A detector has ``class_loss`` and
+    ``box_loss`` instead of accuracies.
 
     Parameters
     ----------
@@ -57,7 +58,7 @@ class History(Mapping[str, list[float]]):
         return f"History(epochs={len(self.records)})"
 
     def plot(self) -> Figure:
-        """Draw the learning curve: loss and accuracy by epoch.
+        """Draw the learning curve: loss and accuracy by epoch; of a detector, the loss and its parts.
 
         Returns
         -------
