@@ -43,8 +43,8 @@ BATCH_SIZES = (1, 8)
 LEAST = 0.05
 """Score from which a box is kept for average precision."""
 
-CANDIDATES = 2000
-"""Pairs of anchor and class that suppression looks at."""
+CANDIDATES = 10_000
+"""Pairs of anchor and class that suppression looks at: thirty anchors lie about a cell, and a field has 300 cells."""
 
 _PRETRAINED = ("iml_retinanet_small",)
 

@@ -156,6 +156,23 @@ def test_classes_are_suppressed_apart() -> None:
     assert (found[3:] == 0).all()
 
 
+def test_in_a_crowd_no_cell_is_crowded_out() -> None:
+    from cellscan.detector import CANDIDATES
+
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[0:15, 0:20] * 40.0
+    corner = np.repeat(np.c_[x.ravel(), y.ravel()], 30, 0)  # 300 cells, thirty anchors about each
+    corner = corner + rng.uniform(-2, 2, corner.shape)
+    boxes = np.concatenate([corner, corner + 30], 1).astype(np.float32)
+    scores = np.repeat(np.linspace(0.99, 0.06, 300), 30).astype(np.float32)
+    found = np.asarray(
+        select(
+            jnp.asarray(scores[:, None]), jnp.asarray(boxes), least=0.05, overlap=0.5, candidates=CANDIDATES, most=400
+        )
+    )
+    assert (found[:, 4] > 0).sum() == 300
+
+
 @pytest.mark.parametrize("name", ["none", "small", "strong"])
 def test_boxes_move_with_the_image(name) -> None:
     image = np.zeros((8, 60, 80, 3), np.float32)
