@@ -57,6 +57,11 @@ def field_crops(folder: Path) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]
     return crops, np.array(infected), np.array(fields)
 
 
+def read_suspects(path: Path) -> np.ndarray:
+    """Return the names of the cells whose labels experts dispute."""
+    return np.genfromtxt(path, str, delimiter=",", skip_header=1)[:, 0]
+
+
 def figures(report: cellscan.Report, suspects: Path | None) -> dict[str, float]:
     """Return the figures at home, of all cells and of those whose label nobody disputes."""
     row: dict[str, float] = {"accuracy": report.accuracy, "roc_auc": report.roc_auc}
@@ -64,7 +69,7 @@ def figures(report: cellscan.Report, suspects: Path | None) -> dict[str, float]:
     row["ece"] = expected_calibration_error(report.probabilities, report.labels)
     if suspects:
         right = (report.probabilities[:, 0] >= (report.threshold or 0.5)) == (report.labels == 0)
-        disputed = np.isin(report.names, np.genfromtxt(suspects, str, delimiter=",", skip_header=1)[:, 0])
+        disputed = np.isin(report.names, read_suspects(suspects))
         row |= {"undisputed": float(right[~disputed].mean()), "disputed": float(right[disputed].mean())}
     return row
 

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from accuracy import field_crops
+from accuracy import field_crops, read_suspects
 
 import cellscan
 
@@ -79,7 +79,7 @@ def main() -> None:
     if args.shuffle:
         return
     study.plot().savefig(args.out / "study.png", dpi=90)
-    disputed = np.genfromtxt(args.suspects, str, delimiter=",", skip_header=1)[:, 0]
+    disputed = read_suspects(args.suspects)
     print("\nwithout the disputed cells, means over folds:", means(study.without(disputed), "accuracy", "roc_auc"))
     on_list = study.report.select(np.isin(cells.names, disputed))
     print(

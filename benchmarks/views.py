@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from accuracy import versions
+from accuracy import read_suspects, versions
 from study import crops_of
 
 import cellscan
@@ -150,7 +150,7 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(exist_ok=True, parents=True)
     cells, crops = cellscan.load_malaria(args.data), crops_of(args.fields)
-    disputed = np.genfromtxt(args.suspects, str, delimiter=",", skip_header=1)[:, 0]
+    disputed = read_suspects(args.suspects)
     rows = []
     if args.table == "pruned":
         rows = pruned(cells, disputed, crops, args)

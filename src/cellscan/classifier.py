@@ -474,9 +474,7 @@ class Classifier:
 
     def _settle(self, recipe: Recipe) -> tuple[Network, Recipe]:
         """Return the network as the recipe trains it, and the recipe with its learning rate."""
-        network = self._network
-        if recipe.freeze is not None or recipe.remat:
-            network = network.variant(freeze=recipe.freeze, remat=recipe.remat)
+        network = self._network.variant(freeze=recipe.freeze, remat=recipe.remat)
         return network, with_rate(recipe, tuning=self._card.weights is not None and not network.head_alone)
 
     def _plan(self, options: dict[str, Any], epochs: int) -> dict[str, Any]:

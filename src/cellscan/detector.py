@@ -267,9 +267,7 @@ class Detector:
             anchors = fit_anchors(np.concatenate(scaled), find(card.architecture).strides)
             card = replace(card, detection=replace(self._detection, anchors=anchors))
         assert card.detection is not None
-        network = self._network
-        if recipe.freeze is not None or recipe.remat:
-            network = network.variant(freeze=recipe.freeze, remat=recipe.remat)
+        network = self._network.variant(freeze=recipe.freeze, remat=recipe.remat)
         recipe = with_rate(recipe, tuning=True)
         room = -(-max(max(map(len, part.boxes)) for part in (train, checked) if part is not None) // 32) * 32
         size = self.image_size

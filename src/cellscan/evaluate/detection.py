@@ -122,7 +122,7 @@ def evaluate_detections(fields: FieldDataset, found: Sequence[Detections], detec
     recall = counted.eval["recall"][:, :, 0, -1]
     per_class = [_mean(precision[0, :, k]) for k in range(len(fields.class_names))]
     at = [_at(counted, k, threshold) for k, threshold in enumerate(detection.thresholds)]
-    counts = np.array([count_cells(one, detection) for one in found], np.int64)
+    counts = np.array([once(one, detection).sum() for one in found], np.int64)
     truth = np.array([int((said != IGNORED).sum()) for said in fields.labels], np.int64)
     return DetectionReport(
         ap=_mean(precision),
@@ -160,29 +160,21 @@ def choose_thresholds(fields: FieldDataset, found: Sequence[Detections], detecti
     detection = replace(detection, thresholds=tuple(chosen))
     if len(fields.class_names) != 2:
         return detection
-    hit, miss, total = _at(counted, 1, chosen[1])
+    hit, _, total = _at(counted, 1, chosen[1])
     others = np.array([int((said == 0).sum()) for said in fields.labels])
-    wrong = np.array([
-        sum(int((e["dtScores"][j] >= chosen[1]) and not e["dtMatches"][0, j] and not e["dtIgnore"][0, j])
-            for j in range(len(e["dtScores"]))) if e is not None else 0
-        for e in counted.evalImgs[len(counted.params.imgIds) :]
-    ])  # fmt: skip
+    each = [(np.zeros(0), np.zeros(0, bool)) if e is None else _real(e) for e in _images(counted, 1)]
+    wrong = np.array([int((~hits[scores >= chosen[1]]).sum()) for scores, hits in each])
     rates = wrong / np.maximum(others, 1)
     return replace(
         detection,
         sensitivity=_ratio(hit, total),
-        false_positive_rate=_ratio(miss, int(others.sum())),
+        false_positive_rate=_ratio(int(wrong.sum()), int(others.sum())),
         false_positive_sd=float(rates.std(ddof=1)) if len(rates) > 1 else 0.0,
     )
 
 
-def count_cells(found: Detections, detection: Detection) -> int:
-    """Return how many cells there are at the thresholds, each counted once whatever it was called."""
-    return int(once(found, detection).sum())
-
-
 def once(found: Detections, detection: Detection) -> np.ndarray:
-    """Return a mask of the boxes that count, each cell once.
+    """Return a mask of the boxes that count, each cell once whatever it was called.
 
     The last class goes before the others: a cell that is found as both, from its threshold on, is one of the last.
     """
@@ -252,18 +244,27 @@ def _coco(number: int, image: int, kind: int, box: list[float], *, crowd: int) -
     return {**where, "bbox": side, "area": side[2] * side[3], "iscrowd": crowd}
 
 
+def _images(counted: Any, kind: int) -> list[dict[str, Any] | None]:
+    """Return what pycocotools found of a class, image by image."""
+    images = len(counted.params.imgIds)
+    return counted.evalImgs[kind * images : (kind + 1) * images]
+
+
+def _real(image: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scores of an image that count, and whether each matches at an overlap of 0.5."""
+    real = ~image["dtIgnore"][0].astype(bool)
+    return np.asarray(image["dtScores"], float)[real], image["dtMatches"][0][real] > 0
+
+
 def _outcomes(counted: Any, kind: int) -> tuple[np.ndarray, np.ndarray, int]:
     """Return scores, the highest first, whether each matches at an overlap of 0.5, and how many are annotated."""
-    images = len(counted.params.imgIds)
-    each = [e for e in counted.evalImgs[kind * images : (kind + 1) * images] if e is not None]
+    each = [e for e in _images(counted, kind) if e is not None]
     if not each:
         return np.zeros(0), np.zeros(0, bool), 0
-    scores = np.concatenate([np.asarray(e["dtScores"], float) for e in each])
-    hits = np.concatenate([e["dtMatches"][0] > 0 for e in each])
-    real = ~np.concatenate([e["dtIgnore"][0].astype(bool) for e in each])
-    order = np.argsort(-scores[real], kind="stable")
+    scores, hits = map(np.concatenate, zip(*map(_real, each), strict=True))
+    order = np.argsort(-scores, kind="stable")
     total = sum(int((~np.asarray(e["gtIgnore"], bool)).sum()) for e in each)
-    return scores[real][order], hits[real][order], total
+    return scores[order], hits[order], total
 
 
 def _at(counted: Any, kind: int, threshold: float) -> tuple[int, int, int]:

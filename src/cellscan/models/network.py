@@ -73,7 +73,9 @@ class Network:
         return self.frozen == set(self.parts) - {"head"}
 
     def variant(self, *, freeze: str | Sequence[str] | None, remat: bool) -> Network:
-        """Return the same network, to be trained in another way."""
+        """Return the same network, to be trained in another way; itself where there is no other way."""
+        if freeze is None and not remat:
+            return self
         return Network(self.module(self.weights()), freeze=freeze, remat=remat, parts=self.parts)
 
     def weights(self) -> Weights:
