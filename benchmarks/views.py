@@ -169,6 +169,8 @@ def main() -> None:
                     epochs=args.epochs,
                     view=view,
                     recipe=recipe,
+                    checkpoint=args.out / f"{args.table}-{number}",
+                    resume=True,
                     progress=False,
                 )
                 spent = time.monotonic() - start

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cellscan.card import Conformal as Conformal
     from cellscan.card import Decision as Decision
     from cellscan.card import Detection as Detection
+    from cellscan.card import Novelty as Novelty
     from cellscan.classifier import Classifier as Classifier
     from cellscan.data.annotations import IML_TWO_CLASS as IML_TWO_CLASS
     from cellscan.data.annotations import load_fields as load_fields
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
     from cellscan.evaluate.patients import Patient as Patient
     from cellscan.evaluate.patients import Patients as Patients
     from cellscan.evaluate.report import Report as Report
+    from cellscan.explain import Explanation as Explanation
+    from cellscan.explain import Explanations as Explanations
     from cellscan.models.registry import list_backbones as list_backbones
     from cellscan.predictions import Failure as Failure
     from cellscan.predictions import Prediction as Prediction
@@ -75,6 +78,7 @@ _HOMES = {
     "Card": "card",
     "Conformal": "card",
     "Decision": "card",
+    "Novelty": "card",
     "Classifier": "classifier",
     "IML_TWO_CLASS": "data.annotations",
     "load_fields": "data.annotations",
@@ -116,6 +120,8 @@ _HOMES = {
     "Study": "study",
     "Transfer": "study",
     "cross_validate": "study",
+    "Explanation": "explain",
+    "Explanations": "explain",
     "list_backbones": "models.registry",
     "Failure": "predictions",
     "Prediction": "predictions",
@@ -129,7 +135,9 @@ __all__ = [  # noqa: RUF022 - the order of the road
     "CellDataset", "Cell", "Description", "Pixels", "Split",
     "load_fields", "synthetic_fields", "FieldDataset", "Field", "IML_TWO_CLASS",
     "Classifier", "Recipe", "History", "Predictions", "Prediction", "Failure", "Report", "Patients", "Patient",
-    "Card", "Decision", "Conformal", "cross_validate", "Study", "Transfer", "Suspects", "Suspect", "Coverage",
+    "Explanations", "Explanation",
+    "Card", "Decision", "Conformal", "Novelty",
+    "cross_validate", "Study", "Transfer", "Suspects", "Suspect", "Coverage",
     "compare", "Comparison",
     "Detector", "Detections", "FieldDetections", "DetectionReport", "Detection",
     "screen", "SmearReport", "FieldCount",

@@ -8,6 +8,7 @@ tensors stands beside it: a damaged file is refused. Nothing is ever unpickled.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -85,6 +86,52 @@ class Decision:
             raise ArgumentError(f"temperature is {self.temperature!r}; expected a number above 0")
         if self.patient_rule is not None and not 0 < self.patient_rule <= 1:
             raise ArgumentError(f"patient_rule is {self.patient_rule!r}; expected a share in (0, 1], or None")
+
+
+@dataclass(frozen=True, eq=False)
+class Novelty:
+    """What familiar cells look like to a network, and how far from that an image is novel.
+
+    A Gaussian of colours and of the mean of every stage, with `basis` as its widest axes and one variance for all
+    others (Tipping and Bishop, 1999); an image's novelty is its Mahalanobis distance (Lee et al., 2018).
+
+    Attributes
+    ----------
+    threshold : float
+        Distance above which an image is novel: 99 of 100 cells pass, of patients whom the Gaussian has not seen.
+    cells, patients : int
+        That it was learned from; 0 patients where they were unknown.
+    mean, scale : numpy.ndarray
+        (D,) float32, of the features.
+    basis : numpy.ndarray
+        (D, k) float16, its columns of length 1.
+    variances : numpy.ndarray
+        (k,) float32, along the columns.
+    rest : float
+        Variance across them.
+
+    Examples
+    --------
+    >>> import cellscan
+    >>> cells = cellscan.synthetic_cells(800, seed=0)
+    >>> clf = cellscan.Classifier(image_size=16, seed=0)
+    >>> threshold = clf.learn_novelty(cells)
+    >>> clf.card.novelty
+    Novelty(threshold=..., cells=800, patients=20, features=358)
+    """
+
+    threshold: float
+    cells: int
+    patients: int
+    mean: np.ndarray
+    scale: np.ndarray
+    basis: np.ndarray
+    variances: np.ndarray
+    rest: float
+
+    def __repr__(self) -> str:
+        known = f"cells={self.cells}, patients={self.patients}, features={len(self.mean)}"
+        return f"Novelty(threshold={self.threshold:.4g}, {known})"
 
 
 @dataclass(frozen=True)
@@ -168,6 +215,8 @@ class Card:
         were drawn.
     detection : Detection or None
         Of a detector; None of a classifier.
+    novelty : Novelty or None
+        What familiar cells look like; None before `Classifier.learn_novelty`.
     licence : str
         Of these weights.
     format : int
@@ -200,6 +249,7 @@ class Card:
     versions: dict[str, str] = field(default_factory=dict)
     weights: dict[str, Any] | None = None
     detection: Detection | None = None
+    novelty: Novelty | None = None
     licence: str = "not stated"
     format: int = FORMAT
 
@@ -248,6 +298,7 @@ class Card:
             recipe=recipe,
             data=data,
             decision=Decision(),
+            novelty=None,
             seen={**card.seen, "decision": []},
             versions=library_versions(),
         )
@@ -311,7 +362,23 @@ def save(
 
 def write(path: str | os.PathLike[str], card: Card, tensors: dict[str, np.ndarray]) -> None:
     """Write card and tensors, whole or not at all."""
-    write_tensors(Path(path), tensors, {"cellscan": json.dumps(asdict(card), ensure_ascii=False)})
+    write_tensors(Path(path), tensors, {"cellscan": to_json(card)})
+
+
+def to_json(card: Card) -> str:
+    """Return a card as a file has it; arrays are base64 of their bytes."""
+    return json.dumps(asdict(card), ensure_ascii=False, default=_pack)
+
+
+def _pack(array: np.ndarray) -> dict[str, Any]:
+    data = base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
+    return {"dtype": str(array.dtype), "shape": list(array.shape), "base64": data}
+
+
+def _unpack(raw: dict[str, Any], dtype: str) -> np.ndarray:
+    if raw["dtype"] != dtype:
+        raise ValueError(f"an array of {raw['dtype']}, expected {dtype}")
+    return np.frombuffer(base64.b64decode(raw["base64"], validate=True), dtype).reshape(raw["shape"])
 
 
 @contextlib.contextmanager
@@ -361,6 +428,8 @@ def _parse(text: str | None, target: Path) -> Card:
             known["image_size"] = (height, width)
         if raw.get("detection") is not None:
             known["detection"] = _parse_detection(raw["detection"])
+        if raw.get("novelty") is not None:
+            known["novelty"] = _parse_novelty(raw["novelty"])
         known["seen"] = {part: raw["seen"].get(part, []) for part in _PARTS}
         card = Card(**known)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -379,3 +448,16 @@ def _parse_detection(raw: dict[str, Any]) -> Detection:
     known["anchors"] = Anchors(tuple(anchors["strides"]), float(anchors["size"]), tuple(map(float, anchors["ratios"])))
     known["thresholds"] = tuple(map(float, raw["thresholds"]))
     return Detection(**known)
+
+
+def _parse_novelty(raw: dict[str, Any]) -> Novelty:
+    mean, scale, basis, variances = (
+        _unpack(raw[name], dtype)
+        for name, dtype in (("mean", "float32"), ("scale", "float32"), ("basis", "float16"), ("variances", "float32"))
+    )
+    if not (mean.shape == scale.shape == basis.shape[:1] and basis.shape[1:] == variances.shape):
+        raise ValueError("novelty's arrays do not fit each other")
+    return Novelty(
+        float(raw["threshold"]), int(raw["cells"]), int(raw["patients"]), mean, scale, basis, variances,
+        float(raw["rest"]),
+    )  # fmt: skip

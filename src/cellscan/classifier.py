@@ -18,17 +18,24 @@ from cellscan.data.joining import match_labels
 from cellscan.errors import ArgumentError, DataError, ModelFileError, check_choice
 from cellscan.evaluate.calibration import fit_temperature
 from cellscan.evaluate.conformal import fit_quantile, label_sets, scores_of
+from cellscan.evaluate.novelty import learn
 from cellscan.evaluate.report import Report, Seen, leave_out, make_report
 from cellscan.evaluate.thresholds import choose, choose_rule
+from cellscan.explain import METHODS, Explainer, Explanations, explain
+from cellscan.export import export
 from cellscan.inference import (
     Forward,
     Members,
     average_symmetries,
+    axes_of,
     batches,
     decide,
     make_embedding,
+    make_judgement,
     make_probabilities,
+    make_signature,
     run_all,
+    run_batch,
     run_images,
 )
 from cellscan.models.network import Network
@@ -145,6 +152,8 @@ class Classifier:
         self._network, self._members, self._card = network, members, card
         self._probabilities = make_probabilities(network, card.view, card.normalization)
         self._embedding = make_embedding(network, card.view, card.normalization)
+        self._judgement = make_judgement(network, card.view, card.normalization)
+        self._explainers: dict[str, Explainer] = {}
 
     @property
     def card(self) -> Card:
@@ -301,6 +310,7 @@ class Classifier:
             first,
             members=sum(m.card.members for m in members),
             decision=Decision(),
+            novelty=None,
             seen={**seen, "decision": []},
             metrics={},
             data={"members": [m.card.data for m in members]},
@@ -541,11 +551,28 @@ class Classifier:
         (1, [1], 'no.png')
         """
         card = self._card
-        rows, indices, names, failed = self._run(self._forward(tta), images, on_error, progress, len(card.class_names))
+        width, novelty, novel = len(card.class_names), None, None
+        forward, settings = self._probabilities, card.decision.temperature
+        if card.novelty is not None:
+            forward, settings, width = self._judgement, (settings, axes_of(card.novelty)), width + 1
+        forward = average_symmetries(forward) if tta else forward
+        rows, indices, names, failed = self._run(forward, settings, images, on_error, progress, width)
+        if card.novelty is not None:
+            rows, novelty = np.ascontiguousarray(rows[:, :-1]), rows[:, -1]
+            novel = novelty > card.novelty.threshold
         conformal = card.decision.conformal
         sets = None if conformal is None else label_sets(rows, conformal.quantile)
         return Predictions(
-            decide(rows, card), rows, indices, names, failed, card.class_names, card.positive_class, sets
+            decide(rows, card),
+            rows,
+            indices,
+            names,
+            failed,
+            card.class_names,
+            card.positive_class,
+            sets,
+            novelty,
+            novel,
         )
 
     def predict_proba(self, images: Images, *, tta: bool = False, progress: bool = True) -> np.ndarray:
@@ -568,7 +595,8 @@ class Classifier:
         >>> clf.predict_proba(np.zeros((2, 40, 40, 3), np.uint8)).shape
         (2, 2)
         """
-        return self._run(self._forward(tta), images, "raise", progress, len(self.class_names))[0]
+        forward = average_symmetries(self._probabilities) if tta else self._probabilities
+        return self._run(forward, self._card.decision.temperature, images, "raise", progress, len(self.class_names))[0]
 
     def embed(self, images: Images, *, progress: bool = True) -> np.ndarray:
         """Return the last features of every image, before the head.
@@ -589,24 +617,82 @@ class Classifier:
         >>> clf.embed(np.zeros((2, 40, 40, 3), np.uint8)).shape
         (2, 128)
         """
-        return self._run(self._embedding, images, "raise", progress, 0)[0]
-
-    def _forward(self, tta: bool) -> Forward:
-        return average_symmetries(self._probabilities) if tta else self._probabilities
+        return self._run(self._embedding, None, images, "raise", progress, 0)[0]
 
     def _run(
-        self, forward: Forward, images: Images, on_error: str, progress: bool, width: int
+        self, forward: Forward, settings: Any, images: Images, on_error: str, progress: bool, width: int
     ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], tuple[Failure, ...]]:
-        temperature = self._card.decision.temperature
         return run_images(
             forward,
             self._members,
-            temperature,
+            settings,
             images,
             self.image_size,
             on_error=on_error,
             progress=progress,
             width=width,
+        )
+
+    def explain(
+        self, images: Images, *, method: str = "integrated_gradients", label: str | None = None, progress: bool = True
+    ) -> Explanations:
+        """Show what speaks for a label, pixel by pixel.
+
+        A map says where the network looks, not whether it is right, and not why a cell is infected.
+
+        Parameters
+        ----------
+        images
+            As in `predict`; all of them are kept at their own size.
+        method : {"integrated_gradients", "gradcam", "occlusion"}
+            ``"integrated_gradients"``: the gradient of the label's logit along the way from an image that is
+            everywhere of this one's mean colour; of the three it finds painted parasites best.
+            ``"gradcam"``: the last features that have a place, weighted by the gradient; coarse, and the quickest.
+            ``"occlusion"``: what the logit loses where a window takes the mean colour; coarse, and needs no gradient.
+        label : str, optional
+            The class to explain; left out, that which `predict` gives each image.
+        progress : bool
+            As in `predict`.
+
+        Returns
+        -------
+        Explanations
+            A sequence of `Explanation`, in the order of the images.
+
+        Raises
+        ------
+        ArgumentError
+            For an unknown method or class; and for ``"gradcam"`` of your own module without spatial features.
+        ImageError
+            Where an image cannot be read.
+
+        Examples
+        --------
+        >>> import numpy as np, cellscan
+        >>> clf = cellscan.Classifier.pretrained()
+        >>> image = np.full((80, 90, 3), 200, np.uint8)
+        >>> why = clf.explain(image, method="integrated_gradients", label="parasitized")
+        >>> why[0].map.shape, why[0].label_name
+        ((80, 90), 'parasitized')
+        """
+        card = self._card
+        check_choice("method", method, METHODS)
+        if label is not None:
+            check_choice("label", label, card.class_names)
+        explainer = self._explainers.get(method)
+        if explainer is None:
+            explainer = self._explainers[method] = Explainer(self._network, card.view, card.normalization, method)
+        temperature, members = card.decision.temperature, self._members
+        return explain(
+            explainer,
+            members,
+            images,
+            self.image_size,
+            method=method,
+            label=None if label is None else card.class_names.index(label),
+            decide=lambda small: decide(run_batch(self._probabilities, members, temperature, small), card),
+            class_names=card.class_names,
+            progress=progress,
         )
 
     def evaluate(
@@ -845,6 +931,63 @@ class Classifier:
         self._decide(cells, replace(self._card.decision, patient_rule=rule))
         return rule
 
+    @property
+    def novelty_threshold(self) -> float | None:
+        """Distance from familiar cells above which an image is novel; None before `learn_novelty`.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> cellscan.Classifier(image_size=32).novelty_threshold is None
+        True
+        """
+        return None if self._card.novelty is None else self._card.novelty.threshold
+
+    def learn_novelty(self, cells: CellDataset, *, progress: bool = True) -> float:
+        """Learn what familiar cells look like, so that `predict` says which images are not like them.
+
+        An image's novelty is the Mahalanobis distance of its colours and of the means of the network's stages to
+        those of `cells` (Lee et al., 2018). The threshold is the distance that 99 of 100 cells pass, of patients
+        who are left out in turn. It says "not like these": another stain or microscope is novel too, and a
+        cell that is not novel may still be judged wrongly. Of an ensemble the first member looks. `fit`
+        forgets it.
+
+        Parameters
+        ----------
+        cells : CellDataset
+            Those trained on, or others of their kind; at least twice as many as the features that the network
+            has of an image (358 for ``"small_cnn"``). Their labels do not matter.
+        progress : bool
+            As in `predict`.
+
+        Returns
+        -------
+        float
+            The threshold, kept in the card with what was learned.
+
+        Raises
+        ------
+        DataError
+            For too few cells, saying how many are needed.
+        ArgumentError
+            Where your own module has no method ``features(x)``.
+
+        Examples
+        --------
+        >>> import numpy as np, cellscan
+        >>> clf = cellscan.Classifier(image_size=16, seed=0)
+        >>> threshold = clf.learn_novelty(cellscan.synthetic_cells(800, seed=0))
+        >>> clf.predict(np.zeros((20, 20, 3), np.uint8))[0].novel
+        True
+        """
+        if not isinstance(cells, CellDataset):
+            raise ArgumentError(f"cells is a {type(cells).__name__}; expected a CellDataset")
+        signature = make_signature(self._network, self._card.view, self._card.normalization)
+        features = self._run(signature, None, cells, "raise", progress, 0)[0]
+        novelty = learn(features, cells.patients)
+        self._card = replace(self._card, novelty=novelty)
+        return novelty.threshold
+
     def _two_classes(self, what: str) -> int:
         if len(self.class_names) != 2 or self._positive is None:
             raise ArgumentError(f"{what} is for two classes; this classifier has {self.class_names}")
@@ -888,6 +1031,45 @@ class Classifier:
         'Apache-2.0'
         """
         cards.save(path, self._card, self._members, None if report is None else report.to_dict(), licence)
+
+    def export(self, path: str | os.PathLike[str], *, platforms: Sequence[str] = ("cpu", "cuda")) -> None:
+        """Write a program that runs without this library: RGB uint8 (N, S, S, 3) in, probabilities (N, K) out.
+
+        View, normalisation, temperature and the average over members are inside; any N goes. What stays
+        outside, decoding and the resize rule, stands in a script beside the file, such as ``model.onnx.py``:
+        it runs the file on images without this library. The card goes into an ONNX file's metadata under
+        ``cellscan``, and into ``model.stablehlo.json`` beside a StableHLO file. Threshold, label sets and novelty
+        are in the card alone.
+
+        Parameters
+        ----------
+        path : path
+            ``.onnx``: for ONNX runtimes; extra ``export``, Python 3.12 or newer. ``.stablehlo``: for a process that has
+            JAX of this version or up to half a year newer. Overwritten where it exists.
+        platforms : sequence of str
+            Of a StableHLO file.
+
+        Raises
+        ------
+        ArgumentError
+            For another suffix.
+        CellscanError
+            Where what writes ONNX is not installed.
+        ModelFileError
+            Where the file cannot be written.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile, jax, numpy as np, cellscan
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "model.stablehlo"
+        >>> clf = cellscan.Classifier.pretrained()
+        >>> clf.export(path)
+        >>> images = np.zeros((5, 64, 64, 3), np.uint8)
+        >>> out = jax.export.deserialize(path.read_bytes()).call(images)
+        >>> bool(np.allclose(out, clf.predict_proba(images), atol=1e-5))
+        True
+        """
+        export(path, self._probabilities, self._members, self._card, tuple(platforms))
 
     @classmethod
     def pretrained(cls, name: str | None = None) -> Classifier:

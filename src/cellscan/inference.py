@@ -1,16 +1,16 @@
-"""Weights and images -> probabilities and features, in batches of few shapes."""
+"""Weights and images -> probabilities, features and novelty, in batches of few shapes."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cellscan.card import Card
+from cellscan.card import Card, Novelty
 from cellscan.data.cells import CellDataset
 from cellscan.data.inputs import Images, decode, list_items
 from cellscan.errors import DataError, ImageError, check_choice
@@ -24,6 +24,7 @@ BATCH_SIZES = (1, 8, 64)
 
 Members: TypeAlias = tuple[Weights, ...]
 Forward: TypeAlias = Callable[[Members, Any, Any], jax.Array]
+"""(members, settings, images uint8) -> rows; settings are the temperature, and whatever else comes with the card."""
 
 
 def make_probabilities(network: Network, view: str | None, normalization: Normalization) -> Forward:
@@ -50,25 +51,76 @@ def make_embedding(network: Network, view: str, normalization: Normalization) ->
     return embedding
 
 
+def make_signature(network: Network, view: str, normalization: Normalization) -> Forward:
+    """Return a jitted (members, unused, images uint8) -> what they are like to the first member, (N, D)."""
+
+    @jax.jit
+    def signature(members: Members, _: Any, images: jax.Array) -> jax.Array:
+        return network.signature(members[0], show(images, view, normalization))
+
+    return signature
+
+
+def make_judgement(network: Network, view: str, normalization: Normalization) -> Forward:
+    """Return a jitted (members, (temperature, axes), images uint8) -> (N, K + 1): probabilities, and novelty last."""
+    probabilities = make_probabilities(network, view, normalization)
+    signature = make_signature(network, view, normalization)
+
+    @jax.jit
+    def judgement(members: Members, settings: tuple[Any, Axes], images: jax.Array) -> jax.Array:
+        temperature, axes = settings
+        novelty = distance(axes, signature(members, temperature, images))
+        return jnp.concatenate([probabilities(members, temperature, images), novelty[:, None]], axis=-1)
+
+    return judgement
+
+
+class Axes(NamedTuple):
+    """A Gaussian of D features: k axes along which it is widest, and one variance for all others."""
+
+    mean: Any
+    scale: Any
+    basis: Any
+    variances: Any
+    rest: Any
+
+
+def axes_of(novelty: Novelty) -> Axes:
+    """Return the arrays of a card's novelty."""
+    return Axes(novelty.mean, novelty.scale, novelty.basis, novelty.variances, np.float32(novelty.rest))
+
+
+def distance(axes: Axes, features: Any) -> jax.Array:
+    """Return the Mahalanobis distance (N,) of features (N, D) to a Gaussian."""
+    far = (features - axes.mean) / axes.scale
+    along = far @ axes.basis.astype(jnp.float32)
+    across = jnp.maximum((far**2).sum(-1) - (along**2).sum(-1), 0)
+    return jnp.sqrt((along**2 / axes.variances).sum(-1) + across / axes.rest)
+
+
 def average_symmetries(forward: Forward) -> Forward:
     """Return a forward that averages over the square's eight symmetries of every image."""
 
-    def averaged(members: Members, temperature: Any, images: Any) -> jax.Array:
+    def averaged(members: Members, settings: Any, images: Any) -> jax.Array:
         turned = [images, images.swapaxes(1, 2)]
         turned += [image[:, ::-1] for image in turned]
         turned += [image[:, :, ::-1] for image in turned]
-        return functools.reduce(jnp.add, [forward(members, temperature, image) for image in turned]) / len(turned)
+        return functools.reduce(jnp.add, [forward(members, settings, image) for image in turned]) / len(turned)
 
     return averaged
 
 
-def run_batch(forward: Forward, members: Members, temperature: float, images: np.ndarray) -> np.ndarray:
+def run_batch(forward: Forward, members: Members, settings: Any, images: np.ndarray) -> np.ndarray:
     """Run at most 64 images as one padded batch; return the rows of the real ones."""
     count = len(images)
     size = next(size for size in BATCH_SIZES if size >= count)
-    if size > count:
-        images = np.concatenate([images, np.zeros((size - count, *images.shape[1:]), images.dtype)])
-    return np.asarray(forward(members, np.float32(temperature), images))[:count]
+    return np.asarray(forward(members, settings, pad(images, size)))[:count]
+
+
+def pad(images: np.ndarray, size: int) -> np.ndarray:
+    """Fill a batch up to `size` with zeros."""
+    missing = size - len(images)
+    return np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)]) if missing else images
 
 
 def batches(images: Any) -> Iterator[np.ndarray]:
@@ -77,16 +129,16 @@ def batches(images: Any) -> Iterator[np.ndarray]:
         yield images[start : start + BATCH_SIZES[-1]]
 
 
-def run_all(forward: Forward, members: Members, temperature: float, chunks: Iterable[np.ndarray]) -> np.ndarray:
+def run_all(forward: Forward, members: Members, settings: Any, chunks: Iterable[np.ndarray]) -> np.ndarray:
     """Run batches one after another and join the rows."""
-    rows: Sequence[np.ndarray] = [run_batch(forward, members, temperature, chunk) for chunk in chunks]
+    rows: Sequence[np.ndarray] = [run_batch(forward, members, settings, chunk) for chunk in chunks]
     return np.concatenate(rows)
 
 
 def run_images(
     forward: Forward,
     members: Members,
-    temperature: float,
+    settings: Any,
     images: Images,
     size: int,
     *,
@@ -109,7 +161,7 @@ def run_images(
         good = np.setdiff1d(np.arange(len(images)), list(bad))
         with Progress("predicting", len(good), show=progress) as bar:
             for chosen in batches(good):
-                rows.append(run_batch(forward, members, temperature, pixels[chosen]))
+                rows.append(run_batch(forward, members, settings, pixels[chosen]))
                 bar.advance(len(chosen))
         return _gather(
             rows, width, good, [names[i] for i in good], [Failure(i, names[i], why) for i, why in bad.items()]
@@ -127,11 +179,11 @@ def run_images(
             kept.append((item.index, item.name))
             batch.append(image)
             if len(batch) == BATCH_SIZES[-1]:
-                rows.append(run_batch(forward, members, temperature, np.stack(batch)))
+                rows.append(run_batch(forward, members, settings, np.stack(batch)))
                 bar.advance(len(batch))
                 batch = []
         if batch:
-            rows.append(run_batch(forward, members, temperature, np.stack(batch)))
+            rows.append(run_batch(forward, members, settings, np.stack(batch)))
     return _gather(rows, width, [i for i, _ in kept], [name for _, name in kept], failed)
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cellscan.evaluate.confident import Suspects
     from cellscan.evaluate.detection import DetectionReport
     from cellscan.evaluate.report import Report
+    from cellscan.explain import Explanation
     from cellscan.training.history import History
 
 _BLUE, _ORANGE, _GREY = "#2c6fbb", "#d9722b", "#8a8a8a"
@@ -191,6 +192,25 @@ def plot_suspects(suspects: Suspects, count: int) -> Figure:
     for axis, suspect, row in zip(axes.flat, shown, suspects.rows, strict=False):
         axis.imshow(suspects.cells[int(row)].image)
         axis.set_title(f"labelled {suspect.label_name}\nP = {suspect.probability:.3f}, {suspect.patient}", fontsize=7)
+    return figure
+
+
+def plot_explanations(shown: Sequence[Explanation]) -> Figure:
+    """Draw images, maps, and one over the other, a row each."""
+    figure, axes = plt.subplots(
+        len(shown), 3, figsize=(6.6, 2.3 * len(shown) + 0.2), squeeze=False, layout="constrained"
+    )
+    for row, why in zip(axes, shown, strict=True):
+        for axis in row:
+            axis.set_axis_off()
+        name = why.name if len(why.name) <= 28 else f"…{why.name[-27:]}"
+        row[0].imshow(why.image)
+        row[0].set_title(name, fontsize=7, color=_GREY)
+        row[1].imshow(why.map, cmap="magma", vmin=0, vmax=1)
+        row[1].set_title(f"speaks for {why.label_name}", fontsize=8)
+        row[2].imshow(why.image)
+        row[2].imshow(why.map, cmap="magma", vmin=0, vmax=1, alpha=0.8 * why.map)
+        row[2].contour(why.map, levels=[0.5], colors="white", linewidths=0.8)
     return figure
 
 

@@ -32,6 +32,10 @@ class Prediction:
     label_set : tuple[str, ...] or None
         The labels that belong to its conformal set: both, or none, says "ask an expert". None before
         `Classifier.conformalize`.
+    novelty : float or None
+        How far it is from the cells that the classifier knows; None before `Classifier.learn_novelty`.
+    novel : bool or None
+        Whether that is farther than `Classifier.novelty_threshold`: its label means little then.
 
     Examples
     --------
@@ -48,6 +52,8 @@ class Prediction:
     probabilities: dict[str, float]
     name: str
     label_set: tuple[str, ...] | None = None
+    novelty: float | None = None
+    novel: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,11 @@ class Predictions(Sequence[Prediction]):
         The class that `Prediction.positive` speaks of.
     label_sets : numpy.ndarray or None
         (N, K) bool, which labels belong to the conformal set of each image; None before `Classifier.conformalize`.
+    novelty : numpy.ndarray or None
+        (N,) float32, how far each image is from the cells that the classifier knows; None before
+        `Classifier.learn_novelty`.
+    novel : numpy.ndarray or None
+        (N,) bool, whether that is farther than `Classifier.novelty_threshold`.
 
     Examples
     --------
@@ -115,6 +126,8 @@ class Predictions(Sequence[Prediction]):
     class_names: tuple[str, ...]
     positive_class: str | None
     label_sets: np.ndarray | None = None
+    novelty: np.ndarray | None = None
+    novel: np.ndarray | None = None
 
     @property
     def label_names(self) -> list[str]:
@@ -137,17 +150,27 @@ class Predictions(Sequence[Prediction]):
     def __getitem__(self, index: slice) -> Predictions: ...
     def __getitem__(self, index: int | slice) -> Prediction | Predictions:
         if isinstance(index, slice):
+            sets, novelty, novel = (
+                None if rows is None else rows[index] for rows in (self.label_sets, self.novelty, self.novel)
+            )
             return Predictions(
                 self.labels[index], self.probabilities[index], self.indices[index], self.names[index],
-                self.failed, self.class_names, self.positive_class,
-                None if self.label_sets is None else self.label_sets[index],
+                self.failed, self.class_names, self.positive_class, sets, novelty, novel,
             )  # fmt: skip
         label, row = int(self.labels[index]), self.probabilities[index]
         name = self.class_names[label]
         positive = None if self.positive_class is None else name == self.positive_class
         by_name = {k: float(v) for k, v in zip(self.class_names, row, strict=True)}
         return Prediction(
-            label, name, positive, float(row[label]), by_name, self.names[index], self._label_set(int(index))
+            label,
+            name,
+            positive,
+            float(row[label]),
+            by_name,
+            self.names[index],
+            self._label_set(int(index)),
+            None if self.novelty is None else float(self.novelty[index]),
+            None if self.novel is None else bool(self.novel[index]),
         )
 
     def _label_set(self, index: int) -> tuple[str, ...] | None:
@@ -158,13 +181,15 @@ class Predictions(Sequence[Prediction]):
     def __repr__(self) -> str:
         counts = np.bincount(self.labels, minlength=len(self.class_names))
         shown = ", ".join(f"{name} {count:,}" for name, count in zip(self.class_names, counts, strict=True))
+        novel = "" if self.novel is None else f"; {self.novel.sum():,} not like the cells this was trained on"
         failed = f"; {len(self.failed)} could not be read" if self.failed else ""
-        return f"{len(self):,} predictions: {shown}{failed}"
+        return f"{len(self):,} predictions: {shown}{novel}{failed}"
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write one line an image: index, name, label, probability of every class, error.
 
-        After `Classifier.conformalize` there is a column ``label_set`` too, its labels joined by ``|``.
+        After `Classifier.conformalize` there is a column ``label_set`` too, its labels joined by ``|``; after
+        `Classifier.learn_novelty` there are ``novelty`` and ``novel`` (0 or 1).
         Images that could not be read have a line too, with the reason.
 
         Parameters
@@ -186,11 +211,14 @@ class Predictions(Sequence[Prediction]):
             values = [f"{value:.6f}" for value in self.probabilities[i]]
             held = self._label_set(i)
             values += [] if held is None else ["|".join(held)]
+            if self.novelty is not None and self.novel is not None:
+                values += [f"{self.novelty[i]:.4g}", str(int(self.novel[i]))]
             rows.append((int(index), [int(index), name, self.class_names[self.labels[i]], *values, ""]))
-        sets = [] if self.label_sets is None else ["label_set"]
-        blank = [""] * (1 + len(self.class_names) + len(sets))
+        more = [] if self.label_sets is None else ["label_set"]
+        more += [] if self.novelty is None else ["novelty", "novel"]
+        blank = [""] * (1 + len(self.class_names) + len(more))
         rows += [(f.index, [f.index, f.name, *blank, f.reason]) for f in self.failed]
         with open(path, "w", newline="", encoding="utf-8") as file:
             out = csv.writer(file)
-            out.writerow(["index", "name", "label", *(f"p_{name}" for name in self.class_names), *sets, "error"])
+            out.writerow(["index", "name", "label", *(f"p_{name}" for name in self.class_names), *more, "error"])
             out.writerows(row for _, row in sorted(rows, key=lambda pair: pair[0]))

@@ -1,4 +1,4 @@
-"""Safetensors files: written whole or not at all, and known to be what was written. Nothing is ever unpickled."""
+"""Files written whole or not at all; safetensors known to be what was written. Nothing is ever unpickled."""
 
 from __future__ import annotations
 
@@ -18,15 +18,20 @@ def write_tensors(target: Path, tensors: dict[str, np.ndarray], metadata: dict[s
     """Write a safetensors file whole or not at all: what stood there before stays until the new one is complete."""
     from safetensors.numpy import save
 
-    if not target.parent.is_dir():
-        raise ModelFileError(f"{target}: there is no folder {target.parent}; make it first")
     # safetensors writes strided arrays as if they were whole, and so wrongly
     whole = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     metadata = {**metadata, _DIGEST: _digest(whole, metadata)}
+    write_whole(target, save(whole, metadata=metadata))
+
+
+def write_whole(target: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    if not target.parent.is_dir():
+        raise ModelFileError(f"{target}: there is no folder {target.parent}; make it first")
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
         with open(part, "wb") as file:
-            file.write(save(whole, metadata=metadata))
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, target)

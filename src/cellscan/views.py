@@ -70,8 +70,9 @@ def surround(images: Float[Array, "n h w 3"]) -> Bool[Array, "n h w"]:
         last = jnp.where(light, place, -1).max(axis, keepdims=True)
         seen = seen | (place < first) | (place > last)
     # The rest lies round a corner, in a bite of the outline; it is followed for a quarter of the side.
-    dark, corners = jnp.logical_not(light), light.shape[1] // 4
-    seen = jax.lax.fori_loop(0, corners, lambda _, found: dark & _grow(found), seen)
+    # The dark goes round with it, since exporters know no loop that looks at what stands outside.
+    both = jnp.logical_not(light), seen
+    _, seen = jax.lax.fori_loop(0, light.shape[1] // 4, lambda _, at: (at[0], at[0] & _grow(at[1])), both)
     return _grow(seen)
 
 

@@ -117,6 +117,19 @@ class BatchNorm(nnx.Module):
         return (whole * factor + (self.bias[...].astype(jnp.float32) - mean * factor)).astype(x.dtype)
 
 
+def relu(x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+    """Return values above 0, and 0 for others; looked up when it is called, since exporters put their own in its place.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from cellscan.models.blocks import relu
+    >>> relu(jnp.array([-1.0, 2.0]).reshape(1, 1, 1, 2)).ravel().tolist()
+    [0.0, 2.0]
+    """
+    return jax.nn.relu(x)
+
+
 class ConvNorm(nnx.Module):
     """A convolution without bias, batch normalisation, an activation.
 
@@ -157,7 +170,7 @@ class ConvNorm(nnx.Module):
         stride: int = 1,
         padding: str = "torch",
         depthwise: bool = False,
-        act: Act | None = jax.nn.relu,
+        act: Act | None = relu,
         epsilon: float = 1e-5,
         rngs: nnx.Rngs,
     ) -> None:
@@ -244,9 +257,8 @@ def max_pool(x: Float[Array, "n h w c"], window: int, stride: int, padding: int 
 
 
 def _by_window(window: int, stride: int, padding: int, x: jax.Array) -> jax.Array:
-    pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-    lowest = np.array(-np.inf, x.dtype)
-    return jax.lax.reduce_window(x, lowest, jax.lax.max, (1, window, window, 1), (1, stride, stride, 1), pads)
+    pads = ((padding, padding), (padding, padding))
+    return nnx.max_pool(x, window_shape=(window, window), strides=(stride, stride), padding=pads)
 
 
 def _by_slices(window: int, stride: int, padding: int, x: jax.Array) -> jax.Array:

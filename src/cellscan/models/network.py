@@ -124,29 +124,62 @@ class Network:
 
     def embedding(self, weights: Weights, x: jax.Array) -> jax.Array:
         """Return the features before the head, (N, D)."""
-        module = self.module(weights)
-        features = module.features(x) if hasattr(module, "features") else None
-        if not isinstance(features, dict) or "pre_logits" not in features:
+        features = self.features(weights, x)
+        if "pre_logits" not in features:
             raise ArgumentError(
                 f"{self.name} has no method features(x) that returns a dictionary with 'pre_logits' (N, D); "
                 "add one to embed"
             )
         return features["pre_logits"]
 
+    def features(self, weights: Weights, x: jax.Array) -> dict[str, jax.Array]:
+        """Return the features by name, each once and in their order; none where the module gives none."""
+        module = self.module(weights)
+        found = module.features(x) if hasattr(module, "features") else None
+        if not isinstance(found, dict):
+            return {}
+        return {name: feature for name, feature in found.items() if not name.startswith("stride")}
+
+    def signature(self, weights: Weights, x: jax.Array) -> jax.Array:
+        """Return what images are like, (N, D): colours, and the mean of every stage, or features without a place."""
+        found = self.features(weights, x)
+        parts = [feature.mean((1, 2)) for feature in found.values() if feature.ndim == 4]
+        parts = parts or [feature for feature in found.values() if feature.ndim == 2]
+        if not parts:
+            raise ArgumentError(
+                f"{self.name} has no method features(x) that returns a dictionary of features; add one to tell what is "
+                "novel"
+            )
+        return jax.numpy.concatenate([x.mean((1, 2)), x.std((1, 2)), *parts], axis=-1).astype(jax.numpy.float32)
+
+    def last_map(self, weights: Weights, x: jax.Array) -> jax.Array:
+        """Return the last features that have a place in the image, (N, h, w, C)."""
+        module = self.module(weights)
+        maps = [feature for feature in self.features(weights, x).values() if feature.ndim == 4]
+        if not maps or not hasattr(module, "classify"):
+            raise ArgumentError(
+                f'{self.name} has no last spatial features, which "gradcam" asks for: methods features(x), with an '
+                "(N, h, w, C) array in its dictionary, and classify(of that), which gives logits. Methods "
+                '"integrated_gradients" and "occlusion" need neither'
+            )
+        return maps[-1]
+
+    def classify(self, weights: Weights, maps: jax.Array) -> jax.Array:
+        """Return the logits that belong to the last features that have a place."""
+        return self.module(weights).classify(maps)
+
     def stages(self, weights: Weights, size: int) -> dict[str, tuple[int, ...]]:
         """Return the shape of every named stage for one image, without computing it; empty where there are none."""
         x = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
-
-        order: list[str] = []
+        order: list[str] = []  # eval_shape sorts a dictionary
 
         def named(weights: Weights, x: jax.Array) -> dict[str, jax.Array]:
-            module = self.module(weights)
-            features = module.features(x) if hasattr(module, "features") else {}
+            features = self.features(weights, x)
             order.extend(features)
             return features
 
         shapes = jax.eval_shape(named, weights, x)
-        return {name: shapes[name].shape for name in order if not name.startswith("stride")}
+        return {name: shapes[name].shape for name in order}
 
     def check_logits(self, weights: Weights, size: int, classes: int) -> None:
         """Raise `ArgumentError` unless one image of this size gives (1, classes) logits."""

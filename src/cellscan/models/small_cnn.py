@@ -126,7 +126,11 @@ class SmallCNN(nnx.Module):
 
     def __call__(self, x: Float[Array, "n h w 3"]) -> Float[Array, "n k"]:
         """Return logits of normalised images."""
-        return self.head(self.features(x)["pre_logits"])
+        return self.classify(self.features(x)["stage4"])
+
+    def classify(self, x: Float[Array, "n h w c"]) -> Float[Array, "n k"]:
+        """Return the logits that belong to the last stage."""
+        return self.head(x.mean((1, 2)))
 
 
 def make(name: str, num_classes: int, *, pooled: bool, rngs: nnx.Rngs) -> SmallCNN:

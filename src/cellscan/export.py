@@ -1,0 +1,114 @@
+"""A classifier as a file for other programs: ONNX, or StableHLO, with a script beside it that runs it."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from cellscan.card import Card, to_json
+from cellscan.errors import ArgumentError, CellscanError
+from cellscan.inference import Forward, Members
+from cellscan.tensors import write_whole
+
+_SCRIPT = '''"""Run {file} on images, without cellscan: python {file}.py IMAGE...
+
+Research use only, not a medical device. Needs Pillow, NumPy and {needs}. Any image becomes RGB, transparent pixels on
+black; both sides are stretched to {size} pixels by Pillow's antialiased bilinear filter. The program takes uint8
+(N, {size}, {size}, 3) and returns probabilities (N, {classes}) of {names}.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+{imports}
+
+
+def read(path):
+    image = ImageOps.exif_transpose(Image.open(path)).convert("RGBA")
+    image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image).convert("RGB")
+    return np.asarray(image.resize(({size}, {size}), Image.Resampling.BILINEAR))
+
+
+images = np.stack([read(path) for path in sys.argv[1:]])
+file = Path(__file__).with_suffix("")
+{run}
+for path, row in zip(sys.argv[1:], probabilities):
+    print(path, *(f"{{name}}={{p:.6f}}" for name, p in zip({names}, row)))
+'''
+
+_RUN = {
+    ".onnx": (
+        "onnxruntime",
+        "import onnxruntime",
+        'probabilities = onnxruntime.InferenceSession(str(file)).run(None, {"images": images})[0]',
+    ),
+    ".stablehlo": (
+        "jax",
+        "import jax\nimport jax.export",
+        "probabilities = np.asarray(jax.export.deserialize(bytearray(file.read_bytes())).call(images))",
+    ),
+}
+"""What runs a file: package, imports, and the line that does it."""
+
+
+def export(
+    path: str | os.PathLike[str], forward: Forward, members: Members, card: Card, platforms: tuple[str, ...]
+) -> None:
+    """Write the program, its script, and beside StableHLO its card; each whole or not at all."""
+    target = Path(path)
+    if target.suffix not in _RUN:
+        raise ArgumentError(f"{target}: expected a file whose name ends in {' or '.join(_RUN)}")
+    temperature = np.float32(card.decision.temperature)
+
+    pure = inspect.unwrap(forward)  # jax2onnx knows no jitted function inside another
+
+    def probabilities(images: jax.Array) -> jax.Array:
+        return pure(members, temperature, images)
+
+    size = card.image_size
+    shape = jax.export.symbolic_shape(f"n, {size}, {size}, 3")
+    images = jax.ShapeDtypeStruct(shape, np.uint8)
+    if target.suffix == ".onnx":
+        data = _onnx(probabilities, images, card, target)
+    else:
+        data = bytes(jax.export.export(jax.jit(probabilities), platforms=platforms)(images).serialize())
+        write_whole(target.with_name(f"{target.name}.json"), to_json(card).encode())
+    write_whole(target, data)
+    needs, imports, run = _RUN[target.suffix]
+    script = _SCRIPT.format(
+        file=target.name, needs=needs, imports=imports, run=run, size=size,
+        names=card.class_names, classes=len(card.class_names),
+    )  # fmt: skip
+    write_whole(target.with_name(f"{target.name}.py"), script.encode())
+
+
+def _onnx(probabilities: object, images: jax.ShapeDtypeStruct, card: Card, target: Path) -> bytes:
+    try:
+        import jax2onnx
+    except ImportError as error:
+        raise CellscanError(
+            f"{target}: writing ONNX needs jax2onnx: pip install 'cellscan[export]', on Python 3.12 or newer"
+        ) from error
+    import logging
+    import warnings
+
+    quiet = logging.getLogger("onnx_ir.serde")
+    before = quiet.level
+    quiet.setLevel(logging.ERROR)  # it reports types that no runtime asks for
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it traces under flags that JAX warns of
+            model = jax2onnx.to_onnx(
+                probabilities, [images], model_name="cellscan", input_names=["images"], output_names=["probabilities"]
+            )
+    finally:
+        quiet.setLevel(before)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = "cellscan", to_json(card)
+    return model.SerializeToString()
