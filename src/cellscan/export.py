@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -88,7 +89,9 @@ def export(
     write_whole(target.with_name(f"{target.name}.py"), script.encode())
 
 
-def _onnx(probabilities: object, images: jax.ShapeDtypeStruct, card: Card, target: Path) -> bytes:
+def _onnx(
+    probabilities: Callable[[jax.Array], jax.Array], images: jax.ShapeDtypeStruct, card: Card, target: Path
+) -> bytes:
     try:
         import jax2onnx
     except ImportError as error:

@@ -58,15 +58,18 @@ def learn(features: np.ndarray, patients: np.ndarray) -> Novelty:
 
 
 def _fit(features: np.ndarray) -> Axes:
+    from scipy.linalg import eigh
+
     mean, scale = features.mean(0), features.std(0) + 1e-6
     far = (features - mean) / scale
-    values, vectors = np.linalg.eigh(far.T @ far / len(far))
-    kept = min(AXES, len(values) - 1)
-    values, vectors = np.maximum(values[::-1], 1e-4), vectors[:, ::-1]
+    spread = far.T @ far / len(far)
+    width = len(spread)
+    kept = min(AXES, width - 1)
+    values, vectors = eigh(spread, subset_by_index=(width - kept, width - 1))
     return Axes(
         mean.astype(np.float32),
         scale.astype(np.float32),
-        vectors[:, :kept].astype(np.float16),
-        values[:kept].astype(np.float32),
-        np.float32(values[kept:].mean()),
+        vectors[:, ::-1].astype(np.float16),
+        np.maximum(values[::-1], 1e-4).astype(np.float32),
+        np.float32(max((np.trace(spread) - values.sum()) / (width - kept), 1e-4)),
     )

@@ -257,14 +257,12 @@ def max_pool(x: Float[Array, "n h w c"], window: int, stride: int, padding: int 
 
 
 def _by_window(window: int, stride: int, padding: int, x: jax.Array) -> jax.Array:
-    pads = ((padding, padding), (padding, padding))
-    return nnx.max_pool(x, window_shape=(window, window), strides=(stride, stride), padding=pads)
+    return nnx.max_pool(_padded(x, padding), window_shape=(window, window), strides=(stride, stride), padding="VALID")
 
 
 def _by_slices(window: int, stride: int, padding: int, x: jax.Array) -> jax.Array:
+    x = _padded(x, padding)
     n, _, _, c = x.shape
-    if padding:
-        x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)), constant_values=-jnp.inf)
     height, width = ((side - window) // stride + 1 for side in x.shape[1:3])
     if window == stride:
         x = x[:, : height * stride, : width * stride]
@@ -272,6 +270,12 @@ def _by_slices(window: int, stride: int, padding: int, x: jax.Array) -> jax.Arra
     rows = [x[:, i : i + (height - 1) * stride + 1 : stride] for i in range(window)]
     tall = jnp.stack(rows).max(0)
     return jnp.stack([tall[:, :, i : i + (width - 1) * stride + 1 : stride] for i in range(window)]).max(0)
+
+
+def _padded(x: jax.Array, padding: int) -> jax.Array:
+    if not padding:
+        return x
+    return jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)), constant_values=-jnp.inf)
 
 
 _max_pool = jax.custom_vjp(_by_window, nondiff_argnums=(0, 1, 2))

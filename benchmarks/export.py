@@ -1,0 +1,74 @@
+"""Exported files beside `predict`: the greatest difference, and images a second.
+
+    python benchmarks/export.py DATA --lite0 tf_efficientnet_lite0.safetensors
+
+500 real cells through `small_cnn`, an ensemble of two, and EfficientNet-Lite0 with published weights and a new head.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+import numpy as np
+from accuracy import versions
+
+import cellscan
+
+BATCH = 64
+
+
+def rate(run: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return what is said of the images, and how many a second, the best of three rounds in batches."""
+    run(images[:BATCH])
+    spent, rows = [], []
+    for _ in range(3):
+        start = time.perf_counter()
+        rows = [run(images[at : at + BATCH]) for at in range(0, len(images) // BATCH * BATCH, BATCH)]
+        spent.append(time.perf_counter() - start)
+    return np.concatenate(rows), len(images) // BATCH * BATCH / min(spent)
+
+
+def main() -> None:
+    """Export, run, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--lite0", type=Path, required=True)
+    args = parser.parse_args()
+    import onnxruntime
+
+    cells = cellscan.load_malaria(args.data)
+    cells = cells.select(np.random.default_rng(0).choice(len(cells), 500, replace=False))
+    one = cellscan.Classifier.pretrained()
+    two = cellscan.Classifier("small_cnn", seed=1)
+    two._card = one.card
+    classifiers = {
+        "small_cnn, 64 px": one,
+        "two of it": cellscan.Classifier.ensemble([one, two]),
+        "EfficientNet-Lite0, 112 px": cellscan.Classifier("tf_efficientnet_lite0", weights=args.lite0, image_size=112),
+    }
+    print("| network | greatest difference: ONNX, StableHLO | images/s: predict_proba, ONNX, StableHLO |")
+    print("| --- | --- | --- |")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    for name, clf in classifiers.items():
+        with tempfile.TemporaryDirectory() as folder:
+            onnx, hlo = Path(folder) / "m.onnx", Path(folder) / "m.stablehlo"
+            clf.export(onnx)
+            clf.export(hlo)
+            session = onnxruntime.InferenceSession(str(onnx), options)
+            program = jax.jit(jax.export.deserialize(bytearray(hlo.read_bytes())).call)
+        images = np.asarray(cells.images(clf.image_size))
+        ours, a = rate(lambda x, clf=clf: clf.predict_proba(x, progress=False), images)
+        theirs, b = rate(lambda x, s=session: np.asarray(s.run(None, {"images": x})[0]), images)
+        again, c = rate(lambda x, p=program: np.asarray(p(x)), images)
+        off = f"{np.abs(theirs - ours).max():.1e}, {np.abs(again - ours).max():.1e}"
+        print(f"| {name} | {off} | {a:,.0f}, {b:,.0f}, {c:,.0f} |", flush=True)
+    print(f"\n{versions()}; onnxruntime {version('onnxruntime')}, jax2onnx {version('jax2onnx')}")
+
+
+if __name__ == "__main__":
+    main()

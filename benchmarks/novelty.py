@@ -1,0 +1,116 @@
+"""What the classifier that comes along finds novel: cells of new patients, other laboratories, and what is no cell.
+
+    python benchmarks/novelty.py DATA --folds folds.csv --fields iml_malaria --bccd bccd
+    python benchmarks/novelty.py DATA --folds folds.csv --fields iml_malaria --bccd bccd --ship
+
+Learned from the patients outside fold 0, so that those of fold 0 are new to it; the weights have seen them all.
+--ship learns from all patients instead, after the table, and writes that into the file that comes along.
+Needs scikit-image.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from accuracy import versions
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+from study import crops_of
+
+import cellscan
+from cellscan.data.images import read_rgb
+
+PHOTOGRAPHS = ("astronaut", "camera", "cat", "coffee", "rocket", "coins", "page", "text", "grass", "gravel", "brick",
+               "moon", "clock", "retina", "hubble_deep_field", "immunohistochemistry", "logo", "colorwheel")  # fmt: skip
+CROPS = 30
+"""Squares cut at random out of a photograph, beside the whole of it."""
+
+
+def photographs(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Return scikit-image's and scikit-learn's photographs, whole and in squares."""
+    import skimage.data
+    from sklearn.datasets import load_sample_images
+
+    whole = [getattr(skimage.data, name)() for name in PHOTOGRAPHS] + list(load_sample_images().images)
+    found = []
+    for image in (image[..., :3] if image.ndim == 3 else image for image in whole):
+        found.append(read_rgb(image, size))
+        for _ in range(CROPS):
+            side = int(rng.uniform(0.15, 0.8) * min(image.shape[:2]))
+            top, left = (int(rng.integers(0, length - side)) for length in image.shape[:2])
+            found.append(read_rgb(image[top : top + side, left : left + side], size))
+    return np.stack(found)
+
+
+def boxes(fields: cellscan.FieldDataset, name: str, size: int) -> np.ndarray:
+    """Return what lies in the boxes of a class, without the smallest."""
+    found = []
+    for field in fields:
+        for box, label in zip(field.boxes.astype(int), field.labels, strict=True):
+            left, top, right, bottom = np.maximum(box, 0)
+            if label == fields.class_names.index(name) and min(right - left, bottom - top) >= 8:
+                found.append(read_rgb(field.image[top:bottom, left:right], size))
+    return np.stack(found)
+
+
+def turn_hue(images: np.ndarray, degrees: int) -> np.ndarray:
+    """Turn the hue of every pixel."""
+    turned = []
+    for image in images:
+        hsv = np.asarray(Image.fromarray(image).convert("HSV")).copy()
+        hsv[..., 0] = (hsv[..., 0].astype(int) + round(degrees / 360 * 256)) % 256
+        turned.append(np.asarray(Image.fromarray(hsv, "HSV").convert("RGB")))
+    return np.stack(turned)
+
+
+def main() -> None:
+    """Print the table, and ship where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--folds", type=Path, required=True)
+    parser.add_argument("--fields", type=Path, required=True)
+    parser.add_argument("--bccd", type=Path, required=True)
+    parser.add_argument("--ship", action="store_true")
+    args = parser.parse_args()
+    cells = cellscan.load_malaria(args.data)
+    fold = cells.fold_numbers(args.folds)
+    clf = cellscan.Classifier.pretrained()
+    clf.learn_novelty(cells.select(fold != 0), progress=False)
+    print(clf.card.novelty)
+    size, rng = clf.image_size, np.random.default_rng(0)
+    home = np.asarray(cells.select(fold == 0).images(size))
+    iml = cellscan.load_fields(args.fields)
+    bccd = cellscan.load_fields(args.bccd)
+    sets = {
+        "cells of the 34 patients of fold 0": home,
+        "crops of IML's fields": np.asarray(crops_of(args.fields).images(size)),
+        "BCCD, red blood cells": boxes(bccd, "RBC", size),
+        "BCCD, white blood cells": boxes(bccd, "WBC", size),
+        "BCCD, platelets": boxes(bccd, "Platelets", size),
+        "IML's fields, whole": np.stack([read_rgb(field.image, size) for field in iml]),
+        "photographs": photographs(rng, size),
+        "noise": rng.integers(0, 256, (500, size, size, 3), dtype=np.uint8),
+        "plain colours": np.broadcast_to(rng.integers(0, 256, (500, 1, 1, 3), dtype=np.uint8), (500, size, size, 3)),
+        "fold 0, hue turned by 30 degrees": turn_hue(home, 30),
+        "fold 0, hue turned by 90 degrees": turn_hue(home, 90),
+    }
+    print("\n| images | number | flagged | AUROC against fold 0 |\n| --- | --- | --- | --- |")
+    familiar = None
+    for name, images in sets.items():
+        preds = clf.predict(images, progress=False)
+        assert preds.novelty is not None
+        assert preds.novel is not None
+        if familiar is None:
+            familiar, auroc = preds.novelty, ""
+        else:
+            truth = np.arange(len(familiar) + len(preds)) >= len(familiar)
+            auroc = f"{roc_auc_score(truth, np.concatenate([familiar, preds.novelty])):.4f}"
+        print(f"| {name} | {len(preds):,} | {preds.novel.mean():.4f} | {auroc} |", flush=True)
+    print(f"\n{versions()}")
+    if args.ship:
+        clf.learn_novelty(cells, progress=False)
+        clf.save(Path(cellscan.__file__).parent / "weights" / "malaria_small_cnn.safetensors")
+
+
+if __name__ == "__main__":
+    main()
