@@ -20,8 +20,10 @@ from study import crops_of
 import cellscan
 from cellscan.data.images import read_rgb
 
-PHOTOGRAPHS = ("astronaut", "camera", "cat", "coffee", "rocket", "coins", "page", "text", "grass", "gravel", "brick",
-               "moon", "clock", "retina", "hubble_deep_field", "immunohistochemistry", "logo", "colorwheel")  # fmt: skip
+PHOTOGRAPHS = (
+    "astronaut", "camera", "cat", "coffee", "rocket", "coins", "page", "text", "grass", "gravel", "brick", "moon",
+    "clock", "retina", "hubble_deep_field", "immunohistochemistry", "logo", "colorwheel",
+)  # fmt: skip
 CROPS = 30
 """Squares cut at random out of a photograph, beside the whole of it."""
 

@@ -10,6 +10,11 @@ from typing import overload
 
 import numpy as np
 
+from cellscan.notebook import as_table
+
+_SHOWN = 10
+"""Rows that a notebook shows."""
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -185,6 +190,19 @@ class Predictions(Sequence[Prediction]):
         failed = f"; {len(self.failed)} could not be read" if self.failed else ""
         return f"{len(self):,} predictions: {shown}{novel}{failed}"
 
+    def _repr_html_(self) -> str:
+        header = ["name", "label", *(f"P({name})" for name in self.class_names)]
+        header += [] if self.label_sets is None else ["label set"]
+        header += [] if self.novel is None else ["novel"]
+        rows = []
+        for p in self[:_SHOWN]:
+            row: list[object] = [p.name, p.label_name, *(f"{value:.3f}" for value in p.probabilities.values())]
+            row += [] if p.label_set is None else [", ".join(p.label_set) or "none"]
+            row += [] if p.novel is None else ["yes" if p.novel else ""]
+            rows.append(row)
+        more = f"and {len(self) - _SHOWN:,} more. " if len(self) > _SHOWN else ""
+        return as_table(repr(self), header, rows, f"{more}Research use only, not a medical device.")
+
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write one line an image: index, name, label, probability of every class, error.
 
@@ -206,6 +224,18 @@ class Predictions(Sequence[Prediction]):
         >>> file.read_text().splitlines()[0]
         'index,name,label,p_parasitized,p_uninfected,error'
         """
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(self.rows())
+
+    def rows(self) -> list[list[object]]:
+        """Return what `to_csv` writes: a header, and one row an image.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> cellscan.Classifier(image_size=32).predict(["no.png"], on_error="skip").rows()[1]
+        [0, 'no.png', '', '', '', 'no.png: there is no such file']
+        """
         rows: list[tuple[int, list[object]]] = []
         for i, (index, name) in enumerate(zip(self.indices, self.names, strict=True)):
             values = [f"{value:.6f}" for value in self.probabilities[i]]
@@ -218,7 +248,5 @@ class Predictions(Sequence[Prediction]):
         more += [] if self.novelty is None else ["novelty", "novel"]
         blank = [""] * (1 + len(self.class_names) + len(more))
         rows += [(f.index, [f.index, f.name, *blank, f.reason]) for f in self.failed]
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            out = csv.writer(file)
-            out.writerow(["index", "name", "label", *(f"p_{name}" for name in self.class_names), *more, "error"])
-            out.writerows(row for _, row in sorted(rows, key=lambda pair: pair[0]))
+        header: list[object] = ["index", "name", "label", *(f"p_{name}" for name in self.class_names), *more, "error"]
+        return [header, *(row for _, row in sorted(rows, key=lambda pair: pair[0]))]

@@ -18,6 +18,7 @@ from cellscan.detector import Detector
 from cellscan.errors import ArgumentError, DataError
 from cellscan.evaluate.bootstrap import interval
 from cellscan.evaluate.detection import once
+from cellscan.notebook import as_text
 from cellscan.predictions import Failure
 
 if TYPE_CHECKING:
@@ -119,6 +120,9 @@ class SmearReport:
         if self.failed:
             lines.append(f"{len(self.failed)} fields could not be read; the first: {self.failed[0].reason}")
         return "\n".join([*lines, "Research use only, not a medical device."])
+
+    def _repr_html_(self) -> str:
+        return as_text(str(self))
 
     def __repr__(self) -> str:
         return f"SmearReport(red_cells={self.red_cells}, infected={self.infected}, fields={len(self.fields)})"

@@ -28,6 +28,7 @@ from cellscan.evaluate.patients import Patients, make_patients
 from cellscan.evaluate.report import Report, Seen, leave_out, make_report
 from cellscan.evaluate.thresholds import choose_rule
 from cellscan.inference import decide
+from cellscan.notebook import as_text
 from cellscan.tensors import check_digest, read_tensors, write_tensors
 from cellscan.training.checkpoint import Checkpoint, hash_weights
 from cellscan.training.devices import Examples
@@ -344,6 +345,9 @@ class Study:
             seen=Seen(len(set(patients.tolist())), 0, 0),
             view=first.card.view,
         )
+
+    def _repr_html_(self) -> str:
+        return as_text(str(self))
 
     def __repr__(self) -> str:
         return f"Study(folds={len(self.keys) // len(self.seeds)}, seeds={len(self.seeds)}, {self.report!r})"

@@ -15,6 +15,7 @@ from cellscan.data.pixels import Pixels, open_map
 from cellscan.data.sources import ArraySource, Source
 from cellscan.data.splits import Split, assign, assign_cells, read_folds, split_hash
 from cellscan.errors import ArgumentError, DataError, ImageError, check_choice
+from cellscan.notebook import as_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -209,6 +210,14 @@ class CellDataset:
         known = len(set(self.patients.tolist())) if self.has_patients else 0
         whose = f" of {known} patients" if known else ", patients unknown"
         return f"{len(self):,} cells{whose}: {counts}"
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for label, (name, count) in enumerate(self.per_class().items()):
+            owners = set(self.patients[self.labels == label].tolist()) - {""}
+            rows.append([name, f"{count:,}", f"{len(owners):,}" if owners else "unknown"])
+        split = "" if self.split_info is None else f"split: {self.split_info}"
+        return as_table(repr(self), ["class", "cells", "patients"], rows, split)
 
     def per_class(self) -> dict[str, int]:
         """Return the number of cells of each class.

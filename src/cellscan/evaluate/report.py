@@ -14,6 +14,7 @@ from cellscan.errors import ArgumentError, DataError
 from cellscan.evaluate.bootstrap import DRAWS, average_groups, draw_figures, interval
 from cellscan.evaluate.metrics import AVERAGED, NAMES, confusion_matrix, figures, group_confusions
 from cellscan.evaluate.patients import Patients, describe_rows, make_patients
+from cellscan.notebook import as_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -254,6 +255,9 @@ class Report:
                 lines += ["", "the worst patients", describe_rows(self.patients.worst())]
         lines.append("\nResearch use only, not a medical device.")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return as_text(str(self))
 
     def __repr__(self) -> str:
         return f"Report(cells={len(self.labels)}, accuracy={self.accuracy:.4f}, roc_auc={self.roc_auc:.4f})"

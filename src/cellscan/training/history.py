@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from cellscan.errors import ArgumentError
+from cellscan.notebook import as_table
 from cellscan.training.loop import describe
 
 if TYPE_CHECKING:
@@ -56,6 +57,11 @@ class History(Mapping[str, list[float]]):
 
     def __repr__(self) -> str:
         return f"History(epochs={len(self.records)})"
+
+    def _repr_html_(self) -> str:
+        names = list(self)
+        rows = [[f"{record[name]:.5g}" if name in record else "" for name in names] for record in self.records]
+        return as_table(repr(self), [name.replace("_", " ") for name in names], rows)
 
     def plot(self) -> Figure:
         """Draw the learning curve: loss and accuracy by epoch; of a detector, the loss and its parts.
