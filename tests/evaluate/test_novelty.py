@@ -11,7 +11,7 @@ from helpers import random_image, tiny_cells
 
 import cellscan
 from cellscan.card import to_json
-from cellscan.evaluate.novelty import AXES, learn
+from cellscan.evaluate.novelty import VALUES, learn
 
 
 class Mute(nnx.Module):
@@ -107,11 +107,9 @@ def test_it_is_small(name: str) -> None:
     clf = cellscan.Classifier(name, image_size=75, seed=0)
     shapes = clf._network.stages(clf._members[0], 75)
     width = 6 + sum(shape[-1] for shape in shapes.values() if len(shape) == 4)
-    line, basis, variances = (
-        np.zeros(width, np.float32),
-        np.zeros((width, AXES), np.float16),
-        np.zeros(AXES, np.float32),
-    )
+    kept = min(VALUES // width, width - 1)
+    line, basis, variances = (np.zeros(shape, np.float32) for shape in (width, (width, kept), kept))
+    basis = basis.astype(np.float16)
     novelty = cellscan.Novelty(1.0, 9, 9, line, line, basis, variances, 1.0)
     assert len(to_json(replace(clf.card, novelty=novelty))) < 1_000_000
 

@@ -1,0 +1,41 @@
+"""
+Probabilities that mean what they say
+=====================================
+
+Temperature, threshold, label sets and a rule for patients, each chosen on patients that training never saw. ``--data
+cell_images.zip`` takes real cells.
+"""
+
+import sys
+
+import cellscan
+
+data = sys.argv[sys.argv.index("--data") + 1] if "--data" in sys.argv else None
+cells = cellscan.load_malaria(data) if data else cellscan.synthetic_cells(2000, seed=0, difficulty="hard")
+train, decide, test = cells.split(0.3, 0.3, seed=0)
+clf = cellscan.Classifier("small_cnn", image_size=24, seed=0)
+clf.fit(train, epochs=4, progress=False)
+before = clf.evaluate(test, progress=False)
+
+# %%
+# Above 1, a temperature says that the network was too sure; below, not sure enough.
+
+print("temperature", round(clf.calibrate(decide, progress=False), 3))
+after = clf.evaluate(test, progress=False)
+print(f"calibration error {before.calibration_error:.3f} before, {after.calibration_error:.3f} after")
+after.plot()
+
+# %%
+# Some cells are not to be decided: a conformal set holds both labels then, or none.
+
+clf.choose_threshold(decide, sensitivity=0.9, progress=False)
+clf.conformalize(decide, alpha=0.1, progress=False)
+preds = clf.predict(test, progress=False)
+print(preds)
+print("both labels or none:", sum(len(p.label_set or ()) != 1 for p in preds), "of", len(preds))
+
+# %%
+# From which share of positive cells on a patient counts as infected:
+
+clf.choose_patient_rule(decide, specificity=0.9, progress=False)
+print(clf.evaluate(test, progress=False).patients)

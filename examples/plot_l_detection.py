@@ -1,0 +1,29 @@
+"""
+Cells in a whole field
+======================
+
+A detector finds every red cell of a field and says which are infected. Trained here for a minute's fraction on
+painted fields; the one that comes along knows real ones. ``--data FOLDER`` judges your own photographs with that.
+"""
+
+import sys
+
+import cellscan
+
+data = sys.argv[sys.argv.index("--data") + 1] if "--data" in sys.argv else None
+fields = cellscan.synthetic_fields(4, seed=1)
+fields.plot()
+
+# %%
+# The detector that comes along, on painted fields that it was never shown.
+
+det = cellscan.Detector.pretrained()
+found = det.predict(data or fields, progress=False)
+print(found)
+found[0].plot()
+
+# %%
+# Its first cells, cut out as a classifier takes them.
+
+crops = found[0].crops()
+print(crops)
