@@ -17,7 +17,7 @@ comma := ,
 NETS := small_cnn,blocks,vgg,resnet,inception,squeezenet,mobilenet
 SHAPED := cellscan.views,cellscan.training.augment,cellscan.models.$(subst $(comma),$(comma)cellscan.models.,$(NETS))
 
-.PHONY: quickstart test test-all check unit wheel bench clean
+.PHONY: quickstart test test-all check unit wheel docs docs-browser bench clean
 
 $(VENV)/.run: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -55,6 +55,22 @@ wheel: $(VENV)/.dev
 
 test-all: check unit wheel
 	$(BIN)/python -m pytest -m slow tests
+
+$(VENV)/.docs: $(VENV)/.dev
+	$(PIP) -e '.[docs]'
+	touch $@
+
+# The site, offline, into docs/_build/html. It runs every example; a warning or a broken link inside it fails.
+docs: $(VENV)/.docs
+	rm -rf docs/generated
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	$(BIN)/python docs/check_links.py docs/_build/html
+
+# The same in a real browser. Installs Debian's Chromium where none is there, for which it needs root.
+docs-browser: docs
+	command -v chromium >/dev/null || (apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium)
+	$(PIP) 'websocket-client>=1.8'
+	$(BIN)/python docs/check_browser.py docs/_build/html
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/data_path.py $(DATA)

@@ -1,11 +1,12 @@
 """Draw the pictures of README and docs from the real cells.
 
-    python docs/make_pictures.py DATA
+    python docs/make_pictures.py DATA suspects.csv
 
-DATA is the publisher's archive or folder. The cells are the U.S. National Library of Medicine's
-(Rajaraman et al. 2018, PeerJ 6:e4568).
+DATA is the publisher's archive or folder, suspects.csv the experts' list of disputed labels. The cells are the U.S.
+National Library of Medicine's (Rajaraman et al. 2018, PeerJ 6:e4568).
 """
 
+import csv
 import sys
 from pathlib import Path
 
@@ -19,9 +20,28 @@ from cellscan.views import VIEWS, prepare
 HERE = Path(__file__).parent / "images"
 
 
-def main() -> None:
+def draw_wrong(cells: cellscan.CellDataset, disputed: set[str]) -> None:
+    """Draw the cells that the network that comes along contradicts most, and what speaks for its answer."""
+    clf = cellscan.Classifier.pretrained()
+    chance = clf.predict_proba(cells)[np.arange(len(cells)), cells.labels]
+    figure, axes = plt.subplots(4, 8, figsize=(11, 6.6), layout="constrained")
+    for label, name in enumerate(cells.class_names):
+        found = np.flatnonzero(cells.labels == label)
+        worst = cells.select(found[np.argsort(chance[found])[:8]])
+        for column, why in enumerate(clf.explain(worst, label=cells.class_names[1 - label])):
+            above, below = axes[2 * label : 2 * label + 2, column]
+            above.imshow(why.image)
+            below.imshow(why.image)
+            below.imshow(why.map, cmap="magma", vmin=0, vmax=1, alpha=0.35 + 0.6 * why.map)
+            colour = "crimson" if why.name in disputed else "black"
+            above.set_title(f"{name}\n{worst[column].patient}", fontsize=7, color=colour)
+            for axis in (above, below):
+                axis.set_axis_off()
+    figure.savefig(HERE / "wrong.png", dpi=100)
+
+
+def draw_views(cells: cellscan.CellDataset) -> None:
     """Draw a handful of cells of both classes under every view."""
-    cells = cellscan.load_malaria(sys.argv[1])
     rng = np.random.default_rng(7)
     chosen = np.concatenate([rng.choice(np.flatnonzero(cells.labels == label), 6, replace=False) for label in (0, 1)])
     few = cells.select(chosen)
@@ -36,8 +56,17 @@ def main() -> None:
         axes[row, 0].set_ylabel(f'view="{view}"', fontsize=8)
     for axis, cell in zip(axes[0], few, strict=True):
         axis.set_title(f"{cell.label_name}\n{cell.patient}", fontsize=7)
-    HERE.mkdir(exist_ok=True)
     figure.savefig(HERE / "views.png", dpi=110)
+
+
+def main() -> None:
+    """Draw all of them."""
+    HERE.mkdir(exist_ok=True)
+    cells = cellscan.load_malaria(sys.argv[1])
+    with open(sys.argv[2], newline="") as file:
+        disputed = {row["name"] for row in csv.DictReader(file)}
+    draw_views(cells)
+    draw_wrong(cells, disputed)
 
 
 if __name__ == "__main__":

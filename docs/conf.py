@@ -1,0 +1,105 @@
+"""How the site is built: `make docs`. Nothing is fetched; DOCS_ONLINE=1 adds links to the docs of other libraries."""
+
+import os
+import re
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("CELLSCAN_CACHE", tempfile.mkdtemp(prefix="cellscan-docs-"))
+os.environ["MPLBACKEND"] = "Agg"
+
+import cellscan
+
+HERE = Path(__file__).parent
+
+project = "cellscan"
+author = "The cellscan authors"
+copyright = "The cellscan authors"
+version = release = cellscan.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
+    "numpydoc",
+    "myst_parser",
+    "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build"]
+default_role = "autolink"
+nitpicky = False
+templates_path = []
+html_theme = "pydata_sphinx_theme"
+html_title = "cellscan"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sourcelink = False
+html_theme_options = {
+    "logo": {"text": "cellscan"},
+    "navbar_align": "left",
+    "header_links_before_dropdown": 7,
+    "show_prev_next": False,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "announcement": "Research use only. Not a medical device.",
+}
+html_sidebars = {"index": [], "get_started": []}
+
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 3
+myst_all_links_external = False
+
+autosummary_generate = True
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+numpydoc_show_class_members = False
+numpydoc_class_members_toctree = False
+autodoc_default_options = {"members": True, "undoc-members": False, "inherited-members": False}
+
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+intersphinx_mapping = (
+    {
+        "python": ("https://docs.python.org/3", None),
+        "numpy": ("https://numpy.org/doc/stable", None),
+        "jax": ("https://docs.jax.dev/en/latest", None),
+        "flax": ("https://flax.readthedocs.io/en/latest", None),
+        "optax": ("https://optax.readthedocs.io/en/latest", None),
+        "matplotlib": ("https://matplotlib.org/stable", None),
+    }
+    if os.environ.get("DOCS_ONLINE")
+    else {}
+)
+
+sphinx_gallery_conf = {
+    "examples_dirs": str(HERE.parent / "examples"),
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"plot_",
+    "ignore_pattern": r"quickstart|many_images",
+    "within_subsection_order": "FileNameSortKey",
+    "download_all_examples": False,
+    "show_signature": False,
+    "remove_config_comments": True,
+    "abort_on_example_error": True,
+    "plot_gallery": True,
+    "image_scrapers": ("matplotlib",),
+    "capture_repr": (),
+    "min_reported_time": 30,
+}
+suppress_warnings = ["config.cache"]
+
+
+def check_reference() -> None:
+    """Fail where a public name stands in no table of the reference."""
+    listed = set(re.findall(r"^ {3}([A-Za-z_.]+)$", (HERE / "reference.rst").read_text(), re.MULTILINE))
+    wanted = set(cellscan.__all__) - {"models", "training"}
+    for room in ("models", "training"):
+        names = {name for name, thing in vars(getattr(cellscan, room)).items() if callable(thing)}
+        wanted |= {f"{room}.{name}" for name in names - wanted if not name.startswith("_")}
+    if wanted != listed:
+        raise RuntimeError(f"reference.rst lacks {sorted(wanted - listed)} and knows too much: {listed - wanted}")
+
+
+check_reference()
