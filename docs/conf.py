@@ -44,7 +44,7 @@ html_theme_options = {
     "footer_end": [],
     "announcement": "Research use only. Not a medical device.",
 }
-html_sidebars = {"index": [], "get_started": []}
+html_sidebars = {page: [] for page in ("index", "get_started", "results", "gallery/plot_a_tutorial")}
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3

@@ -116,7 +116,7 @@ class Novelty:
     >>> cells = cellscan.synthetic_cells(800, seed=0)
     >>> clf = cellscan.Classifier(image_size=16, seed=0)
     >>> threshold = clf.learn_novelty(cells)
-    >>> clf.card.novelty
+    >>> clf.card.novelty  # doctest: +ELLIPSIS
     Novelty(threshold=..., cells=800, patients=20, features=358)
     """
 

@@ -29,7 +29,7 @@ def learn(features: np.ndarray, patients: np.ndarray) -> Novelty:
     >>> import numpy as np
     >>> from cellscan.evaluate.novelty import learn
     >>> learn(np.random.default_rng(0).standard_normal((5000, 3)), np.repeat(["a", "b", "c", "d", "e"], 1000))
-    Novelty(threshold=3.37, cells=5000, patients=5, features=3)
+    Novelty(threshold=3.3, cells=5000, patients=5, features=3)
     """
     count, width = features.shape
     if count < 2 * width:
