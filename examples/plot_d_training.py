@@ -23,7 +23,7 @@ with tempfile.TemporaryDirectory() as folder:
 print(history)
 
 # %%
-# Training is measured on augmented cells, with dropout of nothing: the validation curve may lie above it.
+# Training is measured on augmented cells, while the network still learns: the validation curve may lie above it.
 
 history.plot()
 

@@ -2,8 +2,8 @@
 Where the network looks
 =======================
 
-Three maps of what speaks for "parasitized": integrated gradients, Grad-CAM, occlusion. The network is the one that
-comes along; it was trained on real cells, these are painted. ``--data cell_images.zip`` takes real ones.
+Three maps of what speaks for "parasitized": integrated gradients, Grad-CAM, occlusion. ``--data cell_images.zip`` takes
+real cells.
 """
 
 import sys
@@ -14,9 +14,11 @@ from matplotlib import pyplot as plt
 import cellscan
 
 data = sys.argv[sys.argv.index("--data") + 1] if "--data" in sys.argv else None
-cells = cellscan.load_malaria(data) if data else cellscan.synthetic_cells(60, seed=5, difficulty="easy")
-clf = cellscan.Classifier.pretrained()
-sick = cells.select(np.flatnonzero(cells.labels == 0)[:4])
+cells = cellscan.load_malaria(data) if data else cellscan.synthetic_cells(1000, seed=5, difficulty="easy")
+train, test = cells.split(0.2, seed=0)
+clf = cellscan.Classifier("small_cnn", image_size=40, seed=0)
+clf.fit(train, epochs=5, progress=False)
+sick = test.select(np.flatnonzero(test.labels == 0)[:4])
 
 # %%
 
