@@ -121,6 +121,13 @@ def test_bad_calls(tmp_path, monkeypatch) -> None:
         clf.export(tmp_path / "m.onnx")
 
 
+def test_stablehlo_says_what_is_missing(tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "flatbuffers", None)
+    monkeypatch.delitem(sys.modules, "jax._src.export.serialization", raising=False)
+    with pytest.raises(cellscan.CellscanError, match="flatbuffers"):
+        cellscan.Classifier(image_size=16).export(tmp_path / "m.stablehlo")
+
+
 @needs_onnx
 def test_onnx_refuses_another_size(tmp_path) -> None:
     cellscan.Classifier(image_size=16).export(tmp_path / "m.onnx")

@@ -1044,8 +1044,8 @@ class Classifier:
         Parameters
         ----------
         path : path
-            ``.onnx``: for ONNX runtimes; extra ``export``, Python 3.12 or newer. ``.stablehlo``: for a process that has
-            JAX of this version or up to half a year newer. Overwritten where it exists.
+            Both need the extra ``export``. ``.onnx``: for ONNX runtimes; on Python 3.12 or newer. ``.stablehlo``: for a
+            process that has JAX, of this version or up to half a year newer, and flatbuffers. Overwritten where it exists.
         platforms : sequence of str
             Of a StableHLO file.
 
@@ -1054,7 +1054,7 @@ class Classifier:
         ArgumentError
             For another suffix.
         CellscanError
-            Where what writes ONNX is not installed.
+            Where what writes such a file is not installed.
         ModelFileError
             Where the file cannot be written.
 

@@ -50,7 +50,7 @@ _RUN = {
         'probabilities = onnxruntime.InferenceSession(str(file)).run(None, {"images": images})[0]',
     ),
     ".stablehlo": (
-        "jax",
+        "jax with flatbuffers",
         "import jax\nimport jax.export",
         "probabilities = np.asarray(jax.export.deserialize(bytearray(file.read_bytes())).call(images))",
     ),
@@ -78,7 +78,7 @@ def export(
     if target.suffix == ".onnx":
         data = _onnx(probabilities, images, card, target)
     else:
-        data = bytes(jax.export.export(jax.jit(probabilities), platforms=platforms)(images).serialize())
+        data = _stablehlo(probabilities, images, platforms, target)
         write_whole(target.with_name(f"{target.name}.json"), to_json(card).encode())
     write_whole(target, data)
     needs, imports, run = _RUN[target.suffix]
@@ -87,6 +87,19 @@ def export(
         names=card.class_names, classes=len(card.class_names),
     )  # fmt: skip
     write_whole(target.with_name(f"{target.name}.py"), script.encode())
+
+
+def _stablehlo(
+    probabilities: Callable[[jax.Array], jax.Array],
+    images: jax.ShapeDtypeStruct,
+    platforms: tuple[str, ...],
+    target: Path,
+) -> bytes:
+    program = jax.export.export(jax.jit(probabilities), platforms=platforms)(images)
+    try:
+        return bytes(program.serialize())
+    except ImportError as error:  # JAX does not bring flatbuffers along
+        raise CellscanError(f"{target}: writing StableHLO needs flatbuffers: pip install 'cellscan[export]'") from error
 
 
 def _onnx(
