@@ -1045,7 +1045,8 @@ class Classifier:
         ----------
         path : path
             Both need the extra ``export``. ``.onnx``: for ONNX runtimes; on Python 3.12 or newer. ``.stablehlo``: for a
-            process that has JAX, of this version or up to half a year newer, and flatbuffers. Overwritten where it exists.
+            process that has flatbuffers and JAX, of this version or up to half a year newer. Overwritten where it
+            exists.
         platforms : sequence of str
             Of a StableHLO file.
 
