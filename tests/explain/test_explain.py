@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from captum_oracle import LABEL, REFERENCE, SmallNet, images
@@ -11,7 +12,8 @@ from scipy.stats import spearmanr
 
 import cellscan
 from cellscan.data.images import read_rgb
-from cellscan.explain import METHODS
+from cellscan.explain import METHODS, Passes
+from cellscan.models.network import Network
 
 
 @pytest.fixture(scope="module")
@@ -88,12 +90,20 @@ def test_an_ensemble_has_the_mean_of_its_members() -> None:
 
 @pytest.mark.parametrize("name", [backbone.name for backbone in cellscan.list_backbones()])
 def test_every_backbone_has_a_gradcam(name: str) -> None:
-    clf = cellscan.Classifier(name, image_size=75, seed=0)
+    network = Network(cellscan.models.create(name, 2))
+    x = jax.ShapeDtypeStruct((1, 75, 75, 3), np.float32)
+    found = jax.eval_shape(lambda weights, x: Passes(network).cam(weights, x, 1), network.weights(), x)
+    assert found.shape == (1, 75, 75)
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "resnet18"])
+def test_a_map_is_as_large_as_the_image(name: str) -> None:
+    clf = cellscan.Classifier(name, image_size=33, seed=0)
     why = clf.explain(random_image(3, 40, 60), method="gradcam", label="uninfected", progress=False)[0]
     assert why.map.shape == (40, 60)
     assert why.map.dtype == np.float32
     assert 0 <= why.map.min() <= why.map.max() <= 1
-    assert why.values.shape == (75, 75)
+    assert why.values.shape == (33, 33)
 
 
 def test_anything_that_holds_images(tmp_path) -> None:
