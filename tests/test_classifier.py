@@ -503,7 +503,7 @@ def test_damaged_and_newer_files(trained, tmp_path, change, message) -> None:
 
 def test_unknown_entries_of_the_same_format_are_passed_over(trained, tmp_path) -> None:
     trained.save(tmp_path / "m.safetensors")
-    edit(tmp_path / "m.safetensors", tmp_path / "x.safetensors", lambda raw, t: raw.update(novelty={"later": 1}))
+    edit(tmp_path / "m.safetensors", tmp_path / "x.safetensors", lambda raw, t: raw.update(not_yet={"later": 1}))
     assert Classifier.load(tmp_path / "x.safetensors").card.epochs == 4
 
 
