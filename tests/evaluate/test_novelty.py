@@ -104,8 +104,8 @@ def test_it_is_kept_in_the_file_and_forgotten_by_fit(knowing, tmp_path) -> None:
 
 def test_a_damaged_entry_is_refused(tmp_path) -> None:
     clf = cellscan.Classifier(image_size=16, seed=0)
-    short = cellscan.Novelty(1.0, 9, 9, *(np.zeros(n, np.float32) for n in (4, 3)), np.zeros((4, 2), np.float16),
-                             np.zeros(2, np.float32), 1.0)  # fmt: skip
+    four, three, two = (np.zeros(count, np.float32) for count in (4, 3, 2))
+    short = cellscan.Novelty(1.0, 9, 9, four, three, np.zeros((4, 2), np.float16), two, 1.0)
     clf._card = replace(clf.card, novelty=short)
     clf.save(tmp_path / "m.safetensors")
     with pytest.raises(cellscan.ModelFileError, match="do not fit each other"):
