@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import jax
 import jax.numpy as jnp
@@ -198,6 +198,9 @@ def _to_pixels(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.clip(np.asarray(wide), 0, 1)
 
 
+Pass: TypeAlias = Callable[[Weights, Any, Any], jax.Array]
+
+
 class Explainer:
     """Maps of one image at a time, by one method; values, outputs and baselines of several members are averaged.
 
@@ -236,9 +239,9 @@ class Passes:
             found = jax.nn.relu((gradient.mean((1, 2), keepdims=True) * maps).sum(-1)).astype(jnp.float32)
             return jax.image.resize(found, x.shape[:3], "linear")
 
-        self.logits = jax.jit(logits)
-        self.gradient = jax.jit(jax.grad(lambda weights, x, label: logits(weights, x, label).sum(), argnums=1))
-        self.cam = jax.jit(cam)
+        self.logits: Pass = jax.jit(logits)
+        self.gradient: Pass = jax.jit(jax.grad(lambda weights, x, label: logits(weights, x, label).sum(), argnums=1))
+        self.cam: Pass = jax.jit(cam)
 
 
 def gradcam(passes: Passes, weights: Weights, x: jax.Array, ground: jax.Array, label: int) -> jax.Array:
