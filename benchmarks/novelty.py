@@ -44,17 +44,6 @@ def photographs(rng: np.random.Generator, size: int) -> np.ndarray:
     return np.stack(found)
 
 
-def boxes(fields: cellscan.FieldDataset, name: str, size: int) -> np.ndarray:
-    """Return what lies in the boxes of a class, without the smallest."""
-    found = []
-    for field in fields:
-        for box, label in zip(field.boxes.astype(int), field.labels, strict=True):
-            left, top, right, bottom = np.maximum(box, 0)
-            if label == fields.class_names.index(name) and min(right - left, bottom - top) >= 8:
-                found.append(read_rgb(field.image[top:bottom, left:right], size))
-    return np.stack(found)
-
-
 def turn_hue(images: np.ndarray, degrees: int) -> np.ndarray:
     """Turn the hue of every pixel."""
     turned = []
@@ -82,13 +71,14 @@ def main() -> None:
     size, rng = clf.image_size, np.random.default_rng(0)
     home = np.asarray(cells.select(fold == 0).images(size))
     iml = cellscan.load_fields(args.fields)
-    bccd = cellscan.load_fields(args.bccd)
+    bccd = cellscan.load_fields(args.bccd).crops(least=8)
+    of = {name: np.asarray(bccd.select(bccd.labels == k).images(size)) for k, name in enumerate(bccd.class_names)}
     sets = {
         "cells of the 34 patients of fold 0": home,
         "crops of IML's fields": np.asarray(crops_of(args.fields).images(size)),
-        "BCCD, red blood cells": boxes(bccd, "RBC", size),
-        "BCCD, white blood cells": boxes(bccd, "WBC", size),
-        "BCCD, platelets": boxes(bccd, "Platelets", size),
+        "BCCD, red blood cells": of["RBC"],
+        "BCCD, white blood cells": of["WBC"],
+        "BCCD, platelets": of["Platelets"],
         "IML's fields, whole": np.stack([read_rgb(field.image, size) for field in iml]),
         "photographs": photographs(rng, size),
         "noise": rng.integers(0, 256, (500, size, size, 3), dtype=np.uint8),

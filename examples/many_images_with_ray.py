@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 import cellscan
+from cellscan.data.images import image_files
 
 
 class Judge:
@@ -50,8 +51,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--gpus", type=float, default=0, help="of each worker")
     args = parser.parse_args()
-    suffixes = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
-    files = sorted(str(path) for path in args.folder.resolve().rglob("*") if path.suffix.lower() in suffixes)
+    files = [str(args.folder.resolve() / name) for name in image_files(args.folder)]
     args.out.mkdir(parents=True, exist_ok=True)
     done: set[str] = set()
     if any(args.out.glob("*.parquet")):

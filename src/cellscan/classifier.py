@@ -259,8 +259,12 @@ class Classifier:
         >>> len(cellscan.Classifier(image_size=32).members)
         1
         """
-        alone = replace(self._card, members=1)
-        return tuple(self._with(self._network, (weights,), alone) for weights in self._members)
+        first = replace(self._card, members=1)
+        others = replace(first, novelty=None)  # what is novel is known of the first one's features
+        return tuple(
+            self._with(self._network, (weights,), others if number else first)
+            for number, weights in enumerate(self._members)
+        )
 
     @classmethod
     def _with(cls, network: Network, members: Members, card: Card) -> Classifier:

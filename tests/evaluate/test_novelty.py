@@ -102,6 +102,18 @@ def test_it_is_kept_in_the_file_and_forgotten_by_fit(knowing, tmp_path) -> None:
     assert again.novelty_threshold is None
 
 
+def test_of_an_ensemble_the_first_member_looks() -> None:
+    both = cellscan.Classifier.ensemble([cellscan.Classifier(image_size=16, seed=seed) for seed in range(2)])
+    cells = cellscan.synthetic_cells(720, seed=0)
+    both.learn_novelty(cells, progress=False)
+    first, second = both.members
+    seen, alone = (clf.predict(cells, progress=False).novelty for clf in (both, first))
+    assert seen is not None
+    assert alone is not None
+    assert np.allclose(seen, alone, rtol=1e-4)
+    assert second.novelty_threshold is None  # another network has other features
+
+
 def test_a_damaged_entry_is_refused(tmp_path) -> None:
     clf = cellscan.Classifier(image_size=16, seed=0)
     four, three, two = (np.zeros(count, np.float32) for count in (4, 3, 2))
