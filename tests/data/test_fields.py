@@ -140,6 +140,26 @@ def test_targets_lie_where_pixels_do() -> None:
     assert (read_rgb(image, (48, 50)) == pixels[0]).all()
 
 
+def test_boxes_on_a_photograph_that_the_camera_turned(tmp_path) -> None:
+    image = np.zeros((40, 80, 3), np.uint8)
+    image[10:20, 50:70] = 255
+    shown = np.rot90(image, -1)  # as every viewer shows it, and a person annotates it
+    rows, columns = np.flatnonzero(shown.any((1, 2))), np.flatnonzero(shown.any((0, 2)))
+    left, top, wide, high = int(columns[0]), int(rows[0]), len(columns), len(rows)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(image).save(tmp_path / "a.png", exif=exif)
+    box = {"type": "ring", "bbox": {"x": left, "y": top, "w": wide, "h": high}}
+    (tmp_path / "annotations.json").write_text(json.dumps([{"image_name": "a.png", "objects": [box]}]))
+    fields = cellscan.load_fields(tmp_path / "annotations.json")
+    assert fields.sizes.tolist() == [[40, 80]]
+    assert not fields.notes
+    assert np.asarray(fields.crops(least=5).images(8, progress=False)[0]).min() == 255
+    x1, y1, x2, y2 = fields.targets((40, 40))[0, 0, :4].astype(int)
+    small = fields.images((40, 40), progress=False)[0]
+    assert small[y1 + 1 : y2 - 1, x1 + 1 : x2 - 1].min() > 200
+
+
 def test_splits_keep_runs_together() -> None:
     fields = cellscan.synthetic_fields(40, seed=0, size=(96, 96))
     train, valid, test = fields.split(0.2, 0.3, seed=1)

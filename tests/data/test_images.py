@@ -11,7 +11,7 @@ from PIL import Image
 
 from cellscan import ImageError
 from cellscan.data import images
-from cellscan.data.images import read_rgb
+from cellscan.data.images import read_header, read_rgb
 
 
 def test_rgb_array_is_itself() -> None:
@@ -69,6 +69,16 @@ def test_exif_orientation_is_honoured(tmp_path) -> None:
     exif[0x0112] = 6  # the camera was turned
     Image.fromarray(image).save(tmp_path / "turned.png", exif=exif)
     assert np.array_equal(read_rgb(tmp_path / "turned.png"), np.rot90(image, -1))
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp", "avif"])
+def test_a_header_has_the_size_of_the_decoded_image(tmp_path, suffix, orientation) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"turned.{suffix}"
+    Image.fromarray(random_image(height=20, width=32)).save(path, exif=exif)
+    assert read_header(path)[:2] == read_rgb(path).shape[1::-1]
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp", ".gif", ".webp", ".avif", ".ppm"])

@@ -33,6 +33,7 @@ PIXEL_LIMIT = 80_000_000
 """Images with more pixels are refused before they are decoded."""
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".avif", ".ppm"))
+_ORIENTATION = 0x0112
 _FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP", "GIF", "WEBP", "AVIF", "PPM")
 
 
@@ -66,9 +67,14 @@ def read_rgb(image: ImageLike, size: Size | None = None, *, where: str | None = 
 
 
 def read_header(file: Any) -> tuple[int, int, str]:
-    """Return width, height and format of an image file, without decoding it."""
+    """Return width and height, as `read_rgb` will have them, and format of an image file, without decoding it."""
     with Image.open(file, formats=_formats()) as image:
-        return image.width, image.height, image.format or "unknown"
+        width, height = image.size
+        # Of the base class: a PNG's own method decodes the image in search of a block behind it. A TIFF's size has
+        # been turned by Pillow already.
+        if image.format != "TIFF" and Image.Image.getexif(image).get(_ORIENTATION, 1) >= 5:  # by a quarter
+            width, height = height, width
+        return width, height, image.format or "unknown"
 
 
 def _decode(image: ImageLike, size: Size | None, where: str) -> np.ndarray:
@@ -127,8 +133,7 @@ def _check_size(width: int, height: int, where: str) -> None:
 
 def _pil_to_rgb(image: Image.Image, where: str) -> Image.Image:
     _check_size(*image.size, where)
-    orientation = image.getexif().get(0x0112, 1)
-    if orientation != 1:
+    if image.getexif().get(_ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode == "RGB" and "transparency" not in image.info:
         image.load()
