@@ -97,7 +97,7 @@ def judge(
     members, abroad = [], []
     for number, (train, test) in enumerate(cells.folds(args.folds)):
         if row.pruned:
-            train = train.select(~np.isin(train.names, cells.names[suspects[number]]))
+            train = train.without(cells.names[suspects[number]])
         clf = cellscan.Classifier(row.network, weights=weights, image_size=row.size, seed=0)
         here = place / f"fold{number}"
         clf.fit(train, epochs=row.epochs, checkpoint=here, resume=True, progress=False)

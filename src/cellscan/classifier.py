@@ -19,7 +19,7 @@ from cellscan.errors import ArgumentError, DataError, ModelFileError, check_choi
 from cellscan.evaluate.calibration import fit_temperature
 from cellscan.evaluate.conformal import fit_quantile, label_sets, scores_of
 from cellscan.evaluate.novelty import learn
-from cellscan.evaluate.report import Report, Seen, leave_out, make_report
+from cellscan.evaluate.report import Report, Seen, make_report
 from cellscan.evaluate.thresholds import choose, choose_rule
 from cellscan.explain import METHODS, Explainer, Explanations, explain
 from cellscan.export import export
@@ -739,8 +739,8 @@ class Classifier:
         card = self._card
         labels = self._labels(cells, "test")
         if without is not None:
-            kept = leave_out(cells.names, without)
-            cells, labels = cells.select(kept), labels[kept]
+            cells = cells.without(without)
+            labels = self._labels(cells, "test")
         probabilities = self.predict_proba(cells, tta=tta, progress=progress)
         patients, met = card.count_seen(cells.patients)
         return make_report(

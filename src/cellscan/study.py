@@ -17,7 +17,7 @@ import numpy as np
 
 from cellscan import card as cards
 from cellscan.classifier import Classifier
-from cellscan.data.cells import CellDataset
+from cellscan.data.cells import CellDataset, leave_out
 from cellscan.errors import ArgumentError, DataError, ModelFileError
 from cellscan.evaluate.bootstrap import interval
 from cellscan.evaluate.calibration import apply_temperature, fit_temperature
@@ -25,7 +25,7 @@ from cellscan.evaluate.confident import Suspects, find_contradicted
 from cellscan.evaluate.conformal import Coverage, simulate
 from cellscan.evaluate.metrics import AVERAGED, NAMES
 from cellscan.evaluate.patients import Patients, make_patients
-from cellscan.evaluate.report import Report, Seen, leave_out, make_report
+from cellscan.evaluate.report import Report, Seen, make_report
 from cellscan.evaluate.thresholds import choose_rule
 from cellscan.inference import decide
 from cellscan.notebook import as_text

@@ -60,6 +60,17 @@ def test_match_labels_names_what_is_unknown() -> None:
     assert "Infected" in str(caught.value)
 
 
+def test_cells_left_out_by_name() -> None:
+    cells = tiny_cells()
+    kept = cells.without([*cells.names[[1, 4]], "elsewhere.png"])
+    assert kept.names.tolist() == np.delete(cells.names, [1, 4]).tolist()
+    assert np.array_equal(kept.labels, np.delete(cells.labels, [1, 4]))
+    assert len(cells.without(str(cells.names[0]))) == len(cells) - 1
+    assert len(cells.without([])) == len(cells)
+    with pytest.raises(cellscan.DataError, match="none of the 1 names to leave out is among these cells"):
+        cells.without(["elsewhere.png"])
+
+
 @pytest.mark.parametrize("bad", [np.zeros(3, bool), [99], [0.5], np.zeros((2, 2), int), ["a"]])
 def test_bad_selections(bad) -> None:
     with pytest.raises(cellscan.ArgumentError, match="select got"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -403,6 +403,28 @@ class CellDataset:
         taken = {name: frozen(getattr(self, name)[chosen]) for name in ("labels", "patients", "names", "_part", "_row")}
         return replace(self, split_info=info, **taken)
 
+    def without(self, names: Iterable[str]) -> CellDataset:
+        """Return the data set without the cells of these names, such as those whose label is suspect.
+
+        Parameters
+        ----------
+        names : iterable of str
+            Those that are not here are passed over; where not one of them is here, that is an error.
+
+        Raises
+        ------
+        DataError
+            Where names are given and none of them is here.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> cells = cellscan.synthetic_cells(40, seed=0)
+        >>> len(cells.without(cells.names[:3]))
+        37
+        """
+        return self.select(leave_out(self.names, names))
+
     def rename_classes(self, names: Mapping[str, str]) -> CellDataset:
         """Return the same cells under other class names.
 
@@ -616,3 +638,20 @@ def frozen(array: np.ndarray) -> np.ndarray:
     array = array.view()
     array.flags.writeable = False
     return array
+
+
+def leave_out(names: np.ndarray, unwanted: Iterable[str]) -> np.ndarray:
+    """Return which of `names` stay, (N,) bool; those of the unwanted that are elsewhere are passed over.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cellscan.data.cells import leave_out
+    >>> leave_out(np.array(["a.png", "b.png"]), ["b.png", "z.png"]).tolist()
+    [True, False]
+    """
+    unwanted = [unwanted] if isinstance(unwanted, str) else list(unwanted)
+    named = np.isin(names, np.asarray(unwanted))
+    if unwanted and not named.any():
+        raise DataError(f"none of the {len(unwanted)} names to leave out is among these cells, such as {names[0]!r}")
+    return ~named

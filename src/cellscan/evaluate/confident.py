@@ -127,6 +127,18 @@ class Suspects(Sequence[Suspect]):
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def names(self) -> np.ndarray:
+        """(M,) str, the names of the suspects, worst first.
+
+        Examples
+        --------
+        >>> suspects = study.suspects()
+        >>> len(cells.without(suspects.names)) == len(cells) - len(suspects)
+        True
+        """
+        return self.cells.names[self.rows]
+
     def __repr__(self) -> str:
         return f"Suspects({len(self)} of {len(self.cells)} cells)"
 

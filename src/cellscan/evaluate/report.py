@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cellscan.data.cells import leave_out
 from cellscan.errors import ArgumentError, DataError
 from cellscan.evaluate.bootstrap import DRAWS, average_groups, draw_figures, interval
 from cellscan.evaluate.metrics import AVERAGED, NAMES, confusion_matrix, figures, group_confusions
@@ -422,23 +423,6 @@ class Report:
         from cellscan.plots import plot_report
 
         return plot_report(self)
-
-
-def leave_out(names: np.ndarray, unwanted: Iterable[str]) -> np.ndarray:
-    """Return which of `names` stay, (N,) bool; those of the unwanted that are elsewhere are passed over.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from cellscan.evaluate.report import leave_out
-    >>> leave_out(np.array(["a.png", "b.png"]), ["b.png", "z.png"]).tolist()
-    [True, False]
-    """
-    unwanted = list(unwanted)
-    named = np.isin(names, np.asarray(unwanted))
-    if not named.any():
-        raise DataError(f"none of the {len(unwanted)} names to leave out is among these cells, such as {names[0]!r}")
-    return ~named
 
 
 def make_report(
