@@ -6,7 +6,7 @@
 The suspects of a fold are found among its training patients alone: features of two backbones as they were
 pretrained, a logistic regression for every group of patients that never saw it, and confident learning on what it says.
 The experts' list only measures. Everything is kept in --out; a run that was killed goes on. With two rows or more,
-the last row averages the probabilities of them all, and a line says how many undisputed labels none of them agrees with.
+the last row averages their probabilities, and a line counts the undisputed labels that all of them contradict.
 """
 
 import argparse
@@ -142,11 +142,9 @@ def main() -> None:
         rows.append(line("average of the rows above", figures(study, disputed, crops.labels, list(np.mean(abroad, 0)))))
         clean = ~np.isin(cells.names, disputed)
         wrong = np.all([one.report.predicted != cells.labels for one in studies], axis=0) & clean
-        print(
-            f"every row contradicts the labels of {wrong.sum()} of the {clean.sum():,} undisputed cells: an accuracy of ",
-            end="",
-        )
-        print(f"{1 - wrong.sum() / clean.sum():.4f} is the most that choosing among them could reach")
+        share = 1 - wrong.sum() / clean.sum()
+        print(f"undisputed labels that every row contradicts: {wrong.sum()} of {clean.sum():,}; ", end="")
+        print(f"no choice among the rows exceeds an accuracy of {share:.4f} there")
     print(
         "\n| five folds, one seed | accuracy | ROC AUC | undisputed | agreement with disputed: parasitized / ", end=""
     )
