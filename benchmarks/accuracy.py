@@ -57,6 +57,15 @@ def field_crops(folder: Path) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]
     return crops, np.array(infected), np.array(fields)
 
 
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser of what most tables need: the cells, their folds, the disputed names, the fields abroad."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    for name in ("--folds", "--suspects", "--fields"):
+        parser.add_argument(name, type=Path, required=True)
+    return parser
+
+
 def read_suspects(path: Path) -> np.ndarray:
     """Return the names of the cells whose labels experts dispute."""
     return np.genfromtxt(path, str, delimiter=",", skip_header=1)[:, 0]

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from accuracy import read_suspects, versions
+from accuracy import make_parser, read_suspects, versions
 from study import crops_of
-from views import figures, line
+from views import COLUMNS, figures, line
 
 import cellscan
 from cellscan.evaluate.confident import find_contradicted
+from cellscan.tensors import read_tensors, write_tensors
 
 STRENGTH = 1e-3
 """Inverse of the regression's penalty; the better of 1e-3 and 1e-2 on the training patients of fold 1."""
@@ -47,16 +48,12 @@ ROWS = (
 
 def embeddings(cells: cellscan.CellDataset, args: argparse.Namespace) -> np.ndarray:
     """Return the features of both backbones, as they were pretrained, side by side."""
-    path = args.out / "features.npy"
-    if not path.exists():
-        networks = (("squeezenet1_1", args.squeezenet, 96), ("tf_efficientnet_lite0", args.lite0, 112))
-        found = [cellscan.Classifier(n, weights=w, image_size=size).embed(cells) for n, w, size in networks]
-        np.save(path, np.hstack(found))
-    return np.load(path)
+    networks = (("squeezenet1_1", args.squeezenet, 96), ("tf_efficientnet_lite0", args.lite0, 112))
+    return np.hstack([cellscan.Classifier(n, weights=w, image_size=size).embed(cells) for n, w, size in networks])
 
 
-def suspects_of(cells: cellscan.CellDataset, args: argparse.Namespace) -> dict[int, np.ndarray]:
-    """Return for every fold the rows of the suspects among the other folds' patients, worst first."""
+def suspects_of(cells: cellscan.CellDataset, disputed: np.ndarray, args: argparse.Namespace) -> dict[int, np.ndarray]:
+    """Return for every fold the names of the suspects among the other folds' patients, worst first."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
     from sklearn.pipeline import make_pipeline
@@ -76,8 +73,8 @@ def suspects_of(cells: cellscan.CellDataset, args: argparse.Namespace) -> dict[i
             )
         )
         right = (probabilities.argmax(1) == cells.labels[rest]).mean()
-        found[number] = rest[find_contradicted(cells.labels[rest], probabilities)]
-        listed = np.isin(cells.names[found[number]], read_suspects(args.suspects)).mean()
+        found[number] = cells.names[rest[find_contradicted(cells.labels[rest], probabilities)]]
+        listed = np.isin(found[number], disputed).mean()
         print(f"fold {number}: {len(found[number])} suspects of {len(rest):,} cells to train on; ", end="")
         print(f"{listed:.2f} of them on the experts' list; features alone {right:.4f} accurate", flush=True)
     return found
@@ -97,15 +94,16 @@ def judge(
     members, abroad = [], []
     for number, (train, test) in enumerate(cells.folds(args.folds)):
         if row.pruned:
-            train = train.without(cells.names[suspects[number]])
+            train = train.without(suspects[number])
         clf = cellscan.Classifier(row.network, weights=weights, image_size=row.size, seed=0)
         here = place / f"fold{number}"
         clf.fit(train, epochs=row.epochs, checkpoint=here, resume=True, progress=False)
-        kept = here / "answers.npz"
+        kept = here / "answers.safetensors"
         if not kept.exists():
-            home = clf.predict_proba(test, tta=row.tta, progress=False)
-            np.savez(kept, home=home, abroad=clf.predict_proba(crops, tta=row.tta, progress=False))
-        answers = np.load(kept)
+            parts = {"home": test, "abroad": crops}
+            said = {name: clf.predict_proba(part, tta=row.tta, progress=False) for name, part in parts.items()}
+            write_tensors(kept, said, {})
+        _, answers = read_tensors(kept)
         probabilities[0, fold == number] = answers["home"]
         abroad.append(answers["abroad"])
         members.append(clf)
@@ -116,11 +114,7 @@ def judge(
 
 def main() -> None:
     """Train what is missing and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--folds", type=Path, required=True)
-    parser.add_argument("--suspects", type=Path, required=True)
-    parser.add_argument("--fields", type=Path, required=True)
+    parser = make_parser(__doc__)
     parser.add_argument("--squeezenet", type=Path, required=True)
     parser.add_argument("--lite0", type=Path, required=True)
     parser.add_argument("--only", type=int, nargs="*", default=range(len(ROWS)), help="numbers of rows")
@@ -128,7 +122,8 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(exist_ok=True, parents=True)
     cells, crops = cellscan.load_malaria(args.data), crops_of(args.fields)
-    disputed, suspects = read_suspects(args.suspects), suspects_of(cells, args)
+    disputed = read_suspects(args.suspects)
+    suspects = suspects_of(cells, disputed, args) if any(ROWS[number].pruned for number in args.only) else {}
     rows, judged = [], []
     for number in args.only:
         judged.append(judge(ROWS[number], cells, suspects, crops, args))
@@ -145,12 +140,8 @@ def main() -> None:
         share = 1 - wrong.sum() / clean.sum()
         print(f"undisputed labels that every row contradicts: {wrong.sum()} of {clean.sum():,}; ", end="")
         print(f"no choice among the rows exceeds an accuracy of {share:.4f} there")
-    print(
-        "\n| five folds, one seed | accuracy | ROC AUC | undisputed | agreement with disputed: parasitized / ", end=""
-    )
-    print(
-        "uninfected | transfer AUC | called abroad: infected / healthy |\n| --- | --- | --- | --- | --- | --- | --- |"
-    )
+    print(f"\n| five folds, one seed | {COLUMNS} |")
+    print("|" + " --- |" * 7)
     print("\n".join(rows))
     print(f"\n{versions()}")
 

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from accuracy import figures, transfer, versions
+from accuracy import figures, make_parser, transfer, versions
 
 import cellscan
 from cellscan import card as cards
@@ -48,11 +48,7 @@ def measure(number: int, cells: cellscan.CellDataset, args: argparse.Namespace) 
 
 def main() -> None:
     """Train what is missing, write the file, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--folds", type=Path, required=True)
-    parser.add_argument("--suspects", type=Path, required=True)
-    parser.add_argument("--fields", type=Path, required=True)
+    parser = make_parser(__doc__)
     parser.add_argument("--out", type=Path, default=Path("pretrained_output"))
     parser.add_argument("--only", type=int, nargs="*", default=range(5), help="numbers of folds")
     parser.add_argument("--epochs", type=int, default=EPOCHS)

@@ -7,13 +7,12 @@ Every row is `small_cnn` at 64 px. `views` sets views and augmentations side by 
 `Recipe` away or adds one. Rows are kept in --out; one that is there is not trained again.
 """
 
-import argparse
 import json
 import time
 from pathlib import Path
 
 import numpy as np
-from accuracy import read_suspects, versions
+from accuracy import make_parser, read_suspects, versions
 from study import crops_of
 
 import cellscan
@@ -48,6 +47,13 @@ TABLES = {
 }
 
 
+COLUMNS = (
+    "accuracy | ROC AUC | undisputed | agreement with disputed: parasitized / uninfected | transfer AUC | "
+    "called abroad: infected / healthy"
+)
+"""What `line` prints behind the title."""
+
+
 def inside(cells: cellscan.CellDataset) -> cellscan.CellDataset:
     """Return the middle of every image, resized as the whole would be."""
     whole = round(64 / SHARE)
@@ -75,7 +81,6 @@ def figures(
     called = positive >= 0.5
     return row | {
         "undisputed": float(np.mean([report.accuracy for report in clean])),
-        "undisputed_sd": float(np.std([report.accuracy for report in clean], ddof=1)),
         "disputed_parasitized": on_list.sensitivity,
         "disputed_uninfected": on_list.specificity,
         "transfer": float(np.mean(aucs)),
@@ -96,11 +101,7 @@ def line(title: str, row: dict[str, float]) -> str:
 
 def main() -> None:
     """Train what is missing and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--folds", type=Path, required=True)
-    parser.add_argument("--suspects", type=Path, required=True)
-    parser.add_argument("--fields", type=Path, required=True)
+    parser = make_parser(__doc__)
     parser.add_argument("--table", choices=TABLES, default="views")
     parser.add_argument("--only", type=int, nargs="*", help="numbers of rows")
     parser.add_argument("--epochs", type=int, default=10)
@@ -137,10 +138,8 @@ def main() -> None:
         row = json.loads(log.read_text())
         rows.append(line(title, row) + f" {row['seconds'] / 60:.1f} |")
         print(rows[-1], flush=True)
-    print(f"\n| small_cnn, 64 px, {args.epochs} epochs, {args.seeds} seeds | accuracy | ROC AUC | undisputed ", end="")
-    print("| agreement with disputed: parasitized / uninfected | transfer AUC | ", end="")
-    print("called abroad: infected / healthy | minutes |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    print(f"\n| small_cnn, 64 px, {args.epochs} epochs, {args.seeds} seeds | {COLUMNS} | minutes |")
+    print("|" + " --- |" * 8)
     print("\n".join(rows))
     print(f"\n{versions()}")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from cellscan.errors import ImageError
 
@@ -33,7 +33,6 @@ PIXEL_LIMIT = 80_000_000
 """Images with more pixels are refused before they are decoded."""
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".avif", ".ppm"))
-_ORIENTATION = 0x0112
 _FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP", "GIF", "WEBP", "AVIF", "PPM")
 
 
@@ -72,7 +71,7 @@ def read_header(file: Any) -> tuple[int, int, str]:
         width, height = image.size
         # Of the base class: a PNG's own method decodes the image in search of a block behind it. A TIFF's size has
         # been turned by Pillow already.
-        if image.format != "TIFF" and Image.Image.getexif(image).get(_ORIENTATION, 1) >= 5:  # by a quarter
+        if image.format != "TIFF" and Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) >= 5:  # by a quarter
             width, height = height, width
         return width, height, image.format or "unknown"
 
@@ -133,7 +132,7 @@ def _check_size(width: int, height: int, where: str) -> None:
 
 def _pil_to_rgb(image: Image.Image, where: str) -> Image.Image:
     _check_size(*image.size, where)
-    if image.getexif().get(_ORIENTATION, 1) != 1:
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode == "RGB" and "transparency" not in image.info:
         image.load()

@@ -395,7 +395,7 @@ class Report:
         Parameters
         ----------
         names : sequence of str
-            Those that are not here are passed over; none at all is an error.
+            Those that are not here are passed over; where not one of them is here, that is an error.
 
         Examples
         --------
