@@ -5,8 +5,9 @@
 
 The suspects of a fold are found among its training patients alone: features of two backbones as they were
 pretrained, a logistic regression for every group of patients that never saw it, and confident learning on what it says.
-The experts' list only measures. Everything is kept in --out; a run that was killed goes on. With two rows or more,
-the last row averages their probabilities, and a line counts the undisputed labels that all of them contradict.
+The experts' list only measures. What each network says is kept in --out, and a network that was killed goes on. With
+two rows or more, the last row averages their probabilities, and a line counts the undisputed labels that all of them
+contradict.
 """
 
 import argparse
@@ -86,30 +87,42 @@ def judge(
     suspects: dict[int, np.ndarray],
     crops: cellscan.CellDataset,
     args: argparse.Namespace,
-) -> tuple[cellscan.Study, list[np.ndarray]]:
+) -> tuple[cellscan.Study, np.ndarray]:
     """Return the study of a row, and what each of its members says of the crops."""
     fold, place = cells.fold_numbers(args.folds), args.out / row.title.replace(", ", "-").replace(" ", "-")
     weights = {"small_cnn": None, "tf_efficientnet_lite0": args.lite0}[row.network]
-    probabilities = np.zeros((1, len(cells), len(cells.class_names)), np.float32)
-    members, abroad = [], []
-    for number, (train, test) in enumerate(cells.folds(args.folds)):
-        if row.pruned:
-            train = train.without(suspects[number])
-        clf = cellscan.Classifier(row.network, weights=weights, image_size=row.size, seed=0)
-        here = place / f"fold{number}"
-        clf.fit(train, epochs=row.epochs, checkpoint=here, resume=True, progress=False)
-        kept = here / "answers.safetensors"
-        if not kept.exists():
-            parts = {"home": test, "abroad": crops}
-            said = {name: clf.predict_proba(part, tta=row.tta, progress=False) for name, part in parts.items()}
-            write_tensors(kept, said, {})
-        _, answers = read_tensors(kept)
-        probabilities[0, fold == number] = answers["home"]
-        abroad.append(answers["abroad"])
-        members.append(clf)
-        print(f"{row.title}, fold {number}: trained", flush=True)
-    study = cellscan.Study(cells, fold, (0,), tuple(members), probabilities, "by patient", {"tta": row.tta})
-    return study, abroad
+    probabilities = np.zeros((args.seeds, len(cells), len(cells.class_names)), np.float32)
+    judged = {}
+    for seed in range(args.seeds):
+        for number, (train, test) in enumerate(cells.folds(args.folds)):
+            if row.pruned:
+                train = train.without(suspects[number])
+            clf = cellscan.Classifier(row.network, weights=weights, image_size=row.size, seed=seed)
+            here = place / f"fold{number}-seed{seed}"
+            kept = here / "answers.safetensors"
+            if not kept.exists():
+                clf.fit(train, epochs=row.epochs, checkpoint=here, resume=True, progress=False)
+                parts = {"home": test, "abroad": crops}
+                said = {name: clf.predict_proba(part, tta=row.tta, progress=False) for name, part in parts.items()}
+                write_tensors(kept, said, {})
+            _, answers = read_tensors(kept)
+            probabilities[seed, fold == number] = answers["home"]
+            judged[number, seed] = clf, answers["abroad"]
+            print(f"{row.title}, fold {number}, seed {seed}: judged", flush=True)
+    members, abroad = zip(*(judged[key] for key in sorted(judged)), strict=True)
+    options = {"tta": row.tta}
+    study = cellscan.Study(cells, fold, tuple(range(args.seeds)), members, probabilities, "by patient", options)
+    return study, np.stack(abroad)
+
+
+def averaged(studies: list[cellscan.Study], abroad: list[np.ndarray]) -> tuple[cellscan.Study, np.ndarray]:
+    """Return the study, and the answers abroad, of the mean over seeds and over rows."""
+    first = studies[0]
+    mean = np.mean([study.probabilities.mean(0, keepdims=True) for study in studies], axis=0)
+    members = first.members[:: len(first.seeds)]
+    study = cellscan.Study(first.cells, first.fold, (0,), members, mean, "by patient", {"tta": False})
+    folds = len(members)
+    return study, np.mean([said.reshape(folds, -1, *said.shape[1:]).mean(1) for said in abroad], axis=0)
 
 
 def main() -> None:
@@ -118,6 +131,7 @@ def main() -> None:
     parser.add_argument("--squeezenet", type=Path, required=True)
     parser.add_argument("--lite0", type=Path, required=True)
     parser.add_argument("--only", type=int, nargs="*", default=range(len(ROWS)), help="numbers of rows")
+    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("ensemble_output"))
     args = parser.parse_args()
     args.out.mkdir(exist_ok=True, parents=True)
@@ -125,22 +139,26 @@ def main() -> None:
     disputed = read_suspects(args.suspects)
     suspects = suspects_of(cells, disputed, args) if any(ROWS[number].pruned for number in args.only) else {}
     rows, judged = [], []
+
+    def tell(title: str, study: cellscan.Study, abroad: np.ndarray) -> None:
+        rows.append(line(title, figures(study, disputed, crops.labels, abroad)))
+        print(rows[-1], flush=True)
+
     for number in args.only:
         judged.append(judge(ROWS[number], cells, suspects, crops, args))
-        rows.append(line(ROWS[number].title, figures(judged[-1][0], disputed, crops.labels, judged[-1][1])))
-        print(rows[-1], flush=True)
+        tell(ROWS[number].title, *judged[-1])
+        if args.seeds > 1:
+            tell(f"{ROWS[number].title}, average of {args.seeds} seeds", *averaged(*([one] for one in judged[-1])))
     if len(judged) > 1:
-        studies, abroad = zip(*judged, strict=True)
-        first = studies[0]
-        mean = np.mean([study.probabilities for study in studies], axis=0)
-        study = cellscan.Study(first.cells, first.fold, (0,), first.members, mean, "by patient", {"tta": False})
-        rows.append(line("average of the rows above", figures(study, disputed, crops.labels, list(np.mean(abroad, 0)))))
+        studies, abroad = (list(part) for part in zip(*judged, strict=True))
+        tell("average of all of these", *averaged(studies, abroad))
         clean = ~np.isin(cells.names, disputed)
         wrong = np.all([one.report.predicted != cells.labels for one in studies], axis=0) & clean
         share = 1 - wrong.sum() / clean.sum()
         print(f"undisputed labels that every row contradicts: {wrong.sum()} of {clean.sum():,}; ", end="")
         print(f"no choice among the rows exceeds an accuracy of {share:.4f} there")
-    print(f"\n| five folds, one seed | {COLUMNS} |")
+    seeds = "one seed" if args.seeds == 1 else f"{args.seeds} seeds"
+    print(f"\n| five folds, {seeds} | {COLUMNS} |")
     print("|" + " --- |" * 7)
     print("\n".join(rows))
     print(f"\n{versions()}")

@@ -7,6 +7,7 @@ Everything is kept in --out; a run that was killed goes on. Nothing is chosen by
 """
 
 import argparse
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from accuracy import field_crops, read_suspects
 import cellscan
 
 
+@functools.cache
 def crops_of(folder: Path) -> cellscan.CellDataset:
     """Cut the IML crops; the field of each stands as its patient."""
     crops, infected, fields = field_crops(folder)
