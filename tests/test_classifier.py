@@ -533,6 +533,29 @@ def test_tta_averages_the_eight_symmetries(trained) -> None:
     assert np.array_equal(trained.evaluate(cells, tta=True).probabilities, trained.predict_proba(cells, tta=True))
 
 
+def test_decisions_are_chosen_for_probabilities_that_are_averaged(trained, tmp_path) -> None:
+    from cellscan.evaluate.calibration import fit_temperature
+
+    images = np.stack([random_image(seed, 32, 32) for seed in range(60)])
+    cells = cellscan.CellDataset.from_arrays(
+        images, np.arange(60) % 2, patients=[f"q{i // 3}" for i in range(60)], class_names=trained.class_names
+    )
+    trained.save(tmp_path / "m.safetensors")
+    clf = Classifier.load(tmp_path / "m.safetensors")
+    turned = [np.rot90(flipped, turns, (1, 2)) for flipped in (images, images[:, :, ::-1]) for turns in range(4)]
+    alone = [clf.predict_proba(np.ascontiguousarray(one)) for one in turned]
+    assert clf.calibrate(cells, tta=True) == pytest.approx(fit_temperature(alone, cells.labels), rel=1e-3)
+    scores = clf.predict_proba(cells, tta=True)
+    threshold = clf.choose_threshold(cells, sensitivity=0.9, tta=True)
+    assert threshold == np.sort(scores[cells.labels == 0, 0])[3]
+    assert clf.evaluate(cells, tta=True).sensitivity == 0.9
+    called = scores[:, 0] >= threshold
+    shares = sorted(called[cells.patients == patient].mean() for patient in set(cells.patients.tolist()))
+    assert clf.choose_patient_rule(cells, sensitivity=0.9, tta=True) == pytest.approx(shares[2])
+    quantile = clf.conformalize(cells, alpha=0.3, tta=True)
+    assert np.isclose(1 - scores[np.arange(60), cells.labels], quantile).any()
+
+
 def test_calibration_mends_probabilities_and_moves_no_label(trained, tmp_path) -> None:
     from cellscan.evaluate.calibration import expected_calibration_error as error
 

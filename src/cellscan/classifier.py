@@ -24,8 +24,10 @@ from cellscan.evaluate.thresholds import choose, choose_rule
 from cellscan.explain import METHODS, Explainer, Explanations, explain
 from cellscan.export import export
 from cellscan.inference import (
+    SYMMETRIES,
     Forward,
     Members,
+    apply_symmetry,
     average_symmetries,
     axes_of,
     batches,
@@ -530,7 +532,7 @@ class Classifier:
             of single images, mixed as they come. A generator is read as it goes, in bounded memory.
         tta : bool
             Test-time augmentation: average the probabilities over the square's eight symmetries, for
-            eight times the work.
+            eight times the work. Choose temperature, threshold, sets and rule with it too.
         on_error : {"raise", "skip"}
             ``"skip"``: an image that cannot be read is noted in `Predictions.failed`.
         progress : bool
@@ -758,7 +760,7 @@ class Classifier:
             rule=card.decision.patient_rule,
         )
 
-    def calibrate(self, cells: CellDataset, *, progress: bool = True) -> float:
+    def calibrate(self, cells: CellDataset, *, tta: bool = False, progress: bool = True) -> float:
         """Fit the temperature, so that probabilities mean what they say; labels at 0.5 stay as they are.
 
         Threshold, label sets and patient rule are reset: they were chosen for other probabilities.
@@ -767,7 +769,7 @@ class Classifier:
         ----------
         cells : CellDataset
             Of patients that are neither in the training nor in the validation set, nor in the test set.
-        progress : bool
+        tta, progress
             As in `predict`.
 
         Returns
@@ -793,7 +795,11 @@ class Classifier:
         if len(np.unique(labels)) < 2:
             raise DataError(f"all {len(cells)} cells are {cells[0].label_name!r}; expected at least two classes")
         pixels = cells.images(self.image_size, progress=progress)
-        alone = [run_all(self._probabilities, (member,), 1.0, batches(pixels)) for member in self._members]
+        alone = [
+            run_all(self._probabilities, (member,), 1.0, (apply_symmetry(batch, symmetry) for batch in batches(pixels)))
+            for member in self._members
+            for symmetry in (SYMMETRIES if tta else SYMMETRIES[:1])
+        ]
         return self._decide(cells, Decision(temperature=fit_temperature(alone, labels))).temperature
 
     def choose_threshold(
@@ -802,6 +808,7 @@ class Classifier:
         *,
         sensitivity: float | None = None,
         specificity: float | None = None,
+        tta: bool = False,
         progress: bool = True,
     ) -> float:
         """Choose the operating point of a cell; the patient rule is reset.
@@ -813,7 +820,7 @@ class Classifier:
         sensitivity, specificity : float, optional
             Exactly one of them, in (0, 1]: the highest threshold that reaches this sensitivity over these cells,
             or the lowest that reaches this specificity.
-        progress : bool
+        tta, progress
             As in `predict`.
 
         Returns
@@ -837,7 +844,7 @@ class Classifier:
         """
         positive = self._two_classes("a threshold")
         labels = self._new_labels(cells, "a threshold")
-        scores = self.predict_proba(cells, progress=progress)[:, positive]
+        scores = self.predict_proba(cells, tta=tta, progress=progress)[:, positive]
         kinds = f"{self.class_names[positive]!r} cells", f"{self.class_names[1 - positive]!r} cells"
         sick = labels == positive
         value = choose(scores[sick], scores[~sick], sensitivity=sensitivity, specificity=specificity, what=kinds)
@@ -850,7 +857,9 @@ class Classifier:
         decision = replace(self._card.decision, threshold=value, patient_rule=None)
         return self._decide(cells, decision).threshold
 
-    def conformalize(self, cells: CellDataset, *, alpha: float = 0.1, progress: bool = True) -> float:
+    def conformalize(
+        self, cells: CellDataset, *, alpha: float = 0.1, tta: bool = False, progress: bool = True
+    ) -> float:
         """Let `predict` return sets of labels that lack the true one for a share `alpha` of cells at most.
 
         The share is that of a random cell of a new patient, and holds whatever the network is worth: patients
@@ -862,7 +871,7 @@ class Classifier:
             As in `calibrate`; of at least ceil(1 / alpha) - 1 patients.
         alpha : float
             In (0, 1).
-        progress : bool
+        tta, progress
             As in `predict`.
 
         Returns
@@ -885,7 +894,8 @@ class Classifier:
         False
         """
         labels = self._new_labels(cells, "a conformal set", patients=True)
-        quantile = fit_quantile(scores_of(self.predict_proba(cells, progress=progress), labels), cells.patients, alpha)
+        scores = scores_of(self.predict_proba(cells, tta=tta, progress=progress), labels)
+        quantile = fit_quantile(scores, cells.patients, alpha)
         self._decide(cells, replace(self._card.decision, conformal=Conformal(float(alpha), quantile)))
         return quantile
 
@@ -895,6 +905,7 @@ class Classifier:
         *,
         sensitivity: float | None = None,
         specificity: float | None = None,
+        tta: bool = False,
         progress: bool = True,
     ) -> float:
         """Choose the share of positive cells from which a patient counts as infected.
@@ -907,7 +918,7 @@ class Classifier:
             As in `calibrate`.
         sensitivity, specificity : float, optional
             Exactly one of them, in (0, 1]: over these infected patients, or over these healthy donors.
-        progress : bool
+        tta, progress
             As in `predict`.
 
         Returns
@@ -930,7 +941,7 @@ class Classifier:
         """
         positive = self._two_classes("a patient rule")
         labels = self._new_labels(cells, "a patient rule", patients=True)
-        called = decide(self.predict_proba(cells, progress=progress), self._card)
+        called = decide(self.predict_proba(cells, tta=tta, progress=progress), self._card)
         rule = choose_rule(labels == positive, called == positive, cells.patients, sensitivity, specificity)
         self._decide(cells, replace(self._card.decision, patient_rule=rule))
         return rule

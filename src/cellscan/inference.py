@@ -98,14 +98,23 @@ def distance(axes: Axes, features: Any) -> jax.Array:
     return jnp.sqrt((along**2 / axes.variances).sum(-1) + across / axes.rest)
 
 
+SYMMETRIES = range(8)
+"""Of the square, for `apply_symmetry`; 0 leaves an image as it is."""
+
+
+def apply_symmetry(images: Any, symmetry: int) -> Any:
+    """Return images (N, S, S, 3) under one of the square's eight symmetries."""
+    images = images.swapaxes(1, 2) if symmetry & 1 else images
+    images = images[:, ::-1] if symmetry & 2 else images
+    return images[:, :, ::-1] if symmetry & 4 else images
+
+
 def average_symmetries(forward: Forward) -> Forward:
     """Return a forward that averages over the square's eight symmetries of every image."""
 
     def averaged(members: Members, settings: Any, images: Any) -> jax.Array:
-        turned = [images, images.swapaxes(1, 2)]
-        turned += [image[:, ::-1] for image in turned]
-        turned += [image[:, :, ::-1] for image in turned]
-        return functools.reduce(jnp.add, [forward(members, settings, image) for image in turned]) / len(turned)
+        judged = [forward(members, settings, apply_symmetry(images, symmetry)) for symmetry in SYMMETRIES]
+        return functools.reduce(jnp.add, judged) / len(judged)
 
     return averaged
 
