@@ -230,7 +230,14 @@ def test_unknown_classes_other_sizes_and_strange_xml(tmp_path) -> None:
         cellscan.load_fields(path, classes={"cell": "cell"})
     voc = write_voc(tmp_path / "voc")
     Image.fromarray(random_image(0, 30, 64)).save(voc / "JPEGImages" / "a.png")
-    with pytest.raises(cellscan.DataError, match="64 x 30 pixels, its annotation speaks of 64 x 48"):
+    with pytest.raises(
+        cellscan.DataError, match="64 x 30 pixels, its annotation speaks of 64 x 48; boxes .* elsewhere$"
+    ):
+        cellscan.load_fields(voc)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(random_image(0, 48, 64)).save(voc / "JPEGImages" / "a.png", exif=exif)
+    with pytest.raises(cellscan.DataError, match="48 x 64 pixels.*EXIF orientation"):
         cellscan.load_fields(voc)
     xml = voc / "Annotations" / "a.xml"
     xml.write_text('<!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/passwd">]><annotation>&e;</annotation>')
