@@ -131,8 +131,8 @@ def main() -> None:
     table = TABLES[args.table]
     for number in range(len(table)) if args.only is None else args.only:
         title, view, recipe, middle = table[number]
-        place = args.out / title.replace(": ", "-").replace(", ", "-").replace(" ", "-")
-        log, kept = place.with_suffix(".json"), place.with_suffix(".npy")
+        name = title.replace(": ", "-").replace(", ", "-").replace(" ", "-")
+        log, kept = (args.out / f"{name}.{suffix}" for suffix in ("json", "npy"))
         if not log.exists():
             study = cellscan.cross_validate(
                 "small_cnn",
@@ -143,7 +143,7 @@ def main() -> None:
                 view=view,
                 recipe=recipe,
                 together=False if args.in_turn else None,
-                checkpoint=place,
+                checkpoint=args.out / name,
                 resume=True,
                 progress=False,
             )
