@@ -121,6 +121,12 @@ def measure(
     return {**figures(report, args.suspects), **transfer(clf, args.fields), "seconds": seconds}
 
 
+def fold_hash(cells: cellscan.CellDataset, folds: Path) -> str:
+    """Return what tells these folds from others."""
+    how = next(iter(cells.folds(folds)))[1].split_info
+    return "unknown" if how is None else how.hash
+
+
 def versions() -> str:
     """Return what a table was made with."""
     return (

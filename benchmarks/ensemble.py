@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from accuracy import make_parser, read_suspects, versions
+from accuracy import fold_hash, make_parser, read_suspects, versions
 from study import crops_of
 from views import COLUMNS, figures, line
 
@@ -161,7 +161,7 @@ def main() -> None:
     print(f"\n| five folds, {seeds} | {COLUMNS} |")
     print("|" + " --- |" * 7)
     print("\n".join(rows))
-    print(f"\n{versions()}")
+    print(f"\n{versions()}, fold hash {fold_hash(cells, args.folds)}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from accuracy import make_parser, read_suspects, versions
+from accuracy import fold_hash, make_parser, read_suspects, versions
 from study import crops_of
 
 import cellscan
@@ -165,7 +165,7 @@ def main() -> None:
     print(f"\n| small_cnn, 64 px, {args.epochs} epochs, {seeds} | {COLUMNS} | points gained |")
     print("|" + " --- |" * 8)
     print("\n".join(rows))
-    print(f"\n{versions()}")
+    print(f"\n{versions()}, fold hash {fold_hash(cells, args.folds)}")
 
 
 if __name__ == "__main__":
