@@ -142,6 +142,13 @@ def test_what_a_study_says(study, tmp_path) -> None:
     study.plot()
 
 
+def test_a_figure_that_nobody_can_give_is_shown_as_such(study) -> None:
+    nobody = np.broadcast_to(np.float32([0, 1]), study.probabilities.shape)
+    text = str(cellscan.Study(study.cells, study.fold, study.seeds, study.members, nobody, study.split, {"tta": False}))
+    assert "nan" not in text
+    assert text[text.index("\nprecision") :].split()[:2] == ["precision", "n/a"]
+
+
 def test_temperatures_come_from_other_folds(study) -> None:
     sure = np.clip(study.probabilities, 0.001, 0.999)
     other = cellscan.Study(study.cells, study.fold, study.seeds, study.members, sure, "x", study._options)

@@ -25,7 +25,7 @@ from cellscan.evaluate.confident import Suspects, find_contradicted
 from cellscan.evaluate.conformal import Coverage, simulate
 from cellscan.evaluate.metrics import AVERAGED, NAMES
 from cellscan.evaluate.patients import Patients, make_patients
-from cellscan.evaluate.report import Report, Seen, make_report
+from cellscan.evaluate.report import Report, Seen, figure_text, interval_text, make_report
 from cellscan.evaluate.thresholds import choose_rule
 from cellscan.inference import decide
 from cellscan.notebook import as_text
@@ -235,7 +235,7 @@ def _spread(reports: Sequence[Report], name: str) -> tuple[float, float]:
 
 def _mean_text(reports: Sequence[Report], name: str) -> str:
     mean, spread = _spread(reports, name)
-    return f"{mean:.4f}" + ("" if math.isnan(spread) else f" ± {spread:.4f}")
+    return figure_text(mean) + ("" if math.isnan(spread) else f" ± {spread:.4f}")
 
 
 @dataclass(frozen=True)
@@ -268,8 +268,8 @@ class Transfer:
         ]
         lines.append(f"{'':20}{'mean ± SD of members':24}95 % interval of the mean, over {first.interval_over}")
         for name in ("roc_auc", "sensitivity", "specificity", "average_precision", "calibration_error"):
-            low, high = self.interval[name]
-            lines.append(f"{name.replace('_', ' '):20}{_mean_text(self.reports, name):24}{low:.4f} to {high:.4f}")
+            text = f"{name.replace('_', ' '):20}{_mean_text(self.reports, name):24}"
+            lines.append(text + interval_text(self.interval[name]))
         return "\n".join(lines)
 
 
@@ -365,17 +365,18 @@ class Study:
         for (number, seed), report in zip(self.keys, self.reports, strict=True):
             lines.append(
                 f"{number:>4} {seed:>4} {report.seen.patients:>8} {len(report.labels):>7,}  "
-                + "".join(f"{getattr(report, name):>14.4f}" for name in _SHOWN)
+                + "".join(f"{figure_text(getattr(report, name)):>14}" for name in _SHOWN)
             )
         lines.append(f"\n{'':20}{'mean ± SD':20}{'pooled':10}95 % interval over patients")
         for name in NAMES:
-            low, high = self.report.interval[name]
-            text = f"{name.replace('_', ' '):20}{_mean_text(self.reports, name):20}{getattr(self.report, name):<10.4f}"
-            lines.append(text + ("n/a" if math.isnan(low) else f"{low:.4f} to {high:.4f}"))
+            text = f"{name.replace('_', ' '):20}{_mean_text(self.reports, name):20}"
+            lines.append(
+                text + f"{figure_text(getattr(self.report, name)):10}{interval_text(self.report.interval[name])}"
+            )
         lines.append("\naveraged over the patients that have the class in question")
         for name, value in self.report.averaged.items():
-            low, high = self.report.averaged_interval[name]
-            lines.append(f"{name.replace('_', ' '):20}{'':20}{value:<10.4f}{low:.4f} to {high:.4f}")
+            text = f"{name.replace('_', ' '):40}{figure_text(value):10}"
+            lines.append(text + interval_text(self.report.averaged_interval[name]))
         lines.append("\nResearch use only, not a medical device.")
         return "\n".join(lines)
 

@@ -475,10 +475,18 @@ def make_report(
     )
 
 
+def figure_text(value: float) -> str:
+    """Return a figure as tables show it."""
+    return "n/a" if math.isnan(value) else f"{value:.4f}"
+
+
+def interval_text(ends: tuple[float, float]) -> str:
+    """Return an interval as tables show it."""
+    return "n/a" if math.isnan(ends[0]) else f"{ends[0]:.4f} to {ends[1]:.4f}"
+
+
 def _line(name: str, value: float, ends: tuple[float, float]) -> str:
-    text = "n/a" if math.isnan(value) else f"{value:.4f}"
-    text = f"{text:10}" + ("n/a" if math.isnan(ends[0]) else f"{ends[0]:.4f} to {ends[1]:.4f}")
-    return f"{name.replace('_', ' '):18}{text}"
+    return f"{name.replace('_', ' '):18}{figure_text(value):10}{interval_text(ends)}"
 
 
 def _json(value: float) -> float | None:
