@@ -143,7 +143,7 @@ def test_what_a_study_says(study, tmp_path) -> None:
 
 
 def test_a_figure_that_nobody_can_give_is_shown_as_such(study) -> None:
-    nobody = np.broadcast_to(np.float32([0, 1]), study.probabilities.shape)
+    nobody = np.broadcast_to(np.array([0, 1], np.float32), study.probabilities.shape)
     text = str(cellscan.Study(study.cells, study.fold, study.seeds, study.members, nobody, study.split, {"tta": False}))
     assert "nan" not in text
     assert text[text.index("\nprecision") :].split()[:2] == ["precision", "n/a"]
