@@ -66,6 +66,11 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def slug(title: str) -> str:
+    """Return the title of a row as the name of its files."""
+    return title.replace(": ", "-").replace(", ", "-").replace(" ", "-")
+
+
 def read_suspects(path: Path) -> np.ndarray:
     """Return the names of the cells whose labels experts dispute."""
     return np.genfromtxt(path, str, delimiter=",", skip_header=1)[:, 0]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from accuracy import fold_hash, make_parser, read_suspects, versions
+from accuracy import fold_hash, make_parser, read_suspects, slug, versions
 from study import crops_of
 from views import COLUMNS, figures, line
 
@@ -89,7 +89,7 @@ def judge(
     args: argparse.Namespace,
 ) -> tuple[cellscan.Study, np.ndarray]:
     """Return the study of a row, and what each of its members says of the crops."""
-    fold, place = cells.fold_numbers(args.folds), args.out / row.title.replace(", ", "-").replace(" ", "-")
+    fold, place = cells.fold_numbers(args.folds), args.out / slug(row.title)
     weights = {"small_cnn": None, "tf_efficientnet_lite0": args.lite0}[row.network]
     probabilities = np.zeros((args.seeds, len(cells), len(cells.class_names)), np.float32)
     judged = {}

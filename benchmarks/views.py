@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from accuracy import fold_hash, make_parser, read_suspects, versions
+from accuracy import fold_hash, make_parser, read_suspects, slug, versions
 from study import crops_of
 
 import cellscan
@@ -131,8 +131,7 @@ def main() -> None:
     table = TABLES[args.table]
     for number in range(len(table)) if args.only is None else args.only:
         title, view, recipe, middle = table[number]
-        name = title.replace(": ", "-").replace(", ", "-").replace(" ", "-")
-        log, kept = (args.out / f"{name}.{suffix}" for suffix in ("json", "npy"))
+        log, kept = (args.out / f"{slug(title)}.{suffix}" for suffix in ("json", "npy"))
         if not log.exists():
             study = cellscan.cross_validate(
                 "small_cnn",
@@ -143,7 +142,7 @@ def main() -> None:
                 view=view,
                 recipe=recipe,
                 together=False if args.in_turn else None,
-                checkpoint=args.out / name,
+                checkpoint=args.out / slug(title),
                 resume=True,
                 progress=False,
             )

@@ -188,11 +188,11 @@ def _find(entry: _Entry, folders: Sequence[Path], where: Path) -> Path:
     except ImageError as error:
         raise DataError(str(error)) from error
     if entry.size is not None and entry.size != size:
-        turned = entry.size == size[::-1]
+        hint = ". If its EXIF orientation turns it, save it turned, or annotate it as viewers show it"
         raise DataError(
             f"{path}: the image has {size[0]} x {size[1]} pixels, its annotation speaks of {entry.size[0]} x "
             f"{entry.size[1]}; boxes would lie elsewhere"
-            f"{'. If its EXIF orientation turns it, save it turned, or annotate it as viewers show it' * turned}"
+            f"{hint if entry.size == size[::-1] else ''}"
         )
     return path
 
