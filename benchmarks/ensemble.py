@@ -7,7 +7,7 @@ The suspects of a fold are found among its training patients alone: features of 
 pretrained, a logistic regression for every group of patients that never saw it, and confident learning on what it says.
 The experts' list only measures. What each network says is kept in --out, and a network that was killed goes on. With
 two rows or more, the last row averages their probabilities, and a line counts the undisputed labels that all of them
-contradict.
+contradict. Points gained are against the first row, with the interval of a paired bootstrap over patients.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from accuracy import fold_hash, make_parser, read_suspects, slug, versions
 from study import crops_of
-from views import COLUMNS, figures, line
+from views import COLUMNS, figures, line, points_gained
 
 import cellscan
 from cellscan.evaluate.confident import find_contradicted
@@ -44,6 +44,7 @@ ROWS = (
     Row("small_cnn, suspects left out", "small_cnn", 64, 10, False, True),
     Row("EfficientNet-Lite0", "tf_efficientnet_lite0", 112, 4, True, False),
     Row("EfficientNet-Lite0, suspects left out", "tf_efficientnet_lite0", 112, 4, True, True),
+    Row("SqueezeNet 1.1", "squeezenet1_1", 96, 4, False, False),
 )
 
 
@@ -90,7 +91,7 @@ def judge(
 ) -> tuple[cellscan.Study, np.ndarray]:
     """Return the study of a row, and what each of its members says of the crops."""
     fold, place = cells.fold_numbers(args.folds), args.out / slug(row.title)
-    weights = {"small_cnn": None, "tf_efficientnet_lite0": args.lite0}[row.network]
+    weights = {"small_cnn": None, "tf_efficientnet_lite0": args.lite0, "squeezenet1_1": args.squeezenet}[row.network]
     probabilities = np.zeros((args.seeds, len(cells), len(cells.class_names)), np.float32)
     judged = {}
     for seed in range(args.seeds):
@@ -141,7 +142,8 @@ def main() -> None:
     rows, judged = [], []
 
     def tell(title: str, study: cellscan.Study, abroad: np.ndarray) -> None:
-        rows.append(line(title, figures(study, disputed, crops.labels, abroad)))
+        gain = points_gained(study.report, judged[0][0].report) if rows else ""
+        rows.append(f"{line(title, figures(study, disputed, crops.labels, abroad))} {gain} |")
         print(rows[-1], flush=True)
 
     for number in args.only:
@@ -158,8 +160,8 @@ def main() -> None:
         print(f"undisputed labels that every row contradicts: {wrong.sum()} of {clean.sum():,}; ", end="")
         print(f"no choice among the rows exceeds an accuracy of {share:.4f} there")
     seeds = "one seed" if args.seeds == 1 else f"{args.seeds} seeds"
-    print(f"\n| five folds, {seeds} | {COLUMNS} |")
-    print("|" + " --- |" * 7)
+    print(f"\n| five folds, {seeds} | {COLUMNS} | points gained |")
+    print("|" + " --- |" * 8)
     print("\n".join(rows))
     print(f"\n{versions()}, fold hash {fold_hash(cells, args.folds)}")
 

@@ -106,6 +106,13 @@ def line(title: str, row: dict[str, float]) -> str:
     return f"| {title} | {home} | {disputes} | {abroad} | {called} |"
 
 
+def points_gained(report: cellscan.Report, first: cellscan.Report) -> str:
+    """Return the difference of accuracies in points, and its paired interval over patients."""
+    found = cellscan.compare(report, first)
+    low, high = (100 * end for end in found.interval["accuracy"])
+    return f"{100 * found.difference['accuracy']:+.2f} ({low:+.2f} to {high:+.2f})"
+
+
 def judged(cells: cellscan.CellDataset, folds: Path, file: Path) -> cellscan.Report:
     """Return the report of all cells from the probabilities that a row keeps, (seeds, cells, 2)."""
     probabilities, fold = np.load(file), cells.fold_numbers(folds)
@@ -155,9 +162,7 @@ def main() -> None:
         if number == 0:
             first = report
         elif first is not None:
-            found = cellscan.compare(report, first)
-            low, high = (100 * end for end in found.interval["accuracy"])
-            gain = f"{100 * found.difference['accuracy']:+.2f} ({low:+.2f} to {high:+.2f})"
+            gain = points_gained(report, first)
         rows.append(f"{line(title, json.loads(log.read_text()))} {gain} |")
         print(rows[-1], flush=True)
     seeds = "one seed" if args.seeds == 1 else f"{args.seeds} seeds"
