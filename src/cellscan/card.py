@@ -92,8 +92,9 @@ class Decision:
 class Novelty:
     """What familiar cells look like to a network, and how far from that an image is novel.
 
-    A Gaussian of colours and of the mean of every stage, with `basis` as its widest axes and one variance for all
-    others (Tipping and Bishop, 1999); an image's novelty is its Mahalanobis distance (Lee et al., 2018).
+    A Gaussian of the roots of colours and of the mean of every stage but the last, with `basis` as its widest axes
+    and one variance for all others (Tipping and Bishop, 1999); an image's novelty is its Mahalanobis distance (Lee et
+    al., 2018).
 
     Attributes
     ----------
@@ -117,7 +118,7 @@ class Novelty:
     >>> clf = cellscan.Classifier(image_size=16, seed=0)
     >>> threshold = clf.learn_novelty(cells)
     >>> clf.card.novelty  # doctest: +ELLIPSIS
-    Novelty(threshold=..., cells=800, patients=20, features=358)
+    Novelty(threshold=..., cells=800, patients=20, features=230)
     """
 
     threshold: float
@@ -344,6 +345,7 @@ def save(
     members: Sequence[dict[str, Any]],
     report: dict[str, Any] | None,
     licence: str | None,
+    half: bool,
 ) -> None:
     """Write the file of a classifier or a detector, whole or not at all; report and licence go into its card."""
     card = replace(card, versions=card.versions or library_versions())
@@ -352,7 +354,7 @@ def save(
     if licence is not None:
         card = replace(card, licence=licence)
     tensors = {
-        f"{number}.{kind}.{name}": np.asarray(leaf)
+        f"{number}.{kind}.{name}": np.asarray(leaf, np.float16 if half and leaf.dtype == np.float32 else None)
         for number, weights in enumerate(members)
         for kind, leaves in weights.items()
         for name, leaf in leaves.items()

@@ -9,7 +9,7 @@ from cellscan.errors import DataError
 from cellscan.inference import Axes, distance
 
 VALUES = 180_000
-"""Numbers in the basis, at most: all axes of a small network, the widest 45 of ResNet-50; half a megabyte in a card."""
+"""Numbers in the basis, at most: all axes of a small network, the widest 97 of ResNet-50; half a megabyte in a card."""
 
 PASS = 0.99
 """Share of familiar cells that pass."""

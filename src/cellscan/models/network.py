@@ -141,16 +141,21 @@ class Network:
         return {name: feature for name, feature in found.items() if not name.startswith("stride")}
 
     def signature(self, weights: Weights, x: jax.Array) -> jax.Array:
-        """Return what images are like, (N, D): colours, and the mean of every stage, or features without a place."""
+        """Return what images are like, (N, D): signed roots of colours and of the mean of every stage but the last.
+
+        Roots, since activations have long tails. The last stage knows what tells classes apart, and little else in a
+        fine-tuned network; it counts where it is the only one. Without stages, features that have no place do.
+        """
         found = self.features(weights, x)
-        parts = [feature.mean((1, 2)) for feature in found.values() if feature.ndim == 4]
-        parts = parts or [feature for feature in found.values() if feature.ndim == 2]
+        stages = [feature.mean((1, 2)) for feature in found.values() if feature.ndim == 4]
+        parts = stages[:-1] or stages or [feature for feature in found.values() if feature.ndim == 2]
         if not parts:
             raise ArgumentError(
                 f"{self.name} has no method features(x) that returns a dictionary of features; add one to tell what is "
                 "novel"
             )
-        return jax.numpy.concatenate([x.mean((1, 2)), x.std((1, 2)), *parts], axis=-1).astype(jax.numpy.float32)
+        values = jax.numpy.concatenate([x.mean((1, 2)), x.std((1, 2)), *parts], axis=-1).astype(jax.numpy.float32)
+        return jax.numpy.sign(values) * jax.numpy.sqrt(jax.numpy.abs(values))
 
     def last_map(self, weights: Weights, x: jax.Array) -> jax.Array:
         """Return the last features that have a place in the image, (N, h, w, C)."""
@@ -197,7 +202,7 @@ class Network:
             )
 
     def fill(self, members: int, tensors: dict[str, np.ndarray], path: str) -> tuple[Weights, ...]:
-        """Put tensors into members, and gather everything that does not fit in one error."""
+        """Put tensors into members, halves widened to float32, and gather everything that does not fit in one error."""
         template = self.weights()
         wanted = {
             f"{number}.{kind}.{name}": (number, kind, name, leaf)
@@ -212,6 +217,8 @@ class Network:
             tensor = tensors.get(full)
             if tensor is None:
                 continue
+            if tensor.dtype == np.float16 and leaf.dtype == np.float32:
+                tensor = tensor.astype(np.float32)
             if tensor.shape != leaf.shape or tensor.dtype != leaf.dtype:
                 wrong.append(f"{full} is {tensor.dtype} {tensor.shape}, expected {leaf.dtype} {leaf.shape}")
             else:
