@@ -101,7 +101,7 @@ def main() -> None:
     print(f"\n{versions()}")
     if args.ship:
         clf.learn_novelty(cells, progress=False)
-        clf.save(Path(cellscan.__file__).parent / "weights" / "malaria_small_cnn.safetensors")
+        clf.save(Path(cellscan.__file__).parent / "weights" / "malaria_squeezenet.safetensors", half=True)
 
 
 if __name__ == "__main__":

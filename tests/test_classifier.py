@@ -577,12 +577,14 @@ def test_calibration_mends_probabilities_and_moves_no_label(trained, tmp_path) -
 
 def test_pretrained_needs_no_network_and_says_what_it_is() -> None:
     clf = Classifier.pretrained()
-    assert clf.card.licence == "Apache-2.0"
+    assert clf.card.licence.startswith("Apache-2.0")
+    assert clf.card.weights is not None
+    assert clf.card.weights["licence"] == "MIT"
     assert clf.card.metrics["folds"]["0"]["accuracy"] > 0.95
     assert np.array_equal(
-        clf.predict_proba(random_image()), Classifier.pretrained("malaria_small_cnn").predict_proba(random_image())
+        clf.predict_proba(random_image()), Classifier.pretrained("malaria_squeezenet").predict_proba(random_image())
     )
-    with pytest.raises(cellscan.ArgumentError, match="malaria_small_cnn"):
+    with pytest.raises(cellscan.ArgumentError, match="malaria_squeezenet"):
         Classifier.pretrained("resnet50")
 
 
@@ -593,6 +595,17 @@ def test_a_flipped_bit_is_an_error_and_not_another_result(trained, tmp_path) -> 
     (tmp_path / "m.safetensors").write_bytes(content)
     with pytest.raises(cellscan.ModelFileError, match="digest"):
         Classifier.load(tmp_path / "m.safetensors")
+
+
+def test_half_a_file_is_nearly_the_same_classifier(trained, tmp_path) -> None:
+    trained.save(tmp_path / "whole.safetensors")
+    trained.save(tmp_path / "half.safetensors", half=True)
+    assert (tmp_path / "half.safetensors").stat().st_size < 0.6 * (tmp_path / "whole.safetensors").stat().st_size
+    half = Classifier.load(tmp_path / "half.safetensors")
+    before, after = trained.predict_proba(tiny_cells()), half.predict_proba(tiny_cells())
+    assert 0 < np.abs(before - after).max() < 5e-3
+    half.save(tmp_path / "again.safetensors", half=True)
+    assert np.array_equal(Classifier.load(tmp_path / "again.safetensors").predict_proba(tiny_cells()), after)
 
 
 def test_an_ensemble_fits_in_one_file(trained, tmp_path) -> None:

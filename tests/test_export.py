@@ -97,7 +97,7 @@ def test_the_card_travels_along(tmp_path) -> None:
              (tmp_path / "m.stablehlo.json").read_text()]  # fmt: skip
     for text in texts:
         card = json.loads(text)
-        assert (card["architecture"], card["image_size"]) == ("small_cnn", 64)
+        assert (card["architecture"], card["image_size"]) == ("squeezenet1_1", 96)
         assert card["decision"]["threshold"] == clf.threshold
 
 

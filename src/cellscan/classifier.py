@@ -56,7 +56,7 @@ from cellscan.views import VIEWS, Normalization
 if TYPE_CHECKING:
     from flax import nnx
 
-_PRETRAINED = ("malaria_small_cnn",)
+_PRETRAINED = ("malaria_squeezenet",)
 
 
 class Classifier:
@@ -961,17 +961,17 @@ class Classifier:
     def learn_novelty(self, cells: CellDataset, *, progress: bool = True) -> float:
         """Learn what familiar cells look like, so that `predict` says which images are not like them.
 
-        An image's novelty is the Mahalanobis distance of its colours and of the means of the network's stages to
-        those of `cells` (Lee et al., 2018). The threshold is the distance that 99 of 100 cells pass, of patients
-        who are left out in turn. It says "not like these": another stain or microscope is novel too, and a
-        cell that is not novel may still be judged wrongly. Of an ensemble the first member looks. `fit`
+        An image's novelty is the Mahalanobis distance of its colours and of the means of the network's stages, but
+        the last, to those of `cells` (Lee et al., 2018). The threshold is the distance that 99 of 100 cells pass,
+        of patients who are left out in turn. It says "not like these": another stain or microscope is novel too,
+        and a cell that is not novel may still be judged wrongly. Of an ensemble the first member looks. `fit`
         forgets it.
 
         Parameters
         ----------
         cells : CellDataset
             Those trained on, or others of their kind; at least twice as many as the features that the network
-            has of an image (358 for ``"small_cnn"``). Their labels do not matter.
+            has of an image (230 for ``"small_cnn"``). Their labels do not matter.
         progress : bool
             As in `predict`.
 
@@ -1025,7 +1025,10 @@ class Classifier:
         self._card = replace(self._card.with_seen("decision", cells.patients), decision=decision)
         return decision
 
-    def save(self, path: str | os.PathLike[str], *, report: Report | None = None, licence: str | None = None) -> None:
+    def save(
+        self, path: str | os.PathLike[str], *, report: Report | None = None, licence: str | None = None,
+        half: bool = False,
+    ) -> None:  # fmt: skip
         """Write weights and card to one safetensors file, whole or not at all.
 
         Parameters
@@ -1036,6 +1039,8 @@ class Classifier:
             Its figures and intervals go into the card.
         licence : str, optional
             Of the weights, such as ``"Apache-2.0"``.
+        half : bool
+            Weights in float16: half the file, for probabilities that differ in the third digit.
 
         Examples
         --------
@@ -1045,7 +1050,7 @@ class Classifier:
         >>> cellscan.Classifier.load(path).card.licence
         'Apache-2.0'
         """
-        cards.save(path, self._card, self._members, None if report is None else report.to_dict(), licence)
+        cards.save(path, self._card, self._members, None if report is None else report.to_dict(), licence, half)
 
     def export(self, path: str | os.PathLike[str], *, platforms: Sequence[str] = ("cpu", "cuda")) -> None:
         """Write a program that runs without this library: RGB uint8 (N, S, S, 3) in, probabilities (N, K) out.
@@ -1080,7 +1085,7 @@ class Classifier:
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "model.stablehlo"
         >>> clf = cellscan.Classifier.pretrained()
         >>> clf.export(path)
-        >>> images = np.zeros((5, 64, 64, 3), np.uint8)
+        >>> images = np.zeros((5, 96, 96, 3), np.uint8)
         >>> out = jax.export.deserialize(path.read_bytes()).call(images)
         >>> bool(np.allclose(out, clf.predict_proba(images), atol=1e-5))
         True
@@ -1096,8 +1101,8 @@ class Classifier:
         Parameters
         ----------
         name : str, optional
-            ``"malaria_small_cnn"``, the only one and the default: `small_cnn` at 64 px, trained on the NIH
-            malaria cells. ``card.metrics`` has its figures, on patients and fields it never saw.
+            ``"malaria_squeezenet"``, the only one and the default: SqueezeNet 1.1 from ImageNet at 96 px, fine-tuned
+            on the NIH malaria cells. ``card.metrics`` has its figures, on patients and fields it never saw.
 
         Raises
         ------
@@ -1109,7 +1114,7 @@ class Classifier:
         >>> import cellscan
         >>> clf = cellscan.Classifier.pretrained()
         >>> clf.class_names, clf.image_size
-        (('parasitized', 'uninfected'), 64)
+        (('parasitized', 'uninfected'), 96)
         """
         with cards.bundled(name, _PRETRAINED) as path:
             return cls.load(path)

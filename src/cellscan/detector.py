@@ -505,8 +505,7 @@ class Detector:
         >>> cellscan.Detector.load(path)
         Detector('retinanet_small', image_size=(96, 128), class_names=('red blood cell', 'infected'), epochs=4)
         """
-        weights = jax.tree.map(lambda leaf: np.asarray(leaf, np.float16), self._weights) if half else self._weights
-        cards.save(path, self._card, [weights], None if report is None else report.to_dict(), licence)
+        cards.save(path, self._card, [self._weights], None if report is None else report.to_dict(), licence, half)
 
     @classmethod
     def pretrained(cls, name: str | None = None) -> Detector:
@@ -559,11 +558,7 @@ class Detector:
         except ArgumentError as error:
             raise ModelFileError(f"{path}: {error}") from error
         network = Network(module)
-        whole = {
-            name: tensor.astype(np.float32) if tensor.dtype == np.float16 else tensor
-            for name, tensor in tensors.items()
-        }
-        (weights,) = network.fill(1, whole, os.fspath(path))
+        (weights,) = network.fill(1, tensors, os.fspath(path))
         detector = cls.__new__(cls)
         detector._set(network, weights, card)
         return detector
