@@ -2,7 +2,7 @@
 
     python benchmarks/export.py DATA --lite0 tf_efficientnet_lite0.safetensors
 
-500 real cells through `small_cnn`, an ensemble of two, and EfficientNet-Lite0 with published weights and a new head.
+500 real cells through the model that comes along, an ensemble of two, and EfficientNet-Lite0 with published weights and a new head.
 """
 
 import argparse
@@ -44,8 +44,9 @@ def main() -> None:
     cells = cells.select(np.random.default_rng(0).choice(len(cells), 500, replace=False))
     one = cellscan.Classifier.pretrained()
     classifiers = {
-        "small_cnn, 64 px": one,
-        "two of it": cellscan.Classifier.ensemble([one, cellscan.Classifier("small_cnn", seed=1)]),
+        "SqueezeNet 1.1, 96 px": one,
+        "two of it": cellscan.Classifier.ensemble([one, one]),
+        "small_cnn, 64 px": cellscan.Classifier("small_cnn", image_size=64, seed=0),
         "EfficientNet-Lite0, 112 px": cellscan.Classifier("tf_efficientnet_lite0", weights=args.lite0, image_size=112),
     }
     print("| network | greatest difference: ONNX, StableHLO | images/s: predict_proba, ONNX, StableHLO |")
