@@ -12,6 +12,7 @@ assert "site-packages" in home.parts, home
 assert (home.parent / "py.typed").exists()
 assert (home.parent / "data" / "checksums.tsv").exists()
 assert importlib.metadata.version("cellscan") == cellscan.__version__
+assert {"LICENSE", "NOTICE"} <= {path.name for path in importlib.metadata.files("cellscan") or ()}
 
 cells = cellscan.synthetic_cells(48, seed=0)
 train, test = cells.split(0.25, seed=0)

@@ -126,3 +126,16 @@ def test_the_model_that_comes_along_knows_these_patients_and_says_so(cells) -> N
     report = clf.evaluate(chosen)
     assert report.accuracy > 0.94
     assert "SEEN IN TRAINING" in str(report).splitlines()[0]
+
+
+def test_the_model_that_comes_along_tells_cells_from_photographs(cells) -> None:
+    from sklearn.datasets import load_sample_images
+
+    clf = cellscan.Classifier.pretrained()
+    chosen = cells.select(np.random.default_rng(0).choice(len(cells), 300, replace=False))
+    familiar = clf.predict(chosen, progress=False).novel
+    strange = clf.predict([photo[:, at : at + 300] for photo in load_sample_images().images for at in (0, 300)]).novel
+    assert familiar is not None
+    assert strange is not None
+    assert familiar.mean() < 0.05
+    assert strange.all()
