@@ -2,7 +2,8 @@
 
     python benchmarks/export.py DATA --lite0 tf_efficientnet_lite0.safetensors
 
-500 real cells through the model that comes along, an ensemble of two, and EfficientNet-Lite0 with published weights and a new head.
+500 real cells through the model that comes along, an ensemble of two, `small_cnn` as drawn, and EfficientNet-Lite0 with
+published weights and a new head.
 """
 
 import argparse
