@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from accuracy import versions
 from PIL import Image
+from pretrained import TARGET
 from sklearn.metrics import roc_auc_score
 from study import crops_of
 
@@ -101,7 +102,7 @@ def main() -> None:
     print(f"\n{versions()}")
     if args.ship:
         clf.learn_novelty(cells, progress=False)
-        clf.save(Path(cellscan.__file__).parent / "weights" / "malaria_squeezenet.safetensors", half=True)
+        clf.save(TARGET, half=True)
 
 
 if __name__ == "__main__":

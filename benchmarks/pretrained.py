@@ -2,7 +2,7 @@
 
     python benchmarks/pretrained.py DATA --folds folds.csv --suspects suspects.csv --fields iml_malaria --weights FILE
 
-FILE has SqueezeNet 1.1's ImageNet weights (`cellscan.list_backbones()` says which are known).
+FILE has SqueezeNet 1.1's ImageNet weights; docs/backbones.md says how it is made.
 
 1. For each fold of --only: train without its patients and without a tenth of the others. The
    temperature is fitted on that tenth; the figures are those of the fold.

@@ -577,7 +577,7 @@ def test_calibration_mends_probabilities_and_moves_no_label(trained, tmp_path) -
 
 def test_pretrained_needs_no_network_and_says_what_it_is() -> None:
     clf = Classifier.pretrained()
-    assert clf.card.licence.startswith("Apache-2.0")
+    assert clf.card.licence == "Apache-2.0, fine-tuned from SqueezeNet weights under MIT (see NOTICE)"
     assert clf.card.weights is not None
     assert clf.card.weights["licence"] == "MIT"
     assert clf.card.metrics["folds"]["0"]["accuracy"] > 0.95
