@@ -76,4 +76,4 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/data_path.py $(DATA)
 
 clean:
-	rm -rf $(VENV) $(VENV)-wheel dist quickstart_output
+	rm -rf $(VENV) $(VENV)-wheel .programs dist quickstart_output

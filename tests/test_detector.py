@@ -9,8 +9,8 @@ from helpers import random_image
 from PIL import Image
 
 import cellscan
-from cellscan.card import Detection
 from cellscan.detection.anchors import Anchors
+from cellscan.detection.rules import Detection
 from cellscan.evaluate.detection import choose_thresholds, evaluate_detections, once
 
 SIZE = (96, 128)

@@ -12,9 +12,9 @@ SOURCE = REPOSITORY / "src" / "cellscan"
 
 # The road, left to right: a module imports from its own room and from rooms that stand before it.
 ROOMS = (
-    "errors", "progress", "notebook", "tensors", "data", "views", "models", "detection", "card", "predictions",
-    "detections", "inference", "explain", "export", "training", "evaluate", "plots", "classifier", "study", "detector",
-    "screening",
+    "errors", "progress", "notebook", "tensors", "data", "views", "models", "detection", "decisions", "card", "tasks",
+    "predictions", "detections", "inference", "explain", "export", "training", "evaluate", "plots", "classifier",
+    "study", "detector", "screening",
 )  # fmt: skip
 # Arrows that point right on purpose: a method `plot` imports its picture when it is called.
 ALLOWED = {"plots"}

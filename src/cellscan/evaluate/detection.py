@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellscan.card import Detection
 from cellscan.data.fields import IGNORED, FieldDataset
+from cellscan.detection.rules import Detection
 from cellscan.detections import Detections
 from cellscan.errors import ArgumentError, DataError
 

@@ -255,7 +255,7 @@ def _conv(channels: int, width: int, kernel: int, *, stride: int = 1, rngs: nnx.
         width,
         (kernel, kernel),
         strides=stride,
-        padding=[(side, side), (side, side)],
+        padding=((side, side), (side, side)),
         kernel_init=he_normal,
         conv_general_dilated=quick,
         rngs=rngs,
