@@ -15,7 +15,7 @@ DATA ?=
 comma := ,
 # The modules whose annotations of shapes are checked under test.
 NETS := small_cnn,blocks,vgg,resnet,inception,squeezenet,mobilenet
-SHAPED := cellscan.views,cellscan.training.augment,cellscan.models.$(subst $(comma),$(comma)cellscan.models.,$(NETS))
+SHAPED := cellscan.views,cellscan.tasks.augment,cellscan.models.$(subst $(comma),$(comma)cellscan.models.,$(NETS))
 
 .PHONY: quickstart test test-all check unit wheel docs docs-browser bench clean
 

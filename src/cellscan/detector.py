@@ -268,10 +268,17 @@ class Detector:
         after = replace(card.trained_on(np.array([""]), call.options(recipe), data), detection=detection)
         network = self._task.network
         return run_fit(
-            call, card, after, trained_by(self._task, recipe), self._task, self._weights, (shown[0], None if checked is None else shown[1]),
-            recipe=recipe, constants=detection.anchors.boxes(*size),
+            call,
+            card,
+            after,
+            trained_by(self._task, recipe),
+            self._task,
+            self._weights,
+            (shown[0], None if checked is None else shown[1]),
+            recipe=recipe,
+            constants=detection.anchors.boxes(*size),
             keep=lambda kept, card: self._set(network, kept, card),
-        )  # fmt: skip
+        )
 
     def _fit_anchors(self, fields: FieldDataset) -> Anchors:
         """Return anchors for the boxes that count."""
