@@ -129,6 +129,26 @@ def function():
     assert _find_circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 
+def test_every_annotated_shape_is_checked(request: pytest.FixtureRequest) -> None:
+    asked = request.config.getoption("--jaxtyping-packages")
+    if not asked:
+        pytest.skip("`make test` checks shapes")
+    written = {
+        ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts)
+        for path in SOURCE.rglob("*.py")
+        if "jaxtyping" in path.read_text()
+    }
+    assert {"cellscan.detection.targets", "cellscan.models.retinanet"} < written
+    assert written == set(asked.split(",")) - {"beartype.beartype"}
+    import jax.numpy as jnp
+    from jaxtyping import TypeCheckError
+
+    from cellscan.detection.anchors import overlaps
+
+    with pytest.raises(TypeCheckError, match="overlaps"):
+        overlaps(jnp.zeros((2, 5)), jnp.zeros((3, 4)))
+
+
 def _public() -> list[tuple[str, object]]:
     found: list[tuple[str, object]] = []
     for name in cellscan.__all__:
