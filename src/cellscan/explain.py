@@ -92,7 +92,7 @@ class Explanation:
         """
         from cellscan.plots import plot_explanations
 
-        return plot_explanations([self])
+        return plot_explanations([(self.name, self.image, self.map, self.label_name)])
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -149,7 +149,7 @@ class Explanations(Sequence[Explanation]):
 
         if not self.items:
             raise ArgumentError("there are no explanations to draw")
-        return plot_explanations(self.items[:count])
+        return plot_explanations([(why.name, why.image, why.map, why.label_name) for why in self.items[:count]])
 
 
 def explain(

@@ -335,7 +335,13 @@ class Study:
         """
         from cellscan.plots import plot_study
 
-        return plot_study([number for number, _ in self.keys], self.reports, self.report)
+        names = ("accuracy", "balanced_accuracy", "roc_auc", "calibration_error")
+        return plot_study(
+            [number for number, _ in self.keys],
+            {name: [getattr(report, name) for report in self.reports] for name in names},
+            pooled={name: getattr(self.report, name) for name in names},
+            intervals=self.report.interval,
+        )
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write one line a member, then mean, standard deviation, pooled figure and its interval.

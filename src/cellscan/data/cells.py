@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
+from cellscan.data.images import read_rgb
 from cellscan.data.pixels import Pixels, open_map
 from cellscan.data.sources import ArraySource, Source
 from cellscan.data.splits import Split, assign, assign_cells, read_folds, split_hash
@@ -367,7 +368,13 @@ class CellDataset:
         """
         from cellscan.plots import plot_cells
 
-        return plot_cells(self, rows, columns, size, seed)
+        rng = np.random.default_rng(seed)
+        shown = {}
+        for label, name in enumerate(self.class_names):
+            found = np.flatnonzero(self.labels == label)
+            chosen = [self[int(row)] for row in rng.choice(found, min(len(found), rows * columns), replace=False)]
+            shown[name] = [(c.image if size is None else read_rgb(c.image, size), c.patient) for c in chosen]
+        return plot_cells(shown, rows, columns)
 
     def select(self, mask_or_indices: np.ndarray | Sequence[int] | Sequence[bool] | slice) -> CellDataset:
         """Return the chosen cells as a data set that shares its pixels with this one.

@@ -207,6 +207,14 @@ class Suspects(Sequence[Suspect]):
         """
         if not len(self):
             raise DataError("no label is contradicted: there is nothing to draw")
-        from cellscan.plots import plot_suspects
+        from cellscan.plots import plot_images
 
-        return plot_suspects(self, count)
+        return plot_images(
+            [
+                (
+                    self.cells[int(row)].image,
+                    f"labelled {suspect.label_name}\nP = {suspect.probability:.3f}, {suspect.patient}",
+                )
+                for suspect, row in zip(self[:count], self.rows[:count], strict=True)
+            ]
+        )

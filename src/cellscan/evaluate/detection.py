@@ -112,7 +112,9 @@ class DetectionReport:
         """
         from cellscan.plots import plot_detection
 
-        return plot_detection(self)
+        return plot_detection(
+            self.class_names, self.curves, self.ap50_per_class, self.truth, self.found, self.count_error
+        )
 
 
 def evaluate_detections(fields: FieldDataset, found: Sequence[Detections], detection: Detection) -> DetectionReport:

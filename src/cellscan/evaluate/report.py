@@ -15,6 +15,7 @@ from cellscan.errors import ArgumentError, DataError
 from cellscan.evaluate.bootstrap import DRAWS, average_groups, draw_figures, interval
 from cellscan.evaluate.metrics import AVERAGED, NAMES, confusion_matrix, figures, group_confusions
 from cellscan.evaluate.patients import Patients, describe_rows, make_patients
+from cellscan.evaluate.reliability import reliability
 from cellscan.notebook import as_text
 
 if TYPE_CHECKING:
@@ -422,7 +423,26 @@ class Report:
         """
         from cellscan.plots import plot_report
 
-        return plot_report(self)
+        positive, count = self._positive, len(self.class_names)
+        classes = range(count) if positive is None or count != 2 else [positive]
+        patients = self.patients if len(classes) == 1 and self.seen.patients else None
+        return plot_report(
+            self.labels,
+            self.probabilities,
+            self.class_names,
+            classes=classes,
+            confusion=self.confusion,
+            figures={name: getattr(self, name) for name in (*NAMES, "prevalence")},
+            intervals=self.interval,
+            threshold=self.threshold,
+            bins=reliability(
+                self.labels == classes[0],
+                self.probabilities[:, classes[0]],
+                self.cell_patients if self.interval_over == "patients" else None,
+            ),
+            patients=None if patients is None else np.array([(row.truth, row.share) for row in patients]),
+            rule=None if patients is None else patients.rule,
+        )
 
 
 def make_report(
