@@ -15,6 +15,7 @@ import numpy as np
 
 from cellscan.data.cells import CellDataset
 from cellscan.errors import DataError
+from cellscan.evaluate.metrics import make_ranking
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -169,15 +170,14 @@ class Suspects(Sequence[Suspect]):
         >>> sorted(study.suspects().against(cells.names[:10]))
         ['average_precision', 'hits_500', 'roc_auc']
         """
-        from sklearn.metrics import average_precision_score, roc_auc_score
-
         listed = np.isin(self.cells.names, np.asarray(names))
         if not 0 < listed.sum() < len(listed):
             raise DataError(f"{listed.sum()} of {len(listed)} cells are on the list; expected some, and not all")
         first = np.argsort(self.scores, kind="stable")[:500]
+        auc, precision = make_ranking(listed, -self.scores, np.zeros(len(listed), int))(np.ones(1))
         return {
-            "roc_auc": float(roc_auc_score(listed, -self.scores)),
-            "average_precision": float(average_precision_score(listed, -self.scores)),
+            "roc_auc": auc,
+            "average_precision": precision,
             "hits_500": int(listed[first].sum()),
         }
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from cellscan.data.cells import leave_out
 from cellscan.errors import ArgumentError, DataError
-from cellscan.evaluate.bootstrap import DRAWS, average_groups, draw_figures, interval
-from cellscan.evaluate.metrics import AVERAGED, NAMES, confusion_matrix, figures, group_confusions
+from cellscan.evaluate.bootstrap import DRAWS, draw_figures, interval
+from cellscan.evaluate.metrics import AVERAGED, NAMES, confusion_matrix, weighted_figures
 from cellscan.evaluate.patients import Patients, describe_rows, make_patients
 from cellscan.notebook import as_text
 
@@ -124,7 +124,7 @@ class Report:
     """Figures of a classifier on a data set; prints as a table.
 
     Every cell counts once. With two classes, sensitivity, specificity, precision and F1 are those
-    of the positive class; with more, see `cellscan.evaluate.metrics.from_confusion`. A figure
+    of the positive class; with more, see `cellscan.evaluate.metrics.weighted_figures`. A figure
     without meaning, such as the sensitivity of a set without positives, is NaN.
 
     Attributes
@@ -448,17 +448,15 @@ def make_report(
         )
     two = positive is not None and len(class_names) == 2
     known = seen.patients > 0
-    averaged: dict[str, float] = {}
-    if known:
-        who, group = np.unique(patients, return_inverse=True)
-        cells = group_confusions(labels, predicted, group, len(who), len(class_names))
-        means = average_groups(cells, positive, np.ones((1, len(cells))))
-        averaged = {name: float(means[name][0]) for name in (AVERAGED if two else AVERAGED[:1])}
+    group = np.unique(patients, return_inverse=True)[1] if known else np.zeros(len(labels), int)
+    once = [np.ones((1, int(group.max()) + 1))]
+    found = weighted_figures(labels, predicted, probabilities, group, positive, once)
+    averaged = AVERAGED if two else AVERAGED[:1]
     return Report(
-        **figures(labels, predicted, probabilities, positive),
+        **{name: float(found[name][0]) for name in NAMES},
         confusion=confusion_matrix(labels, predicted, len(class_names)),
         interval_over="patients" if known else "cells",
-        averaged=averaged,
+        averaged={name: float(found[f"{name}_by_patient"][0]) for name in averaged if known},
         prevalence=float((labels == positive).mean()) if two else math.nan,
         threshold=threshold,
         class_names=class_names,
