@@ -224,6 +224,374 @@ def test_one_bad_field_is_passed_over_and_told(tmp_path) -> None:
         cellscan.load_fields(path, on_error="skip")
 
 
+def write_image(path: Path, width: int = 640, height: int = 480) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (width, height)).save(path)
+    return path
+
+
+VOC = (
+    "<annotation><filename>{file}</filename>{size}<object><name>{name}</name>{more}<bndbox><xmin>1</xmin><ymin>2</ymin>"
+    "<xmax>9</xmax><ymax>10</ymax></bndbox></object></annotation>"
+)
+
+
+def voc_text(file: str = "a.jpg", *, size: str = "", name: str = "rbc", more: str = "") -> str:
+    return VOC.format(file=file, size=size, name=name, more=more)
+
+
+def coco_document(**changes) -> dict:
+    return {
+        "images": [{"id": 1, "file_name": "a.jpg"}],
+        "categories": [{"id": 1, "name": "rbc"}],
+        "annotations": [{"id": 7, "image_id": 1, "category_id": 1, "bbox": [1, 2, 8, 8]}],
+        **changes,
+    }
+
+
+BOX = [[1, 2, 9, 10]]
+LINE = f"0 {5 / 640} {6 / 480} {8 / 640} {8 / 480}\n"
+
+
+def files_of(layout: str) -> dict[str, str]:
+    """Return the files beside the images of one field, by the tool that writes them so."""
+    coco, yaml = json.dumps(coco_document()), "names: [rbc]\nnc: 1\n"
+    return {
+        "labelImg, YOLO": {"a.jpg": "", "a.txt": LINE, "classes.txt": "rbc\n"},
+        "labelImg, VOC": {"a.jpg": "", "a.xml": voc_text()},
+        "Roboflow, YOLO": {"train/images/a.jpg": "", "train/labels/a.txt": LINE, "data.yaml": yaml},
+        "Roboflow, VOC": {"train/a.jpg": "", "train/a.xml": voc_text(), "README.roboflow.txt": "boxes"},
+        "Roboflow, COCO": {"train/a.jpg": "", "train/_annotations.coco.json": coco, "README.dataset.txt": "boxes"},
+        "Ultralytics": {"images/train/a.jpg": "", "labels/train/a.txt": LINE, "data.yaml": "names:\n  0: rbc\n"},
+        "Label Studio": {"images/a.jpg": "", "labels/a.txt": LINE, "classes.txt": "rbc", "notes.json": "{}"},
+        "CVAT, YOLO": {"obj_train_data/a.jpg": "", "obj_train_data/a.txt": LINE, "obj.names": "rbc\n"},
+        "lower case": {"images/a.jpg": "", "annotations/a.xml": voc_text()},
+        "sub folders": {"JPEGImages/one/a.jpg": "", "Annotations/one/a.xml": voc_text()},
+        "COCO": {"images/a.jpg": "", "annotations/instances.json": coco},
+    }[layout]
+
+
+def write_files(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        if name.endswith(".jpg"):
+            write_image(folder / name)
+        else:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
+    return folder
+
+
+LAYOUTS = (
+    "labelImg, YOLO", "labelImg, VOC", "Roboflow, YOLO", "Roboflow, VOC", "Roboflow, COCO", "Ultralytics",
+    "Label Studio", "CVAT, YOLO", "lower case", "sub folders", "COCO",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_plain_annotations_are_read_where_tools_put_them(layout, tmp_path) -> None:
+    fields = cellscan.load_fields(write_files(tmp_path / "set", files_of(layout)))
+    assert fields.annotated
+    assert fields.class_names == ("rbc",)
+    assert np.allclose(fields.boxes[0], BOX, atol=1e-3)
+    assert fields[0].image.shape == (480, 640, 3)
+    assert not fields.notes
+
+
+@pytest.mark.parametrize("layout", ["Roboflow, YOLO", "Roboflow, VOC", "Roboflow, COCO"])
+def test_parts_of_a_set_are_joined(layout, tmp_path) -> None:
+    files = files_of(layout)
+    other = {name.replace("train", "valid"): text for name, text in files.items()}
+    folder = write_files(tmp_path / "set", {**files, **other})
+    fields = cellscan.load_fields(folder)
+    assert len(set(fields.names.tolist())) == 2
+    assert [own.tolist() for own in fields.boxes] == [fields.boxes[0].tolist()] * 2
+    assert len(cellscan.load_fields(folder / "valid")) == 1
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"_annotations.csv": "filename,width,height,class,xmin,ymin,xmax,ymax\n"}, "_annotations.csv"),
+        ({"boxes.mat": "1"}, "boxes.mat"),
+        ({"deep/boxes.txt": "0 .5 .5 .1 .1"}, "deep/boxes.txt"),
+        ({"annotations.xml": "<annotations><image id='0' name='a.jpg'/></annotations>"}, "CVAT"),
+        ({"a.json": json.dumps({"shapes": [], "imagePath": "a.jpg"})}, "labelme"),
+        ({"a.json": json.dumps([{"image": {"pathname": "/a.jpg"}, "objects": []}])}, "BBBC041"),
+        ({"_annotations.coco.json": "{}"}, "neither COCO"),
+    ],
+)
+def test_files_that_are_not_read_are_no_folder_without_boxes(files, said, tmp_path) -> None:
+    folder = write_files(tmp_path / "set", {"a.jpg": "", **files})
+    with pytest.raises(cellscan.DataError, match=said):
+        cellscan.load_fields(folder)
+    plain = cellscan.load_fields(folder, boxes=False)
+    assert (len(plain), plain.annotated) == (1, False)
+
+
+def test_images_whose_boxes_lie_beside_their_folder(tmp_path) -> None:
+    folder = write_files(tmp_path / "set", files_of("Label Studio"))
+    with pytest.raises(cellscan.DataError, match=r"\.\./labels"):
+        cellscan.load_fields(folder / "images")
+    assert not cellscan.load_fields(folder / "images", boxes=False).annotated
+    about = write_files(
+        tmp_path / "plain", {"a.jpg": "", "README.txt": "", "LICENSE": "", "Thumbs.db": "", ".x.json": ""}
+    )
+    assert not cellscan.load_fields(about).annotated
+
+
+def test_what_a_layout_leaves_out_is_told(tmp_path) -> None:
+    folder = write_files(tmp_path / "coco", files_of("COCO"))
+    write_image(folder / "images" / "more.jpg")
+    (folder / "table.csv").write_text("a,b")
+    notes = " ".join(cellscan.load_fields(folder).notes)
+    assert "1 images in the same folders are not annotated" in notes
+    assert "1 files not read, such as table.csv" in notes
+    folder = write_files(tmp_path / "yolo", files_of("Label Studio"))
+    write_image(folder / "images" / "more.jpg")
+    write_image(folder / "previews" / "a.jpg")
+    fields = cellscan.load_fields(folder)
+    assert fields.names.tolist() == ["a.jpg", "more.jpg"]
+    assert fields.notes == (
+        "1 images without a label file: fields without boxes", "1 images elsewhere, without labels, not read"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "box"),
+    [
+        ("1 0.15625 0.208333 0.3125 0.208333 0.3125 0.416667 0.15625 0.416667", [100, 100, 200, 200]),  # a polygon
+        ("1 .25 .25 .5 .25 .25 .5", [160, 120, 320, 240]),
+        ("1 0.5 0.5 0.5 0.5 0.87", [160, 120, 480, 360]),  # with a score
+        ("1.0 0.5 0.5 1.0 1.001", [0, 0, 640, 480]),  # a small overrun
+    ],
+)
+def test_yolo_columns_are_what_they_are(line, box, tmp_path) -> None:
+    folder = write_files(
+        tmp_path / "set", {**files_of("Label Studio"), "labels/a.txt": line, "classes.txt": "rbc\nsick"}
+    )
+    fields = cellscan.load_fields(folder)
+    assert np.allclose(fields.boxes[0], [box], atol=0.1)
+    assert fields.labels[0].tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("1 320 240 40 40", "pixels"),
+        ("1 .5 .5 .1 .1 .1 .1 .1", "8 columns"),
+        ("1 .5 .5 .1", "4 columns"),
+        ("1 .5 .5 nan .1", "no number"),
+        ("1 .5 .5 -.04 .1", "negative side"),
+        ("-1 .5 .5 .1 .1", "class number"),
+        ("0.5 .5 .5 .1 .1", "class number"),
+        ("rbc .5 .5 .1 .1", "could not convert"),
+    ],
+)
+def test_yolo_lines_that_cannot_be_what_they_claim(line, said, tmp_path) -> None:
+    folder = write_files(tmp_path / "set", {**files_of("Label Studio"), "classes.txt": "rbc\nsick"})
+    (folder / "labels" / "a.txt").write_text(LINE + line)
+    with pytest.raises(cellscan.DataError, match=rf"a\.txt, line 2: .*{said}"):
+        cellscan.load_fields(folder)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_byte_order_marks(encoding, tmp_path) -> None:
+    folder = write_files(tmp_path / "yolo", files_of("Label Studio"))
+    for name, text in (("classes.txt", "rbc\nérythrocyte\n"), ("labels/a.txt", LINE.replace("0 ", "1 ", 1))):
+        (folder / name).write_text(text, encoding=encoding)
+    fields = cellscan.load_fields(folder)
+    assert fields.class_names == ("rbc", "érythrocyte")
+    assert fields.labels[0].tolist() == [1]
+    coco = write_image(tmp_path / "coco" / "a.jpg").with_name("x.json")
+    coco.write_text(json.dumps(coco_document()), encoding=encoding)
+    assert np.allclose(cellscan.load_fields(coco).boxes[0], BOX)
+
+
+def test_lists_of_classes_that_do_not_hold_together(tmp_path) -> None:
+    folder = write_files(tmp_path / "set", {**files_of("Label Studio"), "classes.txt": "rbc\n\nsick\n"})
+    with pytest.raises(cellscan.DataError, match=r"classes\.txt, line 2"):
+        cellscan.load_fields(folder)
+    (folder / "classes.txt").write_text("rbc\n")
+    (folder / "data.yaml").write_text("names: [sick]")
+    with pytest.raises(cellscan.DataError, match="lists of classes differ"):
+        cellscan.load_fields(folder)
+    assert cellscan.load_fields(folder, classes=["one"]).class_names == ("one",)
+    (folder / "classes.txt").write_bytes(b"\xe9rythrocyte")
+    with pytest.raises(cellscan.DataError, match="UTF-8"):
+        cellscan.load_fields(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "box"),
+    [
+        ({"images": [{"id": 1, "file_name": "..\\..\\label-studio\\media\\upload\\1\\a.jpg"}]}, [1, 2, 9, 10]),
+        ({"images": [{"id": 1, "file_name": "C:\\data\\a.jpg"}]}, [1, 2, 9, 10]),
+        ({"images": [{"id": 1, "file_name": "./a.jpg"}]}, [1, 2, 9, 10]),
+        ({"images": [{"id": 1, "file_name": "a"}]}, [1, 2, 9, 10]),
+        ({"images": [{"id": 1, "file_name": "a.jpg", "width": 0, "height": 0}]}, [1, 2, 9, 10]),
+        ({"images": [{"id": 1, "file_name": "a.jpg", "width": "640", "height": 480.0}]}, [1, 2, 9, 10]),
+        (
+            {
+                "annotations": [
+                    {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[1, 1, 9, 1, 9, 9], [3] * 6]}
+                ]
+            },
+            [1, 1, 9, 9],
+        ),
+    ],
+)
+def test_coco_as_tools_write_it(changes, box, tmp_path) -> None:
+    path = write_image(tmp_path / "a.jpg").with_name("x.json")
+    path.write_text(json.dumps(coco_document(**changes)))
+    fields = cellscan.load_fields(path)
+    assert fields.names.tolist() == ["a.jpg"]
+    assert fields.boxes[0].tolist() == [box]
+
+
+def thing(**changes) -> dict:
+    return {"annotations": [{**coco_document()["annotations"][0], **changes}]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (thing(image_id=99), "annotation 7: there is no image 99"),
+        (thing(category_id=9), "annotation 7: there is no category 9"),
+        (thing(bbox=[1, 2, -3, 4]), "annotation 7: .* negative side"),
+        (thing(bbox=[1, 2, 3]), "annotation 7: .*unpack"),
+        (thing(bbox=[1, 2, 3, float("nan")]), "annotation 7: nan is no number"),
+        (thing(bbox=None), "annotation 7: it has neither a bbox nor polygons"),
+        (thing(iscrowd="perhaps"), "annotation 7: iscrowd"),
+        (thing(bbox=[700, 2, 10, 10]), "lies outside"),
+        (thing(bbox=[0.1, 0.2, 0.3, 0.4]), "shares of the image"),
+        ({"images": [{"id": 1, "file_name": "a.jpg"}, {"id": 1, "file_name": "b.jpg"}]}, "two images have the id 1"),
+        ({"images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "./a.jpg"}]}, "annotated twice"),
+        ({"images": [{"id": 1, "file_name": "a.jpg", "width": -640, "height": 480}]}, "image 1: a size of -640"),
+        ({"images": [{"id": 1, "file_name": None}]}, "None is no name"),
+        ({"images": 3}, "not as expected"),
+    ],
+)
+def test_coco_that_cannot_be_what_it_claims(changes, said, tmp_path) -> None:
+    path = write_image(tmp_path / "a.jpg").with_name("x.json")
+    path.write_text(json.dumps(coco_document(**changes)))
+    with pytest.raises(cellscan.DataError, match=rf"x\.json.*{said}"):
+        cellscan.load_fields(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "image"),
+    [
+        (voc_text("C:\\data\\a.jpg"), "a.jpg"),
+        (voc_text("a"), "a.png"),
+        (voc_text("photo.jpg"), "a.png"),  # renamed since: the annotation's own name tells
+        (voc_text(size="<size><width>640.0</width><height>480.0</height></size>"), "a.jpg"),
+        (voc_text(size="<size><width/><height/></size>"), "a.jpg"),
+        (voc_text(name="\n  rbc\n"), "a.jpg"),
+        (voc_text(more="<difficult> 0\n</difficult>"), "a.jpg"),
+    ],
+)
+def test_voc_as_tools_write_it(text, image, tmp_path) -> None:
+    write_image(tmp_path / "JPEGImages" / image)
+    write_files(tmp_path, {"Annotations/a.xml": text})
+    fields = cellscan.load_fields(tmp_path)
+    assert fields.class_names == ("rbc",)
+    assert fields.names.tolist() == [image]
+    assert (fields.boxes[0].tolist(), fields.labels[0].tolist()) == (BOX, [0])
+
+
+def test_voc_says_its_encoding_and_doubts(tmp_path) -> None:
+    write_image(tmp_path / "JPEGImages" / "a.jpg")
+    xml = write_files(tmp_path, {"Annotations/a.xml": ""}) / "Annotations" / "a.xml"
+    for encoding in ("ISO-8859-1", "UTF-16"):
+        text = f'<?xml version="1.0" encoding="{encoding}"?>{voc_text(name="érythrocyte")}'
+        xml.write_bytes(text.encode(encoding))
+        assert cellscan.load_fields(tmp_path).class_names == ("érythrocyte",)
+    xml.write_text(voc_text(more="<difficult>true</difficult>"))
+    assert cellscan.load_fields(tmp_path).labels[0].tolist() == [-2]
+    for spoilt, said in (
+        (voc_text(more="<difficult>2</difficult>"), "object 1.*difficult"),
+        (voc_text(name=""), "object 1.*no <name>"),
+        (voc_text().replace("bndbox", "robndbox"), "object 1.*no <bndbox>"),
+        (voc_text().replace("<xmax>9", "<xmax>0"), "object 1.*negative side"),
+        (voc_text().replace("<xmax>9", "<xmax>nan"), "object 1.*no number"),
+        (voc_text(size="<size><width>64.5</width><height>48</height></size>"), "a size of"),
+        (f'<?xml version="1.0" encoding="UTF-16"?><!DOCTYPE x []>{voc_text()}', "document type"),
+    ):
+        xml.write_bytes(spoilt.encode("utf-16" if "UTF-16" in spoilt else "utf-8"))
+        with pytest.raises(cellscan.DataError, match=rf"a\.xml.*{said}"):
+            cellscan.load_fields(tmp_path)
+
+
+@pytest.mark.parametrize("broken", ["Annotations/b.xml", "labels/b.txt"])
+def test_an_annotation_that_cannot_be_read_is_one_field(broken, tmp_path) -> None:
+    files = {"images/a.jpg": "", "images/b.jpg": ""}
+    good = {"Annotations/a.xml": voc_text()} if "xml" in broken else {"labels/a.txt": LINE, "classes.txt": "rbc"}
+    folder = write_files(tmp_path / "set", {**files, **good, broken: "<x"})
+    with pytest.raises(cellscan.DataError, match=broken):
+        cellscan.load_fields(folder)
+    fields = cellscan.load_fields(folder, on_error="skip")
+    assert fields.names.tolist() == ["a.jpg"]
+    assert "1 fields passed over" in fields.notes[0]
+    assert broken in fields.notes[0]
+
+
+def test_coco_passes_over_what_one_annotation_spoils(tmp_path) -> None:
+    path = write_image(tmp_path / "a.jpg").with_name("x.json")
+    write_image(tmp_path / "b.jpg")
+    images = [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}]
+    kept = coco_document()["annotations"][0]
+    path.write_text(json.dumps(coco_document(images=images, annotations=[kept, {"id": 8, "image_id": 2}])))
+    fields = cellscan.load_fields(path, on_error="skip")
+    assert fields.names.tolist() == ["a.jpg"]
+    assert "annotation 8" in fields.notes[0]
+
+
+def test_a_label_file_that_two_images_claim(tmp_path) -> None:
+    folder = write_files(tmp_path / "set", files_of("Label Studio"))
+    Image.new("RGB", (640, 480)).save(folder / "images" / "a.png")
+    with pytest.raises(cellscan.DataError, match=r"a\.txt: it belongs to the images images/a\.jpg and images/a\.png"):
+        cellscan.load_fields(folder)
+
+
+def test_where_two_layouts_are_one_is_meant(tmp_path) -> None:
+    folder = write_files(tmp_path / "set", {**files_of("Label Studio"), "Annotations/a.xml": voc_text(name="sick")})
+    with pytest.raises(cellscan.DataError, match="holds Pascal VOC and YOLO; give the path of the one"):
+        cellscan.load_fields(folder)
+    assert cellscan.load_fields(folder / "Annotations").class_names == ("sick",)
+    assert cellscan.load_fields(folder / "labels").class_names == ("rbc",)
+    assert cellscan.load_fields(folder / "Annotations" / "a.xml").class_names == ("sick",)
+
+
+def test_paths_of_fields_stay_true_after_chdir(tmp_path, monkeypatch) -> None:
+    write_files(tmp_path / "set", files_of("COCO"))
+    monkeypatch.chdir(tmp_path)
+    fields = cellscan.load_fields("set")
+    monkeypatch.chdir("/")
+    assert fields[0].image.shape == (480, 640, 3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"path": 3},
+        {"images": 3},
+        {"classes": "rbc"},
+        {"classes": [1]},
+        {"classes": 3},
+        {"on_error": "no"},
+        {"classes": []},
+    ],
+)
+def test_odd_arguments_of_load_fields(options, tmp_path) -> None:
+    folder = write_files(tmp_path / "set", files_of("COCO"))
+    with pytest.raises(cellscan.ArgumentError):
+        cellscan.load_fields(**{"path": folder, **options})
+    with pytest.raises(cellscan.ArgumentError, match="boxes=False"):
+        cellscan.load_fields(folder / "annotations" / "instances.json", boxes=False)
+    with pytest.raises(cellscan.DataError, match="the folder of the images"):
+        cellscan.load_fields(folder, images=folder / "images" / "a.jpg")
+
+
 def test_unknown_classes_other_sizes_and_strange_xml(tmp_path) -> None:
     path = write_iml(tmp_path / "iml")
     with pytest.raises(cellscan.DataError, match="class 'ring'"):
