@@ -5,15 +5,15 @@ Northcutt, Jiang and Chuang (2021), Confident Learning: Estimating Uncertainty i
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from cellscan.data.cells import CellDataset
+from cellscan.data.tables import find_rows, write_csv
 from cellscan.errors import DataError
 from cellscan.evaluate.metrics import make_ranking
 
@@ -112,10 +112,11 @@ class Suspects(Sequence[Suspect]):
     @overload
     def __getitem__(self, index: int) -> Suspect: ...
     @overload
-    def __getitem__(self, index: slice) -> tuple[Suspect, ...]: ...
-    def __getitem__(self, index: int | slice) -> Suspect | tuple[Suspect, ...]:
-        if isinstance(index, slice):
-            return tuple(self[i] for i in range(*index.indices(len(self))))
+    def __getitem__(self, index: slice | np.ndarray | Sequence[int]) -> tuple[Suspect, ...]: ...
+    def __getitem__(self, index: Any) -> Suspect | tuple[Suspect, ...]:
+        index = find_rows(index, len(self), "suspects")
+        if not isinstance(index, int):
+            return tuple(self[row] for row in index.tolist())
         row, names = int(self.rows[index]), self.cells.class_names
         return Suspect(
             str(self.cells.names[row]),
@@ -192,10 +193,7 @@ class Suspects(Sequence[Suspect]):
         >>> file.read_text().splitlines()[0]
         'name,patient,label_name,suggested,probability'
         """
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            out = csv.writer(file)
-            out.writerow(Suspect.__dataclass_fields__)
-            out.writerows(astuple(suspect) for suspect in self)
+        write_csv(path, [list(Suspect.__dataclass_fields__), *map(astuple, self)])
 
     def plot(self, count: int = 24) -> Figure:
         """Draw the worst, with the label as published and the probability that it is given.
