@@ -301,6 +301,55 @@ def test_what_is_left_out_and_what_is_refused() -> None:
         made(labels, [np.nan, *scores[1:]], [f"p{i % 5}" for i in range(20)])
 
 
+def test_a_part_of_a_report_knows_which_patients_were_seen() -> None:
+    patients = [f"p{i}" for i in range(10) for _ in range(4)]
+    labels, scores = [0, 1] * 20, [0.9, 0.1] * 20
+    seen = Seen.among(patients, train=["p0", "p1", "p2", "gone"], validation=["p9"], decision=[])
+    found = made(labels, scores, patients, seen=seen)
+    assert "3 SEEN IN TRAINING and 1 as validation" in str(found).splitlines()[0]
+    mine = found.cell_patients
+    assert found.select(~np.isin(mine, ["p0", "p1", "p2"])).seen.train == 0
+    assert found.select(np.isin(mine, ["p0", "p7"])).seen == Seen(2, 1, 0, 0)
+    assert found.select(np.isin(mine, ["p0", "p7"])).select(slice(0, 4)).seen == Seen(1, 1, 0, 0)
+    assert found.select(slice(None, None, 2)).seen == found.seen
+    text = str(found.without(found.names[mine == "p9"]))
+    assert text.startswith("36 cells of 9 patients, 3 SEEN IN TRAINING and 0 as validation")
+    # Counts alone say something of a part where they are none, or all.
+    counted = made(labels, scores, patients, seen=Seen(10, 3, 0, 10))
+    assert counted.select(mine == "p0").seen == Seen(1, None, 0, 1)
+    assert "cannot be told" in str(counted.select(mine == "p0"))
+    assert Seen.among(["", ""], train=["a"], validation=[], decision=[]) == Seen(0, None, None, None)
+    assert Seen.among(["a"], train=None, validation=[], decision=[]) == Seen(1, None, 0, 0)
+
+
+def test_odd_arguments_of_reports() -> None:
+    found = made([0, 1] * 10, [0.9, 0.1] * 10, [f"p{i % 5}" for i in range(20)])
+    assert len(found.select([0, -1]).labels) == 2
+    for call in (
+        lambda: found.select([0.7]), lambda: found.select([20]), lambda: found.select(3), lambda: found.select([True]),
+        lambda: found.draw(draws=0), lambda: found.draw(seed=-1), lambda: found.draw(draws="a"),
+        lambda: found.at_prevalence("0.1"), lambda: found.at_prevalence(float("nan")),
+        lambda: cellscan.compare(found, None),  # type: ignore[arg-type]
+        lambda: found.patients["p0"],  # type: ignore[call-overload]
+    ):  # fmt: skip
+        with pytest.raises(ArgumentError):
+            call()
+    with pytest.raises(cellscan.CellscanError, match="no folder"):
+        found.patients.to_csv("no/such/folder.csv")
+
+
+def test_compare_knows_which_cell_is_which() -> None:
+    patients = [f"p{i % 5}" for i in range(20)]
+    names = np.array([f"{i // 2}.png" for i in range(20)])  # each name twice
+    labels, scores = [0, 1] * 10, np.linspace(0.1, 0.9, 20)
+    a, b = (made(labels, scores, patients, names=names) for _ in range(2))
+    assert cellscan.compare(a, b).difference["accuracy"] == 0
+    with pytest.raises(DataError, match="several cells are called '0.png'"):
+        cellscan.compare(a, b.select(np.arange(20).reshape(10, 2)[::-1].ravel()))
+    with pytest.raises(DataError, match="patients differ"):
+        cellscan.compare(a, made(labels, scores, ["p"] * 20, names=names))
+
+
 def test_compare_pairs_patients() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 400)
