@@ -11,6 +11,7 @@ from PIL import Image
 
 import cellscan
 from cellscan.data.images import fitted, read_rgb
+from cellscan.detection.anchors import fit_anchors
 
 NAMES = ("a.png", "b.png")
 BOXES = {"a.png": [("ring", [4, 5, 24, 30]), ("cell", [30, 2, 50, 20])], "b.png": [("cell", [1, 1, 20, 20])]}
@@ -174,6 +175,42 @@ def test_splits_keep_runs_together() -> None:
         fields.select([0, 1, 2]).split(0.5)
 
 
+def bare(names: list[str]) -> cellscan.FieldDataset:
+    count = len(names)
+    images, boxes, labels = [np.zeros((24, 32, 3), np.uint8)] * count, [np.zeros((0, 4))] * count, [[]] * count
+    return cellscan.FieldDataset.from_arrays(images, boxes, labels, class_names=["rbc"], names=names)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "slides", "numbers"),
+    [
+        ("{s}/{n:03d}.png", "AB", range(1, 13)),  # a folder a slide
+        ("{s}/slide_{n:03d}_100x.png", "AB", range(1, 13)),  # the objective behind the number
+        ("{s}_{n}.png", [7, 8, 9], range(1, 13)),
+        ("s{s:02d}_f{n:02d}.png", range(1, 21), range(1, 6)),  # more slides than fields
+        ("field_{n:03d}_2019{s:04d}.png", [405, 722], range(1, 13)),  # the day behind the number
+        ("{s}\\{n}.png", "AB", range(1, 13)),
+        ("P{n}.JPG", [0], range(95, 105)),  # digits more
+    ],
+)
+def test_runs_are_fields_of_one_slide(pattern, slides, numbers) -> None:
+    names = [pattern.format(s=slide, n=number) for slide in slides for number in numbers]
+    order = np.random.default_rng(0).permutation(len(names))
+    fields = bare([names[i] for i in order])
+    runs = [[str(fields.names[i]) for i in run] for run in fields._runs()]
+    want = [[pattern.format(s=slide, n=number) for number in numbers] for slide in slides]
+    assert sorted(runs) == sorted(want)
+    if len(slides) > 1:
+        train, test = fields.split(0.5, seed=0)
+        for run in want:
+            assert set(run) <= set(train.names.tolist()) or set(run) <= set(test.names.tolist())
+
+
+def test_numbers_that_count_nothing_make_no_runs() -> None:
+    fields = bare([f"slide_{k * 7}_100x.png" for k in range(12)])
+    assert {len(run) for run in fields._runs()} == {1}
+
+
 def test_crops_are_cells_with_the_field_as_patient() -> None:
     fields = cellscan.synthetic_fields(3, seed=0)
     crops = fields.crops(least=20, most=4)
@@ -192,6 +229,128 @@ def test_painted_fields_are_the_same_for_a_seed_and_their_boxes_hold_cells() -> 
     for box in field.boxes.astype(int):
         middle = field.image[(box[1] + box[3]) // 2, (box[0] + box[2]) // 2]
         assert np.abs(middle.astype(float) - ground).max() > 15
+
+
+def test_fields_of_other_pixels_have_another_hash(tmp_path) -> None:
+    fields = cellscan.synthetic_fields(3, seed=0, size=(96, 96))
+    boxes, labels = fields.boxes, fields.labels
+
+    def other(images) -> str:
+        return cellscan.FieldDataset.from_arrays(
+            images, boxes, labels, class_names=fields.class_names, names=fields.names.tolist()
+        ).hash()
+
+    images = [one.image for one in fields]
+    changed = [*images[:2], images[2] ^ 1]
+    found = [fields.hash(), other(images), other(changed), other([images[1], images[0], images[2]])]
+    assert found[0] == found[1]
+    assert len(set(found)) == 3
+    assert fields.select([0, 1]).hash() != fields.select([1, 0]).hash()
+    path = write_coco(tmp_path)
+    before = cellscan.load_fields(path).hash()
+    Image.fromarray(random_image(9, 48, 64)).save(tmp_path / "a.png")
+    assert cellscan.load_fields(path).hash() != before
+
+
+def test_parts_and_verbs_of_fields() -> None:
+    fields = cellscan.synthetic_fields(4, seed=0, size=(96, 96))
+    names = fields.names.tolist()
+    for which, rows in (
+        (slice(1, 3), [1, 2]), ([0, -1], [0, 3]), (fields.names == names[2], [2]), ([], []), (np.array([1, 1]), [1, 1])
+    ):  # fmt: skip
+        part = fields.select(which)
+        assert part.names.tolist() == [names[row] for row in rows]
+        assert [own.tolist() for own in part.boxes] == [fields.boxes[row].tolist() for row in rows]
+        assert all((a.image == fields[row].image).all() for a, row in zip(part, rows, strict=True))
+    for which in ([0.7], 0, None, [4], [True], "a"):
+        with pytest.raises(cellscan.ArgumentError):
+            fields.select(which)
+    assert fields[-1].name == names[3]
+    with pytest.raises(IndexError):
+        fields[4]
+    with pytest.raises(cellscan.ArgumentError, match=r"use fields\.select"):
+        fields[0:2]
+    assert [one.name for one in fields] == names
+    assert fields.without([names[1], "elsewhere.png"]).names.tolist() == [names[0], *names[2:]]
+    with pytest.raises(cellscan.DataError, match="none of the 1 names"):
+        fields.without(["elsewhere.png"])
+    assert sum(fields.per_class().values()) == sum(map(len, fields.boxes))
+    assert "red blood cell" in fields._repr_html_()
+
+
+def test_an_empty_set_of_fields() -> None:
+    none = cellscan.synthetic_fields(2, seed=0, size=(96, 96)).select([])
+    assert len(none) == 0
+    assert none.describe() == str(none) == "0 fields, 0 boxes: red blood cell 0, infected 0"
+    assert none.targets((64, 64)).shape == (0, 32, 5)
+    assert none.counted_boxes((64, 64)).shape == (0, 4)
+    for call in (none.plot, none.crops, lambda: none.images((64, 64)), lambda: none.split(0.5)):
+        with pytest.raises(cellscan.DataError):
+            call()
+
+
+def test_fields_own_their_arrays() -> None:
+    image, boxes, labels = random_image(0, 40, 50), np.array([[1.0, 1, 9, 9]], np.float32), np.array([0], np.int32)
+    fields = cellscan.FieldDataset.from_arrays([image], [boxes], [labels], class_names=["a", "b"])
+    kept = image.copy()
+    image[:], boxes[:], labels[:] = 0, 0, 1
+    assert (fields[0].image == kept).all()
+    assert (fields.boxes[0].tolist(), fields.labels[0].tolist()) == ([[1, 1, 9, 9]], [0])
+    for array in (fields.boxes[0], fields.labels[0], fields.names, fields.sizes, fields.rows):
+        with pytest.raises(ValueError, match="read-only"):
+            array[:] = 0
+
+
+def test_what_from_arrays_takes_and_refuses() -> None:
+    image, box = random_image(0, 40, 50), np.array([[1, 1, 9, 9]])
+    palette = Image.fromarray(image).quantize(64)
+
+    def make(images=(image,), boxes=(box,), labels=([0],), class_names=("a", "b"), names=None):
+        return cellscan.FieldDataset.from_arrays(images, boxes, labels, class_names=class_names, names=names)
+
+    assert (make(images=[palette])[0].image == np.asarray(palette.convert("RGB"))).all()
+    assert make(images=(one for one in [image]), labels=[["b"]]).labels[0].tolist() == [1]
+    assert make(boxes=[[*box, [2, 2, 8, 8]]], labels=[["b", None]]).labels[0].tolist() == [1, -2]
+    assert make(labels=[np.array([1.0])]).labels[0].tolist() == [1]
+    assert make(boxes=[[1, 1, 9, 9]]).boxes[0].tolist() == [[1, 1, 9, 9]]
+    bad = [
+        ({"labels": [[0.7]]}, "label 0.7"), ({"labels": [[float("nan")]]}, "label nan"),
+        ({"labels": [["c"]]}, "label 'c'"), ({"labels": [[2]]}, "label 2"), ({"labels": [[-1]]}, "label -1"),
+        ({"labels": [[0, 0]]}, "1 boxes and 2 labels"),
+        ({"boxes": [[[100, 100, 20, 20]]]}, "negative side"), ({"boxes": [[[1, 2, 3, 4, 5]]]}, "shape"),
+        ({"boxes": [[["x"] * 4]]}, "no numbers"), ({"boxes": [[[0, 0, np.inf, 1]]]}, "not finite"),
+        ({"boxes": []}, "as many of each"), ({"boxes": 3}, "boxes is 3"), ({"images": "a.png"}, "images is 'a.png'"),
+        ({"images": [np.zeros((1, 4, 4, 3), np.uint8)]}, "image 0"), ({"names": ["a", "b"]}, "2 names"),
+        ({"names": [None]}, "no name of a field"), ({"names": [""]}, "no name of a field"),
+        ({"class_names": "ab"}, "class_names"), ({"class_names": ["a", "a"]}, "distinct"),
+        ({"class_names": [1]}, "distinct"),
+    ]  # fmt: skip
+    for changes, said in bad:
+        with pytest.raises(cellscan.CellscanError, match=said):
+            make(**changes)
+    with pytest.raises(cellscan.DataError, match="one of several"):
+        make([image] * 2, [box] * 2, [[0]] * 2, names=["a", "a"])
+
+
+def test_odd_arguments_of_fields() -> None:
+    fields = cellscan.synthetic_fields(4, seed=0, size=(96, 96))
+    for call in (
+        lambda: fields.split(float("nan")), lambda: fields.split("0.2"), lambda: fields.split(0.2, seed=-1),
+        lambda: fields.split(), lambda: fields.images(64), lambda: fields.images((0, 64)), lambda: fields.images("ab"),
+        lambda: fields.targets((64, 64), 0), lambda: fields.factors((64, 64.5)), lambda: fields.crops(least="a"),
+        lambda: fields.crops(most=-1), lambda: fields.crops(seed=None), lambda: fields.plot(count=0),
+    ):  # fmt: skip
+        with pytest.raises(cellscan.ArgumentError, match="expected"):
+            call()
+
+
+def test_boxes_that_count_are_those_not_ignored() -> None:
+    boxes = np.array([[10, 10, 30, 30], [50, 10, 70, 30], [0, 40, 200, 44], [0, 50, 200, 54], [0, 60, 200, 64]])
+    fields = cellscan.FieldDataset.from_arrays(
+        [random_image(0, 100, 200)], [boxes], [[0, 0, -2, -2, -2]], class_names=("cell",)
+    )
+    assert fields.counted_boxes((50, 100)).tolist() == [[5, 5, 15, 15], [25, 5, 35, 15]]
+    assert fit_anchors(fields.counted_boxes((50, 100)), (8, 16)).ratios == (1.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize(
