@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -137,6 +138,72 @@ def test_a_resumed_training_is_the_same_training(fields, tmp_path) -> None:
         fit(cellscan.Detector(image_size=(64, 64), seed=1), checkpoint=tmp_path, resume=True)
 
 
+def strict(text: str) -> object:
+    """Read JSON as RFC 8259 has it, without NaN and Infinity."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(name)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_figures_without_meaning_are_null_and_not_a_number_in_words() -> None:
+    boxes = np.array([[10, 10, 40, 40]])
+    fields = cellscan.FieldDataset.from_arrays(
+        [random_image(0, 100, 100)], [boxes], [[0]], class_names=("red blood cell", "infected")
+    )
+    found = perfect(fields)
+    for report in (
+        evaluate_detections(fields, found, RULES),
+        evaluate_detections(fields.select([0]), [found[0].select([])], RULES),
+        evaluate_detections(fields, found, replace(RULES, sensitivity=float("nan"), false_positive_sd=float("inf"))),
+    ):
+        plain = strict(json.dumps(report.to_dict()))
+        assert isinstance(plain, dict)
+        assert plain["ap50_per_class"][1] is None
+        assert plain["f1_per_class"][1] is None
+        assert plain["rules"]["sensitivity"] is None
+        assert plain["rules"]["false_positive_sd"] is None
+        assert "nan" not in str(report)
+        assert "n/a" in str(report)
+    sick = cellscan.FieldDataset.from_arrays(
+        [random_image(0, 100, 100)] * 2, [boxes] * 2, [[1], [1]], class_names=("red blood cell", "infected")
+    )
+    with pytest.raises(cellscan.DataError, match="annotated as 'red blood cell'"):
+        choose_thresholds(sick, perfect(sick), RULES)
+
+
+def test_parts_of_detections_are_like_parts_of_predictions(trained) -> None:
+    fields = cellscan.synthetic_fields(3, seed=9, size=(192, 256), difficulty="easy")
+    found = trained.predict(["no.png", *(one.image for one in fields)], on_error="skip", least=0.05)
+    assert [failure.name for failure in found.failed] == ["no.png"]
+    for which, rows in (
+        (slice(1, 3), [1, 2]), ([0, -1], [0, 2]), (np.array([False, True, False]), [1]), ([], [])
+    ):  # fmt: skip
+        part = found[which]
+        assert isinstance(part, cellscan.FieldDetections)
+        assert [one is found[row] for one, row in zip(part, rows, strict=True)] == [True] * len(rows)
+        assert part.failed == found.failed
+    assert found[-1] is found[2]
+    with pytest.raises(IndexError):
+        found[3]
+    one = found[0]
+    assert len(one.select(slice(0, 2))) == min(2, len(one))
+    for which in ([0.5], 0, [len(one)], "a"):
+        with pytest.raises(cellscan.ArgumentError):
+            one.select(which)
+
+
+def test_detections_are_written_whole_or_not_at_all(tmp_path, fields) -> None:
+    found = cellscan.FieldDetections(tuple(perfect(fields.select([0, 1]))), (), fields.class_names)
+    found.to_csv(tmp_path / "all.csv")
+    assert len((tmp_path / "all.csv").read_text().splitlines()) == 1 + sum(map(len, found))
+    smear = cellscan.screen(fields, Fake(fields.select([0, 1]), 0, 0))
+    for write in (found.to_csv, found[0].to_csv, smear.to_csv):
+        with pytest.raises(cellscan.CellscanError, match="no folder"):
+            write(tmp_path / "no" / "a.csv")
+
+
 def test_perfect_detections_score_one_and_false_ones_less(fields) -> None:
     some = fields.select(np.arange(8))
     found = perfect(some)
@@ -226,8 +293,6 @@ def test_screening_corrects_what_was_measured() -> None:
     assert plain.parasitemia == plain.apparent
     assert plain.limit_of_detection is None
     assert det.card.detection is not None
-    from dataclasses import replace
-
     rules = replace(det.card.detection, sensitivity=0.7, false_positive_rate=0.04, false_positive_sd=0.05)
     det._card = replace(det.card, detection=rules)
     smear = cellscan.screen(fields, det, minimum_cells=100, red_cells_per_microlitre=5e6)
@@ -244,6 +309,38 @@ def test_screening_corrects_what_was_measured() -> None:
     assert not few.enough
     assert "not enough cells" in str(few)
     assert len(smear.plot().axes) == 4
+
+
+def test_one_field_gives_no_interval() -> None:
+    fields = cellscan.synthetic_fields(3, seed=0, size=(192, 256))
+    smear = cellscan.screen(fields, Fake(fields.select([0]), 0, 0))
+    assert np.isnan(smear.interval).all()
+    assert "(95 % over fields n/a: one field)" in str(smear)
+    assert "nan" not in str(smear)
+    smear = cellscan.screen(fields, Fake(fields, 0, 0))
+    low, high = smear.interval
+    assert low <= smear.parasitemia <= high
+    # A field without cells adds nothing: draws of it alone have no parasitemia, and none of 0.
+    bare = cellscan.FieldDataset.from_arrays(
+        [random_image(0, 96, 96)] * 2,
+        [np.array([[10, 10, 40, 40], [50, 50, 80, 80]]), np.zeros((0, 4))],
+        [[0, 1], []],
+        class_names=("red blood cell", "infected"),
+    )
+    assert cellscan.screen(bare, Fake(bare, 0, 0)).interval == (0.5, 0.5)
+
+
+def test_what_screening_refuses(fields, trained) -> None:
+    for options in (
+        {"minimum_cells": 0}, {"minimum_cells": "a"}, {"red_cells_per_microlitre": -1},
+        {"red_cells_per_microlitre": float("nan")}, {"red_cells_per_microlitre": "5e6"}, {"seed": -1}, {"seed": None},
+    ):  # fmt: skip
+        with pytest.raises(cellscan.ArgumentError, match="expected"):
+            cellscan.screen(fields, trained, **options)  # type: ignore[arg-type]
+    with pytest.raises(cellscan.ArgumentError, match=r"expected a cellscan\.Detector"):
+        cellscan.screen(fields, cellscan.Classifier(image_size=32))  # type: ignore[arg-type]
+    with pytest.raises(cellscan.DataError, match="not one of 2 fields could be read"):
+        cellscan.screen(["no.png", "none.png"], trained, on_error="skip")
 
 
 def test_what_is_refused(fields, trained) -> None:

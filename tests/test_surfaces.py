@@ -61,7 +61,7 @@ def test_notebooks_show_and_escape(tmp_path) -> None:
     clf = cellscan.Classifier(image_size=16, class_names=("<i>sick", "well"), positive_class="<i>sick", seed=0)
     found = shown(cells)
     assert "<i>sick" in found.text
-    assert "6" in found.text
+    assert "48 cells of 6 patients" in found.text
     preds = shown(clf.predict(cells, progress=False))
     assert f"0{EVIL}" in preds.text
     assert "and 38 more. Research use only" in preds.text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import numpy as np
 
 from cellscan.data.cells import CellDataset
 from cellscan.data.images import read_rgb
+from cellscan.data.tables import find_many, find_rows, write_csv
 from cellscan.errors import DataError
 from cellscan.predictions import Failure
 
@@ -60,8 +60,8 @@ class Detections:
         counts = [f"{name} {(self.labels == k).sum():,}" for k, name in enumerate(self.class_names)]
         return f"Detections({self.name!r}, {', '.join(counts)})"
 
-    def select(self, mask: np.ndarray) -> Detections:
-        """Return some of the detections, by a mask or by index.
+    def select(self, mask: slice | np.ndarray | Sequence[int]) -> Detections:
+        """Return some of the detections, by a slice, a mask or an array of numbers.
 
         Examples
         --------
@@ -69,8 +69,9 @@ class Detections:
         >>> len(found.select(found.scores > 1))
         0
         """
+        rows = find_many(mask, len(self), "detections")
         return Detections(
-            self.name, self.size, self.boxes[mask], self.labels[mask], self.scores[mask], self.class_names, self.image
+            self.name, self.size, self.boxes[rows], self.labels[rows], self.scores[rows], self.class_names, self.image
         )
 
     def pixels(self) -> np.ndarray:
@@ -140,12 +141,14 @@ class Detections:
 class FieldDetections(Sequence[Detections]):
     """Detections of every field, in the order of the input.
 
+    A number gives one field; a slice, a mask or an array of numbers gives `FieldDetections` again.
+
     Attributes
     ----------
     fields : tuple[Detections, ...]
         One a field.
     failed : tuple[Failure, ...]
-        Fields passed over under ``on_error="skip"``.
+        Fields of the whole input passed over under ``on_error="skip"``; a part keeps all of them.
     class_names : tuple[str, ...]
         The classes.
 
@@ -163,11 +166,12 @@ class FieldDetections(Sequence[Detections]):
     @overload
     def __getitem__(self, index: int) -> Detections: ...
     @overload
-    def __getitem__(self, index: slice) -> FieldDetections: ...
-    def __getitem__(self, index: int | slice) -> Detections | FieldDetections:
-        if isinstance(index, slice):
-            return FieldDetections(self.fields[index], (), self.class_names)
-        return self.fields[index]
+    def __getitem__(self, index: slice | np.ndarray | Sequence[int]) -> FieldDetections: ...
+    def __getitem__(self, index: Any) -> Detections | FieldDetections:
+        index = find_rows(index, len(self), "fields")
+        if isinstance(index, int):
+            return self.fields[index]
+        return FieldDetections(tuple(self.fields[row] for row in index), self.failed, self.class_names)
 
     def __len__(self) -> int:
         return len(self.fields)
@@ -190,18 +194,17 @@ class FieldDetections(Sequence[Detections]):
         --------
         >>> import pathlib, tempfile
         >>> file = pathlib.Path(tempfile.mkdtemp()) / "found.csv"
-        >>> det.predict(fields).to_csv(file)
-        >>> file.exists()
+        >>> found = det.predict(fields)
+        >>> found.to_csv(file)
+        >>> len(file.read_text().splitlines()) == 1 + sum(map(len, found))
         True
         """
         _write(self.fields, path)
 
 
 def _write(found: Sequence[Detections], path: str | os.PathLike[str]) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        out = csv.writer(file)
-        out.writerow(["field", "left", "top", "right", "bottom", "class", "score"])
-        for one in found:
-            for box, label, score in zip(one.boxes, one.labels, one.scores, strict=True):
-                sides = [f"{side:.1f}" for side in box]
-                out.writerow([one.name, *sides, one.class_names[label], f"{score:.4f}"])
+    rows: list[list[object]] = [["field", "left", "top", "right", "bottom", "class", "score"]]
+    for one in found:
+        for box, label, score in zip(one.boxes, one.labels, one.scores, strict=True):
+            rows.append([one.name, *(f"{side:.1f}" for side in box), one.class_names[label], f"{score:.4f}"])
+    write_csv(path, rows)

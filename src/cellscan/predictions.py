@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 
+from cellscan.data.tables import find_rows, write_csv
+from cellscan.errors import ArgumentError
 from cellscan.notebook import as_table
 
 _SHOWN = 10
@@ -89,7 +90,11 @@ class Failure:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Predictions(Sequence[Prediction]):
-    """Results in the order of the input; a sequence of `Prediction`.
+    """Results in the order of the input; a sequence of `Prediction`, and to NumPy the array of their labels.
+
+    So ``np.asarray(preds)``, ``(preds == labels).mean()`` and scikit-learn's functions work; ``preds == names``
+    compares names of classes. A number gives one result; a slice, a mask or an array of numbers gives `Predictions`
+    again.
 
     Attributes
     ----------
@@ -102,7 +107,7 @@ class Predictions(Sequence[Prediction]):
     names : tuple[str, ...]
         File names, or what else names the images.
     failed : tuple[Failure, ...]
-        Images passed over under ``on_error="skip"``.
+        Images of the whole input passed over under ``on_error="skip"``; a part keeps all of them.
     class_names : tuple[str, ...]
         The classes.
     positive_class : str or None
@@ -121,6 +126,8 @@ class Predictions(Sequence[Prediction]):
     >>> preds = cellscan.Classifier(image_size=32).predict(np.zeros((3, 40, 40, 3), np.uint8))
     >>> len(preds), preds.probabilities.shape, preds.labels.dtype
     (3, (3, 2), dtype('int32'))
+    >>> bool((preds == preds.labels).all()), len(preds[preds.labels == 0]) + len(preds[preds.labels == 1])
+    (True, 3)
     """
 
     labels: np.ndarray
@@ -152,15 +159,17 @@ class Predictions(Sequence[Prediction]):
     @overload
     def __getitem__(self, index: int) -> Prediction: ...
     @overload
-    def __getitem__(self, index: slice) -> Predictions: ...
-    def __getitem__(self, index: int | slice) -> Prediction | Predictions:
-        if isinstance(index, slice):
+    def __getitem__(self, index: slice | np.ndarray | Sequence[int]) -> Predictions: ...
+    def __getitem__(self, index: Any) -> Prediction | Predictions:
+        index = find_rows(index, len(self), "predictions")
+        if not isinstance(index, int):
             sets, novelty, novel = (
                 None if rows is None else rows[index] for rows in (self.label_sets, self.novelty, self.novel)
             )
             return Predictions(
-                self.labels[index], self.probabilities[index], self.indices[index], self.names[index],
-                self.failed, self.class_names, self.positive_class, sets, novelty, novel,
+                self.labels[index], self.probabilities[index], self.indices[index],
+                tuple(self.names[row] for row in index), self.failed, self.class_names, self.positive_class,
+                sets, novelty, novel,
             )  # fmt: skip
         label, row = int(self.labels[index]), self.probabilities[index]
         name = self.class_names[label]
@@ -173,10 +182,43 @@ class Predictions(Sequence[Prediction]):
             float(row[label]),
             by_name,
             self.names[index],
-            self._label_set(int(index)),
+            self._label_set(index),
             None if self.novelty is None else float(self.novelty[index]),
             None if self.novel is None else bool(self.novel[index]),
         )
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if copy or (dtype is not None and np.dtype(dtype) != self.labels.dtype):
+            return np.array(self.labels, dtype, copy=None if copy is None else copy)
+        whole = self.labels.view()
+        whole.flags.writeable = False
+        return whole
+
+    def __eq__(self, other: object) -> np.ndarray:  # type: ignore[override]
+        try:
+            theirs = np.asarray(other)
+        except ValueError as error:
+            raise ArgumentError(f"predictions compared with {other!r}; expected labels or names of classes") from error
+        if theirs.shape not in ((), (len(self),)):
+            gone = f"; {len(self.failed)} images could not be read, see indices" if self.failed else ""
+            raise ArgumentError(f"{len(self)} predictions compared with {theirs.shape} labels; expected as many{gone}")
+        if theirs.dtype == bool:
+            raise ArgumentError(
+                "predictions compared with bool, which says no class; expected labels or names of classes"
+            )
+        if theirs.dtype.kind not in "UO":
+            return np.asarray(self.labels == theirs)
+        unknown = {name for name in theirs.ravel().tolist() if isinstance(name, str)} - set(self.class_names)
+        if unknown:
+            raise ArgumentError(
+                f"{sorted(unknown)[0]!r} is no class; expected {', '.join(map(repr, self.class_names))}"
+            )
+        return np.asarray(np.array(self.label_names, object) == theirs)
+
+    def __ne__(self, other: object) -> np.ndarray:  # type: ignore[override]
+        return ~(self == other)
+
+    __hash__ = None  # type: ignore[assignment]
 
     def _label_set(self, index: int) -> tuple[str, ...] | None:
         if self.label_sets is None:
@@ -213,7 +255,12 @@ class Predictions(Sequence[Prediction]):
         Parameters
         ----------
         path : path
-            Overwritten where it exists.
+            Overwritten where it exists, once the new file is complete.
+
+        Raises
+        ------
+        CellscanError
+            Where it cannot be written; what stood there before is untouched.
 
         Examples
         --------
@@ -224,8 +271,7 @@ class Predictions(Sequence[Prediction]):
         >>> file.read_text().splitlines()[0]
         'index,name,label,p_parasitized,p_uninfected,error'
         """
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows(self.rows())
+        write_csv(path, self.rows())
 
     def rows(self) -> list[list[object]]:
         """Return what `to_csv` writes: a header, and one row an image.

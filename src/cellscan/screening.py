@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import heapq
 import math
 import os
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cellscan.data.fields import FieldDataset
 from cellscan.data.inputs import Images
+from cellscan.data.tables import check_whole, make_rng, write_csv
 from cellscan.detections import Detections
 from cellscan.detector import Detector
 from cellscan.errors import ArgumentError, DataError
-from cellscan.evaluate.bootstrap import interval
+from cellscan.evaluate.bootstrap import DRAWS, draw_chunks, interval
 from cellscan.evaluate.detection import once
 from cellscan.notebook import as_text
 from cellscan.predictions import Failure
@@ -70,7 +71,8 @@ class SmearReport:
         1978): (apparent - f) / (s - f), cut to [0, 1], with s and f as `Detector.choose_threshold` measured them.
         The apparent share where they were not measured.
     interval : tuple[float, float]
-        95 % of the parasitemia, by bootstrap over fields. It does not know how uncertain s and f are.
+        95 % of the parasitemia, by bootstrap over fields; NaN for one field alone, which says nothing about how far
+        fields differ. It does not know how uncertain s and f are.
     limit_of_detection : float or None
         Parasitemia that stands two standard deviations above what false positives alone give in so many cells.
     corrected, enough : bool
@@ -106,11 +108,12 @@ class SmearReport:
 
     def __str__(self) -> str:
         low, high = self.interval
+        over = "n/a: one field" if math.isnan(low) else f"{low:.2%} to {high:.2%}"
         lines = [f"{len(self.fields):,} fields, {self.red_cells:,} red cells, {self.infected:,} infected"]
         if not self.enough:
             lines.append(f"not enough cells: {self.red_cells:,} of {self.minimum_cells:,}; count more fields")
         how = "corrected for the detector's errors" if self.corrected else "as counted: the errors were not measured"
-        lines.append(f"parasitemia {self.parasitemia:.2%} (95 % over fields {low:.2%} to {high:.2%}), {how}")
+        lines.append(f"parasitemia {self.parasitemia:.2%} (95 % over fields {over}), {how}")
         if self.corrected:
             lines.append(f"as counted {self.apparent:.2%}")
         if self.limit_of_detection is not None:
@@ -154,10 +157,8 @@ class SmearReport:
         >>> file.read_text().splitlines()[0]
         'field,red_cells,infected'
         """
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            out = csv.writer(file)
-            out.writerow(["field", "red_cells", "infected"])
-            out.writerows([one.name, one.red_cells, one.infected] for one in self.fields)
+        rows = ([one.name, one.red_cells, one.infected] for one in self.fields)
+        write_csv(path, [["field", "red_cells", "infected"], *rows])
 
 
 def screen(
@@ -205,17 +206,20 @@ def screen(
     --------
     >>> import cellscan
     >>> smear = cellscan.screen(fields, det)  # as of `cellscan.Detector`
-    >>> smear.red_cells >= smear.infected
-    True
+    >>> smear.red_cells == sum(one.red_cells for one in smear.fields), smear.infected <= smear.red_cells
+    (True, True)
     """
+    if not isinstance(detector, Detector):
+        raise ArgumentError(f"detector is {detector!r}; expected a cellscan.Detector")
     if len(detector.class_names) != 2:
         raise ArgumentError(
             f"the detector knows {', '.join(detector.class_names)}; screening needs two classes, the second infected"
         )
-    if minimum_cells < 1:
-        raise ArgumentError(f"minimum_cells is {minimum_cells!r}; expected a whole number from 1")
-    if red_cells_per_microlitre is not None and not red_cells_per_microlitre > 0:
-        raise ArgumentError(f"red_cells_per_microlitre is {red_cells_per_microlitre!r}; expected a number above 0")
+    minimum_cells = check_whole("minimum_cells", minimum_cells, 1)
+    density = red_cells_per_microlitre
+    if density is not None and not (isinstance(density, Real) and 0 < density < math.inf):
+        raise ArgumentError(f"red_cells_per_microlitre is {density!r}; expected a number above 0")
+    make_rng(seed)
     rules = detector.card.detection
     assert rules is not None
     counts: list[FieldCount] = []
@@ -233,13 +237,18 @@ def screen(
     red = np.array([one.red_cells for one in counts], np.int64)
     sick = np.array([one.infected for one in counts], np.int64)
     total = int(red.sum())
+    if not counts and failed:
+        raise DataError(f"not one of {len(failed)} fields could be read; the first: {failed[0].reason}")
     if not total:
         raise DataError(f"no cell was found in {len(counts)} fields; is this the detector for them?")
     s, f = rules.sensitivity, rules.false_positive_rate
     corrected = s is not None and f is not None and s > f
     apparent = float(sick.sum() / total)
-    rows = np.random.default_rng(seed).integers(0, len(counts), (2000, len(counts)))
-    drawn = sick[rows].sum(1) / np.maximum(red[rows].sum(1), 1)
+    drawn = np.full(1, np.nan)
+    if len(counts) > 1:
+        chunks = draw_chunks(len(counts), DRAWS, seed, max(1, 2_000_000 // len(counts)))
+        cells = np.concatenate([weights @ np.stack([sick, red], 1) for weights in chunks])
+        drawn = cells[cells[:, 1] > 0, 0] / cells[cells[:, 1] > 0, 1]
     parasitemia, limit = apparent, None
     if corrected:
         assert s is not None
@@ -258,7 +267,7 @@ def screen(
         corrected=corrected,
         enough=total >= minimum_cells,
         minimum_cells=minimum_cells,
-        per_microlitre=None if red_cells_per_microlitre is None else parasitemia * red_cells_per_microlitre,
+        per_microlitre=None if density is None else parasitemia * float(density),
         fields=tuple(counts),
         failed=tuple(failed),
         shown=tuple(one for _, _, one in sorted(best, key=lambda entry: entry[:2], reverse=True)),

@@ -1,6 +1,7 @@
 """Figures agree with scikit-learn; intervals are over patients."""
 
-import time
+import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -11,64 +12,109 @@ from sklearn import metrics as sk
 
 import cellscan
 from cellscan.errors import ArgumentError, DataError
-from cellscan.evaluate.bootstrap import draw_figures, draw_weights, interval
-from cellscan.evaluate.metrics import NAMES, confusion_matrix, figures, from_confusion, macro_ranking, ranking
+from cellscan.evaluate.bootstrap import draw_chunks, draw_figures, draw_weights, interval
+from cellscan.evaluate.metrics import AVERAGED, LEAST, NAMES, figures, from_confusion, weighted_figures
 from cellscan.evaluate.report import Seen, make_report
 
+ATOL = 1e-6  # probabilities are float32, and scikit-learn cuts them at 1 - eps in the logarithmic loss
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10_000), st.integers(2, 4))
-def test_figures_equal_scikit_learns(seed, classes) -> None:
-    rng = np.random.default_rng(seed)
-    labels = np.r_[np.arange(classes), rng.integers(0, classes, 60)]
-    predicted = np.where(rng.random(len(labels)) < 0.7, labels, rng.integers(0, classes, len(labels)))
-    got = from_confusion(confusion_matrix(labels, predicted, classes), 0)
-    assert np.isclose(got["accuracy"], sk.accuracy_score(labels, predicted))
-    assert np.isclose(got["balanced_accuracy"], sk.balanced_accuracy_score(labels, predicted))
-    assert np.isclose(got["mcc"], sk.matthews_corrcoef(labels, predicted))
-    if classes == 2:
-        assert np.isclose(got["sensitivity"], sk.recall_score(labels, predicted, pos_label=0))
-        assert np.isclose(got["specificity"], sk.recall_score(labels, predicted, pos_label=1))
-        assert np.isclose(got["f1"], sk.f1_score(labels, predicted, pos_label=0))
-        if (predicted == 0).any():
-            assert np.isclose(got["precision"], sk.precision_score(labels, predicted, pos_label=0))
+
+def by_scikit_learn(labels, predicted, probabilities, weights, positive) -> dict[str, float]:
+    """Every figure by scikit-learn, with weights of cells; NaN where it has no meaning."""
+    classes = list(range(probabilities.shape[1]))
+    kept = weights > 0
+    labels, predicted, probabilities, weights = (x[kept] for x in (labels, predicted, probabilities, weights))
+    weighed = {"sample_weight": weights}
+    two = len(classes) == 2 and positive is not None
+    if two:
+        one = {"pos_label": positive, "zero_division": np.nan, **weighed}
     else:
-        assert np.isclose(got["f1"], sk.f1_score(labels, predicted, average="macro"))
-        assert np.isnan(got["sensitivity"])
-    scores = rng.random((len(labels), classes)).round(1)  # with ties
-    scores /= scores.sum(1, keepdims=True) + 1e-9
-    weights = rng.integers(1, 4, len(labels)).astype(float)
-    chosen = [0] if classes == 2 else range(classes)
-    got_ranks = macro_ranking(labels, scores, 0, weights[None])
-    for values, score in zip(got_ranks, (sk.roc_auc_score, sk.average_precision_score), strict=True):
-        want = np.mean([score(labels == k, scores[:, k], sample_weight=weights) for k in chosen])
-        assert np.isclose(values[0], want)
+        one = {"average": "macro", "labels": classes, "zero_division": 0.0, **weighed}
+    found = {
+        "accuracy": sk.accuracy_score(labels, predicted, **weighed),
+        "balanced_accuracy": sk.balanced_accuracy_score(labels, predicted, **weighed),
+        "precision": sk.precision_score(labels, predicted, **one),
+        "f1": sk.f1_score(labels, predicted, **one),
+        "mcc": sk.matthews_corrcoef(labels, predicted, **weighed),
+        "log_loss": sk.log_loss(labels, np.maximum(probabilities, LEAST), labels=classes, **weighed),
+        "sensitivity": math.nan,
+        "specificity": math.nan,
+    }
+    if len(classes) == 2 and positive is not None:
+        found["brier"] = sk.brier_score_loss(labels == positive, probabilities[:, positive], pos_label=True, **weighed)
+        for name, label in (("sensitivity", positive), ("specificity", 1 - positive)):
+            found[name] = sk.recall_score(labels, predicted, **{**one, "pos_label": label})
+    else:
+        found["brier"] = np.average(((probabilities - np.eye(len(classes))[labels]) ** 2).sum(1), weights=weights)
+    ranked = [positive] if two else classes
+    for name, score in (("roc_auc", sk.roc_auc_score), ("average_precision", sk.average_precision_score)):
+        whole = all(0 < (labels == k).sum() < len(labels) for k in ranked)
+        each = [score(labels == k, probabilities[:, k], **weighed) for k in ranked] if whole else math.nan
+        found[name] = np.mean(each)
+    confidence = probabilities.max(1)
+    bins = np.minimum((confidence * 15).astype(int), 14)
+    right = probabilities.argmax(1) == labels
+    gaps = [abs(np.sum((weights * (right - confidence.astype(float)))[bins == b])) for b in range(15)]
+    found["calibration_error"] = sum(gaps) / weights.sum()
+    return found
 
 
-@pytest.mark.parametrize("classes", [2, 3])
-def test_a_draw_of_every_patient_once_gives_the_figures(classes, monkeypatch) -> None:
-    """The bootstrap has figures of its own; where each patient is drawn once they are scikit-learn's."""
-    rng = np.random.default_rng(classes)
-    labels = rng.integers(0, classes, 300)
-    scores = rng.dirichlet(np.ones(classes), 300)
-    scores[np.arange(300), labels] += 0.5
-    scores = (scores / scores.sum(1, keepdims=True)).astype(np.float32)
-    patients = rng.integers(0, 12, 300)
-    monkeypatch.setattr(
-        "cellscan.evaluate.bootstrap.draw_weights", lambda groups, draws, seed: (np.ones((draws, 12)), groups)
-    )
-    drawn = draw_figures(labels, scores.argmax(1), scores, patients, 0, draws=2)
-    for name, value in figures(labels, scores.argmax(1), scores, 0).items():
-        assert np.allclose(drawn[name], value, atol=1e-5, equal_nan=True), name
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore:invalid value:RuntimeWarning")  # of classes that are missing
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 4), st.sampled_from([0, 1, None]), st.sets(st.integers(0, 2)))
+def test_figures_equal_scikit_learns(seed, classes, positive, odd) -> None:
+    """Two and more classes, tied scores, classes that no cell has, classes that none is called, and weights."""
+    ties, missing, unpredicted = (what in odd for what in range(3))
+    rng = np.random.default_rng(seed)
+    cells = int(rng.integers(2, 60))
+    labels = rng.integers(1 if missing else 0, classes, cells)
+    probabilities = rng.dirichlet(np.ones(classes), cells)
+    if ties:
+        probabilities = probabilities.round(1) + 0.05
+        probabilities /= probabilities.sum(1, keepdims=True)
+    probabilities = probabilities.astype(np.float32)
+    predicted = np.full(cells, classes - 1) if unpredicted else rng.integers(0, classes, cells)
+    group = np.r_[0, rng.integers(0, 6, cells - 1)]
+    weights = rng.integers(0, 3, (3, group.max() + 1)).astype(float)
+    weights[:, 0] = 1
+    found = weighted_figures(labels, predicted, probabilities, group, positive, [weights[:2], weights[2:]])
+    for row, groups in enumerate(weights):
+        want = by_scikit_learn(labels, predicted, probabilities, groups[group], positive)
+        assert set(want) == set(NAMES)
+        for name, value in want.items():
+            assert np.isclose(found[name][row], value, atol=ATOL, equal_nan=True), name
+    plain = figures(labels, predicted, probabilities, positive)
+    want = by_scikit_learn(labels, predicted, probabilities, np.ones(cells), positive)
+    for name in NAMES:
+        assert np.isclose(plain[name], want[name], atol=ATOL, equal_nan=True), name
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 3))
+def test_figures_by_patient_are_means_of_those_of_each(seed, classes) -> None:
+    rng = np.random.default_rng(seed)
+    labels, predicted = rng.integers(0, classes, 40), rng.integers(0, classes, 40)
+    group = rng.permutation(np.r_[np.arange(8), rng.integers(0, 8, 32)])
+    weights = rng.integers(1, 3, (1, 8)).astype(float)
+    found = weighted_figures(labels, predicted, np.eye(classes)[predicted], group, 0, [weights])
+    each = []
+    for g in range(8):
+        here = group == g
+        each.append(figures(labels[here], predicted[here], np.eye(classes)[predicted[here]], 0))
+    for name in AVERAGED:
+        values = np.array([one[name] for one in each])
+        known = np.isfinite(values)
+        want = np.average(values[known], weights=weights[0][known]) if known.any() else np.nan
+        assert np.isclose(found[f"{name}_by_patient"][0], want, equal_nan=True), name
 
 
 def test_undefined_figures_are_nan() -> None:
     got = from_confusion(np.array([[0, 0], [1, 4]]), 0)
     assert np.isnan(got["sensitivity"])
     assert got["specificity"] == 0.8
-    assert np.isnan(ranking(np.ones(3, bool), np.arange(3.0), np.ones((1, 3)))).all()
     one = figures(np.ones(4, int), np.ones(4, int), np.tile([0.2, 0.8], (4, 1)), 0)
-    assert np.isnan([one[name] for name in ("sensitivity", "roc_auc", "average_precision")]).all()
+    nothing = {"sensitivity", "precision", "f1", "roc_auc", "average_precision"}
+    assert {name for name in NAMES if np.isnan(one[name])} == nothing
     assert one["accuracy"] == one["specificity"] == 1
 
 
@@ -103,16 +149,34 @@ def test_a_bootstrap_of_cells_covers_as_theory_says() -> None:
     assert 0.8 * theory < high - low < 1.2 * theory
 
 
-def test_intervals_of_the_whole_set_in_bounded_chunks() -> None:
+@pytest.mark.parametrize("known", [True, False])
+def test_intervals_take_bounded_memory(known) -> None:
+    """Without patients each cell is a group; draws times cells would be 960 MB here."""
     rng = np.random.default_rng(0)
-    labels = rng.integers(0, 2, 27_558)
-    scores = rng.random((27_558, 2))
-    start = time.monotonic()
-    found = draw_figures(labels, scores.argmax(1), scores, rng.integers(0, 200, 27_558), 0, draws=2000)
-    print(f"2,000 draws of 27,558 predictions: {time.monotonic() - start:.2f} s")
+    cells, draws = 60_000, 2000
+    labels = rng.integers(0, 2, cells)
+    scores = rng.random((cells, 2))
+    groups = rng.integers(0, 200, cells) if known else np.arange(cells)
+    tracemalloc.start()
+    found = draw_figures(labels, scores.argmax(1), scores, groups, 0, draws=draws)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 200e6
+    assert {name: len(found[name]) for name in NAMES} == dict.fromkeys(NAMES, draws)
     low, high = interval(found["roc_auc"])
-    assert low - 0.02 < 0.5 < high + 0.02
-    assert set(NAMES) <= set(found)
+    assert low < figures(labels, scores.argmax(1), scores, 0)["roc_auc"] < high
+    # DeLong's standard error of an AUC of one half: sqrt((m + n + 1) / (12 m n))
+    spread = 2 * 1.96 * np.sqrt((cells + 1) / (12 * labels.sum() * (cells - labels.sum())))
+    assert known or 0.9 * spread < high - low < 1.1 * spread
+
+
+@pytest.mark.parametrize("count", [7, 20_000])
+def test_draws_do_not_depend_on_their_chunks(count) -> None:
+    whole = np.concatenate(list(draw_chunks(count, 20, 3, rows=20)))
+    assert (whole == np.concatenate(list(draw_chunks(count, 20, 3, rows=7)))).all()
+    assert (whole.sum(1) == count).all()
+    assert abs(whole.var() - 1) < 0.5  # how often one is drawn is nearly Poisson's
+    assert (whole == draw_weights(np.arange(count), 20, 3)[0]).all()
 
 
 def report(**changes):
@@ -235,6 +299,55 @@ def test_what_is_left_out_and_what_is_refused() -> None:
         found.select(np.zeros(20, bool))
     with pytest.raises(DataError, match="not finite"):
         made(labels, [np.nan, *scores[1:]], [f"p{i % 5}" for i in range(20)])
+
+
+def test_a_part_of_a_report_knows_which_patients_were_seen() -> None:
+    patients = [f"p{i}" for i in range(10) for _ in range(4)]
+    labels, scores = [0, 1] * 20, [0.9, 0.1] * 20
+    seen = Seen.among(patients, train=["p0", "p1", "p2", "gone"], validation=["p9"], decision=[])
+    found = made(labels, scores, patients, seen=seen)
+    assert "3 SEEN IN TRAINING and 1 as validation" in str(found).splitlines()[0]
+    mine = found.cell_patients
+    assert found.select(~np.isin(mine, ["p0", "p1", "p2"])).seen.train == 0
+    assert found.select(np.isin(mine, ["p0", "p7"])).seen == Seen(2, 1, 0, 0)
+    assert found.select(np.isin(mine, ["p0", "p7"])).select(slice(0, 4)).seen == Seen(1, 1, 0, 0)
+    assert found.select(slice(None, None, 2)).seen == found.seen
+    text = str(found.without(found.names[mine == "p9"]))
+    assert text.startswith("36 cells of 9 patients, 3 SEEN IN TRAINING and 0 as validation")
+    # Counts alone say something of a part where they are none, or all.
+    counted = made(labels, scores, patients, seen=Seen(10, 3, 0, 10))
+    assert counted.select(mine == "p0").seen == Seen(1, None, 0, 1)
+    assert "cannot be told" in str(counted.select(mine == "p0"))
+    assert Seen.among(["", ""], train=["a"], validation=[], decision=[]) == Seen(0, None, None, None)
+    assert Seen.among(["a"], train=None, validation=[], decision=[]) == Seen(1, None, 0, 0)
+
+
+def test_odd_arguments_of_reports() -> None:
+    found = made([0, 1] * 10, [0.9, 0.1] * 10, [f"p{i % 5}" for i in range(20)])
+    assert len(found.select([0, -1]).labels) == 2
+    for call in (
+        lambda: found.select([0.7]), lambda: found.select([20]), lambda: found.select(3), lambda: found.select([True]),
+        lambda: found.draw(draws=0), lambda: found.draw(seed=-1), lambda: found.draw(draws="a"),
+        lambda: found.at_prevalence("0.1"), lambda: found.at_prevalence(float("nan")),
+        lambda: cellscan.compare(found, None),  # type: ignore[arg-type]
+        lambda: found.patients["p0"],  # type: ignore[call-overload]
+    ):  # fmt: skip
+        with pytest.raises(ArgumentError):
+            call()
+    with pytest.raises(cellscan.CellscanError, match="no folder"):
+        found.patients.to_csv("no/such/folder.csv")
+
+
+def test_compare_knows_which_cell_is_which() -> None:
+    patients = [f"p{i % 5}" for i in range(20)]
+    names = np.array([f"{i // 2}.png" for i in range(20)])  # each name twice
+    labels, scores = [0, 1] * 10, np.linspace(0.1, 0.9, 20)
+    a, b = (made(labels, scores, patients, names=names) for _ in range(2))
+    assert cellscan.compare(a, b).difference["accuracy"] == 0
+    with pytest.raises(DataError, match="several cells are called '0.png'"):
+        cellscan.compare(a, b.select(np.arange(20).reshape(10, 2)[::-1].ravel()))
+    with pytest.raises(DataError, match="patients differ"):
+        cellscan.compare(a, made(labels, scores, ["p"] * 20, names=names))
 
 
 def test_compare_pairs_patients() -> None:

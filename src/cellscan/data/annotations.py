@@ -1,20 +1,20 @@
-"""Annotation files -> `FieldDataset`: COCO, Pascal VOC, YOLO, IML-Malaria, and folders without boxes."""
+"""Annotation files -> `FieldDataset`: which layout a folder has, where its images are, and what is left unread."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from cellscan.data.dialects import Entry, read_json, read_names, read_text, read_voc, read_yolo
 from cellscan.data.fields import IGNORED, FieldDataset
-from cellscan.data.images import image_files, is_image_name
+from cellscan.data.images import SUFFIXES, image_files, is_image_name
 from cellscan.data.sources import FileSource
-from cellscan.errors import DataError, ImageError, check_choice
+from cellscan.errors import ArgumentError, DataError, ImageError, check_choice
 
 IML_TWO_CLASS: dict[str, str | None] = {
     "red blood cell": "red blood cell",
@@ -26,16 +26,37 @@ IML_TWO_CLASS: dict[str, str | None] = {
 }
 """Classes of IML-Malaria as two: every stage is an infected cell, and a difficult one is ignored."""
 
+_IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img")
+"""Names, in any case, of folders beside annotations that hold their images."""
+
+_TABLES = frozenset(
+    ".txt .xml .json .jsonl .ndjson .geojson .csv .tsv .yaml .yml .xls .xlsx .ods .mat .npy .npz .pkl .pickle .parquet "
+    ".h5 .hdf5 .tfrecord .record .roi .names .data .lst .dat .db .sqlite".split()
+)
+"""Suffixes of files that may hold boxes."""
+
+_ABOUT = re.compile(r"(readme|licen[cs]e|copying|notice|citation|changelog|requirements|thumbs\.db)", re.IGNORECASE)
+"""How names begin of files that speak about a data set; they hold no boxes."""
+
+_CLASS_FILES = ("classes.txt", "data.yaml", "data.yml", "dataset.yaml")
+
+_NOT_LABELS = ("classes.txt", "notes.json")
+"""Files beside YOLO labels that are none; the second is Label Studio's."""
+
 
 @dataclass
-class _Entry:
-    """One annotated field, before anything is checked."""
+class _Layout:
+    """What was read of a file or folder: entries, where the image of each may be, and classes in order.
 
-    file: str
-    boxes: list[list[float]] = field(default_factory=list)  # xyxy
-    names: list[str | None] = field(default_factory=list)  # None: ignored
-    size: tuple[int, int] | None = None
-    relative: bool = False  # boxes in shares of the image
+    `whole` says that images which lie there and have no entry are worth a note.
+    """
+
+    entries: list[Entry]
+    folders: list[list[Path]]
+    order: list[str]
+    annotated: bool = True
+    whole: bool = True
+    notes: list[str] = field(default_factory=list)
 
 
 def load_fields(
@@ -43,29 +64,37 @@ def load_fields(
     *,
     images: str | os.PathLike[str] | None = None,
     classes: Mapping[str, str | None] | Sequence[str] | None = None,
+    boxes: bool = True,
     on_error: str = "raise",
 ) -> FieldDataset:
     """Read whole fields and the boxes in them.
 
     Recognised are
 
-    - a COCO file (``.json`` with ``images``, ``annotations`` and ``categories``); crowds are ignored;
+    - a COCO file (``.json`` with ``images``, ``annotations`` and ``categories``), or a folder that holds one, or one
+      ``_annotations.coco.json`` in each part; crowds are ignored, and a polygon without a box stands for the box
+      around it;
     - the annotation file of IML-Malaria (``.json``, a list of ``image_name`` and ``objects``);
-    - a Pascal VOC folder with ``Annotations/*.xml``, or one of its lists, ``ImageSets/Main/train.txt``; what is
-      marked difficult is ignored;
-    - a YOLO folder with ``labels/*.txt`` and ``classes.txt``;
-    - a folder of images, without boxes.
+    - a Pascal VOC folder with ``.xml`` files in ``Annotations`` or beside the images, or one of its lists,
+      ``ImageSets/Main/train.txt``; what is marked difficult is ignored;
+    - a YOLO folder with ``.txt`` files in ``labels`` or beside the images, of boxes or polygons, and ``classes.txt`` or
+      ``data.yaml``; an image without a label file has no boxes;
+    - a folder of images alone, without boxes.
+
+    Text is read as UTF-8, with or without a byte order mark, or UTF-16 with one; XML as it declares.
 
     Parameters
     ----------
     path : path
     images : path, optional
-        Where the images are. Left out, they are sought beside the annotation file, then in ``images``,
-        and for VOC in ``JPEGImages``.
+        Where the images are. Left out, they are sought beside the annotation file, then in ``images`` and
+        ``JPEGImages``. Where an annotation has a path, its end is enough.
     classes : mapping or sequence of str, optional
         Name in the file -> name in the data set, or None for boxes to ignore, such as `cellscan.IML_TWO_CLASS`; or the
-        names of the classes in order, which YOLO needs where it has no ``classes.txt``. Left out, all
+        names of the classes in order, which YOLO needs where no file has them. Left out, all
         classes of the file, in its order, or sorted where it has none.
+    boxes : bool
+        False reads the images of a folder alone, whatever annotations lie beside them.
     on_error : {"raise", "skip"}
         ``"skip"`` passes over fields that cannot be used, and says so in the notes.
 
@@ -73,13 +102,16 @@ def load_fields(
     -------
     FieldDataset
         Boxes are clipped to the frame; boxes without area, or given twice, are dropped. All of it is counted in
-        its notes.
+        its notes, and so are files that were not read.
 
     Raises
     ------
+    ArgumentError
+        Where an argument is of another kind than expected.
     DataError
-        Where the layout is not known or two are mixed, a class is unknown, an image is missing, damaged, or of
-        another size than annotated.
+        Where the layout is not known or two are mixed, a class is unknown, an annotation cannot be what it claims
+        (pixels as shares, boxes outside the image), or an image is missing, damaged, named twice or of another size
+        than annotated.
 
     Examples
     --------
@@ -93,233 +125,363 @@ def load_fields(
     1 fields, 1 boxes: red blood cell 0, infected 1
     """
     check_choice("on_error", on_error, ("raise", "skip"))
-    target = Path(path)
-    if not target.exists():
-        raise DataError(f"{target}: there is no such file or folder")
-    given = list(classes) if classes is not None and not isinstance(classes, Mapping) else None
-    read, beside = _recognise(target)
-    entries, order = read(target, given)
-    if not entries:
+    target, given = _existing("path", path), _class_list(classes)
+    layout = _read(target, given, None if images is None else _existing("images", images), boxes)
+    if not layout.entries:
         raise DataError(f"{target}: it names no fields; expected at least one")
-    annotated = read is not _read_plain
     renamed: dict[str, str | None] = (
-        dict(classes) if isinstance(classes, Mapping) else {name: name for name in given or order}
+        dict(classes) if isinstance(classes, Mapping) else {name: name for name in given or layout.order}
     )
-    found = {name for entry in entries for name in entry.names if name is not None}
+    found = {name for entry in layout.entries if not entry.problem for name in entry.names if name is not None}
     unknown = sorted(found - set(renamed))
     if unknown:
         raise DataError(
             f"{target}: boxes of class {', '.join(map(repr, unknown))}; classes= has {', '.join(map(repr, renamed))}. "
             "Add them, with None for boxes to ignore"
         )
-    class_names = list(dict.fromkeys(name for name in renamed.values() if name is not None))
-    folders = [Path(images)] if images is not None else beside
-    good, paths, skipped = [], [], []
-    for entry in entries:
+    good, paths, sizes, skipped = [], [], [], []
+    finder = _Finder()
+    for entry, folders in zip(layout.entries, layout.folders, strict=True):
         try:
-            paths.append(_find(entry, folders, target))
+            if entry.problem:
+                raise DataError(entry.problem)
+            found_at, size = finder.find(entry, folders)
+            paths.append(found_at)
+            sizes.append(size)
             good.append(entry)
         except DataError as error:
             if on_error == "raise":
                 raise
             skipped.append(str(error))
     if not good:
-        raise DataError(f"{target}: not one of {len(entries)} fields can be used; the first: {skipped[0]}")
-    source = FileSource([str(p) for p in paths])
-    boxes, labels = [], []
-    for row, entry in enumerate(good):
-        own = np.array(entry.boxes, np.float32).reshape(-1, 4)
-        if entry.relative:
-            own = own * np.tile(np.array(source.header(row)[:2], np.float32), 2)
+        raise DataError(f"{target}: not one of {len(layout.entries)} fields can be used; the first: {skipped[0]}")
+    _check_pixels(good)
+    class_names = list(dict.fromkeys(name for name in renamed.values() if name is not None))
+    own, labels = [], []
+    for entry, size in zip(good, sizes, strict=True):
+        sides = np.tile(np.array(size if entry.relative else (1, 1), np.float32), 2)
+        own.append(np.array(entry.boxes, np.float32).reshape(-1, 4) * sides)
         targets = [None if name is None else renamed[name] for name in entry.names]
-        boxes.append(own)
         labels.append(np.array([IGNORED if t is None else class_names.index(t) for t in targets], np.int32))
     notes = [f"{len(skipped)} fields passed over; the first: {skipped[0]}"] if skipped else []
-    names = [entry.file for entry in good]
-    return FieldDataset.from_source(source, boxes, labels, names, class_names, notes=notes, annotated=annotated)
-
-
-_Read = Callable[[Path, "list[str] | None"], tuple[list[_Entry], list[str]]]
-
-
-def _recognise(path: Path) -> tuple[_Read, list[Path]]:
-    """Say how a file or folder is read, and where its images may be."""
-    if path.is_file():
-        if path.suffix.lower() == ".json":
-            return _read_json, [path.parent, path.parent / "images"]
-        if path.suffix.lower() == ".txt" and path.parent.parent.name == "ImageSets":
-            root = path.parents[2]
-            return _read_voc, [root / "JPEGImages", root / "images", root]
-        raise DataError(
-            f"{path}: expected a COCO or IML annotation file (.json), a Pascal VOC list "
-            "(ImageSets/Main/*.txt), or a folder"
-        )
-    layouts = {
-        "Pascal VOC": any((path / "Annotations").glob("*.xml")),
-        "YOLO": any((path / "labels").rglob("*.txt")),
-        "an annotation file": bool(list(path.glob("*.json"))),
-    }
-    there = [name for name, here in layouts.items() if here]
-    if len(there) > 1:
-        raise DataError(f"{path}: holds {' and '.join(there)}; give the path of the one that is meant")
-    if layouts["an annotation file"]:
-        files = sorted(path.glob("*.json"))
-        if len(files) > 1:
-            raise DataError(f"{path}: holds {len(files)} .json files; give the path of one")
-        return (lambda _, given: _read_json(files[0], given)), [path, path / "images"]
-    if layouts["Pascal VOC"]:
-        return _read_voc, [path / "JPEGImages", path / "images", path]
-    if layouts["YOLO"]:
-        return _read_yolo, [path / "images", path]
-    return _read_plain, [path]
-
-
-def _find(entry: _Entry, folders: Sequence[Path], where: Path) -> Path:
-    for folder in folders:
-        path = folder / entry.file
-        if path.is_file():
-            break
-    else:
-        raise DataError(
-            f"{where}: there is no image {entry.file!r} in {' or '.join(map(str, folders))}; pass images=FOLDER"
-        )
-    try:
-        size = FileSource([str(path)]).header(0)[:2]
-    except ImageError as error:
-        raise DataError(str(error)) from error
-    if entry.size is not None and entry.size != size:
-        hint = ". If its EXIF orientation turns it, save it turned, or annotate it as viewers show it"
-        raise DataError(
-            f"{path}: the image has {size[0]} x {size[1]} pixels, its annotation speaks of {entry.size[0]} x "
-            f"{entry.size[1]}; boxes would lie elsewhere"
-            f"{hint if entry.size == size[::-1] else ''}"
-        )
-    return path
-
-
-def _read_json(path: Path, given: list[str] | None) -> tuple[list[_Entry], list[str]]:
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"{path}: this is no JSON file that can be read ({error})") from error
-    try:
-        if isinstance(raw, dict) and {"images", "annotations", "categories"} <= set(raw):
-            return _read_coco(raw)
-        if isinstance(raw, list) and raw and all(isinstance(e, dict) and "image_name" in e for e in raw):
-            return _read_iml(raw)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: an entry is not as expected ({type(error).__name__}: {error})") from error
-    raise DataError(
-        f"{path}: neither COCO (images, annotations, categories) nor IML-Malaria (a list of image_name and objects)"
+    unnamed = finder.count_unnamed() - len(skipped) if layout.whole else 0
+    notes += [f"{unnamed} images in the same folders are not annotated, and left out"] if unnamed > 0 else []
+    source = FileSource([os.path.abspath(folder / name) for folder, name in paths])
+    return FieldDataset.from_source(
+        source, own, labels, _names(paths), class_names, notes=[*notes, *layout.notes], annotated=layout.annotated
     )
 
 
-def _read_coco(raw: dict[str, Any]) -> tuple[list[_Entry], list[str]]:
-    kinds = {kind["id"]: str(kind["name"]) for kind in raw["categories"]}
-    entries = {}
-    for image in raw["images"]:
-        size = (int(image["width"]), int(image["height"])) if "width" in image and "height" in image else None
-        entries[image["id"]] = _Entry(str(image["file_name"]), size=size)
-    for thing in raw["annotations"]:
-        x, y, w, h = map(float, thing["bbox"])
-        entry = entries[thing["image_id"]]
-        entry.boxes.append([x, y, x + w, y + h])
-        entry.names.append(None if thing.get("iscrowd") else kinds[thing["category_id"]])
-    return list(entries.values()), list(kinds.values())
+def _existing(name: str, path: object) -> Path:
+    if not isinstance(path, (str, os.PathLike)):
+        raise ArgumentError(f"{name} is {path!r}; expected a path")
+    found = Path(os.fsdecode(path))
+    if not os.path.exists(found):
+        raise DataError(f"{found}: there is no such file or folder")
+    if name == "images" and not found.is_dir():
+        raise DataError(f"{found}: images= expects the folder of the images")
+    return found
 
 
-def _read_iml(raw: list[dict[str, Any]]) -> tuple[list[_Entry], list[str]]:
-    entries = []
-    for item in raw:
-        entry = _Entry(str(item["image_name"]))
-        for thing in item["objects"]:
-            x, y, w, h = (float(thing["bbox"][key]) for key in ("x", "y", "w", "h"))
-            entry.boxes.append([x, y, x + w, y + h])
-            entry.names.append(str(thing["type"]))
-        entries.append(entry)
-    return entries, sorted({name for entry in entries for name in entry.names if name is not None})
+def _class_list(classes: object) -> list[str] | None:
+    """Return the names where they are given in order."""
+    if classes is None or isinstance(classes, Mapping):
+        return None
+    names = list(classes) if isinstance(classes, (Sequence, np.ndarray)) and not isinstance(classes, str) else []
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ArgumentError(f"classes is {classes!r}; expected a mapping of names, or a sequence of names")
+    return names
 
 
-def _read_voc(path: Path, given: list[str] | None) -> tuple[list[_Entry], list[str]]:
-    from xml.etree import ElementTree
-
-    if path.is_file():
-        stems = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        files = [path.parents[2] / "Annotations" / f"{stem}.xml" for stem in stems]
+def _read(path: Path, given: list[str] | None, images: Path | None, boxes: bool) -> _Layout:
+    """Say which layout a file or folder has, and read it."""
+    if not boxes:
+        if not path.is_dir():
+            raise ArgumentError(f"{path}: boxes=False reads the images of a folder; expected its path")
+        return _read_plain(path, given, None)
+    if not path.is_dir():
+        return _read_file(path, given, images)
+    pictures, others = image_files(path), _other_files(path)
+    xml = [name for name in others if name.lower().endswith(".xml")]
+    tables = [name for name in others if name.lower().endswith(".json") and _base(name) not in _NOT_LABELS]
+    stems = {os.path.splitext(name)[0] for name in pictures}
+    texts = [name for name in others if _is_label(name) and (_in_labels(name) or name[:-4] in stems)]
+    if not pictures and path.name.casefold() == "annotations" and xml:  # the one that is meant, where two are mixed
+        return _read_voc(path.parent, [path / name for name in xml], images)
+    if not pictures and path.name.casefold() == "labels" and any(map(_is_label, others)):
+        return _read_yolo(path.parent, given, images)
+    layouts = {"Pascal VOC": xml, "YOLO": texts, "an annotation file": tables}
+    there = [name for name, files in layouts.items() if files]
+    if len(there) > 1:
+        raise DataError(
+            f"{path}: holds {' and '.join(there)}; give the path of the one that is meant: the .json file, or the "
+            "folder Annotations or labels"
+        )
+    if not there:
+        return _read_plain(path, given, others)
+    if xml:
+        layout = _read_voc(path, [path / name for name in xml], images)
+        read = {*xml, *(name for name in others if "ImageSets" in name.split("/"))}
+    elif texts:
+        layout = _read_yolo(path, given, images)
+        read = {*texts, *(name for name in others if _base(name) in _NOT_LABELS)}
+        read |= {name for name in others if name.lower().endswith((".yaml", ".yml", ".names"))}
     else:
-        files = sorted((path / "Annotations").glob("*.xml"))
-    entries = []
+        if len(tables) > 1 and {_base(name) for name in tables} != {"_annotations.coco.json"}:
+            raise DataError(f"{path}: holds {len(tables)} .json files; give the path of one")
+        layout, read = _read_json([path / name for name in tables], images), set(tables)
+    unread = [name for name in others if name not in read and _may_hold_boxes(name)]
+    layout.notes += [f"{len(unread)} files not read, such as {unread[0]}"] if unread else []
+    return layout
+
+
+def _read_file(path: Path, given: list[str] | None, images: Path | None) -> _Layout:
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        return _read_json([path], images)
+    if suffix == ".xml":
+        return replace(_read_voc(path.parent, [path], images), whole=False)
+    if suffix in (".yaml", ".yml"):
+        return _read_yolo(path.parent, given or read_names(path), images)
+    if suffix == ".txt" and path.parent.parent.name == "ImageSets":
+        root = path.parents[2]
+        folder = next(iter(_children(root, ("annotations",))), root / "Annotations")
+        files = []
+        for line in filter(None, map(str.strip, read_text(path).splitlines())):
+            whole, first = (folder / f"{stem}.xml" for stem in (line, line.split()[0]))
+            files.append(whole if whole.is_file() else first)
+        return replace(_read_voc(root, files, images), whole=False)
+    raise DataError(
+        f"{path}: expected a COCO or IML annotation file (.json), a Pascal VOC file (.xml) or list "
+        "(ImageSets/Main/*.txt), a YOLO data.yaml, or a folder"
+    )
+
+
+def _read_json(files: Sequence[Path], images: Path | None) -> _Layout:
+    entries, folders, order = [], [], []
     for file in files:
-        try:
-            text = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{file}: the annotation cannot be read ({error})") from error
-        if "<!DOCTYPE" in text or "<!ENTITY" in text:  # the only way to entities, external or nested
-            raise DataError(f"{file}: declares a document type; annotations need none, and it is not read")
-        try:
-            root = ElementTree.fromstring(text)
-            entries.append(_voc_entry(root, file))
-        except (ElementTree.ParseError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(f"{file}: this is no Pascal VOC annotation ({error})") from error
-    return entries, sorted({name for entry in entries for name in entry.names if name is not None})
+        own, classes = read_json(file)
+        roots = [file.parent, *_children(file.parent, _IMAGE_FOLDERS)]
+        if file.parent.name.casefold() == "annotations":
+            roots += [*_children(file.parent.parent, _IMAGE_FOLDERS), file.parent.parent]
+        entries += own
+        folders += [roots if images is None else [images]] * len(own)
+        order += classes
+    return _Layout(entries, folders, list(dict.fromkeys(order)))
 
 
-def _voc_entry(root: Any, file: Path) -> _Entry:
-    size = root.find("size")
-    wide, high = (int(size.findtext(key)) for key in ("width", "height")) if size is not None else (0, 0)
-    name = root.findtext("filename") or f"{file.stem}.jpg"
-    entry = _Entry(name if is_image_name(name) else f"{file.stem}.jpg", size=(wide, high) if wide and high else None)
-    for thing in root.findall("object"):
-        box = thing.find("bndbox")
-        entry.boxes.append([float(box.findtext(key)) for key in ("xmin", "ymin", "xmax", "ymax")])
-        entry.names.append(None if (thing.findtext("difficult") or "0").strip() == "1" else thing.findtext("name"))
-    return entry
+def _read_voc(path: Path, files: Sequence[Path], images: Path | None) -> _Layout:
+    entries, order = read_voc(files)
+    folders = []
+    for file in files:
+        inside = [parent for parent in file.parents if parent.name.casefold() == "annotations"]
+        root, below = (inside[0].parent, file.parent.relative_to(inside[0])) if inside else (path, Path())
+        roots = [*_children(root, _IMAGE_FOLDERS), root] if images is None else [images]
+        beside = [] if inside or images is not None else [file.parent]
+        folders.append([*beside, *dict.fromkeys([*(folder / below for folder in roots), *roots])])
+    return _Layout(entries, folders, order)
 
 
-def _read_yolo(path: Path, given: list[str] | None) -> tuple[list[_Entry], list[str]]:
-    listed = next((p for p in (path / "classes.txt", path / "labels" / "classes.txt") if p.is_file()), None)
-    if given is None and listed is None:
-        raise DataError(
-            f"{path}: there is no classes.txt; pass classes=[...] with the names in the order of their numbers"
-        )
-    order = given or [line.strip() for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]  # type: ignore[union-attr]
-    folder = path / "images" if (path / "images").is_dir() else path
-    labels = {p.relative_to(path / "labels").with_suffix("").as_posix(): p for p in (path / "labels").rglob("*.txt")}
+def _read_yolo(path: Path, given: list[str] | None, images: Path | None) -> _Layout:
+    others = _other_files(path)
+    order = given or _yolo_classes(path, others)
+    labels = {_key(name[:-4]): path / name for name in others if _is_label(name)}
+    root = path if images is None else images
+    files = image_files(root)
+    claims: dict[str, dict[int, list[str]]] = {}
+    for name in files:
+        folder, _, stem = _key(os.path.splitext(name)[0]).rpartition("/")
+        parts = folder.split("/") if folder else []
+        swapped = ["labels" if part == "images" else part for part in parts]
+        for rank, place in enumerate((parts, swapped, ["labels", *parts], ["labels", *parts[1:]])):
+            key = "/".join([*place, stem])
+            if key in labels:
+                claims.setdefault(key, {}).setdefault(rank, []).append(name)
+                break
+    owners = {key: ranks[min(ranks)] for key, ranks in claims.items()}  # the images that lie nearest
+    label = {name: key for key, names in owners.items() for name in names}
+    # Folders with labelled images, and those called images: what lies elsewhere, such as previews, belongs to no label.
+    inside = {os.path.dirname(name) for name in label}
+    inside |= {folder for folder in map(os.path.dirname, files) if "images" in folder.casefold().split("/")}
+    taken = [name for name in files if images is not None or os.path.dirname(name) in inside]
     entries = []
-    for name in image_files(folder):
-        entry = _Entry(name, relative=True)
-        file = labels.get(Path(name).with_suffix("").as_posix())
-        for number, line in enumerate([] if file is None else file.read_text(encoding="utf-8").splitlines(), 1):
-            if not line.strip():
-                continue
-            try:
-                kind, x, y, w, h = line.split()[:5]
-                middle, side = np.array([float(x), float(y)]), np.array([float(w), float(h)])
-                entry.names.append(order[_index(kind, len(order))])
-            except ValueError as error:
-                raise DataError(
-                    f"{file}, line {number}: {line.strip()!r}; expected a class number below {len(order)}, and x, y, "
-                    "width and height in shares of the image"
-                ) from error
-            entry.boxes.append([*(middle - side / 2), *(middle + side / 2)])
-        entries.append(entry)
-    missing = set(labels) - {Path(e.file).with_suffix("").as_posix() for e in entries} - {"classes"}
-    if missing:
+    for name in taken:
+        file = labels.get(label.get(name, ""), path)
+        entries.append(Entry(name, str(file)))
+        if name in label:
+            if owners[label[name]] != [name]:
+                entries[-1].fail(str(file), f"it belongs to the images {' and '.join(owners[label[name]])}; keep one")
+            read_yolo(file, entries[-1], order)
+    for key in sorted(labels.keys() - owners.keys()):
+        if _in_labels(key) and not _ABOUT.match(_base(key)):
+            entries.append(Entry("", str(labels[key]), problem=f"{labels[key]}: there is no image of that name"))
+    bare, left = len(taken) - len(label), len(files) - len(taken)
+    notes = [f"{bare} images without a label file: fields without boxes"] if bare else []
+    notes += [f"{left} images elsewhere, without labels, not read"] if left else []
+    if images is None and all(entry.file.startswith("images/") for entry in entries if entry.file):
+        root = path / "images"
+        for entry in entries:
+            entry.file = entry.file.removeprefix("images/")
+    return _Layout(entries, [[root]] * len(entries), order, whole=False, notes=notes)
+
+
+def _yolo_classes(path: Path, others: Sequence[str]) -> list[str]:
+    own = [path / name for name in others if _base(name) in _CLASS_FILES or name.lower().endswith(".names")]
+    above = [path.absolute().parent / name for name in _CLASS_FILES]  # where the folder is one part of a set
+    lists = [read_names(file) for file in own or above if file.is_file()]
+    if not lists:
         raise DataError(
-            f"{path}: labels/{sorted(missing)[0]}.txt has no image of that name, and {len(missing) - 1} others"
+            f"{path}: there is no classes.txt and no data.yaml; pass classes=[...] with the names in the order of "
+            "their numbers"
         )
-    return entries, list(order)
+    if any(names != lists[0] for names in lists):
+        raise DataError(f"{path}: its lists of classes differ; pass classes=[...] with the names in order")
+    return lists[0]
 
 
-def _index(text: str, count: int) -> int:
-    number = int(text)
-    if not 0 <= number < count:
-        raise ValueError(text)
-    return number
-
-
-def _read_plain(path: Path, given: list[str] | None) -> tuple[list[_Entry], list[str]]:
+def _read_plain(path: Path, given: list[str] | None, others: list[str] | None) -> _Layout:
     files = image_files(path)
     if not files:
         raise DataError(f"{path}: there are neither annotations nor images in this folder")
-    return [_Entry(name) for name in files], given or []
+    if others is not None:
+        unread = [name for name in others if _may_hold_boxes(name)]
+        if path.name.casefold() in _IMAGE_FOLDERS:
+            unread += [f"../{child.name}" for child in _children(path.parent, ("labels", "annotations"))]
+        if unread:
+            raise DataError(
+                f"{path}: files beside the images may hold boxes and are not of a layout that is read: {unread[0]}"
+                f"{f' and {len(unread) - 1} others' if unread[1:] else ''}. Give the path of a COCO file, a Pascal VOC "
+                "or a YOLO folder; for the images alone, without boxes, pass boxes=False"
+            )
+    return _Layout(
+        [Entry(name, str(path)) for name in files], [[path]] * len(files), given or [], annotated=False, whole=False
+    )
+
+
+def _children(folder: Path, names: Sequence[str]) -> list[Path]:
+    """Return the folders in `folder` of these names, in any case, in the order of the names."""
+    there = sorted(child for child in folder.iterdir() if child.is_dir()) if folder.is_dir() else []
+    return [child for name in names for child in there if child.name.casefold() == name]
+
+
+def _other_files(folder: Path) -> list[str]:
+    """Return the files under `folder` that are no images, sorted, as paths with slashes relative to it."""
+    found = []
+    for base, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+        names = (
+            name for name in files if not name.startswith(".") and os.path.splitext(name)[1].lower() not in SUFFIXES
+        )
+        found += [Path(base, name).relative_to(folder).as_posix() for name in names]
+    return sorted(found)
+
+
+def _base(name: str) -> str:
+    return name.rpartition("/")[2].lower()
+
+
+def _key(stem: str) -> str:
+    """Return a path without suffix, its folders in lower case."""
+    folder, slash, name = stem.rpartition("/")
+    return folder.casefold() + slash + name
+
+
+def _in_labels(name: str) -> bool:
+    return "labels" in name.casefold().split("/")[:-1]
+
+
+def _is_label(name: str) -> bool:
+    return name.lower().endswith(".txt") and _base(name) not in _NOT_LABELS
+
+
+def _may_hold_boxes(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in _TABLES and not _ABOUT.match(_base(name))
+
+
+class _Finder:
+    """Finds the images of entries; each image belongs to one entry."""
+
+    def __init__(self) -> None:
+        self._owner: dict[str, str] = {}
+        self._stems: dict[Path, dict[str, list[str]]] = {}
+
+    def find(self, entry: Entry, folders: Sequence[Path]) -> tuple[tuple[Path, str], tuple[int, int]]:
+        """Return the folder and the path in it of the image of an entry, and its width and height."""
+        folder, name = self._search(entry, folders)
+        path = folder / name
+        try:
+            size = FileSource([str(path)]).header(0)[:2]
+        except ImageError as error:
+            raise DataError(str(error)) from error
+        if entry.size is not None and entry.size != size:
+            hint = ". If its EXIF orientation turns it, save it turned, or annotate it as viewers show it"
+            raise DataError(
+                f"{path}: the image has {size[0]} x {size[1]} pixels, its annotation speaks of {entry.size[0]} x "
+                f"{entry.size[1]}; boxes would lie elsewhere"
+                f"{hint if entry.size == size[::-1] else ''}"
+            )
+        for left, top, right, bottom in [] if entry.relative else entry.boxes:
+            if left > size[0] or top > size[1] or right < 0 or bottom < 0:
+                raise DataError(
+                    f"{entry.where}: the box from ({left:g}, {top:g}) to ({right:g}, {bottom:g}) lies outside "
+                    f"{path}, {size[0]} x {size[1]} pixels"
+                )
+        own = os.path.abspath(path)
+        if own in self._owner:
+            raise DataError(f"{entry.where}: the image {path} is annotated twice, also in {self._owner[own]}")
+        self._owner[own] = entry.where
+        return (folder, name), size
+
+    def count_unnamed(self) -> int:
+        """Return how many images lie beside those that were found, and belong to no entry."""
+        folders = {os.path.dirname(path) for path in self._owner}
+        there = (os.path.join(folder, name) for folder in folders for name in os.listdir(folder) if is_image_name(name))
+        return sum(path not in self._owner for path in there)
+
+    def _search(self, entry: Entry, folders: Sequence[Path]) -> tuple[Path, str]:
+        plain = entry.file.replace("\\", "/")
+        parts = [part for part in plain.split("/") if part not in ("", ".", "..") and not part.endswith(":")]
+        tails = ["/".join(parts[start:]) for start in range(len(parts))]
+        for name in dict.fromkeys([entry.file, plain, *tails]):
+            for folder in folders:
+                if name and (folder / name).is_file():
+                    return folder, str(PurePosixPath(name))
+        bare = parts[-1] if parts and os.path.splitext(parts[-1])[1].lower() not in SUFFIXES else ""
+        for stem in filter(None, (bare, entry.stem)):
+            for folder in folders:
+                matching = self._list(folder).get(stem, [])
+                if len(matching) > 1:
+                    raise DataError(f"{entry.where}: the image may be {' or '.join(matching)} in {folder}; name one")
+                if matching:
+                    return folder, matching[0]
+        raise DataError(
+            f"{entry.where}: there is no image {entry.file!r} in {' or '.join(map(str, folders))}; pass images=FOLDER"
+        )
+
+    def _list(self, folder: Path) -> dict[str, list[str]]:
+        """Return the images right in a folder, by their names without suffix."""
+        if folder not in self._stems:
+            found: dict[str, list[str]] = {}
+            for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
+                stem, suffix = os.path.splitext(name)
+                if suffix.lower() in SUFFIXES:
+                    found.setdefault(stem, []).append(name)
+            self._stems[folder] = found
+        return self._stems[folder]
+
+
+def _check_pixels(entries: Sequence[Entry]) -> None:
+    """Raise where boxes in pixels are shares of the image: not one reaches beyond the first pixel."""
+    sides = [side for entry in entries if not entry.relative for box in entry.boxes for side in box]
+    if sides and max(sides) <= 1:
+        raise DataError(f"{entries[0].where}: no box reaches beyond 1; expected pixels, these are shares of the image")
+
+
+def _names(paths: Sequence[tuple[Path, str]]) -> list[str]:
+    """Return names of fields: below the folder of their images, or where two are alike, below what all share."""
+    names = [name for _, name in paths]
+    if len(set(names)) == len(names) and not any(name.startswith(("/", "..")) for name in names):
+        return names
+    whole = [os.path.abspath(folder / name) for folder, name in paths]
+    shared = os.path.commonpath([os.path.dirname(path) for path in whole])
+    return [Path(path).relative_to(shared).as_posix() for path in whole]

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import PurePath
-from typing import TYPE_CHECKING
+from numbers import Real
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellscan.data.cells import CellDataset
-from cellscan.data.images import fitted
+from cellscan.data.cells import CellDataset, frozen, leave_out
+from cellscan.data.images import ImageLike, fitted, read_rgb
 from cellscan.data.pixels import Pixels, open_map
 from cellscan.data.sources import ArraySource, Source
+from cellscan.data.tables import check_whole, find_many, find_rows, make_rng
 from cellscan.errors import ArgumentError, DataError, ImageError
+from cellscan.notebook import as_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,7 +62,7 @@ class Field:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FieldDataset:
-    """Whole fields with boxes; made by `load_fields` or `synthetic_fields`, and never changed.
+    """Whole fields with boxes; made by `load_fields` or `synthetic_fields`, never changed, and read-only.
 
     Attributes
     ----------
@@ -98,25 +102,35 @@ class FieldDataset:
     @classmethod
     def from_arrays(
         cls,
-        images: Sequence[np.ndarray],
-        boxes: Sequence[np.ndarray],
-        labels: Sequence[np.ndarray],
+        images: Iterable[ImageLike],
+        boxes: Iterable[np.ndarray],
+        labels: Iterable[np.ndarray],
         *,
         class_names: Sequence[str],
-        names: Sequence[str] | None = None,
+        names: Iterable[str] | None = None,
     ) -> FieldDataset:
-        """Build a data set from images in memory.
+        """Build a data set from images in memory, which are copied.
 
         Parameters
         ----------
-        images : sequence of (H, W, 3) uint8
-        boxes : sequence of (n, 4) float
+        images : iterable of (H, W, 3) uint8
+            Or of any other form that `Detector.predict` takes.
+        boxes : iterable of (n, 4) float
             xyxy in pixels; what overruns the frame is clipped, and boxes without area are dropped, with a note.
-        labels : sequence of (n,) int
-            Indices into `class_names`, or -2 for boxes to ignore.
+        labels : iterable of (n,) int or str
+            Indices into `class_names`, or names of them; -2, or None among names, for boxes to ignore.
         class_names : sequence of str
-        names : sequence of str, optional
-            Numbers if left out.
+        names : iterable of str, optional
+            Distinct. Numbers if left out.
+
+        Raises
+        ------
+        ArgumentError
+            Where there are not as many images, boxes, labels and names.
+        DataError
+            Where boxes, labels or names are not as above; a negative side, as of x, y, width and height, is an error.
+        ImageError
+            Where an image is none.
 
         Examples
         --------
@@ -126,13 +140,13 @@ class FieldDataset:
         >>> fields.boxes[0].tolist(), fields.notes
         ([[10.0, 10.0, 50.0, 30.0]], ('1 box clipped to the frame',))
         """
-        if not len(images) == len(boxes) == len(labels):
-            raise ArgumentError(
-                f"{len(images)} images, {len(boxes)} arrays of boxes, {len(labels)} of labels; expected as many of each"
-            )
-        names = [f"field_{number:04d}" for number in range(len(images))] if names is None else list(names)
-        source = ArraySource([np.asarray(image) for image in images])
-        return cls.from_source(source, boxes, labels, names, class_names)
+        given = {"images": images, "boxes": boxes, "labels": labels, "names": () if names is None else names}
+        for what, values in given.items():
+            if isinstance(values, str) or not isinstance(values, Iterable):
+                raise ArgumentError(f"{what} is {values!r}; expected one entry a field")
+        own = [read_rgb(image, where=f"image {number}").copy() for number, image in enumerate(images)]
+        named = [f"field_{number:04d}" for number in range(len(own))] if names is None else list(names)
+        return cls.from_source(ArraySource(own), list(boxes), list(labels), named, class_names)
 
     @classmethod
     def from_source(
@@ -148,6 +162,8 @@ class FieldDataset:
     ) -> FieldDataset:
         """Build a data set over a source of images; boxes are tidied, and what was tidied is counted.
 
+        Parameters and errors are those of `from_arrays`.
+
         Examples
         --------
         >>> import numpy as np, cellscan
@@ -157,20 +173,22 @@ class FieldDataset:
         >>> print(cellscan.FieldDataset.from_source(source, boxes, labels, ["a"], ["cell"]))
         1 fields, 1 boxes: cell 1
         """
+        if not len(source) == len(boxes) == len(labels) == len(names):
+            raise ArgumentError(
+                f"{len(source)} images, {len(boxes)} arrays of boxes, {len(labels)} of labels, {len(names)} names; "
+                "expected as many of each"
+            )
+        class_names = _check_classes(class_names)
+        twice = [name for name, count in Counter(names).items() if count > 1 or not isinstance(name, str) or not name]
+        if twice:
+            raise DataError(f"{twice[0]!r} is no name of a field, or one of several; expected a name for each")
         sizes = np.array([source.header(row)[:2] for row in range(len(source))], np.int64).reshape(-1, 2)
         clean, kept = [], []
         counts = {"clipped to the frame": 0, "without area dropped": 0, "given twice dropped": 0}
         for number, (own, said) in enumerate(zip(boxes, labels, strict=True)):
-            own = np.asarray(own, np.float32).reshape(-1, 4)
-            said = np.asarray(said, np.int32).reshape(-1)
+            own, said = _check_boxes(names[number], own), _check_labels(names[number], said, class_names)
             if len(own) != len(said):
                 raise DataError(f"{names[number]}: {len(own)} boxes and {len(said)} labels; expected as many of each")
-            if not np.isfinite(own).all():
-                raise DataError(f"{names[number]}: a box is not finite; expected numbers of pixels")
-            bad = said[(said >= len(class_names)) | ((said < 0) & (said != IGNORED))]
-            if len(bad):
-                last = len(class_names) - 1
-                raise DataError(f"{names[number]}: label {bad[0]}; expected 0 to {last}, or {IGNORED} to ignore a box")
             inside = np.clip(own, 0, np.tile(sizes[number], 2).astype(np.float32))
             area = (inside[:, 2] > inside[:, 0]) & (inside[:, 3] > inside[:, 1])
             counts["clipped to the frame"] += int(((inside != own).any(1) & area).sum())
@@ -178,17 +196,17 @@ class FieldDataset:
             inside, said = inside[area], said[area]
             _, first = np.unique(np.c_[inside, said], axis=0, return_index=True)
             counts["given twice dropped"] += len(inside) - len(first)
-            clean.append(inside[np.sort(first)])
-            kept.append(said[np.sort(first)])
+            clean.append(frozen(inside[np.sort(first)]))
+            kept.append(frozen(said[np.sort(first)]))
         told = [f"{count:,} {'box' if count == 1 else 'boxes'} {what}" for what, count in counts.items() if count]
         return cls(
-            tuple(class_names),
-            np.array(list(names), str),
+            class_names,
+            frozen(np.array(list(names), str)),
             tuple(clean),
             tuple(kept),
-            sizes,
+            frozen(sizes),
             source,
-            np.arange(len(source)),
+            frozen(np.arange(len(source))),
             (*notes, *told),
             annotated,
         )
@@ -197,13 +215,14 @@ class FieldDataset:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Field:
-        if not isinstance(index, (int, np.integer)):
+        found = find_rows(index, len(self), "fields")
+        if not isinstance(found, int):
             raise ArgumentError(f"fields[{index!r}]: expected a whole number; for many use fields.select(...)")
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"field {index} of {len(self)}")
-        index = int(index) % len(self)
-        image = self.source.read(int(self.rows[index]))
-        return Field(str(self.names[index]), image, self.boxes[index], self.labels[index])
+        image = self.source.read(int(self.rows[found]))
+        return Field(str(self.names[found]), image, self.boxes[found], self.labels[found])
+
+    def __iter__(self) -> Iterator[Field]:
+        return (self[index] for index in range(len(self)))
 
     def __str__(self) -> str:
         if not self.annotated:
@@ -218,38 +237,74 @@ class FieldDataset:
     def __repr__(self) -> str:
         return f"FieldDataset({len(self)} fields, class_names={self.class_names})"
 
-    def select(self, which: np.ndarray | Sequence[int]) -> FieldDataset:
-        """Return some of the fields, by a mask or by index.
+    def _repr_html_(self) -> str:
+        return as_text(self.describe())
+
+    def per_class(self) -> dict[str, int]:
+        """Count the boxes of each class, ignored ones left out.
 
         Examples
         --------
         >>> import cellscan
-        >>> len(cellscan.synthetic_fields(4, seed=0).select([0, 2]))
-        2
+        >>> sorted(cellscan.synthetic_fields(2, seed=0).per_class())
+        ['infected', 'red blood cell']
         """
-        chosen = np.asarray(which)
-        if chosen.dtype == bool:
-            if chosen.shape != (len(self),):
-                raise ArgumentError(f"select got a mask {chosen.shape}; expected ({len(self)},)")
-            chosen = np.flatnonzero(chosen)
-        chosen = chosen.astype(np.int64)
-        if len(chosen) and not (0 <= chosen.min() and chosen.max() < len(self)):
-            raise ArgumentError(f"select got an index outside 0 to {len(self) - 1}")
+        labels = np.concatenate([*self.labels, np.zeros(0, np.int32)])
+        return {name: int((labels == number).sum()) for number, name in enumerate(self.class_names)}
+
+    def select(self, mask_or_indices: slice | np.ndarray | Sequence[int] | Sequence[bool]) -> FieldDataset:
+        """Return the chosen fields as a data set that shares its pixels with this one.
+
+        Parameters
+        ----------
+        mask_or_indices : (N,) bool array, index array, or slice
+            Which fields, in the order given.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> cellscan.synthetic_fields(4, seed=0).select([0, -1]).names.tolist()
+        ['synthetic_0000.png', 'synthetic_0003.png']
+        """
+        chosen = find_many(mask_or_indices, len(self), "fields")
         return replace(
             self,
-            names=self.names[chosen],
+            names=frozen(self.names[chosen]),
             boxes=tuple(self.boxes[i] for i in chosen),
             labels=tuple(self.labels[i] for i in chosen),
-            sizes=self.sizes[chosen],
-            rows=self.rows[chosen],
+            sizes=frozen(self.sizes[chosen]),
+            rows=frozen(self.rows[chosen]),
         )
+
+    def without(self, names: Iterable[str]) -> FieldDataset:
+        """Return the data set without the fields of these names.
+
+        Parameters
+        ----------
+        names : iterable of str
+            Those that are not here are passed over; where not one of them is here, that is an error.
+
+        Raises
+        ------
+        DataError
+            Where names are given and none of them is here.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> fields = cellscan.synthetic_fields(4, seed=0)
+        >>> len(fields.without(fields.names[:1]))
+        3
+        """
+        return self.select(leave_out(self.names, names))
 
     def split(self, *fractions: float, seed: int = 0) -> tuple[FieldDataset, ...]:
         """Split off parts; what is left comes first, as of `CellDataset.split`.
 
-        Fields whose names end in consecutive numbers were mostly taken of one slide one after another. Runs of up
-        to twelve stay together, so that neighbours stand on one side; a slide may still stand on both, since
-        names do not tell where it ends.
+        Fields whose names are alike but for consecutive numbers were mostly taken of one slide one after another. Runs
+        of up to twelve stay together, so that neighbours stand on one side; a slide may still stand on both, since
+        names do not tell where it ends. A number that counts nothing, such as an objective behind the counter, is
+        part of the name; a folder is too.
 
         Parameters
         ----------
@@ -264,14 +319,16 @@ class FieldDataset:
         >>> len(train), len(test)
         (28, 12)
         """
-        if not fractions or min(fractions) <= 0 or sum(fractions) >= 1:
+        rng = make_rng(seed)
+        numbers = all(isinstance(share, Real) and math.isfinite(share) and share > 0 for share in fractions)
+        if not fractions or not numbers or sum(fractions) >= 1:
             raise ArgumentError(f"fractions are {fractions}; expected shares above 0 that sum to less than 1")
         blocks = self._runs()
         if len(blocks) <= len(fractions):
             raise DataError(
                 f"{len(self)} fields in {len(blocks)} runs cannot make {len(fractions) + 1} parts; use select(...)"
             )
-        order = np.random.default_rng(seed).permutation(len(blocks))
+        order = rng.permutation(len(blocks))
         parts: list[list[int]] = [[] for _ in fractions]
         left = [blocks[number] for number in order]
         for part, fraction in zip(parts, fractions, strict=True):
@@ -285,14 +342,11 @@ class FieldDataset:
 
     def _runs(self) -> list[list[int]]:
         """Return runs of consecutive numbers, cut to `RUN`."""
-        keys: list[tuple[str, int]] = []
-        for number, name in enumerate(self.names):
-            found = re.search(r"(\d+)\D*$", PurePath(str(name)).stem)
-            keys.append((str(name)[: found.start()] if found else "", int(found[1]) if found else number))
+        keys = find_counters(self.names.tolist())
         blocks: list[list[int]] = []
         for index in sorted(range(len(self)), key=lambda i: keys[i]):
-            stem, number = keys[index]
-            if blocks and len(blocks[-1]) < RUN and keys[blocks[-1][-1]] == (stem, number - 1):
+            place, number = keys[index]
+            if blocks and len(blocks[-1]) < RUN and keys[blocks[-1][-1]] == (place, number - 1):
                 blocks[-1].append(index)
             else:
                 blocks.append([index])
@@ -317,12 +371,13 @@ class FieldDataset:
         >>> cellscan.synthetic_fields(2, seed=0).images((90, 120), progress=False).shape
         (2, 90, 120, 3)
         """
+        size = _check_size(size)
         if not len(self):
             raise DataError("there are no fields; expected at least one")
         pixels, failed = open_map(self.source, size, progress=progress)
-        for row, reason in failed.items():
-            if row in set(self.rows.tolist()):
-                raise ImageError(reason)
+        reasons = [failed[row] for row in self.rows.tolist() if row in failed]
+        if reasons:
+            raise ImageError(reasons[0])
         return Pixels((pixels,), np.zeros(len(self), np.int64), self.rows)
 
     def targets(self, size: tuple[int, int], room: int | None = None) -> np.ndarray:
@@ -346,13 +401,14 @@ class FieldDataset:
         5
         """
         most = max((len(own) for own in self.boxes), default=0)
-        room = -(-max(most, 1) // 32) * 32 if room is None else room
+        room = -(-max(most, 1) // 32) * 32 if room is None else check_whole("room", room, 1)
         if most > room:
             raise DataError(f"a field has {most} boxes; there is room for {room}")
         found = np.full((len(self), room, 5), NONE, np.float32)
         found[:, :, :4] = 0
+        factors = self.factors(size)
         for number, (own, said) in enumerate(zip(self.boxes, self.labels, strict=True)):
-            found[number, : len(own), :4] = own * self.factors(size)[number]
+            found[number, : len(own), :4] = own * factors[number]
             found[number, : len(own), 4] = said
         return found
 
@@ -365,8 +421,23 @@ class FieldDataset:
         >>> cellscan.synthetic_fields(1, seed=0).factors((90, 120)).tolist()
         [[0.25, 0.25, 0.25, 0.25]]
         """
+        size = _check_size(size)
         inner = np.array([fitted(int(w), int(h), size) for w, h in self.sizes], np.float32).reshape(-1, 2)
         return np.tile(inner / self.sizes.astype(np.float32), 2)
+
+    def counted_boxes(self, size: tuple[int, int]) -> np.ndarray:
+        """Return the boxes (n, 4) float32 of all fields that count, in the pixels of `images(size)`; no ignored ones.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> fields = cellscan.synthetic_fields(2, seed=0)
+        >>> len(fields.counted_boxes((90, 120))) == sum(fields.per_class().values())
+        True
+        """
+        each = zip(self.boxes, self.labels, self.factors(size), strict=True)
+        found = [own[said != IGNORED] * factor for own, said, factor in each]
+        return np.concatenate([*found, np.zeros((0, 4), np.float32)])
 
     def crops(self, *, least: int = 20, most: int | None = None, seed: int = 0) -> CellDataset:
         """Cut the boxes out, as cells to classify; the field of each stands as its patient.
@@ -391,7 +462,8 @@ class FieldDataset:
         >>> crops.class_names
         ('red blood cell', 'infected')
         """
-        rng = np.random.default_rng(seed)
+        rng = make_rng(seed)
+        least, most = check_whole("least", least, 1), None if most is None else check_whole("most", most, 1)
         images, labels, owners, names = [], [], [], []
         for index in range(len(self)):
             one = self[index]
@@ -421,6 +493,8 @@ class FieldDataset:
         2 fields, ... boxes: red blood cell ..., infected ...
         """
         lines = [str(self)]
+        if not len(self):
+            return lines[0]
         sizes = sorted({f"{w} x {h}" for w, h in self.sizes.tolist()})
         lines.append(f"  sizes {', '.join(sizes[:5])}{', ...' if len(sizes) > 5 else ''}")
         if self.annotated and sum(map(len, self.boxes)):
@@ -445,12 +519,16 @@ class FieldDataset:
         """
         from cellscan.plots import plot_fields
 
-        chosen = np.sort(np.random.default_rng(seed).permutation(len(self))[:count])
+        if not len(self):
+            raise DataError("there are no fields; expected at least one")
+        chosen = np.sort(make_rng(seed).permutation(len(self))[: check_whole("count", count, 1)])
         found = [self[int(index)] for index in chosen]
         return plot_fields([(f.name, f.image, f.boxes, f.labels, None) for f in found], self.class_names)
 
     def hash(self) -> str:
-        """Return a short hash of images, boxes and labels.
+        """Return 12 hexadecimal digits that identify pixels, boxes, labels and names, in this order of fields.
+
+        Pixels are known by the fingerprint of where they come from: of files, path, size and time.
 
         Examples
         --------
@@ -458,7 +536,101 @@ class FieldDataset:
         >>> cellscan.synthetic_fields(2, seed=0).hash() == cellscan.synthetic_fields(2, seed=0).hash()
         True
         """
-        digest = hashlib.sha256(repr((self.class_names, self.names.tolist())).encode())
+        digest = hashlib.sha256(repr((self.class_names, self.names.tolist(), self.source.fingerprint())).encode())
+        digest.update(self.rows.astype(np.int64).tobytes())
         for own, said in zip(self.boxes, self.labels, strict=True):
-            digest.update(own.tobytes() + said.tobytes() + b"|")
+            digest.update(f"{own.shape}".encode() + own.tobytes() + said.tobytes() + b"|")
         return digest.hexdigest()[:12]
+
+
+def _check_size(size: tuple[int, int]) -> tuple[int, int]:
+    if not isinstance(size, Sequence) or isinstance(size, str) or len(size) != 2:
+        raise ArgumentError(f"size is {size!r}; expected a height and a width in pixels")
+    return check_whole("the height of size", size[0], 1), check_whole("the width of size", size[1], 1)
+
+
+def _check_classes(class_names: Sequence[str]) -> tuple[str, ...]:
+    names = () if isinstance(class_names, str) or not isinstance(class_names, Iterable) else tuple(class_names)
+    if not names and not (isinstance(class_names, Sequence) and not isinstance(class_names, str)):
+        raise ArgumentError(f"class_names is {class_names!r}; expected a sequence of names")
+    if len(set(names)) < len(names) or not all(isinstance(name, str) and name for name in names):
+        raise ArgumentError(f"class_names is {class_names!r}; expected distinct names")
+    return tuple(map(str, names))
+
+
+def _check_boxes(name: str, boxes: Any) -> np.ndarray:
+    """Return boxes (n, 4) float32, a copy."""
+    try:
+        own = np.array(boxes, np.float32)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name}: the boxes are no numbers; expected (n, 4), xyxy in pixels") from error
+    if own.size and own.shape[-1:] != (4,):
+        raise DataError(f"{name}: boxes of shape {own.shape}; expected (n, 4), xyxy in pixels")
+    own = own.reshape(-1, 4)
+    if not np.isfinite(own).all():
+        raise DataError(f"{name}: a box is not finite; expected numbers of pixels")
+    bad = own[(own[:, 2:] < own[:, :2]).any(1)]
+    if len(bad):
+        raise DataError(f"{name}: the box {bad[0].tolist()} has a negative side; expected left, top, right, bottom")
+    return own
+
+
+def _check_labels(name: str, labels: Any, class_names: Sequence[str]) -> np.ndarray:
+    """Return labels (n,) int32, a copy."""
+    said = np.array(labels).reshape(-1)
+    last = len(class_names) - 1
+    expected = f"expected 0 to {last}, or {IGNORED} to ignore a box; or names of {', '.join(class_names)}"
+    if said.dtype.kind in "UO":
+        known: dict[Any, int] = {**{own: number for number, own in enumerate(class_names)}, None: IGNORED}
+        strange = [one for one in said.tolist() if not (one is None or isinstance(one, str)) or one not in known]
+        if strange:
+            raise DataError(f"{name}: label {strange[0]!r}; {expected}")
+        return np.array([known[one] for one in said.tolist()], np.int32)
+    whole = said.dtype.kind in "iuf" and np.isfinite(said).all() and (said == np.floor(said)).all()
+    bad = said[(said > last) | ((said < 0) & (said != IGNORED))] if whole else said
+    if len(bad):
+        raise DataError(f"{name}: label {bad[0]!s}; {expected}")
+    return said.astype(np.int32)
+
+
+def find_counters(names: Sequence[str]) -> list[tuple[str, int]]:
+    """Return for every name what it shares with its neighbours, and its number among them.
+
+    The counter is the last number of the file's own name along which names have neighbours: another name that is the
+    same but for a number one higher or lower. For half of the names at least; else the number for which most have
+    some. Names without a number follow one another as they are given.
+
+    Examples
+    --------
+    >>> from cellscan.data.fields import find_counters
+    >>> find_counters(["A/001_100x.png", "A/002_100x.png", "B/001_100x.png"])
+    [('A/*_100x.png', 1), ('A/*_100x.png', 2), ('B/*_100x.png', 1)]
+    """
+    kinds: dict[tuple[str, ...], list[int]] = {}
+    split: list[tuple[str, list[str], str]] = []
+    for index, name in enumerate(names):
+        folder, slash, own = name.replace("\\", "/").rpartition("/")
+        stem, dot, suffix = own.rpartition(".")
+        split.append((folder + slash, re.split(r"(\d+)", stem if dot else own), dot + suffix if dot else ""))
+        kinds.setdefault(tuple(split[-1][1][::2]), []).append(index)
+    found: list[tuple[str, int]] = [("", index) for index in range(len(names))]
+    for kind, members in kinds.items():
+        best, most = None, 0
+        for place in reversed(range(1, 2 * len(kind) - 1, 2)):
+            keys = {}
+            for index in members:
+                folder, parts, suffix = split[index]
+                shared = "".join([folder, *parts[:place], "*", *parts[place + 1 :], suffix])
+                keys[index] = (shared, int(parts[place]))
+            there = set(keys.values())
+            count = sum((key, n - 1) in there or (key, n + 1) in there for key, n in keys.values())
+            if count > most:
+                best, most = keys, count
+            if 2 * most >= len(members):
+                break
+        if best is not None:
+            found = [best.get(index, one) for index, one in enumerate(found)]
+        elif len(kind) > 1:  # numbers that count nothing: no name has a neighbour
+            for index in members:
+                found[index] = (names[index], 0)
+    return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cellscan.errors import DataError
+from cellscan.errors import ArgumentError, DataError
 from cellscan.evaluate.bootstrap import interval
 from cellscan.evaluate.metrics import NAMES
 from cellscan.evaluate.report import Report
@@ -66,7 +66,7 @@ def compare(first: Report, second: Report, *, seed: int = 0) -> Comparison:
     Raises
     ------
     DataError
-        Where cells or labels differ.
+        Where cells, labels or patients differ, or cells that share a name stand in another order.
 
     Examples
     --------
@@ -78,14 +78,23 @@ def compare(first: Report, second: Report, *, seed: int = 0) -> Comparison:
     >>> low <= high
     True
     """
+    for report in (first, second):
+        if not isinstance(report, Report):
+            raise ArgumentError(f"{report!r} is no report; expected what Classifier.evaluate returns, twice")
+    if (first.class_names, first.positive_class) != (second.class_names, second.positive_class):
+        raise DataError(f"the reports have the classes {first.class_names} and {second.class_names}; expected the same")
     a, b = (report.select(np.argsort(report.names, kind="stable")) for report in (first, second))
-    if not np.array_equal(a.names, b.names) or not np.array_equal(a.labels, b.labels):
+    if not all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ("names", "labels", "cell_patients")):
         raise DataError(
-            f"the reports are of {len(a.labels)} and {len(b.labels)} cells, and names or labels differ; "
+            f"the reports are of {len(a.labels)} and {len(b.labels)} cells, and names, labels or patients differ; "
             "expected two reports of the same cells"
         )
-    if (a.class_names, a.positive_class) != (b.class_names, b.positive_class):
-        raise DataError(f"the reports have the classes {a.class_names} and {b.class_names}; expected the same")
+    alike = a.names[1:][a.names[1:] == a.names[:-1]]
+    if len(alike) and not np.array_equal(first.names, second.names):
+        raise DataError(
+            f"several cells are called {str(alike[0])!r}, and the reports have the cells in another order, so that it "
+            "cannot be told which is which; expected the same order, or a name for each cell"
+        )
     drawn = [report.draw(seed=seed) for report in (a, b)]
     return Comparison(
         {name: getattr(a, name) - getattr(b, name) for name in NAMES},

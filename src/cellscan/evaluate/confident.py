@@ -5,16 +5,17 @@ Northcutt, Jiang and Chuang (2021), Confident Learning: Estimating Uncertainty i
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from cellscan.data.cells import CellDataset
+from cellscan.data.tables import find_rows, write_csv
 from cellscan.errors import DataError
+from cellscan.evaluate.metrics import make_ranking
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -111,10 +112,11 @@ class Suspects(Sequence[Suspect]):
     @overload
     def __getitem__(self, index: int) -> Suspect: ...
     @overload
-    def __getitem__(self, index: slice) -> tuple[Suspect, ...]: ...
-    def __getitem__(self, index: int | slice) -> Suspect | tuple[Suspect, ...]:
-        if isinstance(index, slice):
-            return tuple(self[i] for i in range(*index.indices(len(self))))
+    def __getitem__(self, index: slice | np.ndarray | Sequence[int]) -> tuple[Suspect, ...]: ...
+    def __getitem__(self, index: Any) -> Suspect | tuple[Suspect, ...]:
+        index = find_rows(index, len(self), "suspects")
+        if not isinstance(index, int):
+            return tuple(self[row] for row in index.tolist())
         row, names = int(self.rows[index]), self.cells.class_names
         return Suspect(
             str(self.cells.names[row]),
@@ -169,15 +171,14 @@ class Suspects(Sequence[Suspect]):
         >>> sorted(study.suspects().against(cells.names[:10]))
         ['average_precision', 'hits_500', 'roc_auc']
         """
-        from sklearn.metrics import average_precision_score, roc_auc_score
-
         listed = np.isin(self.cells.names, np.asarray(names))
         if not 0 < listed.sum() < len(listed):
             raise DataError(f"{listed.sum()} of {len(listed)} cells are on the list; expected some, and not all")
         first = np.argsort(self.scores, kind="stable")[:500]
+        auc, precision = make_ranking(listed, -self.scores, np.zeros(len(listed), int))(np.ones(1))
         return {
-            "roc_auc": float(roc_auc_score(listed, -self.scores)),
-            "average_precision": float(average_precision_score(listed, -self.scores)),
+            "roc_auc": auc,
+            "average_precision": precision,
             "hits_500": int(listed[first].sum()),
         }
 
@@ -192,10 +193,7 @@ class Suspects(Sequence[Suspect]):
         >>> file.read_text().splitlines()[0]
         'name,patient,label_name,suggested,probability'
         """
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            out = csv.writer(file)
-            out.writerow(Suspect.__dataclass_fields__)
-            out.writerows(astuple(suspect) for suspect in self)
+        write_csv(path, [list(Suspect.__dataclass_fields__), *map(astuple, self)])
 
     def plot(self, count: int = 24) -> Figure:
         """Draw the worst, with the label as published and the probability that it is given.

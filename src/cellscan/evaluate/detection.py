@@ -14,6 +14,7 @@ from cellscan.data.fields import IGNORED, FieldDataset
 from cellscan.detection.rules import Detection
 from cellscan.detections import Detections
 from cellscan.errors import ArgumentError, DataError
+from cellscan.evaluate.report import as_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,22 +75,23 @@ class DetectionReport:
         rules = self.detection
         lines = [
             f"{len(self.truth):,} fields, {self.boxes:,} boxes",
-            f"AP {self.ap:.3f}, AP50 {self.ap50:.3f}, AP75 {self.ap75:.3f}, AR {self.ar:.3f}",
+            f"AP {_text(self.ap)}, AP50 {_text(self.ap50)}, AP75 {_text(self.ap75)}, AR {_text(self.ar)}",
             f"{'class':20}{'AP50':>8}{'threshold':>11}{'precision':>11}{'recall':>8}{'F1':>8}",
         ]
         for row in zip(self.class_names, self.ap50_per_class, rules.thresholds, self.precision_per_class,
                        self.recall_per_class, self.f1_per_class, strict=True):  # fmt: skip
             name, ap50, threshold, precision, recall, f1 = row
-            lines.append(f"{name:20}{ap50:>8.3f}{threshold:>11.3f}{precision:>11.3f}{recall:>8.3f}{f1:>8.3f}")
+            ap50, precision, recall, f1 = map(_text, (ap50, precision, recall, f1))
+            lines.append(f"{name:20}{ap50:>8}{threshold:>11.3f}{precision:>11}{recall:>8}{f1:>8}")
         lines.append(f"count of a field, mean error {self.count_error:.1%}")
         lines.append(f"suppressed from an overlap of {rules.overlap:g}, at most {rules.most} boxes a field")
         return "\n".join([*lines, "Research use only, not a medical device."])
 
     def __repr__(self) -> str:
-        return f"DetectionReport(ap50={self.ap50:.3f}, fields={len(self.truth)})"
+        return f"DetectionReport(ap50={_text(self.ap50)}, fields={len(self.truth)})"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the figures as JSON values.
+        """Return the figures as JSON values; null for those without meaning, such as of a class without a box.
 
         Examples
         --------
@@ -98,9 +100,8 @@ class DetectionReport:
         """
         names = ("ap", "ap50", "ap75", "ar", "count_error", "boxes")
         per_class = ("ap50_per_class", "precision_per_class", "recall_per_class", "f1_per_class")
-        found: dict[str, Any] = {name: getattr(self, name) for name in names}
-        found |= {name: [None if np.isnan(v) else v for v in getattr(self, name)] for name in per_class}
-        return {**found, "fields": len(self.truth), "rules": asdict(self.detection)}
+        found = {name: getattr(self, name) for name in (*names, *per_class)}
+        return as_json({**found, "fields": len(self.truth), "rules": asdict(self.detection)})
 
     def plot(self) -> Figure:
         """Draw precision against recall, and counted against annotated cells.
@@ -170,7 +171,7 @@ def choose_thresholds(fields: FieldDataset, found: Sequence[Detections], detecti
     return replace(
         detection,
         sensitivity=_ratio(hit, total),
-        false_positive_rate=_ratio(int(wrong.sum()), int(others.sum())),
+        false_positive_rate=_ratio(int(wrong.sum()), int(others.sum())) if others.any() else None,
         false_positive_sd=float(rates.std(ddof=1)) if len(rates) > 1 else 0.0,
     )
 
@@ -279,6 +280,10 @@ def _at(counted: Any, kind: int, threshold: float) -> tuple[int, int, int]:
 def _mean(values: np.ndarray) -> float:
     known = values[values > -1]
     return float(known.mean()) if known.size else float("nan")
+
+
+def _text(value: float) -> str:
+    return "n/a" if np.isnan(value) else f"{value:.3f}"
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -1,14 +1,13 @@
-"""Figures of cells: by scikit-learn for one set of cells, and over leading axes for a bootstrap's many draws."""
+"""Figures of cells: one computation, for a set of cells and for the many weighted samples of a bootstrap."""
 
 from __future__ import annotations
 
 import math
-import warnings
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from cellscan.evaluate.calibration import expected_calibration_error
+from cellscan.evaluate.calibration import bin_gaps
 
 NAMES = (
     "accuracy",
@@ -34,11 +33,7 @@ LEAST = float(np.finfo(np.float32).eps)
 def figures(
     labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, positive: int | None
 ) -> dict[str, float]:
-    """Return every figure of `NAMES`, computed by scikit-learn; NaN where one has no meaning.
-
-    With two classes, sensitivity, specificity, precision, F1, average precision and Brier score are
-    those of the positive class. With more, the first two are NaN, precision, F1, ROC AUC and average precision are
-    means over classes, and the Brier score sums over them.
+    """Return every figure of `NAMES`, each cell counted once: `weighted_figures` of one row of ones.
 
     Parameters
     ----------
@@ -55,39 +50,90 @@ def figures(
     >>> found["sensitivity"], found["roc_auc"], round(found["brier"], 3)
     (0.5, 1.0, 0.153)
     """
-    from sklearn import metrics as sk
+    group = np.zeros(len(labels), int)
+    found = weighted_figures(labels, predicted, probabilities, group, positive, [np.ones((1, 1))])
+    return {name: float(found[name][0]) for name in NAMES}
 
-    classes = list(range(probabilities.shape[1]))
-    nothing = math.nan
-    ranks = [k for k in classes if 0 < (labels == k).sum() < len(labels)]
-    if len(classes) == 2 and positive is not None:
-        one: dict[str, Any] = {"pos_label": positive, "zero_division": np.nan}
-        ranks = [k for k in ranks if k == positive]
-    else:
-        one = {"average": "macro", "labels": classes, "zero_division": 0.0}
-        ranks = ranks if len(ranks) == len(classes) else []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of classes that are missing
-        found = {
-            "accuracy": sk.accuracy_score(labels, predicted),
-            "balanced_accuracy": sk.balanced_accuracy_score(labels, predicted),
-            "sensitivity": nothing,
-            "specificity": nothing,
-            "precision": sk.precision_score(labels, predicted, **one),
-            "f1": sk.f1_score(labels, predicted, **one),
-            "mcc": sk.matthews_corrcoef(labels, predicted),
-        }
-        for name, score in (("roc_auc", sk.roc_auc_score), ("average_precision", sk.average_precision_score)):
-            each = [score(labels == k, probabilities[:, k]) for k in ranks]
-            found[name] = float(np.mean(each)) if each else nothing
-        found["brier"] = float(brier(labels, probabilities, positive).mean())
-        found["log_loss"] = sk.log_loss(labels, np.maximum(probabilities, LEAST), labels=classes)
-        if len(classes) == 2 and positive is not None:
-            found["brier"] = sk.brier_score_loss(labels == positive, probabilities[:, positive], pos_label=True)
-            for name, label in (("sensitivity", positive), ("specificity", 1 - positive)):
-                found[name] = sk.recall_score(labels, predicted, **{**one, "pos_label": label})
-    found["calibration_error"] = expected_calibration_error(probabilities, labels)
-    return {name: float(found[name]) for name in NAMES}
+
+def weighted_figures(
+    labels: np.ndarray,
+    predicted: np.ndarray,
+    probabilities: np.ndarray,
+    group: np.ndarray,
+    positive: int | None,
+    weights: Iterable[np.ndarray],
+) -> dict[str, np.ndarray]:
+    """Return every figure for each row of weights over groups of cells; NaN where one has no meaning.
+
+    With two classes, sensitivity, specificity, precision, F1, average precision and Brier score are
+    those of the positive class. With more, the first two are NaN, precision, F1, ROC AUC and average precision are
+    means over classes, and the Brier score sums over them. In the means of precision and F1, a class without a
+    prediction counts as 0; ROC AUC and average precision are NaN unless every class is there.
+
+    Parameters
+    ----------
+    labels, predicted : (N,) int
+    probabilities : (N, K) float
+        Rows sum to 1.
+    group : (N,) int
+        The group of every cell, from 0 to G - 1.
+    positive : int or None
+    weights : iterable of (d, G) float
+        How often each group counts, in chunks of rows. One chunk of d x N numbers is in memory at a time.
+
+    Returns
+    -------
+    dict of (D,) float64
+        D is the number of rows of all chunks. By the names of `NAMES`, and ``<name>_by_patient`` for those of
+        `AVERAGED`: means over the groups that have the class in question, each group counted once.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cellscan.evaluate.metrics import weighted_figures
+    >>> labels, called, group = np.array([0, 1, 1, 1]), np.array([0, 1, 0, 1]), np.array([0, 1, 1, 1])
+    >>> found = weighted_figures(labels, called, np.eye(2)[called], group, 0, [np.array([[1.0, 1.0], [1.0, 0.0]])])
+    >>> found["accuracy"].tolist(), found["accuracy_by_patient"].round(3).tolist()
+    ([0.75, 1.0], [0.833, 1.0])
+    """
+    classes, count = probabilities.shape[1], int(group.max()) + 1
+    two = classes == 2 and positive is not None
+    right = labels == predicted
+    hits, truth, called = (
+        np.bincount(group[rows] * classes + of[rows], minlength=count * classes).reshape(count, classes)
+        for rows, of in ((right, labels), (..., labels), (..., predicted))
+    )
+    own = np.maximum(probabilities[np.arange(len(labels)), labels].astype(np.float64), LEAST)
+    # All that a figure sums over cells is summed over each group once; a row of weights then costs one product.
+    sums = {
+        "hits": hits,
+        "truth": truth,
+        "called": called,
+        "log_loss": np.bincount(group, -np.log(own), count)[:, None],
+        "brier": np.bincount(group, brier(labels, probabilities, positive), count)[:, None],
+        "calibration_error": bin_gaps(probabilities, labels, group, count),
+    }
+    each = _from_sums(hits, truth, called, positive)
+    for name in AVERAGED:
+        known = np.isfinite(each[name])
+        sums[f"{name}_by_patient"] = np.stack([np.where(known, each[name], 0.0), known], 1)
+    table = np.concatenate(list(sums.values()), 1, dtype=np.float64)
+    ends = np.cumsum([values.shape[1] for values in sums.values()])[:-1]
+    ranks = [make_ranking(labels == k, probabilities[:, k], group) for k in ([positive] if two else range(classes))]
+    chunks = []
+    for rows in weights:
+        part = dict(zip(sums, np.split(rows @ table, ends, 1), strict=True))
+        total = part["truth"].sum(1)
+        found = _from_sums(part["hits"], part["truth"], part["called"], positive)
+        for name in ("log_loss", "brier", "calibration_error"):
+            found[name] = np.abs(part[name]).sum(1) / total
+        for name in AVERAGED:
+            value, known = part[f"{name}_by_patient"].T
+            with np.errstate(invalid="ignore"):
+                found[f"{name}_by_patient"] = value / known
+        found["roc_auc"], found["average_precision"] = np.mean([[rank(row) for row in rows] for rank in ranks], 0).T
+        chunks.append(found)
+    return {name: np.concatenate([found[name] for found in chunks]) for name in chunks[0]}
 
 
 def brier(labels: np.ndarray, probabilities: np.ndarray, positive: int | None) -> np.ndarray:
@@ -100,6 +146,7 @@ def brier(labels: np.ndarray, probabilities: np.ndarray, positive: int | None) -
     >>> brier(np.array([0]), np.array([[0.9, 0.1]]), 0).round(3).tolist()
     [0.01]
     """
+    probabilities = probabilities.astype(np.float64)
     if probabilities.shape[1] == 2 and positive is not None:
         return (probabilities[:, positive] - (labels == positive)) ** 2
     return ((probabilities - np.eye(probabilities.shape[1])[labels]) ** 2).sum(1)
@@ -149,18 +196,24 @@ def from_confusion(confusion: np.ndarray, positive: int | None) -> dict[str, np.
     >>> round(float(figures["accuracy"]), 3), round(float(figures["sensitivity"]), 3)
     (0.85, 0.8)
     """
-    c = np.asarray(confusion, np.float64)
-    total, right = c.sum((-2, -1)), np.trace(c, axis1=-2, axis2=-1)
-    truth, called = c.sum(-1), c.sum(-2)
-    hits = np.diagonal(c, axis1=-2, axis2=-1)
+    c = np.asarray(confusion)
+    return _from_sums(np.diagonal(c, axis1=-2, axis2=-1), c.sum(-1), c.sum(-2), positive)
+
+
+def _from_sums(hits: np.ndarray, truth: np.ndarray, called: np.ndarray, positive: int | None) -> dict[str, np.ndarray]:
+    """Return the figures of `from_confusion`: per class (..., K), cells called rightly, labelled, and called."""
+    hits, truth, called = (np.asarray(values, np.float64) for values in (hits, truth, called))
+    total, right = truth.sum(-1), hits.sum(-1)
     with np.errstate(divide="ignore", invalid="ignore"):
         recall, precision = hits / truth, hits / called
         f1 = 2 * hits / (truth + called)
         spread = np.sqrt((total**2 - (called**2).sum(-1)) * (total**2 - (truth**2).sum(-1)))
         mcc = np.where(spread > 0, (right * total - (truth * called).sum(-1)) / spread, 0.0)
-        figures = {"accuracy": right / total, "balanced_accuracy": np.nanmean(recall, axis=-1), "mcc": mcc}
+        known = np.isfinite(recall)
+        balanced = np.where(known, recall, 0.0).sum(-1) / known.sum(-1)
+        figures = {"accuracy": right / total, "balanced_accuracy": balanced, "mcc": mcc}
     nothing = np.full(np.shape(total), np.nan)
-    if c.shape[-1] == 2 and positive is not None:
+    if hits.shape[-1] == 2 and positive is not None:
         figures |= {
             "sensitivity": recall[..., positive],
             "specificity": recall[..., 1 - positive],
@@ -173,8 +226,10 @@ def from_confusion(confusion: np.ndarray, positive: int | None) -> dict[str, np.
     return figures
 
 
-def ranking(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return ROC AUC and average precision for each row of weights.
+def make_ranking(
+    truth: np.ndarray, scores: np.ndarray, group: np.ndarray
+) -> Callable[[np.ndarray], tuple[float, float]]:
+    """Sort the cells once, and return a function from weights to ROC AUC and average precision.
 
     The first is the probability that a positive scores above a negative, ties counting half (Mann and
     Whitney, 1947); the second the mean precision over recall, without interpolation.
@@ -183,52 +238,44 @@ def ranking(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> tuple
     ----------
     truth : (N,) bool
     scores : (N,) float
-    weights : (D, N) float
+    group : (N,) int
+        The group of every cell, from 0 to G - 1.
 
     Returns
     -------
-    tuple of (D,) float64
-        NaN where a row has only one class.
+    callable
+        From weights (G,) to two floats; NaN where the weights leave only one class.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from cellscan.evaluate.metrics import ranking
-    >>> auc, precision = ranking(np.array([True, True, False]), np.array([0.9, 0.4, 0.5]), np.ones((1, 3)))
-    >>> auc.tolist(), precision.round(3).tolist()
-    ([0.5], [0.833])
+    >>> from cellscan.evaluate.metrics import make_ranking
+    >>> rank = make_ranking(np.array([True, True, False]), np.array([0.9, 0.4, 0.5]), np.zeros(3, int))
+    >>> auc, precision = rank(np.ones(1))
+    >>> auc, round(precision, 3)
+    (0.5, 0.833)
     """
-    order = np.argsort(scores, kind="stable")
-    ordered = scores[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    weights = weights[:, order]
-    positive = np.add.reduceat(np.where(truth[order], weights, 0.0), starts, axis=1)
-    negative = np.add.reduceat(np.where(truth[order], 0.0, weights), starts, axis=1)
-    below = np.cumsum(negative, axis=1) - negative
-    positives, negatives = positive.sum(1), negative.sum(1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        auc = (positive * (below + negative / 2)).sum(1) / (positives * negatives)
-        hits = positives[:, None] - (np.cumsum(positive, axis=1) - positive)  # positives from this score on
-        precision = hits / (hits + negatives[:, None] - below)
-        average = np.where(positive > 0, positive * precision, 0.0).sum(1) / positives
-    return auc, np.where(negatives > 0, average, np.nan)
+    order = np.argsort(scores, kind="stable")[::-1]
+    truth, scores, group = truth[order], scores[order], group[order]
+    own, others = group[truth], group[~truth]
+    # Both figures are sums over the scores that a positive has: where its positives end, and how many negatives
+    # stand above it, and how many not below it.
+    starts = np.flatnonzero(np.r_[True, scores[1:] != scores[:-1]])
+    ends = np.r_[starts[1:], len(scores)]
+    has = np.add.reduceat(truth.astype(int), starts) > 0
+    negatives = np.r_[0, np.cumsum(~truth)]
+    above, not_below = negatives[starts[has]], negatives[ends[has]]
+    last = np.cumsum(truth)[ends[has] - 1] - 1
 
+    def rank(weights: np.ndarray) -> tuple[float, float]:
+        false = np.r_[0.0, np.cumsum(weights[others])]
+        hits = np.cumsum(weights[own])[last]
+        if not (len(hits) and hits[-1] and false[-1]):
+            return math.nan, math.nan
+        here = np.diff(hits, prepend=0.0)
+        higher, not_lower = false[above], false[not_below]
+        beating = (here * (higher + not_lower)).sum() / (2 * hits[-1])  # negatives above a positive, ties as a half
+        precision = (here * hits / np.maximum(hits + not_lower, np.finfo(float).tiny)).sum() / hits[-1]
+        return float(1 - beating / false[-1]), float(precision)
 
-def macro_ranking(
-    labels: np.ndarray, probabilities: np.ndarray, positive: int | None, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return `ranking` of the positive class; with more than two classes the mean of one against the rest.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from cellscan.evaluate.metrics import macro_ranking
-    >>> auc, _ = macro_ranking(np.array([0, 1]), np.array([[0.9, 0.1], [0.2, 0.8]]), 0, np.ones((1, 2)))
-    >>> auc.tolist()
-    [1.0]
-    """
-    two = probabilities.shape[1] == 2 and positive is not None
-    chosen = [positive] if two else range(probabilities.shape[1])
-    each = [ranking(labels == k, probabilities[:, k], weights) for k in chosen]
-    auc, average = np.mean(each, axis=0)
-    return auc, average
+    return rank

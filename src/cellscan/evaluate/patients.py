@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 
+from cellscan.data.tables import find_rows, write_csv
 from cellscan.errors import DataError
 from cellscan.evaluate.metrics import from_confusion, group_confusions
 
@@ -121,9 +121,10 @@ class Patients(Sequence[Patient]):
     @overload
     def __getitem__(self, index: int) -> Patient: ...
     @overload
-    def __getitem__(self, index: slice) -> tuple[Patient, ...]: ...
-    def __getitem__(self, index: int | slice) -> Patient | tuple[Patient, ...]:
-        return self.rows[index]
+    def __getitem__(self, index: slice | np.ndarray | Sequence[int]) -> tuple[Patient, ...]: ...
+    def __getitem__(self, index: Any) -> Patient | tuple[Patient, ...]:
+        found = find_rows(index, len(self), "patients")
+        return self.rows[found] if isinstance(found, int) else tuple(self.rows[row] for row in found)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -189,10 +190,8 @@ class Patients(Sequence[Patient]):
         >>> file.read_text().splitlines()[0]
         'patient,cells,positive,share,called,truth,accuracy'
         """
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            out = csv.writer(file)
-            out.writerow(Patient.__dataclass_fields__)
-            out.writerows(["" if value is None else value for value in astuple(row)] for row in self.rows)
+        rows = (["" if value is None else value for value in astuple(row)] for row in self.rows)
+        write_csv(path, [list(Patient.__dataclass_fields__), *rows])
 
 
 def describe_rows(rows: Sequence[Patient]) -> str:

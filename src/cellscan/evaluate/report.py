@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cellscan.data.cells import leave_out
+from cellscan.data.tables import check_whole, find_many, make_rng
 from cellscan.errors import ArgumentError, DataError
-from cellscan.evaluate.bootstrap import DRAWS, average_groups, draw_figures, interval
-from cellscan.evaluate.metrics import AVERAGED, NAMES, confusion_matrix, figures, group_confusions
+from cellscan.evaluate.bootstrap import DRAWS, draw_figures, interval
+from cellscan.evaluate.metrics import AVERAGED, NAMES, confusion_matrix, weighted_figures
 from cellscan.evaluate.patients import Patients, describe_rows, make_patients
 from cellscan.evaluate.reliability import reliability
 from cellscan.notebook import as_text
@@ -32,6 +34,9 @@ class Seen:
         How many are evaluated; 0 where they are unknown.
     train, validation, decision : int or None
         Seen in training, as validation, and when temperature, threshold or a rule were chosen.
+    who : dict of frozenset, or None
+        Which patients they are, by the names of the three; without it the counts of a part of the patients can be
+        told only where none was seen, or all.
 
     Examples
     --------
@@ -44,6 +49,57 @@ class Seen:
     train: int | None
     validation: int | None
     decision: int | None = 0
+    who: Mapping[str, frozenset[str]] | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def among(
+        cls,
+        patients: Iterable[str],
+        *,
+        train: Iterable[str] | None,
+        validation: Iterable[str] | None,
+        decision: Iterable[str] | None,
+    ) -> Seen:
+        """Count those of the evaluated patients that were met before, and remember who they are.
+
+        Parameters
+        ----------
+        patients : iterable of str
+            Of the evaluated cells; ``""`` where they are unknown.
+        train, validation, decision : iterable of str, or None
+            Who was seen; None where that cannot be told.
+
+        Examples
+        --------
+        >>> from cellscan.evaluate.report import Seen
+        >>> Seen.among(["a", "b", "b"], train=["a", "z"], validation=[], decision=[]).sentence()
+        '2 patients, 1 SEEN IN TRAINING and 0 as validation: the figures flatter'
+        """
+        here = frozenset(patients)
+        if "" in here:
+            return cls(0, None, None, None)
+        parts = {"train": train, "validation": validation, "decision": decision}
+        who = {part: here & frozenset(met) for part, met in parts.items() if met is not None}
+        return cls(len(here), *(len(who[part]) if part in who else None for part in parts), who=who)
+
+    def select(self, patients: Iterable[str]) -> Seen:
+        """Return how many of some of the evaluated patients were met before.
+
+        Examples
+        --------
+        >>> from cellscan.evaluate.report import Seen
+        >>> seen = Seen.among(["a", "b"], train=["a"], validation=[], decision=[])
+        >>> seen.select(["b"]).train, seen.select(["a"]).train, Seen(2, 1, 0).select(["b"]).train
+        (0, 1, None)
+        """
+        here = frozenset(patients)
+        if not self.patients or len(here) == self.patients:
+            return self
+        parts = ("train", "validation", "decision")
+        if self.who is not None:
+            return Seen.among(here, **{part: self.who.get(part) for part in parts})
+        known = {0: 0, self.patients: len(here)}
+        return Seen(len(here), *(known.get(getattr(self, part)) for part in parts))
 
     def sentence(self) -> str:
         """Say it.
@@ -125,7 +181,7 @@ class Report:
     """Figures of a classifier on a data set; prints as a table.
 
     Every cell counts once. With two classes, sensitivity, specificity, precision and F1 are those
-    of the positive class; with more, see `cellscan.evaluate.metrics.from_confusion`. A figure
+    of the positive class; with more, see `cellscan.evaluate.metrics.weighted_figures`. A figure
     without meaning, such as the sensitivity of a set without positives, is NaN.
 
     Attributes
@@ -276,20 +332,18 @@ class Report:
         """
         values = {name: (getattr(self, name), self.interval[name]) for name in NAMES}
         values |= {f"{name}_by_patient": (self.averaged[name], self.averaged_interval[name]) for name in self.averaged}
-        found = {
-            name: {"value": _json(value), "interval": [_json(end) for end in ends]}
-            for name, (value, ends) in values.items()
-        }
-        return {
+        found = {name: {"value": value, "interval": ends} for name, (value, ends) in values.items()}
+        told = {
             "cells": len(self.labels),
             "patients": self.seen.patients,
             "seen": self.seen.sentence(),
             "split": self.split,
             "threshold": self.threshold,
-            "prevalence": _json(self.prevalence),
+            "prevalence": self.prevalence,
             "interval_over": self.interval_over,
             "figures": found,
         }
+        return as_json(told)
 
     @cached_property
     def patients(self) -> Patients:
@@ -321,6 +375,8 @@ class Report:
         >>> report.draw(draws=10)["accuracy"].shape
         (10,)
         """
+        make_rng(seed)
+        check_whole("draws", draws, 1)
         if (draws, seed) not in self._drawn:
             groups = self.cell_patients if self.interval_over == "patients" else np.arange(len(self.labels))
             self._drawn[draws, seed] = draw_figures(
@@ -343,7 +399,7 @@ class Report:
         >>> report.at_prevalence(0.02).prevalence
         0.02
         """
-        if not 0 < prevalence < 1:
+        if not isinstance(prevalence, Real) or not 0 < prevalence < 1:
             raise ArgumentError(f"prevalence is {prevalence!r}; expected a number in (0, 1)")
         if math.isnan(self.sensitivity + self.specificity):
             raise DataError("sensitivity and specificity are unknown; expected two classes, and cells of both")
@@ -354,27 +410,25 @@ class Report:
         ends = {name: interval(values) for name, values in zip(names, each, strict=True)}
         return AtPrevalence(prevalence, float(precision), float(negative), ends)
 
-    def select(self, mask_or_indices: np.ndarray) -> Report:
+    def select(self, mask_or_indices: slice | np.ndarray | Sequence[int]) -> Report:
         """Return the report of the chosen cells alone, such as those whose label nobody disputes.
 
         Parameters
         ----------
-        mask_or_indices : (N,) bool array, or index array
+        mask_or_indices : slice, (N,) bool array, or index array
 
         Examples
         --------
-        >>> import numpy as np, cellscan
+        >>> import cellscan
         >>> report = cellscan.Classifier(image_size=32).evaluate(cellscan.synthetic_cells(80, seed=0))
-        >>> len(report.select(np.isin(report.patients[0].patient, report.cell_patients) | (report.labels == 0)).labels)
-        80
+        >>> first = report.patients[0]
+        >>> len(report.select(report.cell_patients == first.patient).labels) == first.cells
+        True
         """
-        rows = np.arange(len(self.labels))[mask_or_indices]
+        rows = find_many(mask_or_indices, len(self.labels), "cells")
         if not len(rows):
             raise DataError("no cell is left; expected at least one")
         patients = self.cell_patients[rows]
-        count = len(set(patients.tolist())) if self.seen.patients else 0
-        met = (None if value is None else min(value, count)
-               for value in (self.seen.train, self.seen.validation, self.seen.decision))  # fmt: skip
         return make_report(
             self.labels[rows],
             self.predicted[rows],
@@ -385,7 +439,7 @@ class Report:
             positive=self._positive,
             threshold=self.threshold,
             split=self.split if len(rows) == len(self.labels) else f"{self.split}; {len(rows):,} of its cells",
-            seen=Seen(count, *met),
+            seen=self.seen.select(patients.tolist()),
             view=self.view,
             rule=self.rule[rows] if isinstance(self.rule, np.ndarray) else self.rule,
         )
@@ -468,17 +522,15 @@ def make_report(
         )
     two = positive is not None and len(class_names) == 2
     known = seen.patients > 0
-    averaged: dict[str, float] = {}
-    if known:
-        who, group = np.unique(patients, return_inverse=True)
-        cells = group_confusions(labels, predicted, group, len(who), len(class_names))
-        means = average_groups(cells, positive, np.ones((1, len(cells))))
-        averaged = {name: float(means[name][0]) for name in (AVERAGED if two else AVERAGED[:1])}
+    group = np.unique(patients, return_inverse=True)[1] if known else np.zeros(len(labels), int)
+    once = [np.ones((1, int(group.max()) + 1))]
+    found = weighted_figures(labels, predicted, probabilities, group, positive, once)
+    averaged = AVERAGED if two else AVERAGED[:1]
     return Report(
-        **figures(labels, predicted, probabilities, positive),
+        **{name: float(found[name][0]) for name in NAMES},
         confusion=confusion_matrix(labels, predicted, len(class_names)),
         interval_over="patients" if known else "cells",
-        averaged=averaged,
+        averaged={name: float(found[f"{name}_by_patient"][0]) for name in averaged if known},
         prevalence=float((labels == positive).mean()) if two else math.nan,
         threshold=threshold,
         class_names=class_names,
@@ -509,5 +561,12 @@ def _line(name: str, value: float, ends: tuple[float, float]) -> str:
     return f"{name.replace('_', ' '):18}{figure_text(value):10}{interval_text(ends)}"
 
 
-def _json(value: float) -> float | None:
-    return None if math.isnan(value) else value
+def as_json(value: Any) -> Any:
+    """Return a value as strict JSON has it: null for what is not finite, lists for tuples."""
+    if isinstance(value, Mapping):
+        return {str(key): as_json(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(one) for one in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
