@@ -51,7 +51,6 @@ SUFFIXES = frozenset(
 )  # fmt: skip
 _FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP", "DIB", "GIF", "WEBP", "AVIF", "PPM")
 _LITTER = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"))
-"""What operating systems leave in folders of images."""
 
 _MACHINE = frozenset(
     getattr(errno, name)
@@ -325,6 +324,11 @@ def is_image_name(path: str) -> bool:
     )
 
 
+def is_litter(name: str) -> bool:
+    """Whether a file name is one that an operating system leaves in folders of images."""
+    return name.lower() in _LITTER
+
+
 def image_files(folder: Path) -> list[str]:
     """Return the image files under `folder`, sorted, as paths with slashes relative to it."""
     return list_folder(folder)[0]
@@ -351,7 +355,7 @@ def list_folder(folder: Path) -> tuple[list[str], list[str]]:
                     waiting.append((entry.path, f"{below}{entry.name}/", (*above, (stat.st_dev, stat.st_ino))))
                 elif is_image_name(entry.name):
                     images.append(below + entry.name)
-                elif entry.name.lower() not in _LITTER:
+                elif not is_litter(entry.name):
                     others.append(below + entry.name)
         except OSError as error:
             raise DataError(f"{here}: the folder cannot be listed ({error.strerror})") from error
