@@ -135,7 +135,8 @@ def test_forms_of_many_images(tmp_path) -> None:
     mixed[:] = [encoded(IMAGES[0]), Image.fromarray(IMAGES[1]), paths[2]]
     forms = (
         paths, np.array(paths), np.array([p.encode() for p in paths]), pandas.Series(paths),
-        pandas.Series(paths, dtype="string"), (Path(p) for p in paths), tmp_path.glob("*.png"), mixed, np.stack(IMAGES[:3]), list(cells), iter(cells),
+        pandas.Series(paths, dtype="string"), (Path(p) for p in paths), tmp_path.glob("*.png"), mixed,
+        np.stack(IMAGES[:3]), list(cells), iter(cells),
         [encoded(image) for image in IMAGES[:3]], [io.BytesIO(encoded(image)) for image in IMAGES[:3]], tmp_path,
     )  # fmt: skip
     for form in forms:

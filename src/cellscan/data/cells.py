@@ -116,9 +116,9 @@ class CellDataset:
     def from_source(
         cls,
         source: Source,
-        labels: Sequence[int] | Sequence[str] | np.ndarray,
-        names: Sequence[str],
-        patients: Sequence[Any] | None,
+        labels: Iterable[Any],
+        names: Iterable[Any],
+        patients: Iterable[Any] | None,
         class_names: Sequence[str],
     ) -> CellDataset:
         """Build a data set over a source; the loaders of this package end here.
@@ -176,11 +176,11 @@ class CellDataset:
     def from_arrays(
         cls,
         images: Iterable[ImageLike] | np.ndarray,
-        labels: Sequence[int] | Sequence[str] | np.ndarray,
+        labels: Iterable[Any],
         *,
         class_names: Sequence[str] = ("parasitized", "uninfected"),
-        patients: Sequence[Any] | None = None,
-        names: Sequence[str] | None = None,
+        patients: Iterable[Any] | None = None,
+        names: Iterable[Any] | None = None,
     ) -> CellDataset:
         """Build a data set from images in memory; it keeps copies of all that it is given.
 

@@ -140,9 +140,10 @@ def as_labels(labels: Any, class_names: Sequence[str]) -> np.ndarray:
     >>> as_labels(["Healthy", "infected"], ("infected", "healthy")).tolist()
     [1, 0]
     """
+    entries = labels if hasattr(labels, "__array__") else as_list("labels", labels) or np.zeros(0, int)
     try:
-        array = np.asarray(labels if hasattr(labels, "__array__") else as_list("labels", labels) or np.zeros(0, int))
-    except ValueError as error:  # entries of unlike length
+        array = np.asarray(entries)
+    except ValueError as error:
         raise DataError("labels are lists of unlike length; expected one index or name a cell") from error
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
