@@ -61,13 +61,17 @@ _MACHINE = frozenset(
 """Errors of the machine or of its network, not of a file."""
 
 
+def _is_of_the_machine(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _MACHINE)
+
+
 def with_patience(call: Callable[[], T], where: str) -> T:
     """Return what `call` does; where the machine fails, try again, and after three times raise `DataError`."""
     for pause in (0.05, 0.5, None):
         try:
             return call()
         except (OSError, MemoryError) as error:
-            if isinstance(error, OSError) and error.errno not in _MACHINE:
+            if not _is_of_the_machine(error):
                 raise
             if pause is None:
                 raise DataError(
@@ -167,7 +171,7 @@ def _decode(image: ImageLike, size: Size | None, where: str) -> np.ndarray:
     except ImageError:
         raise
     except Exception as error:  # a decoder fed with damaged bytes may raise anything
-        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _MACHINE):
+        if _is_of_the_machine(error):
             raise
         raise ImageError(f"{where}: {_reason(error)}") from error
     finally:
