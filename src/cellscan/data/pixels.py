@@ -7,7 +7,7 @@ import os
 import threading
 import weakref
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, overload
 
 import numpy as np
@@ -109,17 +109,25 @@ def _chunks(
         Progress(f"decoding to {side} px", len(rows), show=progress) as bar,
         ThreadPoolExecutor(_workers()) as pool,
     ):
-        for start in range(0, shape[0], step):
-            stop = min(start + step, shape[0])
-            chunk = np.zeros((stop - start, *shape[1:]), np.uint8) if before is None else before[start:stop].copy()
-            here = [row for row in range(start, stop) if row in rows]
-            for row, found in zip(here, pool.map(lambda row: _read(source, row, size), here), strict=True):
-                if isinstance(found, str):
-                    unread.append(row)
-                else:
-                    chunk[row - start] = found
-            bar.advance(len(here))
-            yield chunk
+        decoding: tuple[int, np.ndarray, dict[int, Future[np.ndarray | str]]] | None = None
+        for start in (*range(0, shape[0], step), None):
+            following = None
+            if start is not None:  # while a chunk is written, the next is decoded
+                stop = min(start + step, shape[0])
+                chunk = np.zeros((stop - start, *shape[1:]), np.uint8) if before is None else before[start:stop].copy()
+                here = [row for row in range(start, stop) if row in rows]
+                following = start, chunk, {row: pool.submit(_read, source, row, size) for row in here}
+            if decoding is not None:
+                first, chunk, futures = decoding
+                for row, future in futures.items():
+                    found = future.result()
+                    if isinstance(found, str):
+                        unread.append(row)
+                    else:
+                        chunk[row - first] = found
+                bar.advance(len(futures))
+                yield chunk
+            decoding = following
 
 
 def _read(source: Source, row: int, size: Size) -> np.ndarray | str:
