@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cellscan.classifier import Classifier as Classifier
     from cellscan.data.annotations import IML_TWO_CLASS as IML_TWO_CLASS
     from cellscan.data.annotations import load_fields as load_fields
+    from cellscan.data.cache import clear_cache as clear_cache
     from cellscan.data.cells import Cell as Cell
     from cellscan.data.cells import CellDataset as CellDataset
     from cellscan.data.description import Description as Description
@@ -85,6 +86,7 @@ _HOMES = {
     "load_fields": "data.annotations",
     "Field": "data.fields",
     "FieldDataset": "data.fields",
+    "clear_cache": "data.cache",
     "Cell": "data.cells",
     "CellDataset": "data.cells",
     "Description": "data.description",
@@ -133,7 +135,7 @@ _HOMES = {
 }
 
 __all__ = [  # noqa: RUF022 - the order of the road
-    "load_malaria", "load_folder", "synthetic_cells", "concat", "malaria_patient",
+    "load_malaria", "load_folder", "synthetic_cells", "concat", "malaria_patient", "clear_cache",
     "CellDataset", "Cell", "Description", "Pixels", "Split",
     "load_fields", "synthetic_fields", "FieldDataset", "Field", "IML_TWO_CLASS",
     "Classifier", "Recipe", "History", "Predictions", "Prediction", "Failure", "Report", "Patients", "Patient",

@@ -226,10 +226,8 @@ def library_versions() -> dict[str, str]:
     import platform
     from importlib.metadata import version
 
-    from cellscan import __version__
-
     found = {name: version(name) for name in ("jax", "flax", "optax", "numpy", "pillow")}
-    return {"cellscan": __version__, "python": platform.python_version(), **found}
+    return {"cellscan": version("cellscan"), "python": platform.python_version(), **found}
 
 
 def save(
