@@ -100,9 +100,7 @@ def test_no_circle_of_imports() -> None:
         ".".join(("cellscan", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__"): path
         for path in SOURCE.rglob("*.py")
     }
-    arrows = {
-        name: _modules_imported(path.read_text(), set(dotted)) for name, path in dotted.items()
-    }
+    arrows = {name: _modules_imported(path.read_text(), set(dotted)) for name, path in dotted.items()}
     assert "cellscan.errors" in arrows["cellscan.classifier"]
     circle = _find_circle(arrows)
     assert not circle, f"these import each other in a circle: {' -> '.join(circle)}"

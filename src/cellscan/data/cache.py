@@ -12,6 +12,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import math
 import os
 import re
 import secrets
@@ -25,7 +26,8 @@ from typing import Any
 
 import numpy as np
 
-from cellscan.errors import ArgumentError, DataError
+from cellscan.data.images import with_patience
+from cellscan.errors import ArgumentError, CellscanError, DataError
 
 LIMIT = 20.0
 """Gigabytes that the folder may hold, unless `CELLSCAN_CACHE_LIMIT` says otherwise."""
@@ -95,29 +97,35 @@ def open_kept(name: str, shape: tuple[int, ...]) -> tuple[np.ndarray, list[int]]
     """Return the read-only map of that name and its rows that could not be read, or None unless it is as written."""
     path = cache_folder() / name
     try:
-        with open(path, "rb") as file:
-            about = _about(file, shape)
-            if about is None:
-                return None
-            stat = os.fstat(file.fileno())
-        pixels = np.memmap(path, np.uint8, "r", shape=shape)
-        state = stat.st_ino, stat.st_size, stat.st_mtime_ns
-        if _known.get(str(path)) != state:
-            if _checksum(pixels.reshape(-1)) != about["crc32"]:
-                return None
-            age = time.time() - stat.st_mtime
-            if age > 3600:  # says that it was used; not each time, because other processes then compare it again
-                with contextlib.suppress(OSError):  # a folder that others write and this user only reads
-                    os.utime(path)
-            elif age > 1:  # a file changed twice within a tick of the clock has one time
-                _known[str(path)] = state
-        return pixels, [int(row) for row in about["unread"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        return with_patience(lambda: _open(path, shape), str(path))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, CellscanError):
+            raise
         return None
 
 
+def _open(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, list[int]] | None:
+    with open(path, "rb") as file:
+        about = _about(file, shape)
+        if about is None:
+            return None
+        stat = os.fstat(file.fileno())
+        pixels = np.memmap(file, np.uint8, "r", shape=shape)
+    state = stat.st_ino, stat.st_size, stat.st_mtime_ns
+    if _known.get(str(path)) != state:
+        if _checksum(pixels.reshape(-1)) != about["crc32"]:
+            return None
+        age = time.time() - stat.st_mtime
+        if age > 3600:  # says that it was used; not each time, because other processes then compare it again
+            with contextlib.suppress(OSError):  # a folder that others write and this user only reads
+                os.utime(path)
+        elif age > 1:  # a file changed twice within a tick of the clock has one time
+            _known[str(path)] = state
+    return pixels, [int(row) for row in about["unread"]]
+
+
 def _about(file: Any, shape: tuple[int, ...]) -> dict[str, Any] | None:
-    size, pixels = os.fstat(file.fileno()).st_size, int(np.prod(shape))
+    size, pixels = os.fstat(file.fileno()).st_size, math.prod(shape)
     if size < pixels + _TAIL.size:
         return None
     file.seek(size - _TAIL.size)
@@ -145,7 +153,7 @@ def keep(name: str, shape: tuple[int, ...], chunks: Iterator[np.ndarray], unread
     DataError
         Where the folder cannot be written. A full disk is noticed before the first chunk is asked for.
     """
-    folder, size = cache_folder(), int(np.prod(shape))
+    folder, size = cache_folder(), math.prod(shape)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _tidy(folder, size)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from cellscan.data.description import Description, count_images
-from cellscan.data.images import ImageLike, read_rgb
+from cellscan.data.images import PIXEL_LIMIT, ImageLike, read_rgb
 from cellscan.data.pixels import Pixels, open_map
 from cellscan.data.sources import ArraySource, Source
 from cellscan.data.splits import Split, assign, assign_cells, read_folds, split_hash
@@ -213,7 +213,10 @@ class CellDataset:
         4 cells, patients unknown: parasitized 2, uninfected 2
         """
         texts = None if names is None else as_texts("names", names)
-        source = ArraySource(as_list("images", images), names=texts)
+        listed = as_list("images", images)
+        if texts is not None and len(texts) != len(listed):
+            raise DataError(f"{len(listed)} images and {len(texts)} names; expected as many of each")
+        source = ArraySource(listed, names=texts)
         return cls.from_source(source, labels, [""] * len(source) if texts is None else texts, patients, class_names)
 
     def __len__(self) -> int:
@@ -360,6 +363,8 @@ class CellDataset:
         {}
         """
         size = check_whole("size", size, 8, "pixels")
+        if size**2 > PIXEL_LIMIT:
+            raise ArgumentError(f"size is {size}; an image has at most {PIXEL_LIMIT:,} pixels")
         maps: list[np.ndarray] = []
         bad: dict[int, str] = {}
         for number, source in enumerate(self._sources):
@@ -606,6 +611,8 @@ class CellDataset:
             return read_folds(folds, self.patients)
         if isinstance(folds, bool) or not isinstance(folds, (int, np.integer)) or folds < 2:
             raise ArgumentError(f"folds is {folds!r}; expected a number from 2, or a fold file")
+        if folds > len(self):
+            raise DataError(f"{len(self)} cells cannot fill {folds} folds")
         return self._assign((1 / folds,) * int(folds), by, check_seed(seed))
 
     def write_folds(self, path: str | os.PathLike[str], folds: int = 5, *, seed: int = 0) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -40,8 +40,8 @@ def concat(datasets: Sequence[CellDataset]) -> CellDataset:
     >>> len(cellscan.concat([a, b]))
     80
     """
-    if isinstance(datasets, CellDataset) or not isinstance(datasets, Iterable):
-        raise ArgumentError("concat got one thing; expected a list of data sets")
+    if not isinstance(datasets, (list, tuple)) and not isinstance(datasets, Iterator):
+        raise ArgumentError(f"concat got a {type(datasets).__name__}; expected a list of data sets of cells")
     datasets = list(datasets)
     for data in datasets:
         if not isinstance(data, CellDataset):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import threading
 import weakref
@@ -43,19 +44,28 @@ def open_map(source: Source, size: Size, *, progress: bool = True) -> tuple[np.n
 
     Rows that failed are tried again at each call: a file may have been repaired, or its folder be reachable again.
     """
-    height, width = (size, size) if isinstance(size, int) else size
-    shape = (len(source), height, width, 3)
-    with _lock:
-        if isinstance(source, ArraySource) and np.prod(shape) <= SMALL:
-            return _in_memory(source, size, shape, progress), {}
-        for _ in range(3):
-            fingerprint = source.fingerprint()
-            key = hashlib.sha256(f"2|{fingerprint}|{size}|{sorted(RESIZE.items())}".encode()).hexdigest()[:32]
-            name = f"{key}-{size if isinstance(size, int) else f'{height}x{width}'}.pixels"
-            found = _on_disk(source, size, shape, name, progress)
-            if source.fingerprint() == fingerprint:
-                return found
-            (cache_folder() / name).unlink(missing_ok=True)  # it may hold pixels of both states
+    size = int(size) if isinstance(size, (int, np.integer)) else (int(size[0]), int(size[1]))
+    shape = (len(source), *((size, size) if isinstance(size, int) else size), 3)
+    try:
+        with _lock:
+            if isinstance(source, ArraySource) and math.prod(shape) <= SMALL:
+                return _in_memory(source, size, shape, progress), {}
+            return _unchanged(source, size, shape, progress)
+    except MemoryError as error:
+        raise DataError(
+            f"there is no memory to decode {shape[0]:,} images; free some, or ask for a smaller size"
+        ) from error
+
+
+def _unchanged(source: Source, size: Size, shape: tuple[int, ...], progress: bool) -> tuple[np.ndarray, dict[int, str]]:
+    for _ in range(3):
+        fingerprint = source.fingerprint()
+        key = hashlib.sha256(f"2|{fingerprint}|{size}|{sorted(RESIZE.items())}".encode()).hexdigest()[:32]
+        name = f"{key}-{'x'.join(map(str, shape[1:3]))}.pixels"
+        found = _on_disk(source, size, shape, name, progress)
+        if source.fingerprint() == fingerprint:
+            return found
+        (cache_folder() / name).unlink(missing_ok=True)  # it may hold pixels of both states
     raise DataError("the images changed while they were read, three times; wait until they are whole, and call again")
 
 
@@ -101,7 +111,7 @@ def _chunks(
 ) -> Iterator[np.ndarray]:
     """Yield all rows in order: `todo` read now, others as they were; those that fail are zeros, and in `unread`."""
     rows = set(todo)
-    step = max(_CHUNK // int(np.prod(shape[1:])), _workers())
+    step = max(_CHUNK // math.prod(shape[1:]), _workers())
     side = size if isinstance(size, int) else f"{size[1]} x {size[0]}"
     # Threads, not processes: Pillow decodes and resizes outside Python's lock, and a script
     # needs no `if __name__ == "__main__"` for them.
@@ -146,7 +156,7 @@ def _workers() -> int:
 
 
 class Pixels:
-    """Images (N, H, W, 3) uint8 on disk, read only when they are asked for; read-only.
+    """Images (N, H, W, 3) uint8, of which those on disk are read only when they are asked for; read-only.
 
     Slices and index arrays give NumPy arrays of just those images; `np.asarray` gives all of them.
 

@@ -9,11 +9,15 @@ import numpy as np
 
 from cellscan.data.cells import CellDataset
 from cellscan.data.fields import FieldDataset
+from cellscan.data.images import PIXEL_LIMIT
 from cellscan.data.malaria import CLASS_NAMES
 from cellscan.data.sources import ArraySource
 from cellscan.data.values import check_seed, check_whole
 from cellscan.errors import ArgumentError, check_choice
 from cellscan.progress import Progress
+
+MOST = 10_000_000
+"""Cells or fields that are painted at most: they are held in memory."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,8 @@ def synthetic_cells(count: int, *, seed: int = 0, difficulty: str = "normal", pr
     """
     check_choice("difficulty", difficulty, tuple(_DIFFICULTIES))
     count, seed = check_whole("count", count, 8), check_seed(seed)
+    if count > MOST:
+        raise ArgumentError(f"count is {count}; expected at most {MOST:,}")
     level = _DIFFICULTIES[difficulty]
     rng = np.random.default_rng([seed, 0])
     patients = [_draw_patient(rng, level.spread) for _ in range(max(4, count // 40))]
@@ -279,9 +285,14 @@ def synthetic_fields(
     """
     check_choice("difficulty", difficulty, tuple(_DIFFICULTIES))
     count, seed = check_whole("count", count, 1), check_seed(seed)
-    if not isinstance(size, (tuple, list, np.ndarray)) or len(size) != 2:
+    if count > MOST:
+        raise ArgumentError(f"count is {count}; expected at most {MOST:,}")
+    shape = size.shape if isinstance(size, np.ndarray) else (len(size),) if isinstance(size, (tuple, list)) else ()
+    if shape != (2,):
         raise ArgumentError(f"size is {size!r}; expected a height and a width of at least 96 pixels")
     height, width = (check_whole("size", side, 96, "pixels") for side in size)
+    if height * width > PIXEL_LIMIT:
+        raise ArgumentError(f"size is {size!r}; a field has at most {PIXEL_LIMIT:,} pixels")
     level = _DIFFICULTIES[difficulty]
     images, boxes, labels = [], [], []
     for number in range(count):

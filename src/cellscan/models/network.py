@@ -69,11 +69,18 @@ class Network:
         # Shapes alone: what JAX has compiled for a network is kept as long as the process, weights must not be.
         shapes = [jax.tree.map(_shape, state) for state in states]
         self._params, self._rngs, self._stats = (dict(nnx.to_flat_state(state)) for state in shapes)
+        self._identify()
+
+    def _identify(self) -> None:
         self._identity: Any = (self._train_graph, self._eval_graph, self.parts, self.frozen)
         try:
             self._hash: int = hash(self._identity)
         except TypeError:
             self._identity, self._hash = None, object.__hash__(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._identify()  # texts have another hash in every process
 
     def __eq__(self, other: object) -> bool:
         if self is other:
