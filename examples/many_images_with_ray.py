@@ -36,7 +36,7 @@ class Judge:
             os.environ["PJRT_NPROC"] = str(cpus)
         self.clf = cellscan.Classifier.load(model) if model else cellscan.Classifier.pretrained()
         self.out = out
-        self.clf.predict(np.zeros((PIECE, 64, 64, 3), np.uint8), progress=False)  # compiles before the first piece
+        self.clf.predict(np.zeros((64, 64, 64, 3), np.uint8), progress=False)  # a whole batch: compiles
 
     def judge(self, paths: list[str]) -> int:
         """Write a row for each path; return how many."""
