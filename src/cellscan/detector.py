@@ -164,8 +164,8 @@ class Detector:
         found = tuple(map(float, value))
         if len(found) != len(self.class_names) or not all(LEAST <= one < 1 for one in found):
             raise ArgumentError(
-                f"thresholds is {value!r}; expected a number from {LEAST}, below which no box is kept, and below 1 for each "
-                f"of {', '.join(self.class_names)}"
+                f"thresholds is {value!r}; expected a number below 1 for each of {', '.join(self.class_names)}, "
+                f"from {LEAST}: boxes below are not kept"
             )
         unmeasured = {"sensitivity": None, "false_positive_rate": None, "false_positive_sd": None}
         self._card = replace(self._card, detection=replace(self._detection, thresholds=found, **unmeasured))

@@ -109,8 +109,8 @@ def load_into(
     if not known and said is None:
         warnings.warn(
             f"{path}: nothing says how its images are normalised; taken is that of {sources[0].name}: mean "
-            f"{normalization.mean}, standard deviation {normalization.std}. Where that is another, put the config.json of "
-            "its repository beside it",
+            f"{normalization.mean}, standard deviation {normalization.std}. Where it is another, put the "
+            "config.json of its repository beside it",
             stacklevel=4,
         )
     return Loaded(normalization, record)
