@@ -14,8 +14,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 DATA ?=
 # The modules whose annotations of shapes are checked under test: all that have some, each with a comma behind it.
 SHAPED := $(shell grep -rl '^from jaxtyping' src | sed 's|^src/||; s|/|.|g; s|\.py$$|,|' | tr -d '\n')
+# Tests that compile no network.
+QUICK := tests/data tests/evaluate/test_evaluate.py tests/evaluate/test_reliability.py tests/test_package.py tests/test_predictions.py tests/test_tensors.py
 
-.PHONY: quickstart test test-all check unit wheel docs docs-browser bench clean
+.PHONY: quickstart quick test test-all check unit wheel docs docs-browser bench clean
 
 $(VENV)/.run: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +38,13 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# While coding: lint, types of what changed, and the tests that compile no network.
+quick: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	git diff --name-only --diff-filter=d HEAD -- '*.py' | xargs -r $(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/python -m pytest -n 2 -q -m "not slow" $(QUICK)
 
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" tests --jaxtyping-packages=$(SHAPED)beartype.beartype

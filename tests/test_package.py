@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 
 import pytest
 from helpers import REPOSITORY, run_python
@@ -12,7 +13,7 @@ SOURCE = REPOSITORY / "src" / "cellscan"
 
 # The road, left to right: a module imports from its own room and from rooms that stand before it.
 ROOMS = (
-    "errors", "progress", "notebook", "plots", "tensors", "data", "views", "models", "detection", "decisions", "card",
+    "errors", "process", "progress", "notebook", "plots", "tensors", "data", "views", "models", "detection", "decisions", "card",
     "tasks", "predictions", "detections", "inference", "explain", "export", "training", "evaluate", "classifier",
     "study", "detector", "screening",
 )  # fmt: skip
@@ -176,3 +177,16 @@ def test_errors_are_one_family() -> None:
     for name in ("ArgumentError", "DataError", "ImageError", "ModelFileError", "TrainingError"):
         assert issubclass(getattr(cellscan, name), cellscan.CellscanError)
     assert issubclass(cellscan.ImageError, ValueError)
+
+
+def test_what_a_change_touches_is_what_contributing_says() -> None:
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text()
+    table = text[text.index("| a new | such as | named in |") :].split("\n\n")[0].splitlines()[2:]
+    assert len(table) == 5
+    for row in table:
+        what, example, files = (cell.strip() for cell in row.strip("|").split("|"))
+        word = example.strip("`")
+        # an option is named as an argument or as a field: view=..., view: str
+        name = re.compile(rf"\b{word[:-1]}(=|: \w)" if word.endswith("=") else rf"\b{word}(\b|_|v2)")
+        found = {str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*.py") if name.search(path.read_text())}
+        assert found == set(re.findall(r"`([^`]+)`", files)), f"a new {what}"

@@ -16,6 +16,7 @@ from cellscan.card import Card
 from cellscan.data.cells import CellDataset
 from cellscan.data.inputs import Images
 from cellscan.data.joining import match_labels
+from cellscan.data.values import check_seed
 from cellscan.decisions.conformal import Conformal, fit_quantile, label_sets, scores_of
 from cellscan.decisions.decision import Decision, decide
 from cellscan.decisions.novelty import Axes, axes_of, learn
@@ -117,7 +118,7 @@ class Classifier:
             raise ArgumentError(f"image_size is {image_size!r}; {what} a whole number of pixels, {least} or more")
         loaded = Loaded(Normalization())
         if isinstance(model, str):
-            module, loaded = build(model, len(class_names), weights=weights, seed=seed, pooled=True)
+            module, loaded = build(model, len(class_names), weights=weights, seed=check_seed(seed), pooled=True)
         elif weights is not None:
             raise ArgumentError("weights are for a network with a name; your own module brings its own: leave them out")
         else:
@@ -135,7 +136,7 @@ class Classifier:
                 image_size=int(image_size),
                 view=view,
                 normalization=loaded.normalization,
-                seed=int(seed),
+                seed=check_seed(seed),
                 weights=loaded.record or None,
             ),
         )

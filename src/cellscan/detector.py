@@ -15,6 +15,7 @@ from cellscan.card import Card
 from cellscan.data.fields import FieldDataset
 from cellscan.data.images import FIT, fitted, read_rgb
 from cellscan.data.inputs import Images, Item, decode, list_items
+from cellscan.data.values import check_seed
 from cellscan.detection.anchors import Anchors, fit_anchors
 from cellscan.detection.rules import Detection
 from cellscan.detections import Detections, FieldDetections
@@ -89,7 +90,7 @@ class Detector:
         if len(size) != 2 or not all(isinstance(side, (int, np.integer)) and side >= 64 for side in size):
             raise ArgumentError(f"image_size is {image_size!r}; expected a height and a width of 64 pixels or more")
         anchors = Anchors(plan.strides)
-        module, loaded = make(model, len(names), anchors.per_place, weights=weights, seed=seed)
+        module, loaded = make(model, len(names), anchors.per_place, weights=weights, seed=check_seed(seed))
         card = Card(
             architecture=model,
             class_names=names,
@@ -98,7 +99,7 @@ class Detector:
             view="field",
             resize=dict(FIT),
             normalization=loaded.normalization,
-            seed=int(seed),
+            seed=check_seed(seed),
             weights=loaded.record or None,
             detection=Detection(anchors, (0.5,) * len(names)),
         )

@@ -17,6 +17,7 @@ import numpy as np
 
 from cellscan.classifier import Classifier, are_small, fit_together, make_members
 from cellscan.data.cells import CellDataset, leave_out
+from cellscan.data.values import check_seed
 from cellscan.decisions.conformal import Coverage, simulate
 from cellscan.decisions.decision import Decision, decide
 from cellscan.errors import ArgumentError, DataError, ModelFileError
@@ -105,7 +106,7 @@ def cross_validate(
     >>> len(study.reports), len(study.report.labels)
     (2, 200)
     """
-    chosen = list(range(seeds)) if isinstance(seeds, (int, np.integer)) else [int(seed) for seed in seeds]
+    chosen = list(range(seeds)) if isinstance(seeds, (int, np.integer)) else [check_seed(seed) for seed in seeds]
     if not chosen or len(set(chosen)) < len(chosen):
         raise ArgumentError(f"seeds is {seeds!r}; expected a number from 1, or different whole numbers")
     recipe = recipe or Recipe()

@@ -121,7 +121,7 @@ def test_tfds_road_on_the_real_archive(source, tmp_path) -> None:
 
 def test_the_model_that_comes_along_knows_these_patients_and_says_so(cells) -> None:
     clf = cellscan.Classifier.pretrained()
-    assert clf.card.data["train"]["hash"] == cells.hash()
+    assert clf.card.data["train"]["hash"] == cells.hash(pixels=False)
     chosen = cells.select(np.random.default_rng(0).choice(len(cells), 600, replace=False))
     report = clf.evaluate(chosen)
     assert report.accuracy > 0.94

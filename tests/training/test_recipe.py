@@ -22,7 +22,9 @@ from cellscan.views import surround
         {"learning_rate": 0}, {"learning_rate": -1}, {"schedule": "linear"}, {"weight_decay": -1}, {"clip_norm": 0},
         {"label_smoothing": 1.0}, {"label_smoothing": -0.1}, {"ema": 1.0}, {"ema": 0}, {"dtype": "float16"},
         {"patience": 0}, {"monitor": "f1"}, {"augment": "mild"}, {"class_weight": "even"},
-        {"surround": "black"}, {"mixup": -0.1},
+        {"surround": "black"}, {"mixup": -0.1}, {"learning_rate": "fast"}, {"learning_rate": float("nan")},
+        {"learning_rate": float("inf")}, {"class_weight": [1, 2]}, {"patience": 1.5}, {"ema": True},
+        {"weight_decay": None},
     ],
     ids=str,
 )  # fmt: skip

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellscan.data.pixels import cache_folder
+from cellscan.data.cache import cache_folder
 from cellscan.errors import ArgumentError, MissingExtraError, ModelFileError
 from cellscan.models.keys import Keys
 from cellscan.tensors import read_tensors

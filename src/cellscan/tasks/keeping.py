@@ -6,7 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from cellscan.data.pixels import cache_folder
+from cellscan.data.cache import cache_folder
 from cellscan.errors import ArgumentError
 
 LIMIT = 2**29

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,19 @@ if TYPE_CHECKING:
 
 SURROUNDS = ("view", "random")
 RATE, TUNING_RATE = 4e-3, 1e-3
+
+
+_RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
+    ("learning_rate", lambda value: 0 < value < math.inf, "a number above 0, or None"),
+    ("layer_decay", lambda value: 0 < value <= 1, "a number in (0, 1], or None"),
+    ("weight_decay", lambda value: 0 <= value < math.inf, "a number from 0"),
+    ("clip_norm", lambda value: value > 0, "a number above 0, or None"),
+    ("label_smoothing", lambda value: 0 <= value < 1, "a number in [0, 1)"),
+    ("mixup", lambda value: 0 <= value < math.inf, "a number from 0"),
+    ("ema", lambda value: 0 < value < 1, "a number in (0, 1), or None"),
+    ("patience", lambda value: value >= 1, "a whole number from 1, or None"),
+)
+"""Options that are numbers, and which they may be."""
 
 
 @dataclass(frozen=True)
@@ -112,36 +127,20 @@ class Recipe:
         check_choice("surround", self.surround, SURROUNDS)
         check_choice("dtype", self.dtype, ("float32", "bfloat16"))
         check_choice("monitor", self.monitor, ("loss", "accuracy", "roc_auc"))
-        _check(
-            self.learning_rate is None or self.learning_rate > 0,
-            "learning_rate",
-            self.learning_rate,
-            "a number above 0, or None",
-        )
-        _check(
-            self.layer_decay is None or 0 < self.layer_decay <= 1,
-            "layer_decay",
-            self.layer_decay,
-            "a number in (0, 1], or None",
-        )
-        _check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "a number from 0")
-        _check(
-            self.clip_norm is None or self.clip_norm > 0,
-            "clip_norm",
-            self.clip_norm,
-            "a number above 0, or None",
-        )
-        _check(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "a number in [0, 1)")
-        _check(self.mixup >= 0, "mixup", self.mixup, "a number from 0")
-        _check(self.ema is None or 0 < self.ema < 1, "ema", self.ema, "a number in (0, 1), or None")
-        _check(
-            self.patience is None or self.patience >= 1,
-            "patience",
-            self.patience,
-            "a whole number from 1, or None",
-        )
+        for name, fits, expected in _RANGES:
+            value = getattr(self, name)
+            if value is None and expected.endswith("or None"):
+                continue
+            number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+            if not number or not fits(value) or (name == "patience" and value != int(value)):
+                raise ArgumentError(f"{name} is {value!r}; expected {expected}")
         if isinstance(self.class_weight, str):
             check_choice("class_weight", self.class_weight, ("balanced",))
+        elif self.class_weight is not None and not isinstance(self.class_weight, Mapping):
+            raise ArgumentError(
+                f"class_weight is {self.class_weight!r}; expected a number above 0 for each class by its name, "
+                'such as {"parasitized": 2, "uninfected": 1}, "balanced", or None'
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options as JSON values; functions become their names.
@@ -292,8 +291,3 @@ def class_weights(recipe: Recipe, labels: np.ndarray, class_names: Sequence[str]
             )
         weights = np.array([given[name.casefold()] for name in class_names])
     return (weights * counts.sum() / (weights * counts).sum()).astype(np.float32)
-
-
-def _check(good: bool, name: str, value: object, expected: str) -> None:
-    if not good:
-        raise ArgumentError(f"{name} is {value!r}; expected {expected}")
