@@ -13,9 +13,9 @@ SOURCE = REPOSITORY / "src" / "cellscan"
 
 # The road, left to right: a module imports from its own room and from rooms that stand before it.
 ROOMS = (
-    "errors", "process", "progress", "notebook", "plots", "tensors", "data", "views", "models", "detection", "decisions", "card",
-    "tasks", "predictions", "detections", "inference", "explain", "export", "training", "evaluate", "classifier",
-    "study", "detector", "screening",
+    "errors", "process", "progress", "notebook", "plots", "tensors", "data", "views", "models", "detection",
+    "decisions", "card", "tasks", "predictions", "detections", "inference", "explain", "export", "training",
+    "evaluate", "classifier", "study", "detector", "screening",
 )  # fmt: skip
 
 
