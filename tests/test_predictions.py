@@ -50,11 +50,11 @@ def test_names_of_classes_compare_as_names(preds) -> None:
     assert (preds == np.array(preds.label_names)).all()
     assert (preds == preds.label_names).all()
     with pytest.raises(cellscan.ArgumentError, match="'Parasitized' is no class"):
-        preds == "Parasitized"  # noqa: B015
+        _ = preds == "Parasitized"
     with pytest.raises(cellscan.ArgumentError, match="bool"):
-        preds == (TRUTH == 0)  # noqa: B015
+        _ = preds == (TRUTH == 0)
     with pytest.raises(cellscan.ArgumentError, match=r"4 predictions compared with \(5,\) labels.*1 images could not"):
-        preds == np.zeros(5)  # noqa: B015
+        _ = preds == np.zeros(5)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -253,7 +254,7 @@ def test_fields_of_other_pixels_have_another_hash(tmp_path) -> None:
 
 
 def test_parts_and_verbs_of_fields() -> None:
-    fields = cellscan.synthetic_fields(4, seed=0, size=(96, 96))
+    fields: Any = cellscan.synthetic_fields(4, seed=0, size=(96, 96))
     names = fields.names.tolist()
     for which, rows in (
         (slice(1, 3), [1, 2]), ([0, -1], [0, 3]), (fields.names == names[2], [2]), ([], []), (np.array([1, 1]), [1, 1])
@@ -333,7 +334,7 @@ def test_what_from_arrays_takes_and_refuses() -> None:
 
 
 def test_odd_arguments_of_fields() -> None:
-    fields = cellscan.synthetic_fields(4, seed=0, size=(96, 96))
+    fields: Any = cellscan.synthetic_fields(4, seed=0, size=(96, 96))
     for call in (
         lambda: fields.split(float("nan")), lambda: fields.split("0.2"), lambda: fields.split(0.2, seed=-1),
         lambda: fields.split(), lambda: fields.images(64), lambda: fields.images((0, 64)), lambda: fields.images("ab"),

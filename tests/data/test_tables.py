@@ -34,7 +34,7 @@ def test_what_is_no_index(which) -> None:
 
 
 def test_masks_and_numbers_of_numpy() -> None:
-    assert find_rows(np.array([True, False, True]), 3, "cells").tolist() == [0, 2]
+    assert find_many(np.array([True, False, True]), 3, "cells").tolist() == [0, 2]
     assert find_rows(np.int64(-1), 3, "cells") == 2
     assert find_many([], 3, "cells").tolist() == []
     with pytest.raises(cellscan.ArgumentError, match="select got 1"):

@@ -2,6 +2,7 @@
 
 import math
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -297,6 +298,8 @@ def test_what_is_left_out_and_what_is_refused() -> None:
         found.without(["x.png"])
     with pytest.raises(DataError, match="no cell is left"):
         found.select(np.zeros(20, bool))
+    with pytest.raises(DataError, match="no cells to judge"):
+        made([], [], [])
     with pytest.raises(DataError, match="not finite"):
         made(labels, [np.nan, *scores[1:]], [f"p{i % 5}" for i in range(20)])
 
@@ -323,14 +326,14 @@ def test_a_part_of_a_report_knows_which_patients_were_seen() -> None:
 
 
 def test_odd_arguments_of_reports() -> None:
-    found = made([0, 1] * 10, [0.9, 0.1] * 10, [f"p{i % 5}" for i in range(20)])
+    found: Any = made([0, 1] * 10, [0.9, 0.1] * 10, [f"p{i % 5}" for i in range(20)])
     assert len(found.select([0, -1]).labels) == 2
     for call in (
         lambda: found.select([0.7]), lambda: found.select([20]), lambda: found.select(3), lambda: found.select([True]),
         lambda: found.draw(draws=0), lambda: found.draw(seed=-1), lambda: found.draw(draws="a"),
         lambda: found.at_prevalence("0.1"), lambda: found.at_prevalence(float("nan")),
-        lambda: cellscan.compare(found, None),  # type: ignore[arg-type]
-        lambda: found.patients["p0"],  # type: ignore[call-overload]
+        lambda: cellscan.compare(found, found.names),
+        lambda: found.patients["p0"],
     ):  # fmt: skip
         with pytest.raises(ArgumentError):
             call()

@@ -12,6 +12,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cellscan.data.cells import CellDataset, frozen, leave_out
 from cellscan.data.images import ImageLike, fitted, read_rgb
@@ -103,8 +104,8 @@ class FieldDataset:
     def from_arrays(
         cls,
         images: Iterable[ImageLike],
-        boxes: Iterable[np.ndarray],
-        labels: Iterable[np.ndarray],
+        boxes: Iterable[ArrayLike],
+        labels: Iterable[ArrayLike],
         *,
         class_names: Sequence[str],
         names: Iterable[str] | None = None,
@@ -152,8 +153,8 @@ class FieldDataset:
     def from_source(
         cls,
         source: Source,
-        boxes: Sequence[np.ndarray],
-        labels: Sequence[np.ndarray],
+        boxes: Sequence[ArrayLike],
+        labels: Sequence[ArrayLike],
         names: Sequence[str],
         class_names: Sequence[str],
         *,

@@ -96,7 +96,7 @@ def check_whole(name: str, value: object, least: int) -> int:
     return int(value)
 
 
-def make_rng(seed: int) -> np.random.Generator:
+def make_rng(seed: object) -> np.random.Generator:
     """Return a generator of random numbers, or say what a seed is.
 
     Examples

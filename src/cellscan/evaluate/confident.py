@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from cellscan.data.cells import CellDataset
-from cellscan.data.tables import find_rows, write_csv
+from cellscan.data.tables import check_whole, find_rows, write_csv
 from cellscan.errors import DataError
 from cellscan.evaluate.metrics import make_ranking
 
@@ -205,6 +205,7 @@ class Suspects(Sequence[Suspect]):
         """
         if not len(self):
             raise DataError("no label is contradicted: there is nothing to draw")
+        count = check_whole("count", count, 1)
         from cellscan.plots import plot_suspects
 
         return plot_suspects(self, count)

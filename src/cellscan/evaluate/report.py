@@ -79,7 +79,8 @@ class Seen:
             return cls(0, None, None, None)
         parts = {"train": train, "validation": validation, "decision": decision}
         who = {part: here & frozenset(met) for part, met in parts.items() if met is not None}
-        return cls(len(here), *(len(who[part]) if part in who else None for part in parts), who=who)
+        counts = {part: len(who[part]) if part in who else None for part in parts}
+        return cls(len(here), counts["train"], counts["validation"], counts["decision"], who)
 
     def select(self, patients: Iterable[str]) -> Seen:
         """Return how many of some of the evaluated patients were met before.
@@ -98,7 +99,8 @@ class Seen:
         if self.who is not None:
             return Seen.among(here, **{part: self.who.get(part) for part in parts})
         known = {0: 0, self.patients: len(here)}
-        return Seen(len(here), *(known.get(getattr(self, part)) for part in parts))
+        train, validation, decision = (known.get(getattr(self, part)) for part in parts)
+        return Seen(len(here), train, validation, decision)
 
     def sentence(self) -> str:
         """Say it.
@@ -495,6 +497,8 @@ def make_report(
     rule: float | np.ndarray | None = None,
 ) -> Report:
     """Compute every figure."""
+    if not len(labels):
+        raise DataError("there are no cells to judge; expected at least one")
     if not np.isfinite(probabilities).all():
         bad = int((~np.isfinite(probabilities)).any(1).sum())
         raise DataError(
