@@ -623,6 +623,7 @@ def thing(**changes) -> dict:
         (thing(bbox=None), "annotation 7: it has neither a bbox nor polygons"),
         (thing(iscrowd="perhaps"), "annotation 7: iscrowd"),
         (thing(bbox=[700, 2, 10, 10]), "lies outside"),
+        (thing(bbox=[0, 0, 1e300, 10]), "annotation 7: .* outside any image"),
         (thing(bbox=[0.1, 0.2, 0.3, 0.4]), "shares of the image"),
         ({"images": [{"id": 1, "file_name": "a.jpg"}, {"id": 1, "file_name": "b.jpg"}]}, "two images have the id 1"),
         ({"images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "./a.jpg"}]}, "annotated twice"),
@@ -734,6 +735,7 @@ def test_paths_of_fields_stay_true_after_chdir(tmp_path, monkeypatch) -> None:
     "options",
     [
         {"path": 3},
+        {"path": ""},
         {"images": 3},
         {"classes": "rbc"},
         {"classes": [1]},

@@ -173,7 +173,7 @@ def load_fields(
 
 
 def _existing(name: str, path: object) -> Path:
-    if not isinstance(path, (str, os.PathLike)):
+    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
         raise ArgumentError(f"{name} is {path!r}; expected a path")
     found = Path(os.fsdecode(path))
     if not os.path.exists(found):
