@@ -1,12 +1,16 @@
-"""Set-up of every test and doctest: a pixel cache of their own, and no window."""
+"""Set-up of every test and doctest: a cache of pixels of their own, one of programs for all runs, and no window."""
 
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 os.environ["CELLSCAN_CACHE"] = tempfile.mkdtemp(prefix="cellscan-tests-")
 os.environ["MPLBACKEND"] = "Agg"
+# For the workers of a run, the processes that tests start, and the next run; `make clean` removes it.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent / ".programs"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import pytest
 from _pytest.doctest import DoctestItem
@@ -23,6 +27,19 @@ def _close_figures() -> Iterator[None]:
     yield
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
+
+
+@pytest.fixture(autouse=True)
+def _keep_the_cache_of_programs() -> Iterator[None]:
+    """Put back where JAX keeps programs, which a test may have chosen."""
+    yield
+    if "jax" in sys.modules:
+        jax, place = sys.modules["jax"], os.environ["JAX_COMPILATION_CACHE_DIR"]
+        if jax.config.jax_compilation_cache_dir != place:
+            from jax.experimental.compilation_cache import compilation_cache
+
+            jax.config.update("jax_compilation_cache_dir", place)
+            compilation_cache.reset_cache()
 
 
 @pytest.fixture(autouse=True)

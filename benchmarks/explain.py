@@ -36,7 +36,7 @@ def randomised(clf: cellscan.Classifier) -> list[tuple[str, cellscan.Classifier]
     for part in PARTS:
         drawn = {name: leaf for name, leaf in fresh._members[0]["params"].items() if name.split(".")[0] == part}
         weights = {**weights, "params": {**weights["params"], **drawn}}
-        found.append((part, cellscan.Classifier._with(clf._network, (weights,), clf.card)))
+        found.append((part, cellscan.Classifier._with(clf._task.network, (weights,), clf.card)))
     return found
 
 

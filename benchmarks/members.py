@@ -14,6 +14,9 @@ import numpy as np
 from accuracy import versions
 
 import cellscan
+from cellscan.models.network import Network, weights_of
+from cellscan.tasks.classification import ClassificationTask
+from cellscan.tasks.programs import trained_by
 from cellscan.training.devices import Examples
 from cellscan.training.together import run_together
 
@@ -21,13 +24,14 @@ from cellscan.training.together import run_together
 def at_once(cells: cellscan.CellDataset, fold: np.ndarray, seeds: int, args: argparse.Namespace) -> list[float]:
     """Return the seconds of each epoch of all members at once."""
     keys = [(number, seed) for number in np.unique(fold) for seed in range(seeds)]
-    members = [cellscan.Classifier(args.network, image_size=args.size, seed=seed) for _, seed in keys]
-    network, recipe = members[0]._settle(cellscan.Recipe())
+    members = [cellscan.Classifier(args.network, image_size=args.size, seed=seed).model for _, seed in keys]
+    recipe = cellscan.Recipe(learning_rate=4e-3)
+    task = trained_by(ClassificationTask(Network(members[0])), recipe)
     examples = Examples(cells.images(args.size), cells.labels)
     spent, start = [], time.monotonic()
     for _ in run_together(
-        network,
-        [clf._members[0] for clf in members],
+        task,
+        [weights_of(model) for model in members],
         examples,
         [np.flatnonzero(fold != number) for number, _ in keys],
         [seed for _, seed in keys],
@@ -35,8 +39,6 @@ def at_once(cells: cellscan.CellDataset, fold: np.ndarray, seeds: int, args: arg
         epochs=args.epochs,
         batch_size=64,
         class_names=cells.class_names,
-        view="filled",
-        normalization=members[0].card.normalization,
     ):
         spent.append(time.monotonic() - start)
         start = time.monotonic()

@@ -1,79 +1,104 @@
-"""Judge more images than one process can, with Ray Data: a folder tree in, Parquet out.
+"""Judge more images than one process can, with Ray: a folder tree in, Parquet files out.
 
-    pip install 'ray[data]'
+    pip install ray pyarrow
     python examples/many_images_with_ray.py FOLDER OUT                        the model that comes along, two workers
-    python examples/many_images_with_ray.py FOLDER OUT --model model.safetensors --workers 8 --gpus 1
+    python examples/many_images_with_ray.py FOLDER OUT --model model.safetensors --workers 8 --cpus 4 --gpus 1
+    python examples/many_images_with_ray.py FOLDER OUT --workers 0            in this process, without Ray
 
-Every worker loads the model once. Images that cannot be read have a row with the reason. A second run skips images that
-OUT has a row of. Research use only, not a medical device.
+On a cluster, every machine has to see FOLDER and OUT. Images that cannot be read have a row with the reason. A second
+run skips images that OUT has a row of. Research use only, not a medical device.
 """
 
 import argparse
+import hashlib
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
+import pyarrow.dataset
+import pyarrow.parquet
 
 import cellscan
 from cellscan.data.images import image_files
 
+PIECE = 512
+"""Images of one call, and rows of one file: whole batches, a second or two of work."""
+
 
 class Judge:
-    """A worker: paths in, a row each out."""
+    """A worker: it loads the model once, and writes one file for every piece of the list."""
 
-    def __init__(self, model: str | None) -> None:
+    def __init__(self, model: Path | None, out: Path, cpus: int | None) -> None:
+        if cpus is not None:  # read when JAX starts, which so far it has not; otherwise each worker takes all cores
+            os.environ["PJRT_NPROC"] = str(cpus)
         self.clf = cellscan.Classifier.load(model) if model else cellscan.Classifier.pretrained()
+        self.out = out
+        self.clf.predict(np.zeros((64, 64, 64, 3), np.uint8), progress=False)  # a whole batch: compiles
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        paths = [str(path) for path in batch["path"]]
+    def judge(self, paths: list[str]) -> int:
+        """Write a row for each path; return how many."""
         preds = self.clf.predict(paths, on_error="skip", progress=False)
-        rows: dict[str, list[Any]] = {"path": paths, "label": [""] * len(paths), "error": [""] * len(paths)}
+        label, error = [""] * len(paths), [""] * len(paths)
         chances = np.full((len(paths), len(preds.class_names)), np.nan, np.float32)
         chances[preds.indices] = preds.probabilities
         for index, name in zip(preds.indices, preds.label_names, strict=True):
-            rows["label"][index] = name
+            label[index] = name
         for failure in preds.failed:
-            rows["error"][failure.index] = failure.reason
+            error[failure.index] = failure.reason
         columns = {f"p_{name}": column for name, column in zip(preds.class_names, chances.T, strict=True)}
-        return {name: np.array(values) for name, values in rows.items()} | columns
+        name = hashlib.sha256("\n".join(paths).encode()).hexdigest()[:16] + ".parquet"  # the same again after a retry
+        table = pyarrow.table({"path": paths, "label": label, "error": error, **columns})
+        pyarrow.parquet.write_table(table, self.out / f".{name}")
+        (self.out / f".{name}").rename(self.out / name)  # a file is whole, or is not there
+        return len(paths)
 
 
 def main() -> None:
     """Judge what is new."""
-    import pyarrow.dataset
-    import ray
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--model", help="a file of Classifier.save; left out, the model that comes along")
+    parser.add_argument("--model", type=Path, help="a file of Classifier.save; left out, the model that comes along")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--cpus", type=int, default=1, help="of each worker")
     parser.add_argument("--gpus", type=float, default=0, help="of each worker")
     args = parser.parse_args()
-    files = [str(args.folder.resolve() / name) for name in image_files(args.folder)]
-    args.out.mkdir(parents=True, exist_ok=True)
-    done: set[str] = set()
-    if any(args.out.glob("*.parquet")):
-        done = set(pyarrow.dataset.dataset(args.out).to_table(columns=["path"])["path"].to_pylist())
+    folder, out, model = args.folder.resolve(), args.out.resolve(), args.model and args.model.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    files = [str(folder / name) for name in image_files(folder)]
+    written = [str(path) for path in out.glob("*.parquet")]
+    done = set(pyarrow.dataset.dataset(written).to_table(["path"])["path"].to_pylist()) if written else set()
     new = [path for path in files if path not in done]
     print(f"{len(files):,} images, {len(files) - len(new):,} of them done")
     if not new:
         return
+    pieces = [new[start : start + PIECE] for start in range(0, len(new), PIECE)]
     start = time.monotonic()
-    ray.init(log_to_driver=False)
-    rows = ray.data.from_items(
-        [{"path": path} for path in new], override_num_blocks=max(args.workers, len(new) // 2000)
-    )
-    rows.map_batches(
-        Judge,
-        fn_constructor_args=(None if args.model is None else str(Path(args.model).resolve()),),
-        compute=ray.data.ActorPoolStrategy(size=args.workers),
-        batch_size=512,
-        num_gpus=args.gpus or None,
-    ).write_parquet(str(args.out.resolve()))
-    spent = time.monotonic() - start
-    print(f"{len(new):,} judged in {spent:.0f} s, {len(new) / spent:,.0f} images/s, by {args.workers} workers")
+    if args.workers:
+        import ray
+        from ray.util import ActorPool
+
+        ray.init(log_to_driver=False, include_dashboard=False)
+        for kind, wanted in (("CPU", args.workers * args.cpus), ("GPU", args.workers * args.gpus)):
+            if wanted > (there := ray.cluster_resources().get(kind, 0)):
+                parser.error(f"{args.workers} workers want {wanted:g} {kind}s, and there are {there:g}")
+        # A worker that dies is started again, and its piece is judged again.
+        worker = ray.remote(num_cpus=args.cpus, num_gpus=args.gpus, max_restarts=2, max_task_retries=2)(Judge)
+        judges: list[Any] = [worker.remote(model, out, args.cpus) for _ in range(args.workers)]
+        ray.get([judge.__ray_ready__.remote() for judge in judges])
+        pool: Any = ActorPool(judges)
+        counts = pool.map_unordered(lambda judge, piece: judge.judge.remote(piece), pieces)
+    else:
+        counts = map(Judge(model, out, None).judge, pieces)
+    ready, total = time.monotonic(), 0
+    for count in counts:  # one by one, as pieces are finished
+        total += count
+        print(f"\r{total:,} of {len(new):,}", end="", flush=True)
+    spent = time.monotonic() - ready
+    print(f"\r{total:,} judged in {spent:.1f} s, {total / spent:,.0f} images/s; {ready - start:.1f} s before, to start")
 
 
 if __name__ == "__main__":

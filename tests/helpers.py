@@ -1,7 +1,9 @@
 """What several tests share."""
 
+import contextlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -58,6 +60,26 @@ def tiny_cells(count: int = 48, size: int = 32, patients: int = 6) -> cellscan.C
     images = np.clip(light + rng.normal(0, 20, (count, size, size, 3)), 40, 255).astype(np.uint8)
     ids = [f"p{i // 2 % patients}" for i in range(count)]
     return cellscan.CellDataset.from_arrays(images, labels, patients=ids)
+
+
+@contextlib.contextmanager
+def compilations() -> Iterator[list[str]]:
+    """Give the list of what JAX compiles inside the block, a name each."""
+    names: list[str] = []
+
+    def listen(event: str, duration_secs: float, **told: object) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            name = str(told.get("fun_name", ""))  # such as jit(step) or jit_step, by the version of JAX
+            names.append(name.removeprefix("jit_").removeprefix("jit(").removesuffix(")"))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        jax.jit(lambda x: x + len(names))(1.0)
+        assert names, "it does not hear"
+        names.clear()
+        yield names
+    finally:
+        jax.monitoring.clear_event_listeners()
 
 
 def run_python(code: str, *, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:

@@ -11,13 +11,13 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from helpers import TinyNet, random_image, run_python, tiny_cells, write_cells
+from helpers import TinyNet, compilations, random_image, run_python, tiny_cells, write_cells
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 import cellscan
 from cellscan import Classifier, Recipe
-from cellscan.inference import BATCH_SIZES
+from cellscan.tasks.batches import BATCH_SIZES
 from cellscan.tensors import write_tensors
 
 
@@ -284,10 +284,11 @@ def test_folder_is_searched_with_subfolders(trained, tmp_path) -> None:
 def test_any_number_of_images_compiles_few_shapes(trained) -> None:
     whole = random_image(height=32, width=32)
     images = np.stack([np.roll(whole, k, 0) for k in range(130)])
-    want = trained.predict_proba(images)
-    for count in (1, 2, 5, 8, 9, 63, 64, 65, 129):
-        assert np.allclose(trained.predict_proba(images[:count]), want[:count], atol=1e-5)
-    assert trained._probabilities._cache_size() <= len(BATCH_SIZES)
+    with compilations() as names:
+        want = trained.predict_proba(images)
+        for count in (1, 2, 5, 8, 9, 63, 64, 65, 129):
+            assert np.allclose(trained.predict_proba(images[:count]), want[:count], atol=1e-5)
+    assert names.count("predict") <= len(BATCH_SIZES)
 
 
 def test_a_generator_streams_in_bounded_memory(trained) -> None:
@@ -609,11 +610,9 @@ def test_half_a_file_is_nearly_the_same_classifier(trained, tmp_path) -> None:
 
 
 def test_an_ensemble_fits_in_one_file(trained, tmp_path) -> None:
-    from dataclasses import replace
 
     other = Classifier(image_size=32, seed=7)
-    both = Classifier(image_size=32)
-    both._set(both._network, (*trained._members, *other._members), replace(trained.card, members=2))
+    both = Classifier.ensemble([trained, other])
     mean = (trained.predict_proba(tiny_cells()) + other.predict_proba(tiny_cells())) / 2
     assert np.allclose(both.predict_proba(tiny_cells()), mean, atol=1e-5)
     both.save(tmp_path / "two.safetensors")
@@ -628,7 +627,7 @@ def test_temperature_softens(trained) -> None:
 
     clf = Classifier(image_size=32)
     decision = cellscan.Decision(temperature=3.0)
-    clf._set(trained._network, trained._members, replace(trained.card, decision=decision))
+    clf._set(clf._task.network, trained._members, replace(trained.card, decision=decision))
     hot, cold = clf.predict_proba(tiny_cells()), trained.predict_proba(tiny_cells())
     logit = np.log(cold[:, 0] / cold[:, 1]) / 3
     assert np.allclose(hot[:, 0], 1 / (1 + np.exp(-logit)), atol=1e-4)

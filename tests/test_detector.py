@@ -10,8 +10,8 @@ from helpers import random_image
 from PIL import Image
 
 import cellscan
-from cellscan.card import Detection
 from cellscan.detection.anchors import Anchors
+from cellscan.detection.rules import Detection
 from cellscan.evaluate.detection import choose_thresholds, evaluate_detections, once
 
 SIZE = (96, 128)
@@ -234,6 +234,17 @@ def test_ignored_boxes_count_neither_way() -> None:
         assert math.isclose(report.ap, 1.0, abs_tol=1e-9)
         assert report.f1_per_class == (1.0,)
         assert report.truth.tolist() == [1]
+
+
+def test_ignored_boxes_are_not_what_anchors_are_fitted_to() -> None:
+    boxes = np.array([[10, 10, 30, 30], [50, 10, 70, 30], [0, 40, 128, 44], [0, 50, 128, 54], [0, 60, 128, 64]])
+    fields = cellscan.FieldDataset.from_arrays(
+        [random_image(0, 96, 128)], [boxes], [[0, 0, -2, -2, -2]], class_names=("red blood cell", "infected")
+    )
+    det = cellscan.Detector(image_size=SIZE, seed=0)
+    det.fit(fields, epochs=1, batch_size=1, progress=False)
+    assert det.card.detection is not None
+    assert det.card.detection.anchors.ratios == (1.0, 1.0, 1.0)
 
 
 def test_thresholds_of_best_f1_and_the_rates_that_follow(fields) -> None:

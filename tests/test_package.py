@@ -12,12 +12,10 @@ SOURCE = REPOSITORY / "src" / "cellscan"
 
 # The road, left to right: a module imports from its own room and from rooms that stand before it.
 ROOMS = (
-    "errors", "progress", "notebook", "tensors", "data", "views", "models", "detection", "card", "predictions",
-    "detections", "inference", "explain", "export", "training", "evaluate", "plots", "classifier", "study", "detector",
-    "screening",
+    "errors", "progress", "notebook", "plots", "tensors", "data", "views", "models", "detection", "decisions", "card",
+    "tasks", "predictions", "detections", "inference", "explain", "export", "training", "evaluate", "classifier",
+    "study", "detector", "screening",
 )  # fmt: skip
-# Arrows that point right on purpose: a method `plot` imports its picture when it is called.
-ALLOWED = {"plots"}
 
 
 def test_import_is_light() -> None:
@@ -64,8 +62,82 @@ def test_arrows_point_left(path) -> None:
     room = path.relative_to(SOURCE).parts[0].removesuffix(".py")
     if room in ("__init__", "__main__"):
         return
-    wrong = {other for other in _imports(path) - ALLOWED if ROOMS.index(other) > ROOMS.index(room)}
+    wrong = {other for other in _imports(path) if ROOMS.index(other) > ROOMS.index(room)}
     assert not wrong, f"{path.name} stands in {room} and imports from {wrong}, which stands to its right"
+
+
+def _modules_imported(source: str, modules: set[str]) -> set[str]:
+    """Return what a file imports of the package: at its top, for types alone, and inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module, "this test reads absolute imports only"
+            whole = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (whole & modules) | ({node.module} if whole - modules else set())
+    return found & modules
+
+
+def _find_circle(arrows: dict[str, set[str]]) -> list[str]:
+    """Return the modules of one circle in its order, its first again at its end; none where there is no circle."""
+    finished = set()
+
+    def walk(path: list[str]) -> list[str]:
+        for other in sorted(arrows[path[-1]] - finished):
+            if other in path:
+                return [*path[path.index(other) :], other]
+            if circle := walk([*path, other]):
+                return circle
+        finished.add(path[-1])
+        return []
+
+    return next((circle for name in sorted(arrows) if (circle := walk([name]))), [])
+
+
+def test_no_circle_of_imports() -> None:
+    dotted = {
+        ".".join(("cellscan", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__"): path
+        for path in SOURCE.rglob("*.py")
+    }
+    arrows = {name: _modules_imported(path.read_text(), set(dotted)) for name, path in dotted.items()}
+    assert "cellscan.errors" in arrows["cellscan.classifier"]
+    circle = _find_circle(arrows)
+    assert not circle, f"these import each other in a circle: {' -> '.join(circle)}"
+
+
+def test_every_kind_of_import_counts() -> None:
+    source = """
+import a.b
+from a import c, name
+if TYPE_CHECKING:
+    from a.d import Thing
+def function():
+    from a.e import thing
+"""
+    assert _modules_imported(source, {"a", "a.b", "a.c", "a.d", "a.e", "a.f"}) == {"a", "a.b", "a.c", "a.d", "a.e"}
+    assert _find_circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert _find_circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+def test_every_annotated_shape_is_checked(request: pytest.FixtureRequest) -> None:
+    asked = request.config.getoption("--jaxtyping-packages")
+    if not asked:
+        pytest.skip("`make test` checks shapes")
+    written = {
+        ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts)
+        for path in SOURCE.rglob("*.py")
+        if "jaxtyping" in path.read_text()
+    }
+    assert {"cellscan.detection.targets", "cellscan.models.retinanet"} < written
+    assert written == set(asked.split(",")) - {"beartype.beartype"}
+    import jax.numpy as jnp
+    from jaxtyping import TypeCheckError
+
+    from cellscan.detection.anchors import overlaps
+
+    with pytest.raises(TypeCheckError, match="overlaps"):
+        overlaps(jnp.zeros((2, 5)), jnp.zeros((3, 4)))
 
 
 def _public() -> list[tuple[str, object]]:

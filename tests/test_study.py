@@ -239,6 +239,9 @@ class Plain(TinyNet):
 @pytest.mark.parametrize("scan", [False, True])
 def test_members_together_are_what_they_are_alone(scan, tmp_path) -> None:
     """Twenty-odd steps, members of different length, a schedule each; batch norm, dropout, average, augmentation."""
+    from cellscan.models.network import Network, weights_of
+    from cellscan.tasks.classification import ClassificationTask
+    from cellscan.tasks.programs import trained_by
     from cellscan.training.devices import Examples
     from cellscan.training.together import run_together, unstack
 
@@ -246,19 +249,20 @@ def test_members_together_are_what_they_are_alone(scan, tmp_path) -> None:
     recipe = cellscan.Recipe(learning_rate=1e-2, class_weight="balanced")
     rows = [*(np.flatnonzero(cells.fold_numbers(3) != number) for number in range(2)), np.arange(100)]
     seeds, first = [0, 5, 7], [cellscan.Classifier(Plain(rngs=nnx.Rngs(i)), image_size=32) for i in range(3)]
+    task = trained_by(ClassificationTask(Network(first[0].model)), recipe)
     *_, last = run_together(
-        first[0]._network, [clf._members[0] for clf in first], Examples(cells.images(32), cells.labels), rows, seeds,
-        recipe=recipe, epochs=2, batch_size=8, class_names=cells.class_names, view="filled",
-        normalization=first[0].card.normalization, scan=scan,
+        task, [weights_of(clf.model) for clf in first], Examples(cells.images(32), cells.labels), rows, seeds,
+        recipe=recipe, epochs=2, batch_size=8, class_names=cells.class_names, scan=scan,
     )  # fmt: skip
     assert last.finished
     assert len({len(own) for own in rows}) > 1
     for place, (clf, own, seed) in enumerate(zip(first, rows, seeds, strict=True)):
         alone = cellscan.Classifier(clf.model, image_size=32, seed=seed)
         history = alone.fit(cells.select(own), epochs=2, batch_size=8, recipe=recipe, progress=False)
+        trained = weights_of(alone.model)
         for kind, leaves in unstack(last.kept, place).items():
             for name, leaf in leaves.items():
-                assert np.allclose(leaf, alone._members[0][kind][name], atol=1e-4), (place, name)
+                assert np.allclose(leaf, trained[kind][name], atol=1e-4), (place, name)
         assert np.isclose(history["loss"][-1], np.array(last.records[-1]["loss"])[place], atol=1e-4)
 
 

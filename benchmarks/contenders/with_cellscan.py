@@ -6,6 +6,7 @@ import itertools
 import platform
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,13 +15,15 @@ from flax import nnx
 from shared import BATCH, SIZE, answer, batch, seconds
 
 import cellscan
-from cellscan.inference import make_probabilities
 from cellscan.models.convolution import conv
-from cellscan.models.network import Network, Weights
+from cellscan.models.network import Network, Weights, weights_of
 from cellscan.models.registry import build
+from cellscan.tasks.classification import ClassificationTask, Settings
+from cellscan.tasks.detection import DetectionTask
+from cellscan.tasks.programs import predict, train_step, trained_by
 from cellscan.training import init_state, make_train_step
 from cellscan.training.devices import Examples, make_epoch
-from cellscan.views import Normalization, prepare, show
+from cellscan.training.step import begin
 
 
 class PlainNet(nnx.Module):
@@ -69,28 +72,38 @@ def train(net: str, dtype: str = "float32", size: str = str(BATCH)) -> float:
     return int(size) / seconds(training(make(net), *batch(int(size)), dtype))
 
 
+def adamw(model: nnx.Module, dtype: str) -> ClassificationTask:
+    """Return the task that the steps above have, of an optimiser that takes its rate from outside."""
+    recipe = cellscan.Recipe(
+        clip_norm=None, label_smoothing=0.0, augment="none", surround="view", ema=None, dtype=dtype
+    )  # fmt: skip
+    return trained_by(ClassificationTask(Network(model), view="cell"), recipe)
+
+
 def epoch(net: str, dtype: str, size: str) -> float:
     """Return images a second of whole epochs of 20,480 images that lie on the device, an epoch a dispatch."""
-    model, optimizer, count = make(net), optax.adamw(1e-3), 20_480
+    model, count = make(net), 20_480
     images, labels = batch(count)
     cells = cellscan.CellDataset.from_arrays(images, labels)
-    step = make_train_step(model, optimizer, view="cell", dtype=dtype)
-    run = make_epoch(step, Examples(cells.images(SIZE), cells.labels), int(size), resident=True)
-    state, key, order = init_state(model, optimizer), jax.random.key(0), np.random.default_rng(0).permutation(count)
+    task = adamw(model, dtype)
+    run = make_epoch(task, Examples(cells.images(SIZE), cells.labels), int(size), resident=True)
+    state, key, order = begin(task, weights_of(model)), jax.random.key(0), np.random.default_rng(0).permutation(count)
+    rates = np.full(count // int(size), 1e-3, np.float32)
 
     def once() -> None:
         nonlocal state
-        state, _ = run(state, order, key, lambda images, loss: None)
+        state, _ = run(state, order, key, rates, lambda images, loss: None)
 
     return count / seconds(once, times=5, warm=1)
 
 
 def count(net: str, size: str) -> float:
     """Return the operations of a training step, as XLA counts them, in 10^9."""
-    model, optimizer = make(net), optax.adamw(1e-3)
-    step = make_train_step(model, optimizer, view="cell", dtype="bfloat16")
-    compiled = step.lower(init_state(model, optimizer), *batch(int(size)), jax.random.key(0)).compile()  # type: ignore[attr-defined]
-    return compiled.cost_analysis()["flops"] / 1e9
+    model = make(net)
+    task, (images, labels) = adamw(model, "bfloat16"), batch(int(size))
+    state, key = begin(task, weights_of(model)), jax.random.key(0)
+    cost: Any = train_step.lower(task, state, images, labels, key, np.float32(1e-3), None).compile().cost_analysis()
+    return cost["flops"] / 1e9
 
 
 def rate() -> float:
@@ -102,34 +115,37 @@ def rate() -> float:
 
 def detect(count: str, boxes: str = "") -> float:
     """Return milliseconds of what `retinanet_small` says of a batch of fields, or of the boxes that are left of it."""
-    from cellscan.detector import _make_forward
+    task, weights, anchors = detector()
+    images = np.random.default_rng(0).integers(0, 256, (int(count), 360, 480, 3), np.uint8)
+    raw = jax.jit(lambda weights, images: task.network.logits(weights, task.show(images)))
 
+    def once() -> None:
+        jax.block_until_ready(predict(task, (weights,), anchors, images) if boxes else raw(weights, images))
+
+    return 1e3 * seconds(once)
+
+
+def detector() -> tuple[DetectionTask, Weights, np.ndarray]:
+    """Return the task of `retinanet_small`, its first weights and its anchors."""
     det = cellscan.Detector("retinanet_small")
-    weights, images = det._weights, np.random.default_rng(0).integers(0, 256, (int(count), 360, 480, 3), np.uint8)
-    normalize = det.card.normalization
-    raw = jax.jit(lambda w, x: det._network.logits(w, normalize(prepare(x, "cell"))))
-    forward = _make_forward(det._network, det.card) if boxes else raw
-    return 1e3 * seconds(lambda: jax.block_until_ready(forward(weights, images)))
+    detection = det.card.detection
+    assert detection is not None
+    return DetectionTask(Network(det.model)), weights_of(det.model), detection.anchors.boxes(360, 480)
 
 
 def detect_step(count: str) -> float:
     """Return milliseconds of a whole training step on fields of 110 cells."""
-    from cellscan.detector import _make_step
-
-    det, optimizer, rng = cellscan.Detector("retinanet_small"), optax.adamw(1e-3), np.random.default_rng(0)
-    detection = det.card.detection
-    assert detection is not None
-    anchors = jax.numpy.asarray(detection.anchors.boxes(360, 480))
-    step = _make_step(cellscan.Recipe(ema=None), det._network, det.card, anchors, optimizer)
+    plain, weights, anchors = detector()
+    task, rng = trained_by(plain, cellscan.Recipe(ema=None)), np.random.default_rng(0)
     images = rng.integers(0, 256, (int(count), 360, 480, 3), np.uint8)
     targets = np.full((int(count), 128, 5), -1, np.float32)
     corner = rng.uniform(0, 320, (int(count), 110, 2))
     targets[:, :110] = np.concatenate([corner, corner + 30, np.zeros((int(count), 110, 1))], -1)
-    state = init_state(det._network, optimizer)
+    state, key, rate = begin(task, weights), jax.random.key(0), np.float32(1e-3)
 
     def once() -> None:
         nonlocal state
-        state, metrics = step(state, images, targets, jax.random.key(0))
+        state, metrics = train_step(task, state, images, targets, key, rate, anchors)
         metrics["loss"].block_until_ready()
 
     return 1e3 * seconds(once, times=8, warm=2)
@@ -156,10 +172,11 @@ def one(net: str) -> float:
 
 def bare(net: str) -> float:
     """Return milliseconds of the same, by the jitted function alone."""
-    network = Network(make(net))
-    forward, members = make_probabilities(network, "cell", Normalization()), (network.weights(),)
-    image, temperature = batch(1)[0], np.float32(1)
-    return 1e3 * seconds(lambda: np.asarray(forward(members, temperature, image)), times=300, warm=30)
+    model = make(net)
+    task, members, image = ClassificationTask(Network(model), view="cell"), (weights_of(model),), batch(1)[0]
+    return 1e3 * seconds(
+        lambda: np.asarray(predict(task, members, Settings(), image).probabilities), times=300, warm=30
+    )
 
 
 def files(folder: str) -> float:
@@ -178,14 +195,13 @@ def backbone(net: str) -> nnx.Module:
 
 def forward(net: str, size: str, count: str, dtype: str = "float32") -> float:
     """Return milliseconds of a backbone's probabilities of a batch of uint8 images."""
-    network = Network(backbone(net))
-    weights = network.weights()
+    model = backbone(net)
+    task, weights = ClassificationTask(Network(model), view="cell"), weights_of(model)
     weights["params"] = {name: leaf.astype(dtype) for name, leaf in weights["params"].items()}
 
     @jax.jit
     def run(weights: Weights, images: jax.Array) -> jax.Array:
-        x = show(images, "cell", Normalization()).astype(dtype)
-        return jax.nn.softmax(network.logits(weights, x).astype("float32"))
+        return jax.nn.softmax(task.network.logits(weights, task.show(images).astype(dtype)).astype("float32"))
 
     images = jax.device_put(batch(int(count), int(size))[0])
     return 1e3 * seconds(lambda: np.asarray(run(weights, images)))

@@ -19,13 +19,10 @@ if TYPE_CHECKING:
     from cellscan import models as models
     from cellscan import training as training
     from cellscan.card import Card as Card
-    from cellscan.card import Conformal as Conformal
-    from cellscan.card import Decision as Decision
-    from cellscan.card import Detection as Detection
-    from cellscan.card import Novelty as Novelty
     from cellscan.classifier import Classifier as Classifier
     from cellscan.data.annotations import IML_TWO_CLASS as IML_TWO_CLASS
     from cellscan.data.annotations import load_fields as load_fields
+    from cellscan.data.cache import clear_cache as clear_cache
     from cellscan.data.cells import Cell as Cell
     from cellscan.data.cells import CellDataset as CellDataset
     from cellscan.data.description import Description as Description
@@ -39,6 +36,11 @@ if TYPE_CHECKING:
     from cellscan.data.splits import Split as Split
     from cellscan.data.synthetic import synthetic_cells as synthetic_cells
     from cellscan.data.synthetic import synthetic_fields as synthetic_fields
+    from cellscan.decisions.conformal import Conformal as Conformal
+    from cellscan.decisions.conformal import Coverage as Coverage
+    from cellscan.decisions.decision import Decision as Decision
+    from cellscan.decisions.novelty import Novelty as Novelty
+    from cellscan.detection.rules import Detection as Detection
     from cellscan.detections import Detections as Detections
     from cellscan.detections import FieldDetections as FieldDetections
     from cellscan.detector import Detector as Detector
@@ -52,7 +54,6 @@ if TYPE_CHECKING:
     from cellscan.evaluate.compare import compare as compare
     from cellscan.evaluate.confident import Suspect as Suspect
     from cellscan.evaluate.confident import Suspects as Suspects
-    from cellscan.evaluate.conformal import Coverage as Coverage
     from cellscan.evaluate.detection import DetectionReport as DetectionReport
     from cellscan.evaluate.patients import Patient as Patient
     from cellscan.evaluate.patients import Patients as Patients
@@ -69,21 +70,23 @@ if TYPE_CHECKING:
     from cellscan.study import Study as Study
     from cellscan.study import Transfer as Transfer
     from cellscan.study import cross_validate as cross_validate
+    from cellscan.tasks.keeping import keep_programs as keep_programs
+    from cellscan.tasks.recipe import Recipe as Recipe
     from cellscan.training.history import History as History
-    from cellscan.training.recipe import Recipe as Recipe
 
 _HOMES = {
     "models": "",
     "training": "",
     "Card": "card",
-    "Conformal": "card",
-    "Decision": "card",
-    "Novelty": "card",
+    "Conformal": "decisions.conformal",
+    "Decision": "decisions.decision",
+    "Novelty": "decisions.novelty",
     "Classifier": "classifier",
     "IML_TWO_CLASS": "data.annotations",
     "load_fields": "data.annotations",
     "Field": "data.fields",
     "FieldDataset": "data.fields",
+    "clear_cache": "data.cache",
     "Cell": "data.cells",
     "CellDataset": "data.cells",
     "Description": "data.description",
@@ -95,7 +98,7 @@ _HOMES = {
     "Split": "data.splits",
     "synthetic_cells": "data.synthetic",
     "synthetic_fields": "data.synthetic",
-    "Detection": "card",
+    "Detection": "detection.rules",
     "Detections": "detections",
     "FieldDetections": "detections",
     "Detector": "detector",
@@ -110,7 +113,7 @@ _HOMES = {
     "compare": "evaluate.compare",
     "Suspect": "evaluate.confident",
     "Suspects": "evaluate.confident",
-    "Coverage": "evaluate.conformal",
+    "Coverage": "decisions.conformal",
     "Patient": "evaluate.patients",
     "Patients": "evaluate.patients",
     "Report": "evaluate.report",
@@ -127,11 +130,12 @@ _HOMES = {
     "Prediction": "predictions",
     "Predictions": "predictions",
     "History": "training.history",
-    "Recipe": "training.recipe",
+    "Recipe": "tasks.recipe",
+    "keep_programs": "tasks.keeping",
 }
 
 __all__ = [  # noqa: RUF022 - the order of the road
-    "load_malaria", "load_folder", "synthetic_cells", "concat", "malaria_patient",
+    "load_malaria", "load_folder", "synthetic_cells", "concat", "malaria_patient", "clear_cache",
     "CellDataset", "Cell", "Description", "Pixels", "Split",
     "load_fields", "synthetic_fields", "FieldDataset", "Field", "IML_TWO_CLASS",
     "Classifier", "Recipe", "History", "Predictions", "Prediction", "Failure", "Report", "Patients", "Patient",

@@ -60,6 +60,7 @@ def _predict(images: Sequence[str], model: str | None) -> int:
     from cellscan.classifier import Classifier
     from cellscan.data.images import image_files
 
+    _keep_programs()
     clf = Classifier.pretrained() if model is None else Classifier.load(model)
     paths: list[str] = []
     for image in images:
@@ -69,6 +70,20 @@ def _predict(images: Sequence[str], model: str | None) -> int:
     preds = clf.predict(paths, on_error="skip", progress=sys.stderr.isatty())
     csv.writer(sys.stdout, lineterminator="\n").writerows(preds.rows())
     return 1 if preds.failed else 0
+
+
+def _keep_programs() -> None:
+    """Keep programs, unless the user has a cache of JAX's or wants none; without a folder the answer is only later."""
+    import os
+
+    from cellscan.tasks.keeping import keep_programs
+
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    try:
+        keep_programs()
+    except CellscanError as error:
+        print(f"compiled programs are not kept: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":

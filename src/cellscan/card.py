@@ -1,14 +1,14 @@
 """The model file: one safetensors file with the weights, and a JSON card in its header.
 
 Tensors are named ``<member>.params.<path>`` and ``<member>.stats.<path>``; a single network is
-member 0. The card stands under the metadata key ``cellscan`` and carries a format number: a file of
-a newer format is refused, unknown entries of the same format are passed over. A digest of card and
-tensors stands beside it: a damaged file is refused. Nothing is ever unpickled.
+member 0. The arrays of what is familiar are ``novelty.<name>``. The card stands under the metadata key
+``cellscan`` and carries a format number: a file of another format is refused, unknown entries of the same
+format are passed over. A digest of card and tensors stands beside it: a damaged file is refused. Nothing is
+ever unpickled.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
 import json
@@ -17,156 +17,24 @@ import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from cellscan.data.images import FIT, RESIZE
+from cellscan.decisions.conformal import Conformal
+from cellscan.decisions.decision import Decision
+from cellscan.decisions.novelty import Novelty
 from cellscan.detection.anchors import Anchors
-from cellscan.errors import ArgumentError, ModelFileError, check_choice
+from cellscan.detection.rules import Detection
+from cellscan.errors import ModelFileError, check_choice
 from cellscan.tensors import check_digest, read_tensors, write_tensors
 from cellscan.views import Normalization
 
-FORMAT = 1
+FORMAT = 2
 _PARTS = ("train", "validation", "decision")
-
-
-class Conformal(NamedTuple):
-    """How far a label may be off and still belong to the set of a cell.
-
-    Attributes
-    ----------
-    alpha : float
-        How often the set of a random cell of a new patient may lack the true label.
-    quantile : float
-        A label belongs to the set where 1 minus its probability is at most this.
-
-    Examples
-    --------
-    >>> import cellscan
-    >>> cellscan.Conformal(alpha=0.1, quantile=0.3).alpha
-    0.1
-    """
-
-    alpha: float
-    quantile: float
-
-
-@dataclass(frozen=True)
-class Decision:
-    """How probabilities become labels, sets of labels, and patients called infected.
-
-    Attributes
-    ----------
-    temperature : float
-        Logits are divided by it before the softmax, above 0 (Guo et al., 2017).
-    threshold : float
-        P(positive class) from which a cell is positive, in (0, 1). Used with two classes.
-    conformal : Conformal or None
-        Which labels belong to the set of a cell.
-    patient_rule : float or None
-        Share of positive cells from which a patient counts as infected, in (0, 1].
-
-    Examples
-    --------
-    >>> import cellscan
-    >>> cellscan.Decision().threshold
-    0.5
-    """
-
-    temperature: float = 1.0
-    threshold: float = 0.5
-    conformal: Conformal | None = None
-    patient_rule: float | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 < self.threshold < 1:
-            raise ArgumentError(f"threshold is {self.threshold!r}; expected a number in (0, 1)")
-        if not self.temperature > 0:
-            raise ArgumentError(f"temperature is {self.temperature!r}; expected a number above 0")
-        if self.patient_rule is not None and not 0 < self.patient_rule <= 1:
-            raise ArgumentError(f"patient_rule is {self.patient_rule!r}; expected a share in (0, 1], or None")
-
-
-@dataclass(frozen=True, eq=False)
-class Novelty:
-    """What familiar cells look like to a network, and how far from that an image is novel.
-
-    A Gaussian of the roots of colours and of the mean of every stage but the last, with `basis` as its widest axes
-    and one variance for all others (Tipping and Bishop, 1999); an image's novelty is its Mahalanobis distance (Lee et
-    al., 2018).
-
-    Attributes
-    ----------
-    threshold : float
-        Distance above which an image is novel: 99 of 100 cells pass, of patients whom the Gaussian has not seen.
-    cells, patients : int
-        That it was learned from; 0 patients where they were unknown.
-    mean, scale : numpy.ndarray
-        (D,) float32, of the features.
-    basis : numpy.ndarray
-        (D, k) float16, its columns of length 1.
-    variances : numpy.ndarray
-        (k,) float32, along the columns.
-    rest : float
-        Variance across them.
-
-    Examples
-    --------
-    >>> import cellscan
-    >>> cells = cellscan.synthetic_cells(800, seed=0)
-    >>> clf = cellscan.Classifier(image_size=16, seed=0)
-    >>> threshold = clf.learn_novelty(cells)
-    >>> clf.card.novelty  # doctest: +ELLIPSIS
-    Novelty(threshold=..., cells=800, patients=20, features=230)
-    """
-
-    threshold: float
-    cells: int
-    patients: int
-    mean: np.ndarray
-    scale: np.ndarray
-    basis: np.ndarray
-    variances: np.ndarray
-    rest: float
-
-    def __repr__(self) -> str:
-        known = f"cells={self.cells}, patients={self.patients}, features={len(self.mean)}"
-        return f"Novelty(threshold={self.threshold:.4g}, {known})"
-
-
-@dataclass(frozen=True)
-class Detection:
-    """How what a detector says of its anchors becomes boxes; printed with every score.
-
-    Attributes
-    ----------
-    anchors : Anchors
-        What boxes are written relative to.
-    thresholds : tuple[float, ...]
-        Score from which a box counts, a class each, in (0, 1).
-    overlap : float
-        Intersection over union from which a box is suppressed by a better one of its class.
-    most : int
-        Boxes of a field at most.
-    sensitivity, false_positive_rate, false_positive_sd : float or None
-        Of the last class, measured by `Detector.choose_threshold`: share of its cells that are found; false ones for
-        every cell that is none; and the standard deviation of that over fields.
-
-    Examples
-    --------
-    >>> import cellscan
-    >>> cellscan.Detector("retinanet_small", image_size=(64, 64)).card.detection.thresholds
-    (0.5, 0.5)
-    """
-
-    anchors: Anchors
-    thresholds: tuple[float, ...]
-    overlap: float = 0.5
-    most: int = 400
-    sensitivity: float | None = None
-    false_positive_rate: float | None = None
-    false_positive_sd: float | None = None
+_KIND = {"kind": True}
+"""Metadata of the fields that two of one kind agree on; a new option of a classifier is one such field and its use."""
 
 
 @dataclass(frozen=True)
@@ -231,13 +99,13 @@ class Card:
     ('small_cnn', 0.5, 'filled')
     """
 
-    architecture: str
-    class_names: tuple[str, ...]
-    positive_class: str | None
-    image_size: int | tuple[int, int]
-    view: str
-    resize: dict[str, str] = field(default_factory=lambda: dict(RESIZE))
-    normalization: Normalization = field(default_factory=Normalization)
+    architecture: str = field(metadata=_KIND)
+    class_names: tuple[str, ...] = field(metadata=_KIND)
+    positive_class: str | None = field(metadata=_KIND)
+    image_size: int | tuple[int, int] = field(metadata=_KIND)
+    view: str = field(metadata=_KIND)
+    resize: dict[str, str] = field(default_factory=lambda: dict(RESIZE), metadata=_KIND)
+    normalization: Normalization = field(default_factory=Normalization, metadata=_KIND)
     members: int = 1
     decision: Decision = field(default_factory=Decision)
     epochs: int = 0
@@ -253,6 +121,31 @@ class Card:
     novelty: Novelty | None = None
     licence: str = "not stated"
     format: int = FORMAT
+
+    def kind(self) -> dict[str, Any]:
+        """Return what a checkpoint, and the members of an ensemble, must agree on; of a detector its anchors too.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> list(cellscan.Classifier(image_size=32).card.kind())
+        ['architecture', 'class_names', 'positive_class', 'image_size', 'view', 'resize', 'normalization']
+        """
+        plain = asdict(replace(self, novelty=None))
+        own = {one.name: plain[one.name] for one in fields(self) if one.metadata.get("kind")}
+        return own if self.detection is None else {**own, "anchors": plain["detection"]["anchors"]}
+
+    @property
+    def positive(self) -> int | None:
+        """The positive class as an index into `class_names`.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> cellscan.Classifier(image_size=32).card.positive
+        0
+        """
+        return None if self.positive_class is None else self.class_names.index(self.positive_class)
 
     def hash_patients(self, patients: np.ndarray) -> list[str] | None:
         """Return the salted hashes of distinct patients, sorted; None where they are unknown.
@@ -333,10 +226,8 @@ def library_versions() -> dict[str, str]:
     import platform
     from importlib.metadata import version
 
-    from cellscan import __version__
-
     found = {name: version(name) for name in ("jax", "flax", "optax", "numpy", "pillow")}
-    return {"cellscan": __version__, "python": platform.python_version(), **found}
+    return {"cellscan": version("cellscan"), "python": platform.python_version(), **found}
 
 
 def save(
@@ -364,23 +255,21 @@ def save(
 
 def write(path: str | os.PathLike[str], card: Card, tensors: dict[str, np.ndarray]) -> None:
     """Write card and tensors, whole or not at all."""
-    write_tensors(Path(path), tensors, {"cellscan": to_json(card)})
+    familiar = {} if card.novelty is None else {f"novelty.{name}": getattr(card.novelty, name) for name in _FAMILIAR}
+    write_tensors(Path(path), {**tensors, **familiar}, {"cellscan": to_json(card)})
+
+
+_FAMILIAR = {"mean": np.float32, "scale": np.float32, "basis": np.float16, "variances": np.float32}
+"""The arrays of a `Novelty`, and their types."""
 
 
 def to_json(card: Card) -> str:
-    """Return a card as a file has it; arrays are base64 of their bytes."""
-    return json.dumps(asdict(card), ensure_ascii=False, default=_pack)
-
-
-def _pack(array: np.ndarray) -> dict[str, Any]:
-    data = base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
-    return {"dtype": str(array.dtype), "shape": list(array.shape), "base64": data}
-
-
-def _unpack(raw: dict[str, Any], dtype: str) -> np.ndarray:
-    if raw["dtype"] != dtype:
-        raise ValueError(f"an array of {raw['dtype']}, expected {dtype}")
-    return np.frombuffer(base64.b64decode(raw["base64"], validate=True), dtype).reshape(raw["shape"])
+    """Return a card as a file has it: everything but the arrays of `novelty`, which are tensors of the file."""
+    plain = asdict(replace(card, novelty=None))
+    if card.novelty is not None:
+        known = {one.name: getattr(card.novelty, one.name) for one in fields(Novelty)}
+        plain["novelty"] = {name: value for name, value in known.items() if name not in _FAMILIAR}
+    return json.dumps(plain, ensure_ascii=False)
 
 
 @contextlib.contextmanager
@@ -399,12 +288,12 @@ def read(path: str | os.PathLike[str]) -> tuple[Card, dict[str, np.ndarray]]:
     if not target.exists():
         raise ModelFileError(f"{target}: there is no such file")
     metadata, tensors = read_tensors(target)
-    card = _parse(metadata.get("cellscan"), target)
+    card = _parse(metadata.get("cellscan"), target, tensors)
     check_digest(target, metadata, tensors)
-    return card, tensors
+    return card, {name: tensor for name, tensor in tensors.items() if not name.startswith("novelty.")}
 
 
-def _parse(text: str | None, target: Path) -> Card:
+def _parse(text: str | None, target: Path, tensors: dict[str, np.ndarray]) -> Card:
     if text is None:
         raise ModelFileError(
             f"{target}: a safetensors file, but without cellscan's card; was it saved by something else?"
@@ -417,13 +306,19 @@ def _parse(text: str | None, target: Path) -> Card:
                 f"{target}: made by a newer cellscan ({raw.get('versions', {}).get('cellscan', 'version unknown')}, "
                 f"format {number}; this one reads up to {FORMAT}). Upgrade: pip install -U cellscan"
             )
+        if number < FORMAT:
+            raise ModelFileError(
+                f"{target}: of format {number}, from before the first release; this cellscan reads {FORMAT}. "
+                "Train and save it anew"
+            )
         known = {f.name: raw[f.name] for f in fields(Card) if f.name in raw}
         known["class_names"] = tuple(map(str, raw["class_names"]))
         mean, std = (raw["normalization"][key] for key in ("mean", "std"))
         known["normalization"] = Normalization((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
         decision = {f.name: raw["decision"][f.name] for f in fields(Decision) if f.name in raw["decision"]}
         if decision.get("conformal") is not None:
-            decision["conformal"] = Conformal(*map(float, decision["conformal"]))
+            told = decision["conformal"]
+            decision["conformal"] = Conformal(alpha=float(told["alpha"]), quantile=float(told["quantile"]))
         known["decision"] = Decision(**decision)
         if isinstance(raw["image_size"], list):
             height, width = map(int, raw["image_size"])
@@ -431,7 +326,7 @@ def _parse(text: str | None, target: Path) -> Card:
         if raw.get("detection") is not None:
             known["detection"] = _parse_detection(raw["detection"])
         if raw.get("novelty") is not None:
-            known["novelty"] = _parse_novelty(raw["novelty"])
+            known["novelty"] = _parse_novelty(raw["novelty"], tensors)
         known["seen"] = {part: raw["seen"].get(part, []) for part in _PARTS}
         card = Card(**known)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -452,14 +347,13 @@ def _parse_detection(raw: dict[str, Any]) -> Detection:
     return Detection(**known)
 
 
-def _parse_novelty(raw: dict[str, Any]) -> Novelty:
-    mean, scale, basis, variances = (
-        _unpack(raw[name], dtype)
-        for name, dtype in (("mean", "float32"), ("scale", "float32"), ("basis", "float16"), ("variances", "float32"))
-    )
-    if not (mean.shape == scale.shape == basis.shape[:1] and basis.shape[1:] == variances.shape):
-        raise ValueError("novelty's arrays do not fit each other")
+def _parse_novelty(raw: dict[str, Any], tensors: dict[str, np.ndarray]) -> Novelty:
+    arrays = {name: tensors[f"novelty.{name}"] for name in _FAMILIAR}
+    wrong = [f"{name} of {array.dtype}" for name, array in arrays.items() if array.dtype != _FAMILIAR[name]]
+    mean, scale, basis, variances = arrays.values()
+    if wrong or not (mean.shape == scale.shape == basis.shape[:1] and basis.shape[1:] == variances.shape):
+        raise ValueError(f"novelty's arrays do not fit each other {', '.join(wrong)}".rstrip())
     return Novelty(
-        float(raw["threshold"]), int(raw["cells"]), int(raw["patients"]), mean, scale, basis, variances,
-        float(raw["rest"]),
+        **arrays, threshold=float(raw["threshold"]), cells=int(raw["cells"]), patients=int(raw["patients"]),
+        rest=float(raw["rest"]),
     )  # fmt: skip

@@ -5,52 +5,42 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 
 from cellscan import card as cards
-from cellscan.card import Card, Conformal, Decision
+from cellscan.card import Card
 from cellscan.data.cells import CellDataset
 from cellscan.data.inputs import Images
 from cellscan.data.joining import match_labels
-from cellscan.errors import ArgumentError, DataError, ModelFileError, check_choice
+from cellscan.decisions.conformal import Conformal, fit_quantile, label_sets, scores_of
+from cellscan.decisions.decision import Decision, decide
+from cellscan.decisions.novelty import Axes, axes_of, learn
+from cellscan.errors import ArgumentError, DataError, ModelFileError, check_choice, check_names
 from cellscan.evaluate.calibration import fit_temperature
-from cellscan.evaluate.conformal import fit_quantile, label_sets, scores_of
-from cellscan.evaluate.novelty import learn
 from cellscan.evaluate.report import Report, Seen, make_report
 from cellscan.evaluate.thresholds import choose, choose_rule
-from cellscan.explain import METHODS, Explainer, Explanations, explain
+from cellscan.explain import METHODS, Explanations, explain
 from cellscan.export import export
-from cellscan.inference import (
-    SYMMETRIES,
-    Forward,
-    Members,
-    apply_symmetry,
-    average_symmetries,
-    axes_of,
-    batches,
-    decide,
-    make_embedding,
-    make_judgement,
-    make_probabilities,
-    make_signature,
-    run_all,
-    run_batch,
-    run_images,
-)
-from cellscan.models.network import Network
+from cellscan.inference import SYMMETRIES, Ran, apply_symmetry, average_symmetries, run_images
+from cellscan.models.network import Network, weights_of
 from cellscan.models.pretrained import Loaded
 from cellscan.models.registry import build, find
-from cellscan.predictions import Failure, Predictions
-from cellscan.training.checkpoint import Checkpoint
+from cellscan.predictions import Predictions
+from cellscan.tasks.batches import Forward, batches, run_all, run_batch
+from cellscan.tasks.classification import ClassificationTask, Settings, embed, sign
+from cellscan.tasks.programs import Members, predict, trained_by
+from cellscan.tasks.recipe import Recipe, class_weights, with_rate
+from cellscan.training.checkpoint import hash_weights
 from cellscan.training.devices import Examples
 from cellscan.training.history import History
-from cellscan.training.loop import check_call, run, validate_labels
+from cellscan.training.loop import Call
+from cellscan.training.loop import train as run_fit
 from cellscan.training.probe import make_probe
-from cellscan.training.recipe import Recipe, class_weights, with_rate
-from cellscan.training.step import make_recipe_step
+from cellscan.training.together import SMALL, run_together, unstack
 from cellscan.views import VIEWS, Normalization
 
 if TYPE_CHECKING:
@@ -119,7 +109,7 @@ class Classifier:
         positive_class: str | None = None,
         seed: int = 0,
     ) -> None:
-        class_names = _check_classes(class_names)
+        class_names = check_names("class_names", class_names, 2)
         check_choice("view", view, VIEWS)
         least = find(model).least_size if isinstance(model, str) else 8
         if isinstance(image_size, bool) or not isinstance(image_size, (int, np.integer)) or image_size < least:
@@ -133,7 +123,7 @@ class Classifier:
         else:
             module = model
         network = Network(module)
-        members = (network.weights(),)
+        members = (weights_of(module),)
         network.check_logits(members[0], int(image_size), len(class_names))
         self._set(
             network,
@@ -151,11 +141,8 @@ class Classifier:
         )
 
     def _set(self, network: Network, members: Members, card: Card) -> None:
-        self._network, self._members, self._card = network, members, card
-        self._probabilities = make_probabilities(network, card.view, card.normalization)
-        self._embedding = make_embedding(network, card.view, card.normalization)
-        self._judgement = make_judgement(network, card.view, card.normalization)
-        self._explainers: dict[str, Explainer] = {}
+        self._members, self._card = members, card
+        self._task = ClassificationTask(network, view=card.view, normalization=card.normalization)
 
     @property
     def card(self) -> Card:
@@ -234,6 +221,19 @@ class Classifier:
         )
 
     @property
+    def fingerprint(self) -> str:
+        """Hash of the weights: two classifiers of one kind with the same one judge alike, up to their decisions.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> one, two = (cellscan.Classifier(image_size=32, seed=3) for _ in range(2))
+        >>> one.fingerprint == two.fingerprint
+        True
+        """
+        return "-".join(hash_weights(weights) for weights in self._members)
+
+    @property
     def model(self) -> Any:
         """A copy of the network with the current weights: a `flax.nnx.Module` in evaluation mode.
 
@@ -249,7 +249,7 @@ class Classifier:
             raise ArgumentError(
                 f"an ensemble of {len(self._members)} networks is no single one; take .members[0].model"
             )
-        return self._network.module(self._members[0])
+        return self._task.network.module(self._members[0])
 
     @property
     def members(self) -> tuple[Classifier, ...]:
@@ -264,7 +264,7 @@ class Classifier:
         first = replace(self._card, members=1)
         others = replace(first, novelty=None)  # what is novel is known of the first one's features
         return tuple(
-            self._with(self._network, (weights,), others if number else first)
+            self._with(self._task.network, (weights,), others if number else first)
             for number, weights in enumerate(self._members)
         )
 
@@ -301,9 +301,8 @@ class Classifier:
         members = list(members)
         if not members:
             raise ArgumentError("there are no members; expected at least one classifier")
-        like = ("architecture", "class_names", "positive_class", "image_size", "view", "normalization")
         first = members[0].card
-        differ = [name for name in like if any(getattr(m.card, name) != getattr(first, name) for m in members)]
+        differ = [name for name, value in first.kind().items() if any(m.card.kind()[name] != value for m in members)]
         if differ:
             raise ArgumentError(f"the members differ in {', '.join(differ)}; expected the same of all")
         seen: dict[str, list[str] | None] = {}
@@ -321,7 +320,7 @@ class Classifier:
             metrics={},
             data={"members": [m.card.data for m in members]},
         )
-        return cls._with(members[0]._network, tuple(w for m in members for w in m._members), card)
+        return cls._with(members[0]._task.network, tuple(w for m in members for w in m._members), card)
 
     def __repr__(self) -> str:
         card = self._card
@@ -347,7 +346,7 @@ class Classifier:
         for name, leaf in weights["params"].items():
             part = name.split(".")[0]
             counts[part] = counts.get(part, 0) + int(leaf.size)
-        shapes = self._network.stages(weights, self.image_size)
+        shapes = self._task.network.stages(weights, self.image_size)
         several = f"{card.members} networks of " if card.members > 1 else ""
         print(
             f"{card.architecture}: {several}{sum(counts.values()):,} parameters, "
@@ -424,7 +423,7 @@ class Classifier:
         History(epochs=1)
         """
         recipe = recipe or Recipe()
-        check_call(epochs, batch_size, checkpoint, resume=resume)
+        call = Call(epochs, batch_size, checkpoint, resume, progress)
         if recipe.patience is not None and validation is None:
             raise ArgumentError("the recipe's patience watches a validation set; pass validation=...")
         if len(self._members) != 1:
@@ -435,73 +434,34 @@ class Classifier:
                 f"all {len(train)} cells to train on are {train[0].label_name!r}; expected at least two classes"
             )
         checked = None if validation is None else self._examples(validation, "validation", progress)
-        if recipe.monitor == "roc_auc" and recipe.patience and (checked is None or self._positive is None
+        if recipe.monitor == "roc_auc" and recipe.patience and (checked is None or self.card.positive is None
                                                                 or len(np.unique(checked.labels)) < 2):  # fmt: skip
             raise ArgumentError('monitor "roc_auc" needs a positive class, and both classes in the validation set')
-        before, forward, first = self._card, self._probabilities, self._members[0]
-        network, recipe = self._settle(recipe)
-        probe = make_probe(network, first, next(batches(examples.pixels)), recipe, before.view, before.normalization)
-        options = {**recipe.to_dict(), "batch_size": int(batch_size)}
-        data = {"train": train.to_dict(), "validation": None if validation is None else validation.to_dict()}
-        here = None
-        if checkpoint is not None:
-            plan = {**self._plan(options, int(epochs)), "seed": before.seed, **data}
-            if probe is not None:
-                plan["backbone"] = probe.digest()
-            here = Checkpoint(checkpoint, plan, resume=resume)
-        if probe is not None:
-            network, first, forward = probe.network, probe.network.weights(), probe.forward
-            recipe = replace(recipe, freeze=None, layer_decay=None, remat=False)
-        positive = self._positive if len(self.class_names) == 2 else None
-        runs = run(
-            network,
-            first,
-            examples,
-            checked,
-            recipe=recipe,
-            epochs=int(epochs),
-            batch_size=int(batch_size),
-            make_step=functools.partial(
-                make_recipe_step,
-                recipe,
-                network,
-                view=before.view if probe is None else None,
-                normalization=before.normalization,
-                class_weight=class_weights(recipe, examples.labels, self.class_names),
-            ),
-            validate=functools.partial(validate_labels, forward, positive=positive),
-            features=None if probe is None else probe.features,
-            seed=before.seed,
-            epochs_before=before.epochs,
-            checkpoint=here,
-            progress=progress,
-        )
-        after = before.trained_on(train.patients, options, data)
+        network, (weights,), data = self._task.network, self._members, {"train": train.to_dict(), "validation": None}
+        task, recipe = self._trained_by(recipe)
+        probe = make_probe(task, self._task, weights, next(batches(examples.pixels)))
+        if validation is not None:
+            data["validation"] = validation.to_dict()
+        after = self._card.trained_on(train.patients, call.options(recipe), data)
         if validation is not None:
             after = after.with_seen("validation", validation.patients)
-        history = History([])
-        for at in runs:
-            self._members, self._card = (at.kept if probe is None else probe.join(at.kept),), after
-            if at.records:
-                history.records[:] = at.records
-                last = {k: v for k, v in at.records[-1].items() if k not in ("seconds", "images_per_second")}
-                self._card = replace(after, epochs=int(last["epoch"]), metrics={"fit": last})
-        return history
+        constants = class_weights(recipe, examples.labels, self.class_names)
+        sets = examples, checked
+        if probe is None:
+            return run_fit(
+                call, self._card, after, task, self._task, weights, sets, recipe=recipe, constants=constants,
+                keep=lambda kept, card: self._set(network, (kept,), card),
+            )  # fmt: skip
+        return run_fit(
+            call, self._card, after, probe.task, probe.judge, probe.head, sets, recipe=recipe, constants=constants,
+            keep=lambda kept, card: self._set(network, (probe.join(kept),), card),
+            features=probe.features, plan={"backbone": probe.digest()},
+        )  # fmt: skip
 
-    def _settle(self, recipe: Recipe) -> tuple[Network, Recipe]:
-        """Return the network as the recipe trains it, and the recipe with its learning rate."""
-        network = self._network.variant(freeze=recipe.freeze, remat=recipe.remat)
-        return network, with_rate(recipe, tuning=self._card.weights is not None and not network.head_alone)
-
-    def _plan(self, options: dict[str, Any], epochs: int) -> dict[str, Any]:
-        """Return what decides how a training goes, but for its data and its seed; see `Checkpoint`."""
-        like = ("architecture", "class_names", "positive_class", "image_size", "view", "resize")
-        plan = {name: getattr(self._card, name) for name in like}
-        return {**plan, "normalization": asdict(self._card.normalization), "recipe": options, "epochs": epochs}
-
-    @property
-    def _positive(self) -> int | None:
-        return None if self.positive_class is None else self.class_names.index(self.positive_class)
+    def _trained_by(self, recipe: Recipe) -> tuple[ClassificationTask, Recipe]:
+        """Return the task as a recipe trains it, and the recipe with its learning rate."""
+        task = trained_by(self._task, recipe)
+        return task, with_rate(recipe, tuning=self._card.weights is not None and not task.network.head_alone)
 
     def _examples(self, cells: CellDataset, name: str, progress: bool) -> Examples:
         labels = self._labels(cells, name)
@@ -557,29 +517,31 @@ class Classifier:
         (1, [1], 'no.png')
         """
         card = self._card
-        width, novelty, novel = len(card.class_names), None, None
-        forward, settings = self._probabilities, card.decision.temperature
-        if card.novelty is not None:
-            forward, settings, width = self._judgement, (settings, axes_of(card.novelty)), width + 1
-        forward = average_symmetries(forward) if tta else forward
-        rows, indices, names, failed = self._run(forward, settings, images, on_error, progress, width)
-        if card.novelty is not None:
-            rows, novelty = np.ascontiguousarray(rows[:, :-1]), rows[:, -1]
-            novel = novelty > card.novelty.threshold
+        axes = None if card.novelty is None else axes_of(card.novelty)
+        forward = self._forward(axes)
+        ran = self._run(average_symmetries(forward) if tta else forward, images, on_error, progress)
+        probabilities, novelty = ran.rows
         conformal = card.decision.conformal
-        sets = None if conformal is None else label_sets(rows, conformal.quantile)
         return Predictions(
-            decide(rows, card),
-            rows,
-            indices,
-            names,
-            failed,
+            self._decide(probabilities),
+            probabilities,
+            ran.indices,
+            ran.names,
+            ran.failed,
             card.class_names,
             card.positive_class,
-            sets,
+            None if conformal is None else label_sets(probabilities, conformal.quantile),
             novelty,
-            novel,
+            None if card.novelty is None else novelty > card.novelty.threshold,
         )
+
+    def _forward(self, axes: Axes | None = None) -> Forward:
+        """Return what runs on a batch of images: probabilities, and novelty where axes are given."""
+        settings = Settings(np.float32(self._card.decision.temperature), axes)
+        return functools.partial(predict, self._task, self._members, settings)
+
+    def _decide(self, probabilities: np.ndarray) -> np.ndarray:
+        return decide(probabilities, self._card.positive, self._card.decision.threshold)
 
     def predict_proba(self, images: Images, *, tta: bool = False, progress: bool = True) -> np.ndarray:
         """Return the probability of every class for every image.
@@ -601,8 +563,8 @@ class Classifier:
         >>> clf.predict_proba(np.zeros((2, 40, 40, 3), np.uint8)).shape
         (2, 2)
         """
-        forward = average_symmetries(self._probabilities) if tta else self._probabilities
-        return self._run(forward, self._card.decision.temperature, images, "raise", progress, len(self.class_names))[0]
+        forward = self._forward()
+        return self._run(average_symmetries(forward) if tta else forward, images, "raise", progress).rows.probabilities
 
     def embed(self, images: Images, *, progress: bool = True) -> np.ndarray:
         """Return the last features of every image, before the head.
@@ -623,21 +585,10 @@ class Classifier:
         >>> clf.embed(np.zeros((2, 40, 40, 3), np.uint8)).shape
         (2, 128)
         """
-        return self._run(self._embedding, None, images, "raise", progress, 0)[0]
+        return self._run(functools.partial(embed, self._task, self._members), images, "raise", progress).rows
 
-    def _run(
-        self, forward: Forward, settings: Any, images: Images, on_error: str, progress: bool, width: int
-    ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], tuple[Failure, ...]]:
-        return run_images(
-            forward,
-            self._members,
-            settings,
-            images,
-            self.image_size,
-            on_error=on_error,
-            progress=progress,
-            width=width,
-        )
+    def _run(self, forward: Forward, images: Images, on_error: str, progress: bool) -> Ran:
+        return run_images(forward, images, self.image_size, on_error=on_error, progress=progress)
 
     def explain(
         self, images: Images, *, method: str = "integrated_gradients", label: str | None = None, progress: bool = True
@@ -685,18 +636,15 @@ class Classifier:
         check_choice("method", method, METHODS)
         if label is not None:
             check_choice("label", label, card.class_names)
-        explainer = self._explainers.get(method)
-        if explainer is None:
-            explainer = self._explainers[method] = Explainer(self._network, card.view, card.normalization, method)
-        temperature, members = card.decision.temperature, self._members
+        forward = self._forward()
         return explain(
-            explainer,
-            members,
+            self._task,
+            self._members,
             images,
             self.image_size,
             method=method,
             label=None if label is None else card.class_names.index(label),
-            decide=lambda small: decide(run_batch(self._probabilities, members, temperature, small), card),
+            decide=lambda small: self._decide(run_batch(forward, small).probabilities),
             class_names=card.class_names,
             progress=progress,
         )
@@ -747,12 +695,12 @@ class Classifier:
         patients, met = card.count_seen(cells.patients)
         return make_report(
             labels,
-            decide(probabilities, card),
+            self._decide(probabilities),
             probabilities,
             names=cells.names,
             patients=cells.patients,
             class_names=card.class_names,
-            positive=self._positive,
+            positive=card.positive,
             threshold=self.threshold,
             split="the whole set, not divided" if cells.split_info is None else str(cells.split_info),
             seen=Seen(patients, **met),
@@ -796,11 +744,11 @@ class Classifier:
             raise DataError(f"all {len(cells)} cells are {cells[0].label_name!r}; expected at least two classes")
         pixels = cells.images(self.image_size, progress=progress)
         alone = [
-            run_all(self._probabilities, (member,), 1.0, (apply_symmetry(batch, symmetry) for batch in batches(pixels)))
-            for member in self._members
+            run_all(forward, (apply_symmetry(batch, symmetry) for batch in batches(pixels))).probabilities
+            for forward in (functools.partial(predict, self._task, (member,), Settings()) for member in self._members)
             for symmetry in (SYMMETRIES if tta else SYMMETRIES[:1])
         ]
-        return self._decide(cells, Decision(temperature=fit_temperature(alone, labels))).temperature
+        return self._choose(cells, Decision(temperature=fit_temperature(alone, labels))).temperature
 
     def choose_threshold(
         self,
@@ -855,7 +803,7 @@ class Classifier:
                 f"the scores leave no threshold below 1 for sensitivity {sensitivity}, specificity {specificity}"
             )
         decision = replace(self._card.decision, threshold=value, patient_rule=None)
-        return self._decide(cells, decision).threshold
+        return self._choose(cells, decision).threshold
 
     def conformalize(
         self, cells: CellDataset, *, alpha: float = 0.1, tta: bool = False, progress: bool = True
@@ -896,7 +844,7 @@ class Classifier:
         labels = self._new_labels(cells, "a conformal set", patients=True)
         scores = scores_of(self.predict_proba(cells, tta=tta, progress=progress), labels)
         quantile = fit_quantile(scores, cells.patients, alpha)
-        self._decide(cells, replace(self._card.decision, conformal=Conformal(float(alpha), quantile)))
+        self._choose(cells, replace(self._card.decision, conformal=Conformal(alpha=float(alpha), quantile=quantile)))
         return quantile
 
     def choose_patient_rule(
@@ -941,9 +889,9 @@ class Classifier:
         """
         positive = self._two_classes("a patient rule")
         labels = self._new_labels(cells, "a patient rule", patients=True)
-        called = decide(self.predict_proba(cells, tta=tta, progress=progress), self._card)
+        called = self._decide(self.predict_proba(cells, tta=tta, progress=progress))
         rule = choose_rule(labels == positive, called == positive, cells.patients, sensitivity, specificity)
-        self._decide(cells, replace(self._card.decision, patient_rule=rule))
+        self._choose(cells, replace(self._card.decision, patient_rule=rule))
         return rule
 
     @property
@@ -997,16 +945,16 @@ class Classifier:
         """
         if not isinstance(cells, CellDataset):
             raise ArgumentError(f"cells is a {type(cells).__name__}; expected a CellDataset")
-        signature = make_signature(self._network, self._card.view, self._card.normalization)
-        features = self._run(signature, None, cells, "raise", progress, 0)[0]
+        forward = functools.partial(sign, self._task, self._members[0])
+        features = self._run(forward, cells, "raise", progress).rows
         novelty = learn(features, cells.patients)
         self._card = replace(self._card, novelty=novelty)
         return novelty.threshold
 
     def _two_classes(self, what: str) -> int:
-        if len(self.class_names) != 2 or self._positive is None:
+        if len(self.class_names) != 2 or self._card.positive is None:
             raise ArgumentError(f"{what} is for two classes; this classifier has {self.class_names}")
-        return self._positive
+        return self._card.positive
 
     def _new_labels(self, cells: CellDataset, what: str, *, patients: bool = False) -> np.ndarray:
         """Return labels of cells of patients that `fit` did not see, or refuse."""
@@ -1021,7 +969,7 @@ class Classifier:
             )
         return labels
 
-    def _decide(self, cells: CellDataset, decision: Decision) -> Decision:
+    def _choose(self, cells: CellDataset, decision: Decision) -> Decision:
         self._card = replace(self._card.with_seen("decision", cells.patients), decision=decision)
         return decision
 
@@ -1090,7 +1038,7 @@ class Classifier:
         >>> bool(np.allclose(out, clf.predict_proba(images), atol=1e-5))
         True
         """
-        export(path, self._probabilities, self._members, self._card, tuple(platforms))
+        export(path, self._task, self._members, self._card, tuple(platforms))
 
     @classmethod
     def pretrained(cls, name: str | None = None) -> Classifier:
@@ -1163,20 +1111,12 @@ class Classifier:
             if model is None:
                 module, _ = build(card.architecture, len(card.class_names), weights=None, seed=0, pooled=True)
             network = Network(module)
-            _check_classes(card.class_names)
+            check_names("class_names", card.class_names, 2)
             _check_positive(card.positive_class, card.class_names)
         except ArgumentError as error:
             raise ModelFileError(f"{path}: {error}") from error
         members = network.fill(card.members, tensors, os.fspath(path))
         return cls._with(network, members, card)
-
-
-def _check_classes(class_names: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(class_names, str) or len(class_names) < 2 or not all(isinstance(n, str) and n for n in class_names):
-        raise ArgumentError(f"class_names is {class_names!r}; expected at least two names")
-    if len({name.casefold() for name in class_names}) < len(class_names):
-        raise ArgumentError(f"class_names is {tuple(class_names)}; the names must differ in more than case")
-    return tuple(class_names)
 
 
 def _check_positive(positive_class: str | None, class_names: tuple[str, ...]) -> str | None:
@@ -1188,3 +1128,59 @@ def _check_positive(positive_class: str | None, class_names: tuple[str, ...]) ->
     if positive_class.casefold() not in by_fold:
         raise ArgumentError(f"positive_class is {positive_class!r}; expected one of {class_names}")
     return by_fold[positive_class.casefold()]
+
+
+def make_members(model: str | nnx.Module, seeds: Sequence[int], **options: Any) -> list[Classifier]:
+    """Make classifiers that differ in their seed alone, and hash patients alike, so that an ensemble knows them."""
+    salt = cards.new_salt()
+    members = [Classifier(model, seed=seed, **options) for seed in seeds]
+    for clf in members:
+        clf._card = replace(clf.card, salt=salt)
+    return members
+
+
+def are_small(members: Sequence[Classifier]) -> bool:
+    """Return whether these are trained together where nothing else is said: on one accelerator, and not too large."""
+    size = sum(leaf.size for leaf in members[0]._members[0]["params"].values())
+    return jax.device_count() == 1 and jax.default_backend() != "cpu" and size <= SMALL
+
+
+def fit_together(
+    members: Sequence[Classifier],
+    cells: CellDataset,
+    rows: Sequence[np.ndarray],
+    *,
+    call: Call,
+    recipe: Recipe,
+) -> None:
+    """Train all members as one program, each on its rows of the cells, and let each take its weights.
+
+    Members are as `make_members` gives them.
+    """
+    first, shown = members[0], [cells.select(own) for own in rows]
+    task, recipe = first._trained_by(recipe)
+    options = call.options(recipe)
+    after = [
+        clf.card.trained_on(part.patients, options, {"train": part.to_dict(), "validation": None})
+        for clf, part in zip(members, shown, strict=True)
+    ]
+    plan: dict[str, Any] = {**first.card.kind(), "recipe": options}
+    plan |= {f"member{place}": {"seed": card.seed, **card.data} for place, card in enumerate(after)}
+    for at in run_together(
+        task,
+        [clf._members[0] for clf in members],
+        Examples(cells.images(first.image_size, progress=call.progress), cells.labels),
+        rows,
+        [clf.card.seed for clf in members],
+        recipe=recipe,
+        epochs=call.epochs,
+        batch_size=call.batch_size,
+        class_names=cells.class_names,
+        checkpoint=call.open(plan),
+        progress=call.progress,
+    ):
+        for place, (clf, card) in enumerate(zip(members, after, strict=True)):
+            record: dict[str, Any] = dict(at.records[-1])
+            last = {name: record[name][place] for name in ("loss", "accuracy")}
+            card = replace(card, epochs=len(at.records), metrics={"fit": {"epoch": len(at.records), **last}})
+            clf._set(clf._task.network, (unstack(at.kept, place),), card)

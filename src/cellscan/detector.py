@@ -5,46 +5,35 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from cellscan import card as cards
-from cellscan.card import Card, Detection
+from cellscan.card import Card
 from cellscan.data.fields import FieldDataset
 from cellscan.data.images import FIT, fitted, read_rgb
 from cellscan.data.inputs import Images, Item, decode, list_items
 from cellscan.detection.anchors import Anchors, fit_anchors
-from cellscan.detection.anchors import decode as decode_boxes
-from cellscan.detection.suppression import select
-from cellscan.detection.targets import detection_loss
+from cellscan.detection.rules import Detection
 from cellscan.detections import Detections, FieldDetections
-from cellscan.errors import ArgumentError, DataError, ImageError, ModelFileError, check_choice
+from cellscan.errors import ArgumentError, DataError, ImageError, ModelFileError, check_choice, check_names
 from cellscan.evaluate.detection import DetectionReport, choose_thresholds, evaluate_detections
-from cellscan.models.network import Network, Weights
+from cellscan.models.network import Network, Weights, weights_of
 from cellscan.models.retinanet import find, make
 from cellscan.predictions import Failure
 from cellscan.progress import Progress
-from cellscan.training.augment import augment_fields
-from cellscan.training.checkpoint import Checkpoint
+from cellscan.tasks.detection import LEAST, DetectionTask
+from cellscan.tasks.programs import predict, trained_by
+from cellscan.tasks.recipe import Recipe, with_rate
 from cellscan.training.devices import Examples
 from cellscan.training.history import History
-from cellscan.training.loop import check_call, run
-from cellscan.training.recipe import Recipe, with_rate
-from cellscan.training.step import Step, make_step
-from cellscan.views import prepare
+from cellscan.training.loop import Call
+from cellscan.training.loop import train as run_fit
 
 BATCH_SIZES = (1, 8)
 """The only batch sizes that are ever compiled for prediction."""
-
-LEAST = 0.05
-"""Score from which a box is kept for average precision."""
-
-CANDIDATES = 10_000
-"""Pairs of anchor and class that suppression looks at: thirty anchors lie about a cell, and a field has 300 cells."""
 
 _PRETRAINED = ("iml_retinanet_small",)
 
@@ -93,14 +82,13 @@ class Detector:
         class_names: Sequence[str] = ("red blood cell", "infected"),
         seed: int = 0,
     ) -> None:
-        names = _check_names(class_names)
+        names = check_names("class_names", class_names, 1)
         plan = find(model)
         size = tuple(image_size) if isinstance(image_size, (tuple, list)) else (image_size,)
         if len(size) != 2 or not all(isinstance(side, (int, np.integer)) and side >= 64 for side in size):
             raise ArgumentError(f"image_size is {image_size!r}; expected a height and a width of 64 pixels or more")
         anchors = Anchors(plan.strides)
         module, loaded = make(model, len(names), anchors.per_place, weights=weights, seed=seed)
-        network = Network(module)
         card = Card(
             architecture=model,
             class_names=names,
@@ -113,11 +101,16 @@ class Detector:
             weights=loaded.record or None,
             detection=Detection(anchors, (0.5,) * len(names)),
         )
-        self._set(network, network.weights(), card)
+        self._set(Network(module), weights_of(module), card)
 
     def _set(self, network: Network, weights: Weights, card: Card) -> None:
-        self._network, self._weights, self._card = network, weights, card
-        self._forward = _make_forward(network, card)
+        detection = card.detection
+        assert detection is not None
+        self._weights, self._card = weights, card
+        self._task = DetectionTask(
+            network, normalization=card.normalization, overlap=detection.overlap, most=detection.most
+        )
+        self._anchors = detection.anchors.boxes(*self.image_size)
 
     @property
     def card(self) -> Card:
@@ -192,7 +185,7 @@ class Detector:
         >>> out["boxes"].shape
         (1, 756, 4)
         """
-        return self._network.module(self._weights)
+        return self._task.network.module(self._weights)
 
     def __repr__(self) -> str:
         card = self._card
@@ -250,66 +243,50 @@ class Detector:
         History(epochs=1)
         """
         recipe = recipe or Recipe()
-        check_call(epochs, batch_size, checkpoint, resume=resume)
+        call = Call(epochs, batch_size, checkpoint, resume, progress)
+        own = recipe.augment if callable(recipe.augment) else None
         given = {"loss": recipe.loss, "class_weight": recipe.class_weight, "mixup": recipe.mixup or None}
-        strange = [name for name, value in given.items() if value is not None]
+        strange = [name for name, value in {**given, "own augment": own}.items() if value is not None]
         if strange:
             raise ArgumentError(f"the recipe's {', '.join(strange)} is for classifiers; leave it out for a detector")
         if recipe.patience is not None and (validation is None or recipe.monitor != "loss"):
             raise ArgumentError('patience needs validation=..., and monitor="loss"')
-        train = self._matched(train, "train")
+        fields = self._matched(train, "train")
         checked = None if validation is None else self._matched(validation, "validation")
-        if not sum(map(len, train.boxes)):
+        if not sum(int((said >= 0).sum()) for said in fields.labels):
             raise DataError("there is not one box to train on; expected fields with boxes")
-        card = self._card
+        card, size = self._card, self.image_size
         if card.epochs == 0:
-            scaled = [own * factor for own, factor in zip(train.boxes, train.factors(self.image_size), strict=True)]
-            anchors = fit_anchors(np.concatenate(scaled), find(card.architecture).strides)
-            card = replace(card, detection=replace(self._detection, anchors=anchors))
+            card = replace(card, detection=replace(self._detection, anchors=self._fit_anchors(fields)))
         assert card.detection is not None
-        network = self._network.variant(freeze=recipe.freeze, remat=recipe.remat)
         recipe = with_rate(recipe, tuning=True)
-        room = -(-max(max(map(len, part.boxes)) for part in (train, checked) if part is not None) // 32) * 32
-        size = self.image_size
-        examples = Examples(train.images(size, progress=progress), train.targets(size, max(room, 32)))
-        held = None
-        if checked is not None:
-            held = Examples(checked.images(size, progress=progress), checked.targets(size, max(room, 32)))
-        options = {**recipe.to_dict(), "batch_size": int(batch_size)}
-        data = {"train": _facts(train), "validation": None if checked is None else _facts(checked)}
-        here = None
-        if checkpoint is not None:
-            like = ("architecture", "class_names", "image_size", "resize", "seed")
-            plan = {name: getattr(card, name) for name in like}
-            plan |= {"anchors": asdict(card.detection.anchors), "recipe": options, "epochs": int(epochs), **data}
-            here = Checkpoint(checkpoint, plan, resume=resume)
-        boxes = jnp.asarray(card.detection.anchors.boxes(*size))
-        runs = run(
-            network,
-            self._weights,
-            examples,
-            held,
-            recipe=recipe,
-            epochs=int(epochs),
-            batch_size=int(batch_size),
-            make_step=functools.partial(_make_step, recipe, network, card, boxes),
-            validate=_make_validate(network, card, boxes),
-            features=None,
-            seed=card.seed,
-            epochs_before=card.epochs,
-            checkpoint=here,
-            progress=progress,
-        )
+        sets = (fields,) if checked is None else (fields, checked)
+        room = max(-(-max(max(map(len, part.boxes)) for part in sets) // 32) * 32, 32)
+        shown = [Examples(part.images(size, progress=progress), part.targets(size, room)) for part in sets]
+        data = {"train": _facts(fields), "validation": None if checked is None else _facts(checked)}
         detection = Detection(card.detection.anchors, (0.5,) * len(self.class_names))
-        after = card.trained_on(np.array([""]), options, data)
-        after = replace(after, detection=detection)
-        history = History([])
-        for at in runs:
-            if at.records:
-                history.records[:] = at.records
-                last = {k: v for k, v in at.records[-1].items() if k not in ("seconds", "images_per_second")}
-                self._set(self._network, at.kept, replace(after, epochs=int(last["epoch"]), metrics={"fit": last}))
-        return history
+        after = replace(card.trained_on(np.array([""]), call.options(recipe), data), detection=detection)
+        network = self._task.network
+        return run_fit(
+            call,
+            card,
+            after,
+            trained_by(self._task, recipe),
+            self._task,
+            self._weights,
+            (shown[0], None if checked is None else shown[1]),
+            recipe=recipe,
+            constants=detection.anchors.boxes(*size),
+            keep=lambda kept, card: self._set(network, kept, card),
+        )
+
+    def _fit_anchors(self, fields: FieldDataset) -> Anchors:
+        """Return anchors for the boxes that count."""
+        factors = fields.factors(self.image_size)
+        scaled = [
+            own[said >= 0] * factor for own, said, factor in zip(fields.boxes, fields.labels, factors, strict=True)
+        ]
+        return fit_anchors(np.concatenate(scaled), find(self._card.architecture).strides)
 
     def _matched(self, fields: FieldDataset, name: str) -> FieldDataset:
         """Return the fields with labels in the order of this detector's classes."""
@@ -416,7 +393,7 @@ class Detector:
         pixels = np.zeros((size, *self.image_size, 3), np.uint8)
         for row, (_, _, image, _) in enumerate(batch):
             pixels[row] = image
-        rows = np.asarray(self._forward(self._weights, pixels))
+        rows = np.asarray(predict(self._task, (self._weights,), self._anchors, pixels))
         wanted = np.array(self.thresholds if least is None else [least] * len(self.class_names), np.float32)
         for found, (name, image, _, whole) in zip(rows, batch, strict=False):
             inner = np.array(fitted(*whole, self.image_size), np.float32)
@@ -574,63 +551,5 @@ def _read(fields: FieldDataset) -> Iterator[tuple[Item, np.ndarray | ImageError]
             yield Item(index, name, again), error
 
 
-def _check_names(class_names: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(class_names, str) or not len(class_names) or not all(isinstance(n, str) and n for n in class_names):
-        raise ArgumentError(f"class_names is {class_names!r}; expected at least one name")
-    if len({name.casefold() for name in class_names}) < len(class_names):
-        raise ArgumentError(f"class_names is {tuple(class_names)}; the names must differ in more than case")
-    return tuple(class_names)
-
-
 def _facts(fields: FieldDataset) -> dict[str, Any]:
     return {"hash": fields.hash(), "fields": len(fields), "boxes": sum(map(len, fields.boxes))}
-
-
-def _make_forward(network: Network, card: Card) -> Any:
-    """Return a jitted (weights, fields uint8) -> (N, most, 6): box, score, class, in the pixels of the input."""
-    detection, size = card.detection, card.image_size
-    assert detection is not None
-    assert isinstance(size, tuple)
-    anchors = detection.anchors.boxes(*size)
-
-    @jax.jit
-    def forward(weights: Weights, images: jax.Array) -> jax.Array:
-        outputs: Any = network.logits(weights, card.normalization(prepare(images, "cell")))
-        scores = jax.nn.sigmoid(outputs["classes"].astype(jnp.float32))
-        boxes = decode_boxes(outputs["boxes"].astype(jnp.float32), jnp.asarray(anchors))
-        height, width = size
-        boxes = jnp.clip(boxes, 0, jnp.array([width, height, width, height], jnp.float32))
-        return jax.vmap(
-            functools.partial(
-                select, least=LEAST, overlap=detection.overlap, candidates=CANDIDATES, most=detection.most
-            )
-        )(scores, boxes)
-
-    return forward
-
-
-def _make_step(recipe: Recipe, network: Network, card: Card, anchors: jax.Array, optimizer: Any) -> Step:
-    def prepared(images: jax.Array, labels: jax.Array, keys: jax.Array) -> tuple[jax.Array, Any]:
-        x, targets = augment_fields(recipe.augment, keys[0], prepare(images, "cell"), labels)
-        return card.normalization(x).astype(recipe.dtype), targets
-
-    def measure(outputs: Any, targets: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-        return detection_loss(outputs, anchors, targets)
-
-    return make_step(network, optimizer, prepared, measure, ema=recipe.ema, dtype=recipe.dtype)
-
-
-def _make_validate(network: Network, card: Card, anchors: jax.Array) -> Any:
-    @jax.jit
-    def losses(weights: Weights, images: jax.Array, targets: jax.Array) -> jax.Array:
-        outputs: Any = network.logits(weights, card.normalization(prepare(images, "cell")))
-        return detection_loss(outputs, anchors, targets)[0]
-
-    def validate(weights: Weights, validation: Examples) -> dict[str, float]:
-        each = [
-            float(losses(weights, validation.pixels[row : row + 1], validation.labels[row : row + 1]))
-            for row in range(len(validation))
-        ]
-        return {"validation_loss": float(np.mean(each))}
-
-    return validate

@@ -89,3 +89,15 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise `ArgumentError` unless `value` is one of `choices`."""
     if value not in choices:
         raise ArgumentError(f"{name} is {value!r}; expected one of {', '.join(map(repr, choices))}")
+
+
+def check_names(name: str, value: object, least: int) -> tuple[str, ...]:
+    """Return names as a tuple, or raise `ArgumentError` unless there are enough, all different in more than case."""
+    several = isinstance(value, (list, tuple)) and len(value) >= least
+    if not several or not all(isinstance(one, str) and one for one in value):  # type: ignore[union-attr]
+        many = "one name" if least == 1 else "two names"
+        raise ArgumentError(f"{name} is {value!r}; expected at least {many}")
+    names: tuple[str, ...] = tuple(value)  # type: ignore[arg-type]
+    if len({one.casefold() for one in names}) < len(names):
+        raise ArgumentError(f"{name} is {names}; the names must differ in more than case")
+    return names

@@ -16,10 +16,11 @@ from cellscan.data.cells import CellDataset
 from cellscan.data.images import read_rgb
 from cellscan.data.inputs import Images, Item, decode, list_items
 from cellscan.errors import ArgumentError, ImageError
-from cellscan.inference import Members, pad
 from cellscan.models.network import Network, Weights
 from cellscan.progress import Progress
-from cellscan.views import Normalization, show
+from cellscan.tasks.batches import pad
+from cellscan.tasks.classification import ClassificationTask
+from cellscan.tasks.programs import Members
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -91,7 +92,7 @@ class Explanation:
         """
         from cellscan.plots import plot_explanations
 
-        return plot_explanations([self])
+        return plot_explanations([(self.name, self.image, self.map, self.label_name)])
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -148,11 +149,11 @@ class Explanations(Sequence[Explanation]):
 
         if not self.items:
             raise ArgumentError("there are no explanations to draw")
-        return plot_explanations(self.items[:count])
+        return plot_explanations([(why.name, why.image, why.map, why.label_name) for why in self.items[:count]])
 
 
 def explain(
-    explainer: Explainer,
+    task: ClassificationTask,
     members: Members,
     images: Images,
     size: int,
@@ -172,7 +173,7 @@ def explain(
                 raise image
             small = read_rgb(image, size)
             chosen = int(decide(small[None])[0]) if label is None else label
-            values, output, baseline = explainer(members, small, chosen)
+            values, output, baseline = explain_one(task, members, small, chosen, method)
             own = _to_pixels(values, image.shape[:2])
             done.append(Explanation(own, values, chosen, class_names[chosen], output, baseline, image, item.name))
             bar.advance(1)
@@ -198,61 +199,65 @@ def _to_pixels(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.clip(np.asarray(wide), 0, 1)
 
 
-Pass: TypeAlias = Callable[[Weights, Any, Any], jax.Array]
+Map: TypeAlias = Callable[[Network, Weights, Any, Any, int], Any]
+"""(network, weights, x (S, S, 3), ground (S, S, 3), label) -> values (S, S)."""
 
 
-class Explainer:
-    """Maps of one image at a time, by one method; values, outputs and baselines of several members are averaged.
+def explain_one(
+    task: ClassificationTask, members: Members, image: np.ndarray, label: int, method: str
+) -> tuple[np.ndarray, float, float]:
+    """Return values (S, S), output and baseline of an image (S, S, 3) uint8; means over members.
 
-    What runs on the device is jitted and takes batches of one size. XLA's CPU backend runs convolutions inside a loop
-    of its own twenty times slower, so the loops stand here.
+    What runs on the device is compiled and takes batches of one size. XLA's CPU backend runs convolutions inside a
+    loop of its own twenty times slower, so the loops stand here.
     """
-
-    def __init__(self, network: Network, view: str, normalization: Normalization, method: str) -> None:
-        self._map = {"gradcam": gradcam, "integrated_gradients": integrated_gradients, "occlusion": occlusion}[method]
-        self._show = jax.jit(functools.partial(show, view=view, normalization=normalization))
-        self._passes = Passes(network)
-
-    def __call__(self, members: Members, image: np.ndarray, label: int) -> tuple[np.ndarray, float, float]:
-        """Return values (S, S), output and baseline of an image (S, S, 3) uint8."""
-        x = self._show(image[None])[0]
-        ground = jnp.broadcast_to(x.mean((0, 1)), x.shape)
-        both = jnp.stack([x, ground])
-        maps, ends = [], []
-        for weights in members:
-            maps.append(np.asarray(self._map(self._passes, weights, x, ground, label)))
-            ends.append(np.asarray(self._passes.logits(weights, both, label)))
-        output, baseline = np.mean(ends, axis=0)
-        return np.mean(maps, axis=0, dtype=np.float32), float(output), float(baseline)
+    find: Map = {"gradcam": gradcam, "integrated_gradients": integrated_gradients, "occlusion": occlusion}[method]
+    x = jnp.asarray(_shown(task, image[None]))[0]
+    ground = jnp.broadcast_to(x.mean((0, 1)), x.shape)
+    both = jnp.stack([x, ground])
+    maps, ends = [], []
+    for weights in members:
+        maps.append(np.asarray(find(task.network, weights, x, ground, label)))
+        ends.append(np.asarray(logit(task.network, weights, both, label)))
+    output, baseline = np.mean(ends, axis=0)
+    return np.mean(maps, axis=0, dtype=np.float32), float(output), float(baseline)
 
 
-class Passes:
-    """A network's logit of a label, its gradient, and its Grad-CAM: jitted functions of (weights, x, label)."""
-
-    def __init__(self, network: Network) -> None:
-        def logits(weights: Weights, x: jax.Array, label: int) -> jax.Array:
-            return network.logits(weights, x)[:, label].astype(jnp.float32)
-
-        def cam(weights: Weights, x: jax.Array, label: int) -> jax.Array:
-            maps = network.last_map(weights, x)
-            gradient = jax.grad(lambda maps: network.classify(weights, maps)[:, label].sum())(maps)
-            found = jax.nn.relu((gradient.mean((1, 2), keepdims=True) * maps).sum(-1)).astype(jnp.float32)
-            return jax.image.resize(found, x.shape[:3], "linear")
-
-        self.logits: Pass = jax.jit(logits)
-        self.gradient: Pass = jax.jit(jax.grad(lambda weights, x, label: logits(weights, x, label).sum(), argnums=1))
-        self.cam: Pass = jax.jit(cam)
+@functools.partial(jax.jit, static_argnums=0)
+def _shown(task: ClassificationTask, images: Any) -> jax.Array:
+    return task.show(images)
 
 
-def gradcam(passes: Passes, weights: Weights, x: jax.Array, ground: jax.Array, label: int) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=0)
+def logit(network: Network, weights: Weights, x: Any, label: int) -> jax.Array:
+    """Return the logit (N,) of a label."""
+    return network.logits(weights, x)[:, label].astype(jnp.float32)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def gradient(network: Network, weights: Weights, x: Any, label: int) -> jax.Array:
+    """Return the gradient (N, S, S, 3) of a label's logit."""
+    return jax.grad(lambda x: network.logits(weights, x)[:, label].astype(jnp.float32).sum())(x)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def cam(network: Network, weights: Weights, x: Any, label: int) -> jax.Array:
+    """Return Grad-CAM (N, S, S) of a label."""
+    maps = network.last_map(weights, x)
+    slope = jax.grad(lambda maps: network.classify(weights, maps)[:, label].sum())(maps)
+    found = jax.nn.relu((slope.mean((1, 2), keepdims=True) * maps).sum(-1)).astype(jnp.float32)
+    return jax.image.resize(found, x.shape[:3], "linear")
+
+
+def gradcam(network: Network, weights: Weights, x: jax.Array, ground: jax.Array, label: int) -> jax.Array:
     """Return the last feature maps, each weighted by the mean of the logit's gradient, where positive.
 
     Selvaraju et al. (2017). `x` and `ground` are (S, S, 3), what is returned is (S, S).
     """
-    return passes.cam(weights, x[None], label)[0]
+    return cam(network, weights, x[None], label)[0]
 
 
-def integrated_gradients(passes: Passes, weights: Weights, x: jax.Array, ground: jax.Array, label: int) -> jax.Array:
+def integrated_gradients(network: Network, weights: Weights, x: jax.Array, ground: jax.Array, label: int) -> jax.Array:
     """Return the way from `ground` to `x` times the mean gradient along it, summed over colours.
 
     Sundararajan et al. (2017); the mean is taken at the `STEPS` points of Gauss and Legendre. Shapes as of `gradcam`.
@@ -263,11 +268,11 @@ def integrated_gradients(passes: Passes, weights: Weights, x: jax.Array, ground:
     for start in range(0, STEPS, _BATCH):
         here = slice(start, start + _BATCH)
         along = ground + points[here, None, None, None] * (x - ground)
-        total += jnp.tensordot(shares[here], passes.gradient(weights, along, label), 1)
+        total += jnp.tensordot(shares[here], gradient(network, weights, along, label), 1)
     return ((x - ground) * total).sum(-1)
 
 
-def occlusion(passes: Passes, weights: Weights, x: jax.Array, ground: jax.Array, label: int) -> np.ndarray:
+def occlusion(network: Network, weights: Weights, x: jax.Array, ground: jax.Array, label: int) -> np.ndarray:
     """Return what the logit loses where a window takes the colour of `ground`; shapes as of `gradcam`.
 
     Zeiler and Fergus (2014). The window is an eighth of the side wide and moves by half of that; every pixel
@@ -286,7 +291,7 @@ def occlusion(passes: Passes, weights: Weights, x: jax.Array, ground: jax.Array,
     for start in range(0, len(rows), _BATCH):
         high, wide = (pad(lines[start : start + _BATCH], _BATCH) for lines in (rows, columns))
         hidden = (high[:, :, None] & wide[:, None])[..., None]
-        left.append(np.asarray(passes.logits(weights, jnp.where(hidden, ground, x), label)))
+        left.append(np.asarray(logit(network, weights, jnp.where(hidden, ground, x), label)))
     outputs = np.concatenate(left)[: len(rows)]
     lost = (outputs[-1] - outputs[:-1]).reshape(len(starts), len(starts))
     shares = covers / covers.sum(0)

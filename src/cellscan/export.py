@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,8 @@ import numpy as np
 
 from cellscan.card import Card, to_json
 from cellscan.errors import ArgumentError, CellscanError
-from cellscan.inference import Forward, Members
+from cellscan.tasks.classification import ClassificationTask, Settings
+from cellscan.tasks.programs import Members
 from cellscan.tensors import write_whole
 
 _SCRIPT = '''"""Run {file} on images, without cellscan: python {file}.py IMAGE...
@@ -59,18 +59,16 @@ _RUN = {
 
 
 def export(
-    path: str | os.PathLike[str], forward: Forward, members: Members, card: Card, platforms: tuple[str, ...]
+    path: str | os.PathLike[str], task: ClassificationTask, members: Members, card: Card, platforms: tuple[str, ...]
 ) -> None:
     """Write the program, its script, and beside StableHLO its card; each whole or not at all."""
     target = Path(path)
     if target.suffix not in _RUN:
         raise ArgumentError(f"{target}: expected a file whose name ends in {' or '.join(_RUN)}")
-    temperature = np.float32(card.decision.temperature)
-
-    pure = inspect.unwrap(forward)  # jax2onnx knows no jitted function inside another
+    settings = Settings(np.float32(card.decision.temperature))
 
     def probabilities(images: jax.Array) -> jax.Array:
-        return pure(members, temperature, images)
+        return task.judge(members, settings, images).probabilities
 
     size = card.image_size
     shape = jax.export.symbolic_shape(f"n, {size}, {size}, 3")

@@ -1,33 +1,23 @@
-"""Every picture of the library."""
+"""Every picture of the library, drawn from arrays and names: nothing here knows the objects that they come from."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import pyplot as plt
 
-from cellscan.data.images import read_rgb
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from cellscan.data.cells import CellDataset
-    from cellscan.evaluate.confident import Suspects
-    from cellscan.evaluate.detection import DetectionReport
-    from cellscan.evaluate.report import Report
-    from cellscan.explain import Explanation
-    from cellscan.training.history import History
-
 _BLUE, _ORANGE, _GREY = "#2c6fbb", "#d9722b", "#8a8a8a"
 
 
-def plot_cells(cells: CellDataset, rows: int, columns: int, size: int | None, seed: int) -> Figure:
-    """Draw `rows` rows of `columns` random cells for each class."""
-    rng = np.random.default_rng(seed)
-    classes = len(cells.class_names)
+def plot_cells(shown: Mapping[str, Sequence[tuple[np.ndarray, str]]], rows: int, columns: int) -> Figure:
+    """Draw `rows` rows for each class: image and patient of its cells."""
+    classes = len(shown)
     figure, axes = plt.subplots(
         rows * classes,
         columns,
@@ -35,16 +25,14 @@ def plot_cells(cells: CellDataset, rows: int, columns: int, size: int | None, se
         squeeze=False,
         layout="constrained",
     )
-    for label, name in enumerate(cells.class_names):
-        found = np.flatnonzero(cells.labels == label)
-        chosen = rng.choice(found, min(len(found), rows * columns), replace=False)
+    for label, (name, cells) in enumerate(shown.items()):
         for place in range(rows * columns):
             axis = axes[label * rows + place // columns, place % columns]
             axis.set_axis_off()
-            if place < len(chosen):
-                cell = cells[int(chosen[place])]
-                axis.imshow(cell.image if size is None else read_rgb(cell.image, size))
-                axis.set_title(cell.patient or " ", fontsize=7, color=_GREY, pad=2)
+            if place < len(cells):
+                image, patient = cells[place]
+                axis.imshow(image)
+                axis.set_title(patient or " ", fontsize=7, color=_GREY, pad=2)
         axes[label * rows, 0].text(
             0,
             1.28,
@@ -57,7 +45,7 @@ def plot_cells(cells: CellDataset, rows: int, columns: int, size: int | None, se
     return figure
 
 
-def plot_history(history: History) -> Figure:
+def plot_history(history: Mapping[str, Sequence[float]]) -> Figure:
     """Draw loss and accuracy by epoch, training and validation; of a detector, the loss and its parts."""
     names = [name for name in ("loss", "accuracy", "class_loss", "box_loss") if name in history]
     figure, axes = plt.subplots(1, len(names), figsize=(4.5 * len(names), 3.4), layout="constrained")
@@ -73,115 +61,131 @@ def plot_history(history: History) -> Figure:
     return figure
 
 
-def plot_report(report: Report) -> Figure:
-    """Draw confusion matrix, ROC, precision-recall, reliability and patients; curves are of the positive class."""
+def plot_report(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    class_names: Sequence[str],
+    *,
+    classes: Sequence[int],
+    confusion: np.ndarray,
+    figures: Mapping[str, float],
+    intervals: Mapping[str, tuple[float, float]],
+    threshold: float | None,
+    bins: np.ndarray,
+    patients: np.ndarray | None,
+    rule: float | None,
+) -> Figure:
+    """Draw confusion matrix, ROC, precision-recall, reliability and patients.
+
+    Parameters
+    ----------
+    labels : (N,) int
+    probabilities : (N, K) float
+    class_names : sequence of str
+    classes : sequence of int
+        Those that have curves; the reliability is that of the first.
+    confusion : (K, K) int
+    figures, intervals : dict
+        Of the names that titles and the threshold's point need.
+    threshold : float or None
+        Without one no point is drawn.
+    bins : (B, 4) float
+        Mean probability, share that came true, and its interval, as of `cellscan.evaluate.reliability.reliability`.
+    patients : (P, 2) float or None
+        Truth (0 or 1) and share of cells called positive, a row each; None where they are unknown.
+    rule : float or None
+        Share from which a patient is called positive.
+    """
     layout: Any = [["confusion", "roc", "recall"], ["reliability", "patients", "patients"]]
     figure, axes = plt.subplot_mosaic(layout, figsize=(13.5, 8), layout="constrained")
-    _draw_confusion(axes["confusion"], report)
-    _draw_curves(axes["roc"], axes["recall"], report)
-    _draw_reliability(axes["reliability"], report)
-    _draw_patients(axes["patients"], report)
+    titles = {name: f"{figures[name]:.4f}{_interval_text(intervals[name])}" for name in intervals}
+    _draw_confusion(axes["confusion"], confusion, class_names)
+    for k in classes:
+        colour = _BLUE if len(classes) == 1 else None
+        _draw_curves(axes["roc"], axes["recall"], labels == k, probabilities[:, k], class_names[k], colour)
+    if threshold is not None and not np.isnan(figures["sensitivity"] + figures["specificity"]):
+        _draw_threshold(axes["roc"], axes["recall"], threshold, figures)
+    axes["roc"].plot([0, 1], [0, 1], "--", color=_GREY, lw=1)
+    axes["roc"].set(xlabel="1 - specificity", ylabel="sensitivity")
+    axes["recall"].set(xlabel="sensitivity (recall)", ylabel="precision", ylim=(0, 1.03))
+    axes["roc"].set_title(f"ROC AUC {titles['roc_auc']}", fontsize=10)
+    axes["recall"].set_title(f"average precision {titles['average_precision']}", fontsize=10)
+    for name in ("roc", "recall"):
+        if axes[name].get_legend_handles_labels()[0]:
+            axes[name].legend(frameon=False, loc="lower center")
+    _draw_reliability(axes["reliability"], bins, class_names[classes[0]])
+    axes["reliability"].set_title(f"calibration error {titles['calibration_error']}", fontsize=10)
+    _draw_patients(axes["patients"], patients, rule)
     for name in ("roc", "recall", "reliability", "patients"):
         axes[name].spines[["top", "right"]].set_visible(False)
     return figure
 
 
-def _draw_confusion(axis: Axes, report: Report) -> None:
-    share = report.confusion / np.maximum(report.confusion.sum(1, keepdims=True), 1)
+def _interval_text(ends: tuple[float, float]) -> str:
+    low, high = ends
+    return "" if np.isnan(low) else f" ({low:.4f} to {high:.4f})"
+
+
+def _draw_confusion(axis: Axes, confusion: np.ndarray, class_names: Sequence[str]) -> None:
+    share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(report.confusion):
+    for (row, column), count in np.ndenumerate(confusion):
         colour = "white" if share[row, column] > 0.5 else "black"
         axis.text(column, row, f"{count:,}\n{share[row, column]:.1%}", ha="center", va="center", color=colour)
-    ticks = range(len(report.class_names))
-    axis.set_xticks(ticks, report.class_names)
-    axis.set_yticks(ticks, report.class_names, rotation=90, va="center")
+    ticks = range(len(class_names))
+    axis.set_xticks(ticks, class_names)
+    axis.set_yticks(ticks, class_names, rotation=90, va="center")
     axis.set(xlabel="called", ylabel="truth as labelled")
 
 
-def _interval(report: Report, name: str) -> str:
-    low, high = report.interval[name]
-    return f"{getattr(report, name):.4f}" + ("" if np.isnan(low) else f" ({low:.4f} to {high:.4f})")
-
-
-def _classes(report: Report) -> list[str]:
-    two = len(report.class_names) == 2 and report.positive_class
-    return [str(report.positive_class)] if two else list(report.class_names)
-
-
-def _draw_curves(roc: Axes, recall: Axes, report: Report) -> None:
+def _draw_curves(roc: Axes, recall: Axes, truth: np.ndarray, scores: np.ndarray, name: str, colour: str | None) -> None:
+    """Draw both curves of one class, where it has cells and not all are its own."""
     from sklearn.metrics import precision_recall_curve, roc_curve
 
-    classes = _classes(report)
-    for name in classes:
-        index = report.class_names.index(name)
-        truth, scores = report.labels == index, report.probabilities[:, index]
-        colour = _BLUE if len(classes) == 1 else None
-        if 0 < truth.sum() < len(truth):
-            false_rate, true_rate, _ = roc_curve(truth, scores)
-            roc.plot(false_rate, true_rate, color=colour, label=name)
-            precision, reached, _ = precision_recall_curve(truth, scores)
-            recall.plot(reached, precision, color=colour, label=name)
-    if report.threshold is not None and not np.isnan(report.sensitivity + report.specificity):
-        label = f"threshold {report.threshold:.3g}"
-        roc.plot(1 - report.specificity, report.sensitivity, "o", color=_ORANGE, label=label)
-        recall.plot(report.sensitivity, report.precision, "o", color=_ORANGE, label=label)
-        recall.axhline(report.prevalence, ls="--", color=_GREY, lw=1, label=f"prevalence here {report.prevalence:.2f}")
-    roc.plot([0, 1], [0, 1], "--", color=_GREY, lw=1)
-    roc.set(xlabel="1 - specificity", ylabel="sensitivity")
-    recall.set(xlabel="sensitivity (recall)", ylabel="precision", ylim=(0, 1.03))
-    roc.set_title(f"ROC AUC {_interval(report, 'roc_auc')}", fontsize=10)
-    recall.set_title(f"average precision {_interval(report, 'average_precision')}", fontsize=10)
-    for axis in (roc, recall):
-        if axis.get_legend_handles_labels()[0]:
-            axis.legend(frameon=False, loc="lower center")
+    if 0 < truth.sum() < len(truth):
+        false_rate, true_rate, _ = roc_curve(truth, scores)
+        roc.plot(false_rate, true_rate, color=colour, label=name)
+        precision, reached, _ = precision_recall_curve(truth, scores)
+        recall.plot(reached, precision, color=colour, label=name)
 
 
-def _draw_reliability(axis: Axes, report: Report, bins: int = 10) -> None:
-    """Draw how often a probability comes true, with intervals over patients."""
-    from cellscan.evaluate.bootstrap import draw_weights, interval
+def _draw_threshold(roc: Axes, recall: Axes, threshold: float, figures: Mapping[str, float]) -> None:
+    label = f"threshold {threshold:.3g}"
+    roc.plot(1 - figures["specificity"], figures["sensitivity"], "o", color=_ORANGE, label=label)
+    recall.plot(figures["sensitivity"], figures["precision"], "o", color=_ORANGE, label=label)
+    prevalence = figures["prevalence"]
+    recall.axhline(prevalence, ls="--", color=_GREY, lw=1, label=f"prevalence here {prevalence:.2f}")
 
-    name = _classes(report)[0]
-    index = report.class_names.index(name)
-    scores, truth = report.probabilities[:, index].astype(np.float64), report.labels == index
-    known = report.interval_over == "patients"
-    weights, group = draw_weights(report.cell_patients if known else np.arange(len(truth)), 500, 0)
-    which = np.minimum((scores * bins).astype(int), bins - 1)
-    for number in np.unique(which):
-        here = which == number
-        size = np.bincount(group[here], minlength=weights.shape[1])
-        hits = np.bincount(group[here], truth[here], weights.shape[1])
-        with np.errstate(invalid="ignore"):
-            low, high = interval(weights @ hits / (weights @ size))
-        middle = scores[here].mean()
-        axis.plot(middle, truth[here].mean(), "o", color=_BLUE, ms=5)
-        if not np.isnan(low) and weights.shape[1] > 1:
+
+def _draw_reliability(axis: Axes, bins: np.ndarray, name: str) -> None:
+    """Draw how often a probability comes true, with intervals."""
+    for middle, share, low, high in bins:
+        axis.plot(middle, share, "o", color=_BLUE, ms=5)
+        if not np.isnan(low):
             axis.plot([middle, middle], [low, high], color=_BLUE, lw=1.5)
     axis.plot([0, 1], [0, 1], "--", color=_GREY, lw=1)
     axis.set(xlabel=f"P({name}), mean of a bin", ylabel="how often it is", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    axis.set_title(f"calibration error {_interval(report, 'calibration_error')}", fontsize=10)
 
 
-def _draw_patients(axis: Axes, report: Report) -> None:
-    """Draw every patient's share of positive cells, lowest first."""
-    if not report.seen.patients or report.positive_class is None or len(report.class_names) != 2:
+def _draw_patients(axis: Axes, patients: np.ndarray | None, rule: float | None) -> None:
+    """Draw every patient's share of positive cells: the healthy first, and of each the lowest first."""
+    if patients is None:
         axis.text(0.5, 0.5, "patients unknown", ha="center", va="center", color=_GREY, transform=axis.transAxes)
         axis.set_axis_off()
         return
-    rows = sorted(report.patients, key=lambda row: (row.truth, row.share))
-    places = np.arange(len(rows))
-    truth, share = np.array([row.truth for row in rows]), np.array([row.share for row in rows])
-    for label, chosen, colour in (("healthy donors", ~truth, _BLUE), ("infected patients", truth, _ORANGE)):
+    truth, share = patients[np.lexsort(patients.T[::-1])].T
+    places = np.arange(len(truth))
+    for label, chosen, colour in (("healthy donors", truth == 0, _BLUE), ("infected patients", truth == 1, _ORANGE)):
         axis.plot(places[chosen], share[chosen], "o", color=colour, ms=4, label=f"{label} ({chosen.sum()})")
-    if report.patients.rule is not None:
-        axis.axhline(report.patients.rule, ls="--", color=_GREY, lw=1, label=f"rule {report.patients.rule:.3g}")
+    if rule is not None:
+        axis.axhline(rule, ls="--", color=_GREY, lw=1, label=f"rule {rule:.3g}")
     axis.set(xlabel="patients, ordered", ylabel="share of cells called positive", ylim=(-0.03, 1.03))
     axis.set_title("not the parasitemia: the publisher chose the cells", fontsize=10)
     axis.legend(frameon=False, loc="upper left")
 
 
-def plot_suspects(suspects: Suspects, count: int) -> Figure:
-    """Draw the cells whose label is contradicted most, as stored."""
-    shown = suspects[:count]
+def plot_images(shown: Sequence[tuple[np.ndarray, str]]) -> Figure:
+    """Draw images (H, W, 3) with a title each, eight in a row."""
     columns = min(8, len(shown))
     rows = -(-len(shown) // columns)
     figure, axes = plt.subplots(
@@ -189,42 +193,46 @@ def plot_suspects(suspects: Suspects, count: int) -> Figure:
     )
     for axis in axes.flat:
         axis.set_axis_off()
-    for axis, suspect, row in zip(axes.flat, shown, suspects.rows, strict=False):
-        axis.imshow(suspects.cells[int(row)].image)
-        axis.set_title(f"labelled {suspect.label_name}\nP = {suspect.probability:.3f}, {suspect.patient}", fontsize=7)
+    for axis, (image, title) in zip(axes.flat, shown, strict=False):
+        axis.imshow(image)
+        axis.set_title(title, fontsize=7)
     return figure
 
 
-def plot_explanations(shown: Sequence[Explanation]) -> Figure:
-    """Draw images, maps, and one over the other, a row each."""
+def plot_explanations(shown: Sequence[tuple[str, np.ndarray, np.ndarray, str]]) -> Figure:
+    """Draw image, map, and one over the other, a row each: name, image (H, W, 3), map (H, W) in [0, 1], class."""
     figure, axes = plt.subplots(
         len(shown), 3, figsize=(6.6, 2.3 * len(shown) + 0.2), squeeze=False, layout="constrained"
     )
-    for row, why in zip(axes, shown, strict=True):
+    for row, (name, image, heat, label_name) in zip(axes, shown, strict=True):
         for axis in row:
             axis.set_axis_off()
-        name = why.name if len(why.name) <= 28 else f"…{why.name[-27:]}"
-        row[0].imshow(why.image)
-        row[0].set_title(name, fontsize=7, color=_GREY)
-        row[1].imshow(why.map, cmap="magma", vmin=0, vmax=1)
-        row[1].set_title(f"speaks for {why.label_name}", fontsize=8)
-        row[2].imshow(why.image)
-        row[2].imshow(why.map, cmap="magma", vmin=0, vmax=1, alpha=0.8 * why.map)
-        row[2].contour(why.map, levels=[0.5], colors="white", linewidths=0.8)
+        row[0].imshow(image)
+        row[0].set_title(name if len(name) <= 28 else f"…{name[-27:]}", fontsize=7, color=_GREY)
+        row[1].imshow(heat, cmap="magma", vmin=0, vmax=1)
+        row[1].set_title(f"speaks for {label_name}", fontsize=8)
+        row[2].imshow(image)
+        row[2].imshow(heat, cmap="magma", vmin=0, vmax=1, alpha=0.8 * heat)
+        row[2].contour(heat, levels=[0.5], colors="white", linewidths=0.8)
     return figure
 
 
-def plot_study(folds: Sequence[int], reports: Sequence[Report], pooled: Report) -> Figure:
-    """Draw the figures of every member by its fold, their mean, and the pooled figure with its interval."""
-    names = ("accuracy", "balanced_accuracy", "roc_auc", "calibration_error")
-    figure, axes = plt.subplots(1, len(names), figsize=(3.2 * len(names), 3.6), layout="constrained")
-    for axis, name in zip(axes, names, strict=True):
-        values = np.array([getattr(report, name) for report in reports])
+def plot_study(
+    folds: Sequence[int],
+    figures: Mapping[str, Sequence[float]],
+    *,
+    pooled: Mapping[str, float],
+    intervals: Mapping[str, tuple[float, float]],
+) -> Figure:
+    """Draw figures of every member by its fold, their mean, and the pooled figure with its interval."""
+    figure, axes = plt.subplots(1, len(figures), figsize=(3.2 * len(figures), 3.6), squeeze=False, layout="constrained")
+    for axis, (name, values) in zip(axes[0], figures.items(), strict=True):
+        mean = np.mean(values)
         axis.plot(folds, values, "o", color=_BLUE, ms=5)
-        axis.axhline(values.mean(), color=_BLUE, lw=1, label=f"mean {values.mean():.4f}")
-        low, high = pooled.interval[name]
+        axis.axhline(mean, color=_BLUE, lw=1, label=f"mean {mean:.4f}")
+        low, high = intervals[name]
         axis.axhspan(low, high, color=_ORANGE, alpha=0.15, lw=0, label="pooled, 95 % over patients")
-        axis.axhline(getattr(pooled, name), color=_ORANGE, lw=1)
+        axis.axhline(pooled[name], color=_ORANGE, lw=1)
         axis.set(xlabel="fold", title=name.replace("_", " "))
         axis.set_xticks(np.unique(folds))
         axis.spines[["top", "right"]].set_visible(False)
@@ -274,20 +282,23 @@ def _box_colours(count: int) -> list[str]:
     return [_BLUE, _ORANGE][:count] if count <= 2 else [f"C{number}" for number in range(count)]
 
 
-def plot_detection(report: DetectionReport) -> Figure:
-    """Draw precision against recall a class, and counted against annotated cells."""
+def plot_detection(
+    class_names: Sequence[str],
+    curves: Sequence[np.ndarray],
+    ap50: Sequence[float],
+    truth: np.ndarray,
+    counted: np.ndarray,
+    count_error: float,
+) -> Figure:
+    """Draw precision against recall a class, curves (R, 2) each; and counted against annotated cells, a field each."""
     figure, (curve, counts) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
-    for name, points, ap50, colour in zip(
-        report.class_names, report.curves, report.ap50_per_class, _box_colours(len(report.class_names)), strict=True
-    ):
+    for name, points, area, colour in zip(class_names, curves, ap50, _box_colours(len(class_names)), strict=True):
         known = points[:, 1] > -1
-        curve.plot(points[known, 0], points[known, 1], color=colour, label=f"{name}, AP50 {ap50:.3f}")
+        curve.plot(points[known, 0], points[known, 1], color=colour, label=f"{name}, AP50 {area:.3f}")
     curve.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02), title="overlap from 0.5")
     curve.legend(loc="lower left", frameon=False, fontsize=9)
-    most = max(int(report.truth.max(initial=1)), int(report.found.max(initial=1)))
+    most = max(int(truth.max(initial=1)), int(counted.max(initial=1)))
     counts.plot([0, most], [0, most], color=_GREY, lw=1, ls="--")
-    counts.scatter(report.truth, report.found, s=14, alpha=0.7, color=_BLUE)
-    counts.set(
-        xlabel="cells annotated", ylabel="cells counted", title=f"a field each, mean error {report.count_error:.1%}"
-    )
+    counts.scatter(truth, counted, s=14, alpha=0.7, color=_BLUE)
+    counts.set(xlabel="cells annotated", ylabel="cells counted", title=f"a field each, mean error {count_error:.1%}")
     return figure

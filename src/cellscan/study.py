@@ -15,25 +15,22 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from cellscan import card as cards
-from cellscan.classifier import Classifier
+from cellscan.classifier import Classifier, are_small, fit_together, make_members
 from cellscan.data.cells import CellDataset, leave_out
+from cellscan.decisions.conformal import Coverage, simulate
+from cellscan.decisions.decision import Decision, decide
 from cellscan.errors import ArgumentError, DataError, ModelFileError
 from cellscan.evaluate.bootstrap import interval
 from cellscan.evaluate.calibration import apply_temperature, fit_temperature
 from cellscan.evaluate.confident import Suspects, find_contradicted
-from cellscan.evaluate.conformal import Coverage, simulate
 from cellscan.evaluate.metrics import AVERAGED, NAMES
 from cellscan.evaluate.patients import Patients, make_patients
 from cellscan.evaluate.report import Report, Seen, figure_text, interval_text, make_report
 from cellscan.evaluate.thresholds import choose_rule
-from cellscan.inference import decide
 from cellscan.notebook import as_text
+from cellscan.tasks.recipe import Recipe
 from cellscan.tensors import check_digest, read_tensors, write_tensors
-from cellscan.training.checkpoint import Checkpoint, hash_weights
-from cellscan.training.devices import Examples
-from cellscan.training.recipe import Recipe
-from cellscan.training.together import SMALL, run_together, unstack
+from cellscan.training.loop import Call
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -133,21 +130,14 @@ def cross_validate(
                "batch_size": batch_size, "recipe": recipe, "tta": tta, "together": together, "checkpoint": checkpoint,
                "resume": resume, "progress": progress}  # fmt: skip
     keys = [(number, seed) for number in range(len(parts)) for seed in chosen]
-    salt = cards.new_salt()  # one for all, so that an ensemble knows whom it has seen
-    members = []
-    for _, seed in keys:
-        clf = Classifier(model, weights=weights, image_size=image_size, view=view, class_names=cells.class_names,
-                         positive_class=positive_class, seed=seed)  # fmt: skip
-        clf._card = replace(clf.card, salt=salt)
-        members.append(clf)
+    members = make_members(model, [seed for _, seed in keys], weights=weights, image_size=image_size, view=view,
+                           class_names=cells.class_names, positive_class=positive_class)  # fmt: skip
     if together is None:
-        size = sum(leaf.size for leaf in members[0]._members[0]["params"].values())
-        together = jax.device_count() == 1 and jax.default_backend() != "cpu" and size <= SMALL
+        together = are_small(members)
     if together:
-        shown = [parts[number][0] for number, _ in keys]
         own = [np.flatnonzero(fold != numbers[number]) for number, _ in keys]
         here = None if place is None else place / "fold-all"
-        _fit_together(members, cells, own, shown, epochs, batch_size, recipe, here, resume, progress)
+        fit_together(members, cells, own, call=Call(epochs, batch_size, here, resume, progress), recipe=recipe)
     probabilities = np.zeros((len(chosen), len(cells), len(cells.class_names)), np.float32)
     for clf, (number, seed) in zip(members, keys, strict=True):
         train, test = parts[number]
@@ -163,54 +153,9 @@ def cross_validate(
     return Study(cells, fold, tuple(chosen), tuple(members), probabilities, split, options)
 
 
-def _fit_together(
-    members: Sequence[Classifier],
-    cells: CellDataset,
-    rows: Sequence[np.ndarray],
-    shown: Sequence[CellDataset],
-    epochs: int,
-    batch_size: int,
-    recipe: Recipe,
-    folder: Path | None,
-    resume: bool,
-    progress: bool,
-) -> None:
-    """Train all members as one program, and let each take its weights."""
-    first = members[0]
-    network, recipe = first._settle(recipe)
-    settings = {**recipe.to_dict(), "batch_size": batch_size}
-    checkpoint = None
-    if folder is not None:
-        plan = first._plan(settings, epochs)
-        plan |= {f"member{i}": {"seed": clf.card.seed, "train": part.to_dict()}
-                 for i, (clf, part) in enumerate(zip(members, shown, strict=True))}  # fmt: skip
-        checkpoint = Checkpoint(folder, plan, resume=resume)
-    for at in run_together(
-        network,
-        [clf._members[0] for clf in members],
-        Examples(cells.images(first.image_size, progress=progress), cells.labels),
-        rows,
-        [clf.card.seed for clf in members],
-        recipe=recipe,
-        epochs=epochs,
-        batch_size=batch_size,
-        class_names=cells.class_names,
-        view=first.card.view,
-        normalization=first.card.normalization,
-        checkpoint=checkpoint,
-        progress=progress,
-    ):
-        for place, (clf, part) in enumerate(zip(members, shown, strict=True)):
-            record: dict[str, Any] = dict(at.records[-1])
-            last = {name: record[name][place] for name in ("loss", "accuracy")}
-            card = clf.card.trained_on(part.patients, settings, {"train": part.to_dict(), "validation": None})
-            card = replace(card, epochs=len(at.records), metrics={"fit": {"epoch": len(at.records), **last}})
-            clf._set(clf._network, (unstack(at.kept, place),), card)
-
-
 def _predict(clf: Classifier, test: CellDataset, tta: bool, folder: Path | None, progress: bool) -> np.ndarray:
     """Judge the cells of a fold, or read how they were judged by the same weights."""
-    plan = {"weights": hash_weights(clf._members[0]), "cells": test.hash(), "first": str(test.names[0]), "tta": tta}
+    plan = {"weights": clf.fingerprint, "cells": test.hash(), "first": str(test.names[0]), "tta": tta}
     path = None if folder is None else folder / "predictions.safetensors"
     if path is not None and path.exists():
         try:
@@ -330,20 +275,20 @@ class Study:
 
     def _report(self, rows: np.ndarray, seed: int | None, split: str) -> Report:
         probabilities = (self.probabilities.mean(0) if seed is None else self.probabilities[seed])[rows]
-        first, patients = self.members[0], self.cells.patients[rows]
-        undecided = replace(first.card, decision=cards.Decision())
+        card, patients = self.members[0].card, self.cells.patients[rows]
+        threshold = Decision().threshold
         return make_report(
             self.cells.labels[rows],
-            decide(probabilities, undecided),
+            decide(probabilities, card.positive, threshold),
             probabilities,
             names=self.cells.names[rows],
             patients=patients,
             class_names=self.cells.class_names,
-            positive=first._positive,
-            threshold=undecided.decision.threshold if len(self.cells.class_names) == 2 else None,
+            positive=card.positive,
+            threshold=threshold if len(self.cells.class_names) == 2 else None,
             split=split,
             seen=Seen(len(set(patients.tolist())), 0, 0),
-            view=first.card.view,
+            view=card.view,
         )
 
     def _repr_html_(self) -> str:
@@ -390,7 +335,13 @@ class Study:
         """
         from cellscan.plots import plot_study
 
-        return plot_study([number for number, _ in self.keys], self.reports, self.report)
+        names = ("accuracy", "balanced_accuracy", "roc_auc", "calibration_error")
+        return plot_study(
+            [number for number, _ in self.keys],
+            {name: [getattr(report, name) for report in self.reports] for name in names},
+            pooled={name: getattr(self.report, name) for name in names},
+            intervals=self.report.interval,
+        )
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write one line a member, then mean, standard deviation, pooled figure and its interval.
@@ -479,7 +430,9 @@ class Study:
         >>> len(study.patients(sensitivity=0.9))
         5
         """
-        positive = self.members[0]._two_classes("a patient rule")
+        positive = self.members[0].card.positive
+        if len(self.cells.class_names) != 2 or positive is None:
+            raise ArgumentError(f"a patient rule is for two classes; this study has {self.cells.class_names}")
         called, truth = self.report.predicted == positive, self.cells.labels == positive
         rule = np.zeros(len(self.cells))
         for number in np.unique(self.fold):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
+import shutil
 from pathlib import Path
 
 import numpy as np
 
-from cellscan.errors import ModelFileError
+from cellscan.errors import CellscanError, ModelFileError
 
 _DIGEST = "cellscan.sha256"
 
@@ -24,24 +26,48 @@ def write_tensors(target: Path, tensors: dict[str, np.ndarray], metadata: dict[s
     write_whole(target, save(whole, metadata=metadata))
 
 
-def write_whole(target: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    if not target.parent.is_dir():
-        raise ModelFileError(f"{target}: there is no folder {target.parent}; make it first")
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+def write_whole(target: Path, data: bytes, *, error: type[CellscanError] = ModelFileError) -> None:
+    """Write a file whole or not at all: what stood there before stays until the new one is complete.
+
+    Any file: models, checkpoints, CSV (encoded by the caller). Several threads and processes may write the same
+    one; it then holds what one of them wrote.
+
+    Parameters
+    ----------
+    target : Path
+        A link is followed. What is no regular file, such as ``/dev/stdout``, is written to directly.
+    data : bytes
+    error : type of CellscanError
+        What is raised where the file cannot be written.
+    """
     try:
-        with open(part, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, target)
-    except OSError as error:
-        raise ModelFileError(
-            f"{target}: the file cannot be written ({error}); what stood there before is untouched. "
+        target = Path(os.path.realpath(target))
+        if target.is_dir():
+            raise error(f"{target}: this is a folder; name a file in it")
+        if not target.parent.is_dir():
+            raise error(f"{target}: there is no folder {target.parent}; make it first")
+        if target.exists() and not target.is_file():
+            target.write_bytes(data)
+            return
+        # Unique for each write: threads share a process id. Cut, because a name has at most 255 bytes.
+        part = target.with_name(f"{target.name[:50]}.{os.getpid()}-{secrets.token_hex(4)}.part")
+        try:
+            with open(part, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            if target.exists():
+                shutil.copymode(target, part)
+            os.replace(part, target)
+        finally:
+            part.unlink(missing_ok=True)
+    except (OSError, ValueError) as problem:  # ValueError: a null character in the name
+        if isinstance(problem, CellscanError):
+            raise
+        raise error(
+            f"{target}: the file cannot be written ({problem}); what stood there before is untouched. "
             "Free some space, or name another folder"
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
+        ) from problem
 
 
 def read_tensors(target: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:

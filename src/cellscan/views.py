@@ -128,16 +128,3 @@ def prepare(images: UInt8[Array, "n h w 3"], view: str) -> Float[Array, "n h w 3
     1.0
     """
     return apply_view(images.astype(jnp.float32) / 255.0, view)
-
-
-def show(images: Array, view: str | None, normalization: Normalization) -> Array:
-    """Return what a network is given of uint8 images under a view; without one, what is there already.
-
-    Examples
-    --------
-    >>> import jax.numpy as jnp
-    >>> from cellscan.views import Normalization, show
-    >>> float(show(jnp.full((1, 8, 8, 3), 255, jnp.uint8), "cell", Normalization()).max())
-    1.0
-    """
-    return images if view is None else normalization(prepare(images, view))

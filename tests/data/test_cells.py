@@ -1,12 +1,19 @@
 """The table of cells, and dividing it."""
 
+import copy
+import pickle
+from typing import Any
+
 import numpy as np
+import pandas
 import pytest
 from helpers import tiny_cells
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import cellscan
+from cellscan.data.images import read_rgb
 from cellscan.data.joining import match_labels
 from cellscan.data.splits import assign
 
@@ -214,3 +221,263 @@ def test_plot_as_stored_and_resized() -> None:
     assert len(cells.plot(rows=2, columns=3).axes) == 12
     figure = cells.plot(rows=1, columns=2, size=16)
     assert figure.axes[0].images[0].get_array().shape == (16, 16, 3)  # type: ignore[union-attr]
+
+
+def arrays(count: int = 8) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), np.uint8)
+
+
+def test_missing_patients_are_missing_however_a_table_writes_it() -> None:
+    make = cellscan.CellDataset.from_arrays
+    missing = [None, float("nan"), np.nan, pandas.NA, pandas.NaT, "", "nan", "None"]
+    assert not make(arrays(), [0, 1] * 4, patients=missing).has_patients
+    assert not make(arrays(2), [0, 1], patients=np.array(["p", None], object)[1:].repeat(2)).has_patients
+    for one in missing:
+        with pytest.raises(cellscan.DataError, match="image_1: the patient of this cell is unknown while others"):
+            make(arrays(2), [0, 1], patients=["p1", one])
+    with pytest.raises(cellscan.DataError, match="unknown while others"):
+        make(arrays(2), [0, 1], patients=pandas.Series(["p1", None]))
+
+
+def test_ids_that_are_equal_numbers_are_one_patient() -> None:
+    forms = (
+        [1, 2], np.array([1.0, 2.0]), ["1", "2.0"], np.array(["1", "2"], object), [np.float32(1), " 2 "],
+        pandas.Series([1, 2], dtype="Int64"), (str(i) for i in (1, 2)),
+    )  # fmt: skip
+    for patients in forms:
+        cells = cellscan.CellDataset.from_arrays(arrays(2), [0, 1], patients=patients)
+        assert cells.patients.tolist() == ["1", "2"]
+    cells = cellscan.CellDataset.from_arrays(arrays(2), [0, 1], patients=["01", "1.5"])
+    assert cells.patients.tolist() == ["01", "1.5"]
+    with pytest.raises(cellscan.DataError, match=r"patients\[1\] is \['p'\]"):
+        cellscan.CellDataset.from_arrays(arrays(2), [0, 1], patients=["p", ["p"]])
+    for bad in ("pq", 3, {"a": 1, "b": 2}):
+        with pytest.raises(cellscan.ArgumentError, match="patients is"):
+            cellscan.CellDataset.from_arrays(arrays(2), [0, 1], patients=bad)  # type: ignore[arg-type]
+
+
+def test_patients_of_a_fold_file_are_read_alike(tmp_path) -> None:
+    cells = cellscan.CellDataset.from_arrays(arrays(4), [0, 1] * 2, patients=[1.0, 2.0, 1.0, 2.0])
+    (tmp_path / "folds.csv").write_text("patient;fold\n1.0;0.0\n2;1\n")
+    assert cells.fold_numbers(tmp_path / "folds.csv").tolist() == [0, 1, 0, 1]
+
+
+def test_forms_of_labels() -> None:
+    want = [1, 0, 1, 0]
+    forms = (
+        want, np.array(want, np.int8),
+        np.array(want, float), ["uninfected", "Parasitized", "UNINFECTED", "parasitized"],
+        pandas.Series(["uninfected", "parasitized"] * 2, dtype="category"), pandas.Series(want, dtype="Int64"),
+        (i for i in want), np.array(want)[:, None], np.array(["uninfected", "parasitized"] * 2),
+    )  # fmt: skip
+    for labels in forms:
+        cells = cellscan.CellDataset.from_arrays(arrays(4), labels)  # type: ignore[arg-type]
+        assert cells.labels.tolist() == want
+        assert cells.labels.dtype == np.int32
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, np.nan], r"labels\[1\] is nan"), ([0, None], r"labels\[1\] is None"), ([0.7, 1.2], r"labels\[0\] is 0.7"),
+        (np.eye(2), "argmax"), (["dog", "cat"], r"labels\[0\] is 'dog'.*class_names="), ([0, 2], "labels from 0 to 2"),
+        ([0, -1], "labels from -1"), ([0, 2**40], "labels from 0 to 1099511627776"), ([True, False], "True and False"),
+        ([0, np.inf], "labels"), ([0, "x"], "labels"), ([[0], [1, 2]], "unlike length"), ([0, pandas.NA], "labels"),
+        ([0, 1j], "labels"), ("ab", "labels is 'ab'"), (3, "labels is 3"), (np.array(3), "shape"), ([0], "as many"),
+        ([], "as many"),
+    ],
+)  # fmt: skip
+def test_labels_that_are_none(labels, message) -> None:
+    with pytest.raises(cellscan.CellscanError, match=message):
+        cellscan.CellDataset.from_arrays(arrays(2), labels)
+
+
+def test_images_of_any_form_are_read_as_by_predict(tmp_path) -> None:
+    rgb = Image.fromarray(arrays(1)[0])
+    rgb.save(tmp_path / "a.png")
+    palette, cmyk = rgb.quantize(64), rgb.convert("CMYK")
+    forms = [
+        rgb,
+        palette,
+        cmyk,
+        tmp_path / "a.png",
+        (tmp_path / "a.png").read_bytes(),
+        arrays(1)[0],
+        arrays(1)[0] / 255,
+    ]
+    cells = cellscan.CellDataset.from_arrays(forms, [0] * len(forms))
+    for cell, form in zip(cells, forms, strict=True):
+        assert np.array_equal(cell.image, read_rgb(form))
+    assert np.array_equal(cells[1].image, np.asarray(palette.convert("RGB")))
+    assert len(cellscan.CellDataset.from_arrays((image for image in arrays(4)), [0, 1] * 2)) == 4
+    with pytest.raises(cellscan.ImageError, match="c.png: "):
+        cellscan.CellDataset.from_arrays([arrays(1)[0], np.zeros((2, 3))[0]], [0, 1], names=["b.png", "c.png"])
+    for bad in (tmp_path / "a.png", "a.png", b"x", None, 3):
+        with pytest.raises(cellscan.ArgumentError, match="images is"):
+            cellscan.CellDataset.from_arrays(bad, [0])  # type: ignore[arg-type]
+
+
+def test_a_data_set_owns_its_arrays() -> None:
+    images, labels = np.full((6, 32, 32, 3), 200, np.uint8), np.array([0, 1] * 3, np.int32)
+    patients, names = np.array(list("pqpqpq")), np.array(list("abcdef"))
+    cells = cellscan.CellDataset.from_arrays(images, labels, patients=patients, names=names)
+    before = cells.fingerprint()
+    images[:], labels[:], patients[:], names[:] = 0, 0, "x", "y"
+    assert cells.fingerprint() == before
+    assert cells.per_class() == {"parasitized": 3, "uninfected": 3}
+    assert cells[0].image.max() == 200
+    painted = cellscan.synthetic_cells(40, seed=0)
+    for array in (cells[0].image, painted[0].image, painted.masks[0], cells.labels, cells.select([0]).labels):
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 0
+        base: np.ndarray = array
+        while isinstance(base.base, np.ndarray):
+            base = base.base
+        assert not base.flags.writeable
+
+
+def test_names_that_mean_two_cells_are_refused() -> None:
+    with pytest.raises(cellscan.DataError, match="the cells 0 and 2 are both named 'a.png'"):
+        cellscan.CellDataset.from_arrays(arrays(3), [0, 1, 0], names=["a.png", "b.png", "a.png"])
+    cells = cellscan.CellDataset.from_arrays(arrays(3), [0, 1, 0], names=[7, None, float("nan")])  # type: ignore[list-item]
+    assert cells.names.tolist() == ["7", "image_1", "image_2"]
+
+
+def test_joined_sets_keep_a_name_for_each_cell() -> None:
+    a, b = cellscan.synthetic_cells(40, seed=0), cellscan.synthetic_cells(40, seed=1)
+    both = cellscan.concat([a, b])
+    assert len(set(both.names.tolist())) == 80
+    shared = sorted(set(a.names.tolist()) & set(b.names.tolist()))[0]
+    assert len(both.without([f"2/{shared}"])) == 79
+    with pytest.raises(cellscan.DataError, match=f"'{shared}' fits 2 cells: '1/{shared}', '2/{shared}'"):
+        both.without([shared])
+    train, test = a.split(0.25, seed=0)
+    assert sorted(cellscan.concat([train, test]).names.tolist()) == sorted(a.names.tolist())
+    assert cellscan.concat([a, a.select([0])]).names.tolist() == [*a.names.tolist(), a.names[0]]  # one cell twice
+    for bad in (a, [a, None], 3, None):
+        with pytest.raises(cellscan.ArgumentError, match="concat got"):
+            cellscan.concat(bad)  # type: ignore[arg-type]
+
+
+def test_a_bare_file_name_that_fits_one_cell_is_enough() -> None:
+    names = ["a/1.png", "a/2.png", "b/1.png", "b/c/3.png", "3.png"]
+    cells = cellscan.CellDataset.from_arrays(arrays(5), [0] * 5, names=names)
+    assert cells.without(["2.png"]).names.tolist() == ["a/1.png", "b/1.png", "b/c/3.png", "3.png"]
+    assert cells.without(["c/3.png"]).names.tolist() == ["a/1.png", "a/2.png", "b/1.png", "3.png"]
+    assert cells.without(["3.png"]).names.tolist() == names[:4]  # a whole name
+    assert len(cells.without(["a\\1.png", None, "elsewhere"])) == 4  # type: ignore[list-item]
+    assert len(cells.without(pandas.Series(["a/1.png", "b/1.png"]))) == 3
+    with pytest.raises(cellscan.DataError, match="'1.png' fits 2 cells: 'a/1.png', 'b/1.png'"):
+        cells.without(["1.png"])
+    with pytest.raises(cellscan.DataError, match="none of the 1 names"):
+        cells.without(["ng"])
+    with pytest.raises(cellscan.DataError, match="none of the 1 names"):
+        cells.select([]).without(["a/1.png"])
+    with pytest.raises(cellscan.ArgumentError, match="names is 3"):
+        cells.without(3)  # type: ignore[arg-type]
+
+
+def test_other_pixels_are_other_cells() -> None:
+    images = arrays(6)
+    make = cellscan.CellDataset.from_arrays
+    cells = make(images, [0, 1] * 3)
+    other = images.copy()
+    other[3, 0, 0, 0] ^= 1
+    assert make(images, [0, 1] * 3).fingerprint() == cells.fingerprint()
+    for changed in (make(other, [0, 1] * 3), make(images, [1, 0] * 3), make(images, [0, 1] * 3, names=list("abcdef"))):
+        assert changed.hash() != cells.hash()
+        assert changed.fingerprint() != cells.fingerprint()
+    assert make(other, [0, 1] * 3).hash(pixels=False) == cells.hash(pixels=False)
+    turned = cells.select(slice(None, None, -1))
+    assert turned.hash() == cells.hash()
+    assert turned.fingerprint() != cells.fingerprint()
+    both = cellscan.concat([cells.select([0, 2]), make(other, [0, 1] * 3).select([3])])
+    again = cellscan.concat([make(images, [0, 1] * 3).select([0, 2]), make(other, [0, 1] * 3).select([3])])
+    assert both.fingerprint() == again.fingerprint()
+    assert cells.select([]).hash() == cells.select([]).hash()
+
+
+def test_slices_masks_and_lists_give_cells() -> None:
+    cells = tiny_cells()
+    for index in (slice(1, 4), [1, 2, 3], np.arange(1, 4), np.isin(np.arange(48), [1, 2, 3]), slice(-47, -44)):
+        assert cells[index].names.tolist() == cells.names[1:4].tolist()
+    assert cells[np.int64(-1)].name == cells.names[-1]
+    for bad in (True, "a", None, 1.5, [0.5], np.zeros((2, 2), int), [True]):
+        with pytest.raises(cellscan.ArgumentError):
+            cells[bad]  # type: ignore[index]
+    with pytest.raises(cellscan.ArgumentError, match="cell 48 of 48"):
+        cells[48]
+    assert len(list(reversed([cell.name for cell in cells]))) == 48
+
+
+@pytest.mark.parametrize(
+    "bad", [slice("a", None), slice(0.5), [[1], [1, 2]], "abc", {1}, 3, [None], [2**70], slice(None, None, 0)]
+)
+def test_odd_selections(bad) -> None:
+    with pytest.raises(cellscan.ArgumentError, match="select got"):
+        tiny_cells().select(bad)
+
+
+def test_seeds_are_whole_numbers() -> None:
+    cells = tiny_cells()
+    assert np.array_equal(cells.split(0.3, seed=np.int64(1))[1].names, cells.split(0.3, seed=1)[1].names)  # type: ignore[call-overload]
+    assert np.array_equal(cells.fold_numbers(np.int64(3), seed=np.uint8(1)), cells.fold_numbers(3, seed=1))  # type: ignore[arg-type]
+    for bad in (-1, None, 0.5, "0", True, np.nan):
+        calls = (
+            lambda s: cells.split(0.3, seed=s), lambda s: cells.fold_numbers(3, seed=s), lambda s: cells.plot(seed=s),
+            lambda s: cells.folds(3, seed=s), lambda s: cells.split(0.3, by="cell", seed=s),
+        )  # fmt: skip
+        for call in calls:
+            with pytest.raises(cellscan.ArgumentError, match="seed is"):
+                call(bad)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), "0.2", None, True, float("inf"), 0, 1, [0.2], -0.1])
+def test_odd_fractions(bad) -> None:
+    with pytest.raises(cellscan.DataError, match="whose sum is below 1"):
+        tiny_cells().split(bad)
+    with pytest.raises(cellscan.DataError, match="whose sum is below 1"):
+        tiny_cells().split(0.2, bad)
+
+
+def test_odd_arguments(tmp_path) -> None:
+    cells = tiny_cells()
+    make: Any = cellscan.CellDataset.from_arrays
+    odd: Any = cells
+    malaria_patient: Any = cellscan.malaria_patient
+    calls = (
+        lambda: odd.plot(rows=0), lambda: odd.plot(columns=1.5), lambda: odd.plot(size=0), lambda: odd[:0].plot(),
+        lambda: odd.rename_classes(["a"]), lambda: odd.rename_classes({3: "a"}), lambda: odd.folds(None),
+        lambda: odd.rename_classes({"parasitized": ""}), lambda: odd.rename_classes({"parasitized": "UNINFECTED"}),
+        lambda: odd.folds(2.0), lambda: odd.write_folds(tmp_path, 3), lambda: odd.write_folds(tmp_path / "no" / "a", 3),
+        lambda: odd.select([]).split(0.2), lambda: odd.select([]).fold_numbers(2), lambda: odd.split(0.2, by=None),
+        lambda: malaria_patient(None), lambda: make(arrays(1), [0], class_names=[]),
+        lambda: make(arrays(1), [0], class_names="ab"), lambda: make(arrays(1), [0], class_names=None),
+    )  # fmt: skip
+    for number, call in enumerate(calls):
+        with pytest.raises(cellscan.CellscanError):
+            print(number, call())
+
+
+def test_nothing_is_described_too() -> None:
+    assert str(tiny_cells().select([]).describe()).startswith("0 cells\n  parasitized  0  (0 %)")
+
+
+def test_a_fold_file_is_replaced_whole(tmp_path) -> None:
+    file = tmp_path / "folds.csv"
+    file.write_text("patient,fold\nyesterday,0\n")
+    with pytest.raises(cellscan.DataError, match="cannot fill"):
+        tiny_cells().write_folds(file, 9)
+    assert "yesterday" in file.read_text()
+    tiny_cells().write_folds(file, 3)
+    assert sorted(file.read_text().split()[1:], key=lambda line: line[:2])[0].startswith("p0,")
+
+
+def test_copies_are_as_they_were() -> None:
+    cells = cellscan.synthetic_cells(40, seed=0).split(0.25, seed=0)[1]
+    for other in (copy.deepcopy(cells), pickle.loads(pickle.dumps(cells))):
+        assert other.fingerprint() == cells.fingerprint()
+        assert other.split_info == cells.split_info
+        for array in (other.labels, other.patients, other.names, other[0].image, other.masks[0]):
+            with pytest.raises(ValueError, match="read-only"):
+                array[...] = 0

@@ -1,6 +1,8 @@
 """Whatever holds an image becomes RGB uint8 by the stated rule, or is refused with a reason."""
 
+import errno
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cellscan import ImageError
+from cellscan import DataError, ImageError
 from cellscan.data import images
 from cellscan.data.images import read_header, read_rgb
 
@@ -170,3 +172,180 @@ def test_mutated_files_are_read_whole_or_refused(data) -> None:
         else:
             assert out.dtype == np.uint8
             assert out.shape[-1] == 3
+
+
+def encoded(image: np.ndarray, kind: str = "PNG") -> bytes:
+    whole = io.BytesIO()
+    Image.fromarray(image).save(whole, kind)
+    return whole.getvalue()
+
+
+def test_encoded_bytes_and_open_files(tmp_path) -> None:
+    image = random_image()
+    data = encoded(image)
+    (tmp_path / "a.png").write_bytes(data)
+    read = io.BytesIO(data)
+    read.read()  # as a web framework leaves an upload that it looked at
+    for form in (data, bytearray(data), memoryview(data), io.BytesIO(data), read):
+        assert np.array_equal(read_rgb(form), image)
+    with open(tmp_path / "a.png", "rb") as file:
+        assert np.array_equal(read_rgb(file), image)
+    with open(tmp_path / "a.png", encoding="latin-1") as file, pytest.raises(ImageError, match='"rb"'):
+        read_rgb(file)
+    with pytest.raises(ImageError, match="0 bytes"):
+        read_rgb(b"")
+    with pytest.raises(ImageError, match="cannot be read"):
+        read_rgb(file)  # closed
+
+    class Upload:
+        async def read(self) -> bytes:
+            return data
+
+    with pytest.raises(ImageError, match=r"\.file"):
+        read_rgb(Upload())
+
+
+def write_tiff(path, array: np.ndarray, bits: int, photometric: int = 1) -> None:
+    """Write a TIFF with tags that Pillow itself does not write."""
+    height, width = array.shape
+    data = array.tobytes()
+    entries = ((256, 4, width), (257, 4, height), (258, 3, bits), (259, 3, 1), (262, 3, photometric),
+               (273, 4, 8 + 2 + 12 * 9 + 4), (277, 3, 1), (278, 4, height), (279, 4, len(data)))  # fmt: skip
+    fields = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
+    path.write_bytes(b"II*\0" + struct.pack("<IH", 8, len(entries)) + fields + struct.pack("<I", 0) + data)
+
+
+def test_where_zero_is_white(tmp_path) -> None:
+    values = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    write_tiff(tmp_path / "8.tif", values, 8, photometric=0)
+    write_tiff(tmp_path / "16.tif", values.astype("<u2") * 257, 16, photometric=0)
+    for name in ("8.tif", "16.tif"):
+        assert np.array_equal(read_rgb(tmp_path / name)[..., 0], 255 - values), name
+        with Image.open(tmp_path / name) as opened:
+            assert np.array_equal(read_rgb(opened)[..., 0], 255 - values), name
+
+
+def test_few_bits_in_many_are_refused_with_the_fix(tmp_path) -> None:
+    grey = random_image()[..., 0]
+    twelve = grey.astype(np.uint16) * 16
+    Image.fromarray(twelve).save(tmp_path / "12.tif")
+    Image.fromarray(twelve).save(tmp_path / "12.png")
+    for form in (tmp_path / "12.tif", tmp_path / "12.png", twelve, twelve.astype(">u2"), Image.fromarray(twelve)):
+        with pytest.raises(ImageError, match=r"array \* 16"):
+            read_rgb(form)
+    with pytest.raises(ImageError, match="uint8"):
+        read_rgb(grey.astype(np.uint16))
+    assert not read_rgb(np.zeros((4, 4), np.uint16)).any()  # black is black
+    assert np.array_equal(read_rgb((twelve * 16).astype(">u2"))[..., 0], read_rgb(twelve * 16)[..., 0])
+
+
+def test_twelve_bits_that_say_so_are_scaled(tmp_path) -> None:
+    values = (np.arange(64, dtype=np.uint32) * 65).reshape(8, 8)
+    first, second = values.ravel()[::2], values.ravel()[1::2]
+    packed = np.stack([first >> 4, ((first & 15) << 4) | (second >> 8), second & 255], -1).astype(np.uint8)
+    write_tiff(tmp_path / "12.tif", packed.reshape(1, -1), 12)
+    content = bytearray((tmp_path / "12.tif").read_bytes())
+    for tag, value in ((0, 8), (1, 8), (7, 8)):  # width, height and rows a strip are of the values
+        content[10 + 12 * tag + 8 : 10 + 12 * tag + 12] = struct.pack("<I", value)
+    (tmp_path / "12.tif").write_bytes(content)
+    assert np.abs(read_rgb(tmp_path / "12.tif")[..., 0].astype(int) - values * 255 / 4095).max() <= 1
+
+
+def test_sixteen_bits_a_colour_that_come_out_black_are_refused(tmp_path) -> None:
+    import zlib
+
+    def png(values: np.ndarray) -> bytes:
+        height, width, _ = values.shape
+        rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+
+        def chunk(kind: bytes, data: bytes) -> bytes:
+            return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+        head = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+        return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+    image = random_image()
+    assert np.array_equal(read_rgb(png(image.astype(np.uint16) * 257)), image)
+    with pytest.raises(ImageError, match="come out as black"):
+        read_rgb(png(image.astype(np.uint16) * 16))
+
+
+def test_pages_that_may_be_channels_are_refused(tmp_path) -> None:
+    first, second = Image.fromarray(random_image(0)), Image.fromarray(random_image(1))
+    first.save(tmp_path / "stack.tif", save_all=True, append_images=[second])
+    with pytest.raises(ImageError, match="2 pages of one size"):
+        read_rgb(tmp_path / "stack.tif")
+    with Image.open(tmp_path / "stack.tif") as opened:  # of an image that somebody opened, the page that it is at
+        opened.seek(1)
+        assert np.array_equal(read_rgb(opened), random_image(1))
+    first.save(tmp_path / "preview.tif", save_all=True, append_images=[second.resize((10, 8))])
+    assert np.array_equal(read_rgb(tmp_path / "preview.tif"), random_image(0))
+
+
+def test_floats_that_miss_the_range_by_a_rounding() -> None:
+    assert (read_rgb(np.full((4, 4, 3), 1.0000001)) == 255).all()
+    assert not read_rgb(np.full((4, 4, 3), -1e-7)).any()
+
+
+def test_a_batch_of_one_is_named() -> None:
+    with pytest.raises(ImageError, match=r"batch of one: pass array\[0\]"):
+        read_rgb(np.zeros((1, 40, 40, 3), np.uint8))
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [("jfif", "JPEG"), ("jpe", "JPEG"), ("pgm", "PPM"), ("dib", "DIB")])
+def test_other_names_of_known_formats(tmp_path, suffix, kind) -> None:
+    assert images.is_image_name(f"a.{suffix}")
+    Image.fromarray(random_image()[..., 0]).save(tmp_path / f"a.{suffix}", kind)
+    assert read_rgb(tmp_path / f"a.{suffix}").shape == (40, 50, 3)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EMFILE, "Too many open files"), MemoryError()])
+def test_failures_of_the_machine_are_tried_again_and_are_not_the_images(tmp_path, monkeypatch, error) -> None:
+    Image.fromarray(random_image()).save(tmp_path / "a.png")
+    opened, left = Image.open, 1
+
+    def failing(*args, **kwargs):
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            raise error
+        return opened(*args, **kwargs)
+
+    monkeypatch.setattr(Image, "open", failing)
+    assert np.array_equal(read_rgb(tmp_path / "a.png"), random_image())
+    left = 10
+    with pytest.raises(DataError, match="the machine failed"):
+        read_rgb(tmp_path / "a.png")
+
+
+def test_a_file_that_may_not_be_read_is_said(tmp_path, monkeypatch) -> None:
+    Image.fromarray(random_image()).save(tmp_path / "a.png")
+
+    def refused(*args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Image, "open", refused)
+    with pytest.raises(ImageError, match="Permission denied"):
+        read_rgb(tmp_path / "a.png")
+
+
+def test_linked_folders_are_followed_and_loops_are_not(tmp_path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "set" / "a").mkdir(parents=True)
+    for path in (tmp_path / "elsewhere" / "1.png", tmp_path / "set" / "a" / "2.png", tmp_path / "set" / "a" / "x.heic"):
+        path.write_bytes(b"x")
+    (tmp_path / "set" / "b").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set" / "a" / "loop").symlink_to(tmp_path / "set")
+    assert images.list_folder(tmp_path / "set") == (["a/2.png", "b/1.png"], ["a/x.heic"])
+    assert images.image_files(tmp_path / "set") == ["a/2.png", "b/1.png"]
+
+
+def test_a_folder_that_cannot_be_listed_is_said(tmp_path, monkeypatch) -> None:
+    import os
+
+    def refused(path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(DataError, match="Permission denied"):
+        images.image_files(tmp_path)

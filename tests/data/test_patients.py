@@ -32,7 +32,10 @@ def test_mapping_files_in_their_odd_form(tmp_path) -> None:
     a, b, c = nih_name(1, 1), nih_name(1, 2), nih_name(2, 1)
     file.write_text(f"C1P11ThinF,['{a}', '{b}'],,,,\nC2P12ThinF,['{c}'],,\n,,,\n")
     assert read_mapping(file) == {a: "C1", b: "C1", c: "C2"}
-    assert patients_of([c, a], [file]) == ["C2", "C1"]
+    for files in ([file], file, str(file), iter([file])):
+        assert patients_of([c, a], files) == ["C2", "C1"]
+    with pytest.raises(cellscan.ArgumentError, match="patient_files is 3"):
+        patients_of([c, a], 3)  # type: ignore[arg-type]
 
 
 def test_mapping_and_name_must_agree(tmp_path) -> None:

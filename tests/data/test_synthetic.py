@@ -55,3 +55,23 @@ def test_bad_counts(count) -> None:
         cellscan.synthetic_cells(count)
     with pytest.raises(cellscan.ArgumentError, match="'easy', 'normal', 'hard'"):
         cellscan.synthetic_cells(10, difficulty="impossible")
+
+
+def test_numbers_of_numpy_count_and_others_are_refused() -> None:
+    cells = cellscan.synthetic_cells(np.int32(8), seed=np.int64(3))  # type: ignore[arg-type]
+    assert cells.hash() == cellscan.synthetic_cells(8, seed=3).hash()
+    for bad in (-1, None, 0.5, "1", True):
+        with pytest.raises(cellscan.ArgumentError, match="seed is"):
+            cellscan.synthetic_cells(8, seed=bad)  # type: ignore[arg-type]
+        with pytest.raises(cellscan.ArgumentError, match="seed is"):
+            cellscan.synthetic_fields(1, seed=bad)  # type: ignore[arg-type]
+    assert cellscan.synthetic_fields(1, size=np.array([96, 128])).sizes.tolist() == [[128, 96]]  # type: ignore[arg-type]
+    for size in (96, (96,), (96, 95), (96.0, 128), None, "96", (96, 128, 3)):
+        with pytest.raises(cellscan.ArgumentError, match="size is"):
+            cellscan.synthetic_fields(1, size=size)  # type: ignore[arg-type]
+
+
+def test_it_is_said_that_another_count_paints_other_cells() -> None:
+    few, many = cellscan.synthetic_cells(40, seed=0), cellscan.synthetic_cells(400, seed=0)
+    assert not np.array_equal(few[1].image, many[1].image)
+    assert "With another count the cells are others" in " ".join(str(cellscan.synthetic_cells.__doc__).split())

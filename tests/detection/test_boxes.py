@@ -14,7 +14,7 @@ import cellscan
 from cellscan.detection.anchors import SCALES, Anchors, decode, encode, fit_anchors, overlaps
 from cellscan.detection.suppression import select, suppress
 from cellscan.detection.targets import detection_loss, focal_loss, match, smooth_l1
-from cellscan.training.augment import augment_fields
+from cellscan.tasks.augment import augment_fields
 
 SEEDS = st.integers(0, 10_000)
 
@@ -157,7 +157,7 @@ def test_classes_are_suppressed_apart() -> None:
 
 
 def test_in_a_crowd_no_cell_is_crowded_out() -> None:
-    from cellscan.detector import CANDIDATES
+    from cellscan.tasks.detection import CANDIDATES
 
     rng = np.random.default_rng(0)
     y, x = np.mgrid[0:15, 0:20] * 40.0

@@ -14,7 +14,7 @@ from flax import nnx
 
 import cellscan
 from cellscan.detection.anchors import Anchors
-from cellscan.models.network import Network, Weights
+from cellscan.models.network import Network, Weights, weights_of
 from cellscan.models.retinanet import PLANS, RetinaNet, SmallBackbone, make
 
 
@@ -24,7 +24,7 @@ def drawn(plan: str) -> tuple[Network, Weights]:
     rngs = nnx.Rngs(0)
     net = RetinaNet(SmallBackbone(like.channels, rngs=rngs), like, torched.CLASSES, torched.PLACE, rngs=rngs)
     network = Network(net)
-    weights: Any = network.weights()
+    weights: Any = weights_of(net)
     for leaves in weights.values():
         for name, leaf in leaves.items():
             leaves[name] = torched.draw(name, leaf.shape)
@@ -69,7 +69,7 @@ def test_there_is_one_output_an_anchor(name) -> None:
 
 def test_the_small_one_is_small_and_starts_from_the_prior() -> None:
     net, _ = make("retinanet_small", 2, 9)
-    weights = Network(net).weights()
+    weights = weights_of(net)
     assert sum(leaf.size for leaf in weights["params"].values()) <= 5_000_000
     outputs = net(jax.random.normal(jax.random.key(0), (1, 64, 64, 3)))
     assert abs(float(jax.nn.sigmoid(outputs["classes"]).mean()) - 0.01) < 0.003

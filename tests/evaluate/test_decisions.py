@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cellscan.decisions.conformal import fit_quantile, label_sets, simulate
 from cellscan.errors import ArgumentError, DataError
 from cellscan.evaluate.calibration import apply_temperature, fit_temperature
 from cellscan.evaluate.confident import find_contradicted
-from cellscan.evaluate.conformal import fit_quantile, label_sets, simulate
 from cellscan.evaluate.thresholds import choose, choose_rule
 
 WHAT = ("sick", "well")

@@ -10,8 +10,8 @@ from flax import nnx
 from helpers import random_image, tiny_cells
 
 import cellscan
-from cellscan.card import to_json
-from cellscan.evaluate.novelty import VALUES, learn
+from cellscan.decisions.novelty import VALUES, learn
+from cellscan.models.network import Network
 
 
 class Mute(nnx.Module):
@@ -127,12 +127,12 @@ def test_a_damaged_entry_is_refused(tmp_path) -> None:
 @pytest.mark.parametrize("name", [backbone.name for backbone in cellscan.list_backbones()])
 def test_it_is_small(name: str) -> None:
     clf = cellscan.Classifier(name, image_size=75, seed=0)
-    width = jax.eval_shape(clf._network.signature, clf._members[0], np.zeros((1, 75, 75, 3), np.float32)).shape[-1]
+    network = Network(clf.model)
+    width = jax.eval_shape(network.signature, network.shapes(), np.zeros((1, 75, 75, 3), np.float32)).shape[-1]
     kept = min(VALUES // width, width - 1)
     line, basis, variances = (np.zeros(shape, np.float32) for shape in (width, (width, kept), kept))
     basis = basis.astype(np.float16)
-    novelty = cellscan.Novelty(1.0, 9, 9, line, line, basis, variances, 1.0)
-    assert len(to_json(replace(clf.card, novelty=novelty))) < 1_000_000
+    assert sum(array.nbytes for array in (line, line, basis, variances)) < 750_000
 
 
 def test_what_cannot_be_learned() -> None:

@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 
 import cellscan
 from cellscan.data.images import read_rgb
-from cellscan.explain import METHODS, Passes
+from cellscan.explain import METHODS, cam
 from cellscan.models.network import Network
 
 
@@ -70,7 +70,7 @@ def test_maps_change_with_the_weights(painted, infected, method: str) -> None:
         for name, leaf in fresh._members[0]["params"].items():
             if name.split(".")[0] == part:
                 weights["params"][name] = leaf
-    drawn = cellscan.Classifier._with(painted._network, (weights,), painted.card)
+    drawn = cellscan.Classifier._with(painted._task.network, (weights,), painted.card)
     after = drawn.explain(cells, method=method, label="parasitized", progress=False)
     inside = [read_rgb(cell.image, 48).any(-1) for cell in cells]
     ranks = [spearmanr(a.values[m], b.values[m]).statistic for a, b, m in zip(before, after, inside, strict=True)]
@@ -92,7 +92,7 @@ def test_an_ensemble_has_the_mean_of_its_members() -> None:
 def test_every_backbone_has_a_gradcam(name: str) -> None:
     network = Network(cellscan.models.create(name, 2))
     x = jax.ShapeDtypeStruct((1, 75, 75, 3), np.float32)
-    found = jax.eval_shape(lambda weights, x: Passes(network).cam(weights, x, 1), network.weights(), x)
+    found = jax.eval_shape(lambda weights, x: cam(network, weights, x, 1), network.shapes(), x)
     assert found.shape == (1, 75, 75)
 
 

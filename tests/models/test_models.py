@@ -11,7 +11,7 @@ import cellscan
 from cellscan.models import convolution
 from cellscan.models.blocks import BatchNorm, max_pool
 from cellscan.models.convolution import conv
-from cellscan.models.network import Network
+from cellscan.models.network import Network, weights_of
 from cellscan.models.registry import build, find
 from cellscan.models.small_cnn import InstanceNorm, space_to_depth
 
@@ -27,7 +27,7 @@ def test_every_backbone_keeps_the_contract(name) -> None:
     entry = find(name)
     net, _ = build(name, 3, weights=None, seed=1, pooled=True)  # as a classifier has it
     network = Network(net)
-    weights = network.weights()
+    weights = weights_of(net)
     assert network.parts[-1] == "head"
     size = entry.least_size
     shapes = network.stages(weights, size)
@@ -47,12 +47,12 @@ def test_every_backbone_keeps_the_contract(name) -> None:
     for path, gradient in loss(weights["params"]).items():
         assert np.isfinite(gradient).all()
         assert np.abs(gradient).max() > 0, f"{path} has no gradient"
-    same = Network(build(name, 3, weights=None, seed=1, pooled=True)[0]).weights()["params"]
+    same = weights_of(build(name, 3, weights=None, seed=1, pooled=True)[0])["params"]
     assert all(np.array_equal(same[k], v) for k, v in weights["params"].items())
 
 
 def test_small_cnn_is_small() -> None:
-    params = Network(cellscan.models.create("small_cnn", 2)).weights()["params"]
+    params = weights_of(cellscan.models.create("small_cnn", 2))["params"]
     assert sum(leaf.size for leaf in params.values()) <= 500_000
 
 
@@ -79,7 +79,7 @@ def test_taking_apart_and_putting_together_changes_nothing() -> None:
     net = TinyNet(rngs=nnx.Rngs(0, dropout=1))
     x = jax.random.normal(jax.random.key(0), (4, 16, 16, 3))
     network = Network(net)
-    weights = network.weights()
+    weights = weights_of(net)
     net.eval()
     assert np.allclose(network.logits(weights, x), net(x), atol=1e-6)
     again = network.logits(weights, x)
@@ -88,7 +88,7 @@ def test_taking_apart_and_putting_together_changes_nothing() -> None:
 
 def test_training_mode_updates_statistics_and_draws_from_the_key_alone() -> None:
     network = Network(TinyNet(rngs=nnx.Rngs(0, dropout=1)))
-    weights = network.weights()
+    weights = weights_of(TinyNet(rngs=nnx.Rngs(0, dropout=1)))
     x = jax.random.normal(jax.random.key(0), (4, 16, 16, 3))
     out = [network.train(weights["params"], weights["stats"], x, jax.random.key(k)) for k in (1, 1, 2)]
     assert np.array_equal(out[0][0], out[1][0])

@@ -11,11 +11,14 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from helpers import TinyNet, run_python, tiny_cells
+from helpers import TinyNet, compilations, run_python, tiny_cells
 
 import cellscan
-from cellscan.training import init_state, make_augment, make_train_step
+from cellscan.models.network import Network, Weights, weights_of
+from cellscan.tasks.classification import ClassificationTask
+from cellscan.tasks.programs import trained_by
 from cellscan.training.devices import Examples, make_epoch
+from cellscan.training.step import begin
 
 TESTS = Path(__file__).parents[1]
 TRAIN = """
@@ -26,7 +29,7 @@ import cellscan
 from cellscan.training import loop
 if {resident}:
     real = loop.make_epoch
-    loop.make_epoch = lambda *args: real(*args, resident=True)
+    loop.make_epoch = lambda *args, **options: real(*args, **options, resident=True)
 clf = cellscan.Classifier(TinyNet(rngs=nnx.Rngs(0)), image_size=16, seed=0)
 cells, recipe = tiny_cells(32, 16), cellscan.Recipe(optimizer=optax.sgd(0.1))
 history = clf.fit(cells, validation=cells, epochs=2, batch_size=8, recipe=recipe, progress=False, {options})
@@ -44,6 +47,11 @@ def train(*, resident: bool = False, options: str = "", devices: int = 1) -> dic
     )
 
 
+def tiny_task(recipe: cellscan.Recipe) -> tuple[ClassificationTask, Weights]:
+    net = TinyNet(rngs=nnx.Rngs(0))
+    return trained_by(ClassificationTask(Network(net)), recipe), weights_of(net)
+
+
 @pytest.fixture(scope="module")
 def alone() -> dict:
     return train()
@@ -51,38 +59,48 @@ def alone() -> dict:
 
 @pytest.mark.parametrize("resident", [False, True])
 def test_the_second_epoch_is_not_compiled_anew(resident) -> None:
-    cells, optimizer = tiny_cells(24, 16), optax.sgd(0.1)
-    net = TinyNet(rngs=nnx.Rngs(0))
-    run = make_epoch(make_train_step(net, optimizer), Examples(cells.images(16), cells.labels), 8, resident=resident)
-    state, compiled = init_state(net, optimizer), list[float]()
-    order, key = np.arange(24), jax.random.key(0)
-    state, _ = run(state, order, key, lambda images, loss: None)
+    cells, task, weights = tiny_cells(24, 16), *tiny_task(cellscan.Recipe())
+    run = make_epoch(task, Examples(cells.images(16), cells.labels), 8, resident=resident)
+    order, key, rates = np.arange(24), jax.random.key(0), np.full(3, 1e-3, np.float32)
+    state, _ = run(begin(task, weights), order, key, rates, lambda images, loss: None)
+    with compilations() as names:
+        run(state, order, key, rates, lambda images, loss: None)
+    assert names == []
 
-    def listen(event: str, duration_secs: float, **_: object) -> None:
-        compiled.extend([duration_secs] if event == "/jax/core/compile/backend_compile_duration" else [])
 
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        jax.jit(lambda x: x + len(compiled))(1.0)
-        assert len(compiled) == 1  # it hears
-        run(state, order, key, lambda images, loss: None)
-        assert len(compiled) == 1
-    finally:
-        jax.monitoring.clear_event_listeners()
+def test_sets_of_nearly_one_size_share_the_program_of_an_epoch() -> None:
+    task, weights = tiny_task(cellscan.Recipe())
+    key = jax.random.key(0)
+
+    def epoch(count: int) -> None:
+        cells = tiny_cells(count, 16)
+        steps = -(-count // 8)
+        run = make_epoch(task, Examples(cells.images(16), cells.labels), 8, resident=True)
+        _, metrics = run(
+            begin(task, weights), np.resize(np.arange(count), 8 * steps), key, np.full(steps, 1e-3, np.float32),
+            lambda images, loss: None,
+        )  # fmt: skip
+        assert metrics["loss"].shape == (steps,)
+
+    epoch(256)
+    with compilations() as names:
+        epoch(250)
+        epoch(230)
+    assert "epoch" not in names
 
 
 def test_resident_and_streamed_take_the_same_steps() -> None:
     cells = tiny_cells(24, 16)
     examples = Examples(cells.images(16), cells.labels)
-    net = TinyNet(rngs=nnx.Rngs(0))
+    task, weights = tiny_task(cellscan.Recipe(optimizer=optax.sgd(0.1), mixup=0.2))
     results = []
     for resident in (False, True):
-        optimizer = optax.sgd(0.1)
-        step = make_train_step(net, optimizer, augment=make_augment("small"), surround="random", mixup=0.2)
-        run, ticks = make_epoch(step, examples, 8, resident=resident), list[int]()
-        state = init_state(net, optimizer)
+        run, ticks = make_epoch(task, examples, 8, resident=resident), list[int]()
+        state = begin(task, weights)
         order = np.random.default_rng(0).permutation(24)
-        state, metrics = run(state, order, jax.random.key(0), lambda images, _, done=ticks: done.append(images))
+        state, metrics = run(
+            state, order, jax.random.key(0), np.zeros(3, np.float32), lambda images, _, done=ticks: done.append(images)
+        )
         assert sum(ticks) == 24
         assert metrics["loss"].shape == (3,)
         results.append((metrics, state))

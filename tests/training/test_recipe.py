@@ -11,8 +11,8 @@ import pytest
 
 import cellscan
 from cellscan import Recipe
-from cellscan.training.augment import make_augment, turn, vary_surround
-from cellscan.training.recipe import class_weights, cross_entropy, make_optimizer
+from cellscan.tasks.augment import make_augment, turn, vary_surround
+from cellscan.tasks.recipe import class_weights, cross_entropy, make_optimizer, make_rates
 from cellscan.views import surround
 
 
@@ -40,13 +40,14 @@ def test_recipe_is_frozen_and_becomes_json() -> None:
     plain = json.loads(json.dumps(recipe.to_dict()))
     assert plain["optimizer"] == "own"
     assert plain["class_weight"] == {"a": 1.0}
+    assert Recipe(augment=vary_surround).to_dict()["augment"] == "vary_surround"
 
 
 def rates(recipe: Recipe, steps: int) -> list[float]:
-    optimizer = make_optimizer(recipe, steps)
     params = {"k": jnp.ones((2, 2))}
-    state, sizes = optimizer.init(params), []
-    for _ in range(steps):
+    state, sizes = make_optimizer(recipe, 0.0).init(params), []
+    for rate in make_rates(recipe, steps):
+        optimizer = make_optimizer(recipe, rate)
         updates, state = optimizer.update({"k": jnp.ones((2, 2))}, state, params)
         sizes.append(float(jnp.abs(updates["k"]).max()))  # type: ignore[index]
     return sizes
@@ -66,7 +67,7 @@ def test_schedules() -> None:
 
 
 def test_weight_decay_spares_vectors_and_clipping_clips() -> None:
-    optimizer = make_optimizer(Recipe(learning_rate=0.1, schedule="constant", weight_decay=0.5), 10)
+    optimizer = make_optimizer(Recipe(weight_decay=0.5), 0.1)
     params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
     zero = {"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(2)}
     updates, _ = optimizer.update(zero, optimizer.init(params), params)
@@ -74,7 +75,7 @@ def test_weight_decay_spares_vectors_and_clipping_clips() -> None:
     assert np.allclose(updates["bias"], 0)  # type: ignore[index]
     norms = []
     for clip in (1.0, None):
-        optimizer = make_optimizer(Recipe(clip_norm=clip), 10)
+        optimizer = make_optimizer(Recipe(clip_norm=clip), 0.1)
         state = optimizer.init(params)
         _, state = optimizer.update({"kernel": 50 * jnp.ones((2, 2)), "bias": jnp.zeros(2)}, state, params)
         moments = [leaf for leaf in jax.tree.leaves(state) if jnp.ndim(leaf) == 2]

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from helpers import TinyNet, run_python, tiny_cells
+from helpers import TinyNet, compilations, run_python, tiny_cells
 
 import cellscan
 from cellscan.training import init_state, make_augment, make_train_step, trained_module
@@ -150,23 +150,55 @@ def test_normalization_and_view_are_inside() -> None:
     assert np.allclose(seen["x"], (0.8 - 0.3) / 0.25, atol=1e-5)  # filled with the cell's colour, then normalised
 
 
-def test_one_compilation_over_three_epochs(monkeypatch) -> None:
-    from cellscan.training import step as home
+def programs(names: list[str]) -> list[str]:
+    """Return the programs of a network among what was compiled, which is also the small change of NumPy calls."""
+    return sorted(name for name in names if name in ("step", "predict"))
 
-    steps = []
 
-    def kept(*args, **options):
-        steps.append(make_train_step(*args, **options))
-        return steps[-1]
+def tiny(seed: int = 0, **options) -> cellscan.Classifier:
+    return cellscan.Classifier(TinyNet(rngs=nnx.Rngs(seed)), image_size=20, seed=seed, **options)
 
-    monkeypatch.setattr(home, "make_train_step", kept)
-    clf = cellscan.Classifier(TinyNet(rngs=nnx.Rngs(0)), image_size=32)
-    clf.fit(
-        tiny_cells(50), validation=tiny_cells(30), epochs=3, batch_size=16, progress=False
-    )  # 50 is no multiple of 16
-    assert len(steps) == 1
-    assert steps[0]._cache_size() == 1
-    assert clf._probabilities._cache_size() == 1  # type: ignore[attr-defined]
+
+def test_one_compilation_a_shape_for_all_classifiers_of_a_kind() -> None:
+    fit = {"validation": tiny_cells(30), "batch_size": 16, "progress": False}
+    with compilations() as names:
+        tiny().fit(tiny_cells(50), epochs=3, **fit)  # 50 is no multiple of 16
+    assert programs(names) == ["predict", "step"]
+    with compilations() as names:
+        other = tiny(seed=1)
+        # another length, set, rate, schedule and weight of the classes: numbers, not programs
+        recipe = cellscan.Recipe(learning_rate=1e-3, schedule="cosine", patience=3)
+        other.fit(tiny_cells(70), epochs=5, recipe=recipe, **fit)
+        other.fit(tiny_cells(40), epochs=1, **fit)
+        other.predict(tiny_cells(64))
+    assert programs(names) == []
+    for changed in (cellscan.Recipe(augment="none"), cellscan.Recipe(mixup=0.1), cellscan.Recipe(freeze="conv")):
+        with compilations() as names:
+            tiny().fit(tiny_cells(32), epochs=1, recipe=changed, **fit)
+        assert programs(names) == ["step"], changed
+    with compilations() as names:
+        tiny(view="cell").predict(tiny_cells(64))
+    assert programs(names) == ["predict"]
+
+
+def test_folds_of_unequal_size_share_a_program() -> None:
+    cells = tiny_cells(130, 20, patients=13)
+    assert len({len(train) for train, _ in cells.folds(5)}) > 1
+    with compilations() as names:
+        cellscan.cross_validate(TinyNet(rngs=nnx.Rngs(0)), cells, image_size=20, epochs=1, batch_size=8, progress=False)
+    assert programs(names).count("step") == 1
+
+
+def test_what_was_compiled_keeps_no_weights() -> None:
+    import gc
+    import weakref
+
+    clf = tiny()
+    clf.predict(tiny_cells(4))
+    leaf = weakref.ref(clf._members[0]["params"]["head.kernel"])
+    del clf
+    gc.collect()
+    assert leaf() is None
 
 
 def test_a_stack_of_members_equals_members_alone() -> None:

@@ -11,12 +11,14 @@ from flax import nnx
 from helpers import TinyNet, tiny_cells
 
 import cellscan
-from cellscan.models.network import Network
+from cellscan.models.network import Network, weights_of
 from cellscan.models.registry import build
+from cellscan.tasks.classification import ClassificationTask
+from cellscan.tasks.programs import train_step, trained_by
+from cellscan.tasks.recipe import make_optimizer
 from cellscan.training import devices, init_state, make_train_step
 from cellscan.training.probe import make_probe
-from cellscan.training.recipe import make_optimizer
-from cellscan.views import Normalization
+from cellscan.training.step import begin
 
 PLAIN = cellscan.Recipe(freeze="backbone", augment="none", surround="view")
 
@@ -72,14 +74,13 @@ def flops(compiled: Any) -> float:
 
 def test_a_frozen_backbone_costs_no_backward_pass() -> None:
     def cost(freeze: str | None) -> float:
-        model, optimizer = resnet(), optax.sgd(0.1)
-        step = make_train_step(model, optimizer, freeze=freeze, view="cell")
-        state = init_state(model, optimizer, freeze=freeze)
-        compiled = step.lower(state, *batch(), jax.random.key(0)).compile()  # type: ignore[attr-defined]
-        return flops(compiled)
+        model, recipe = resnet(), cellscan.Recipe(optimizer=optax.sgd(0.1), augment="none", freeze=freeze)
+        task = trained_by(ClassificationTask(Network(model), view="cell"), recipe)
+        state = begin(task, weights_of(model))
+        return flops(train_step.lower(task, state, *batch(), jax.random.key(0), np.float32(0), None).compile())
 
     network = Network(resnet())
-    weights = network.weights()
+    weights = weights_of(resnet())
     x = jnp.zeros((8, 32, 32, 3))
     forward = flops(jax.jit(network.logits).lower(weights, x).compile())
     assert cost("backbone") < 1.3 * forward
@@ -101,7 +102,7 @@ def test_freeze_patterns_that_name_nothing_or_everything() -> None:
 def test_rates_fall_with_depth() -> None:
     parts = ("stem", "stage1", "head")
     recipe = cellscan.Recipe(optimizer=optax.sgd(1.0), layer_decay=0.5)
-    optimizer = make_optimizer(recipe, 10, parts)
+    optimizer = make_optimizer(recipe, 0.0, parts)
     params = {f"{part}.kernel": jnp.ones(2) for part in parts}
     updates, _ = optimizer.update(params, optimizer.init(params), params)
     found = {name: float(-update[0]) for name, update in updates.items()}  # type: ignore[attr-defined]
@@ -137,8 +138,8 @@ def test_features_are_computed_once_only_where_nothing_before_the_head_changes()
     images = batch(8, 16)[0]
 
     def probe(net: nnx.Module, recipe: cellscan.Recipe, view: str = "filled"):
-        network = Network(net, freeze=recipe.freeze)
-        return make_probe(network, network.weights(), images, recipe, view, Normalization())
+        judge = ClassificationTask(Network(net), view=view)
+        return make_probe(trained_by(judge, recipe), judge, weights_of(net), images)
 
     still = NoDrop(rngs=nnx.Rngs(0, dropout=1))
     assert probe(still, PLAIN) is not None
@@ -153,7 +154,9 @@ def test_features_pass_once_over_the_images(monkeypatch) -> None:
     seen = []
     real = devices.make_epoch
     watched = "cellscan.training.loop.make_epoch"
-    monkeypatch.setattr(watched, lambda step, train, size: seen.append(train) or real(step, train, size))
+    monkeypatch.setattr(
+        watched, lambda task, train, *rest, **options: seen.append(train) or real(task, train, *rest, **options)
+    )
     cells = tiny_cells(24, 32)
     clf = cellscan.Classifier("squeezenet1_1", image_size=32, seed=0)
     clf.fit(cells, epochs=2, batch_size=8, recipe=PLAIN, progress=False)
@@ -221,8 +224,7 @@ def test_remat_computes_the_same() -> None:
 
 def test_remat_keeps_less() -> None:
     def kept(remat: bool) -> int:
-        network = Network(resnet(), remat=remat)
-        weights = network.weights()
+        network, weights = Network(resnet(), remat=remat), weights_of(resnet())
 
         def loss(params):
             return network.train(params, weights["stats"], jnp.zeros((64, 64, 64, 3)), jax.random.key(0))[0].sum()

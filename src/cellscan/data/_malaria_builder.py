@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import io
 import os
+import ssl
+import threading
+import urllib.error
+import urllib.request
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +20,9 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from cellscan.data.cells import CellDataset
-from cellscan.data.loaders import CLASS_NAMES, load_malaria
+from cellscan.data.malaria import CLASS_NAMES, read_malaria
 from cellscan.data.sources import RecordSource
-from cellscan.errors import DataError
+from cellscan.errors import CellscanError, DataError
 from cellscan.progress import Progress
 
 URL = "https://data.lhncbc.nlm.nih.gov/public/Malaria/cell_images.zip"
@@ -55,7 +59,7 @@ class CellscanMalaria(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, archive: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         # The loader of the archive decides which members are cells and whose they are.
-        cells = load_malaria(archive)
+        cells = read_malaria(archive)
         members: Any = cells._sources[0]
         with zipfile.ZipFile(archive) as opened:
             for row, member in enumerate(members.members):
@@ -73,20 +77,55 @@ class CellscanMalaria(tfds.core.GeneratorBasedBuilder):
 
 def manual_archive(data_dir: str | os.PathLike[str]) -> Path:
     """Return where an archive that was fetched by hand is looked for."""
-    return Path(data_dir).expanduser() / "downloads" / "manual" / "cell_images.zip"
+    return Path(os.path.expanduser(data_dir)) / "downloads" / "manual" / "cell_images.zip"
 
 
 def prepare(data_dir: str | os.PathLike[str] | None) -> CellDataset:
     """Download and prepare the set where that has not been done, and open it."""
     given = None if data_dir is None else os.fspath(data_dir)
-    builder = CellscanMalaria(data_dir=given, file_format="array_record")
+    root = given or "~/tensorflow_datasets"
     try:
+        builder: Any = CellscanMalaria(data_dir=given, file_format="array_record")
+        root = builder._data_dir_root
+        if _must_download(builder) and not _is_reachable(URL):
+            raise ConnectionError(f"{URL} cannot be reached from here")  # TFDS would try for minutes
         builder.download_and_prepare()
-    except DataError:
+    except CellscanError:
         raise
     except Exception as error:  # TFDS and its downloader raise many kinds
-        raise DataError(_manual_steps(builder._data_dir_root, error)) from error
+        raise DataError(_manual_steps(root, error)) from error
     return _open(builder)
+
+
+def _must_download(builder: Any) -> bool:
+    root = Path(os.path.expanduser(builder._data_dir_root))
+    there = any(path.stat().st_size == SIZE for path in (root / "downloads").glob("*cell_images*"))
+    return not (there or manual_archive(root).exists() or (Path(builder.data_dir) / "dataset_info.json").exists())
+
+
+def _is_reachable(url: str, seconds: float = 8.0) -> bool:
+    """Whether a server answers, whatever it says. In a thread, because looking up a name keeps to no time limit."""
+    answered = threading.Event()
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds / 2).close()
+        except urllib.error.HTTPError:
+            pass
+        except urllib.error.URLError as error:
+            if not isinstance(error.reason, ssl.SSLError):  # other certificates may do
+                done.set()
+                return
+        except OSError:
+            done.set()
+            return
+        answered.set()
+        done.set()
+
+    done = threading.Event()
+    threading.Thread(target=ask, daemon=True).start()
+    done.wait(seconds)
+    return answered.is_set()
 
 
 def open_prepared(folder: Path) -> CellDataset:
@@ -108,19 +147,46 @@ def _open(builder: Any) -> CellDataset:
         )
     if "image" not in info.features or "label" not in info.features or "train" not in info.splits:
         raise DataError(f"{folder}: expected the features image and label and the split train; is this a malaria set?")
-    records = builder.as_data_source(split="train", decoders={"image": tfds.decode.SkipDecoding()})
+    records = _Records(str(folder))
     count, named = len(records), "patient" in info.features
     labels, names, patients = [], [], []
     with Progress("reading records", count, show=True) as bar:
         for row in range(count):
-            record = records[row]
+            record = records.record(row)
             labels.append(int(record["label"]))
             names.append(_text(record["name"]) if named else f"train_{row}")
             patients.append(_text(record["patient"]) if named else "")
             bar.advance(1)
     identity = "|".join(f"{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in sorted(Path(folder).iterdir()))
-    source = RecordSource(count, lambda row: records[row]["image"], f"{folder}|{identity}")
+    source = RecordSource(count, records, f"{folder}|{identity}")
     return CellDataset.from_source(source, labels, names, patients, info.features["label"].names)
+
+
+class _Records:
+    """The records of a prepared set, opened once a process; pickles as the folder that they are in."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._opened: tuple[int, Any] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_opened": None}
+
+    def _data(self) -> Any:
+        if self._opened is None or self._opened[0] != os.getpid():  # a forked child shares the position in the files
+            builder: Any = tfds.builder_from_directory(self._folder)
+            data = builder.as_data_source(split="train", decoders={"image": tfds.decode.SkipDecoding()})
+            self._opened = os.getpid(), data
+        return self._opened[1]
+
+    def __len__(self) -> int:
+        return len(self._data())
+
+    def record(self, row: int) -> Any:
+        return self._data()[row]
+
+    def __call__(self, row: int) -> bytes:
+        return self.record(row)["image"]
 
 
 def _text(value: Any) -> str:

@@ -166,7 +166,7 @@ def load_fields(
     notes = [f"{len(skipped)} fields passed over; the first: {skipped[0]}"] if skipped else []
     unnamed = finder.count_unnamed() - len(skipped) if layout.whole else 0
     notes += [f"{unnamed} images in the same folders are not annotated, and left out"] if unnamed > 0 else []
-    source = FileSource([os.path.abspath(folder / name) for folder, name in paths])
+    source = FileSource([folder / name for folder, name in paths])
     return FieldDataset.from_source(
         source, own, labels, _names(paths), class_names, notes=[*notes, *layout.notes], annotated=layout.annotated
     )

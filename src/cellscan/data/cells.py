@@ -4,23 +4,39 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
+from cellscan.data.description import Description, count_images
+from cellscan.data.images import PIXEL_LIMIT, ImageLike, read_rgb
 from cellscan.data.pixels import Pixels, open_map
 from cellscan.data.sources import ArraySource, Source
 from cellscan.data.splits import Split, assign, assign_cells, read_folds, split_hash
+from cellscan.data.values import (
+    OutOfRange,
+    as_class_names,
+    as_labels,
+    as_list,
+    as_patient,
+    as_texts,
+    check_seed,
+    check_whole,
+    choose,
+    is_missing,
+)
 from cellscan.errors import ArgumentError, DataError, ImageError, check_choice
 from cellscan.notebook import as_table
+from cellscan.tensors import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from cellscan.data.description import Description
 
 
 @dataclass(frozen=True)
@@ -30,7 +46,7 @@ class Cell:
     Attributes
     ----------
     image : numpy.ndarray
-        (H, W, 3) uint8, RGB, at the size it is stored in.
+        (H, W, 3) uint8, RGB, at the size it is stored in; read-only.
     label : int
         Index into the data set's `class_names`.
     label_name : str
@@ -38,7 +54,7 @@ class Cell:
     patient : str
         The patient, ``""`` where unknown.
     name : str
-        The file name.
+        What identifies it in its data set, such as its file name.
 
     Examples
     --------
@@ -68,7 +84,7 @@ class CellDataset:
     patients : numpy.ndarray
         (N,) str; all ``""`` where patients are unknown.
     names : numpy.ndarray
-        (N,) str, file names.
+        (N,) str, one for each cell: file names, with folders before them where they are needed to tell cells apart.
     class_names : tuple[str, ...]
         The classes, in the order of their indices.
     split_info : Split or None
@@ -100,9 +116,9 @@ class CellDataset:
     def from_source(
         cls,
         source: Source,
-        labels: Sequence[int] | np.ndarray,
-        names: Sequence[str],
-        patients: Sequence[str] | None,
+        labels: Iterable[Any],
+        names: Iterable[Any],
+        patients: Iterable[Any] | None,
         class_names: Sequence[str],
     ) -> CellDataset:
         """Build a data set over a source; the loaders of this package end here.
@@ -118,30 +134,32 @@ class CellDataset:
         count = len(source)
         if count == 0:
             raise DataError("there are no images; expected at least one")
-        class_names = tuple(class_names)
-        folded = [name.casefold() for name in class_names]
-        if len(set(folded)) < len(folded):
-            raise DataError(f"the class names {class_names} are not distinct (upper and lower case are one)")
-        label_array = np.asarray(labels, np.int32)
-        if label_array.shape != (count,) or len(names) != count:
-            raise DataError(f"{count} images, {len(label_array)} labels, {len(names)} names; expected as many of each")
-        if label_array.min() < 0 or label_array.max() >= len(class_names):
+        class_names = as_class_names(class_names)
+        label_array, texts = as_labels(labels, class_names), as_texts("names", names)
+        if len(label_array) != count or len(texts) != count:
+            raise DataError(f"{count} images, {len(label_array)} labels, {len(texts)} names; expected as many of each")
+        texts = [text or f"image_{row}" for row, text in enumerate(texts)]
+        if len(set(texts)) < count:
+            twice = Counter(texts).most_common(1)[0][0]
+            rows = [row for row, name in enumerate(texts) if name == twice]
             raise DataError(
-                f"labels from {label_array.min()} to {label_array.max()}; expected 0 to {len(class_names) - 1}"
+                f"the cells {rows[0]} and {rows[1]} are both named {twice!r}; expected names that each mean one cell. "
+                "Put the folder or the class before them"
             )
-        patient_array = np.array([""] * count if patients is None else list(patients), dtype=str)
-        if patient_array.shape != (count,):
-            raise DataError(f"{count} images and {len(patient_array)} patients; expected as many of each")
+        owners = [""] * count if patients is None else as_list("patients", patients)
+        if len(owners) != count:
+            raise DataError(f"{count} images and {len(owners)} patients; expected as many of each")
+        patient_array = np.array([as_patient(f"patients[{row}]", owner) for row, owner in enumerate(owners)], dtype=str)
         if (patient_array == "").any() and (patient_array != "").any():
             row = int(np.flatnonzero(patient_array == "")[0])
             raise DataError(
-                f"{names[row]}: the patient of this cell is unknown while others are known. "
+                f"{texts[row]}: the patient of this cell is unknown while others are known. "
                 "Name a patient for every cell, or for none"
             )
         return cls(
             frozen(label_array),
             frozen(patient_array),
-            frozen(np.array(list(names), dtype=str)),
+            frozen(np.array(texts, dtype=str)),
             class_names,
             None,
             (source,),
@@ -149,30 +167,43 @@ class CellDataset:
             frozen(np.arange(count)),
         )
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for array in (self.labels, self.patients, self.names, self._part, self._row):  # pickles forget it
+            array.flags.writeable = False
+
     @classmethod
     def from_arrays(
         cls,
-        images: Sequence[np.ndarray] | np.ndarray,
-        labels: Sequence[int] | np.ndarray,
+        images: Iterable[ImageLike] | np.ndarray,
+        labels: Iterable[Any],
         *,
         class_names: Sequence[str] = ("parasitized", "uninfected"),
-        patients: Sequence[str] | None = None,
-        names: Sequence[str] | None = None,
+        patients: Iterable[Any] | None = None,
+        names: Iterable[Any] | None = None,
     ) -> CellDataset:
-        """Build a data set from images in memory.
+        """Build a data set from images in memory; it keeps copies of all that it is given.
 
         Parameters
         ----------
-        images : sequence of numpy.ndarray
-            Each (H, W, 3) uint8 or another form that `Classifier.predict` takes.
-        labels : sequence of int
-            (N,) indices into `class_names`.
+        images : iterable
+            Each an array (H, W, 3) uint8 or another form that `Classifier.predict` takes; kept as RGB uint8.
+        labels : sequence of int or of str
+            (N,) indices into `class_names`, or names among them in any case.
         class_names : sequence of str
             The classes.
-        patients : sequence of str, optional
-            (N,) patients; unknown if left out.
+        patients : sequence, optional
+            (N,) patients, as texts or numbers (1 and 1.0 are one patient); unknown if left out, or where all are None,
+            NaN or empty.
         names : sequence of str, optional
-            (N,) names; numbers if left out.
+            (N,) names, each of one cell; numbers if left out.
+
+        Raises
+        ------
+        ImageError
+            Where an image has none of these forms.
+        DataError
+            Where the lengths differ, a label is no class, a name stands twice, or some patients only are known.
 
         Examples
         --------
@@ -181,17 +212,27 @@ class CellDataset:
         >>> print(cellscan.CellDataset.from_arrays(images, [0, 1, 0, 1]))
         4 cells, patients unknown: parasitized 2, uninfected 2
         """
-        names = [f"image_{i}" for i in range(len(images))] if names is None else names
-        return cls.from_source(ArraySource([np.asarray(i) for i in images]), labels, names, patients, class_names)
+        texts = None if names is None else as_texts("names", names)
+        listed = as_list("images", images)
+        if texts is not None and len(texts) != len(listed):
+            raise DataError(f"{len(listed)} images and {len(texts)} names; expected as many of each")
+        source = ArraySource(listed, names=texts)
+        return cls.from_source(source, labels, [""] * len(source) if texts is None else texts, patients, class_names)
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> Cell:
+    @overload
+    def __getitem__(self, index: int | np.integer[Any]) -> Cell: ...
+    @overload
+    def __getitem__(self, index: slice | Sequence[int] | Sequence[bool] | np.ndarray) -> CellDataset: ...
+    def __getitem__(self, index: Any) -> Cell | CellDataset:
+        if isinstance(index, (bool, np.bool_, str)) or index is None:
+            raise ArgumentError(f"cells[{index!r}]: expected a whole number, a slice, a list of them or a mask")
         if not isinstance(index, (int, np.integer)):
-            raise ArgumentError(f"cells[{index!r}]: expected a whole number; for many use cells.select(...)")
+            return self.select(index)
         if not -len(self) <= index < len(self):
-            raise IndexError(f"cell {index} of {len(self)}")
+            raise OutOfRange(f"cell {index} of {len(self)}")
         source, row = self._sources[int(self._part[index])], int(self._row[index])
         label = int(self.labels[index])
         return Cell(
@@ -272,8 +313,9 @@ class CellDataset:
 
         The first call decodes every image of the underlying set into a file in the cache folder
         (``CELLSCAN_CACHE``, else the user's cache folder), on all cores; later calls, also of
-        other splits of the same set, reopen it. Both sides are stretched by an antialiased bilinear
-        filter, as in `Classifier.predict`.
+        other splits of the same set, reopen it. Small sets of arrays stay in memory. The folder holds 20 GB at
+        most, or what ``CELLSCAN_CACHE_LIMIT`` says: `clear_cache` empties it. Both sides are stretched by an
+        antialiased bilinear filter, as in `Classifier.predict`.
 
         Parameters
         ----------
@@ -285,7 +327,9 @@ class CellDataset:
         Raises
         ------
         ImageError
-            Where an image of this data set cannot be read; it names all of them.
+            Where images of this data set cannot be read; it says which.
+        DataError
+            Where the disk is full, the folder cannot be written, or the machine fails.
 
         Examples
         --------
@@ -318,12 +362,13 @@ class CellDataset:
         >>> unreadable
         {}
         """
-        if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 8:
-            raise ArgumentError(f"size is {size!r}; expected a whole number of pixels, 8 or more")
+        size = check_whole("size", size, 8, "pixels")
+        if size**2 > PIXEL_LIMIT:
+            raise ArgumentError(f"size is {size}; an image has at most {PIXEL_LIMIT:,} pixels")
         maps: list[np.ndarray] = []
         bad: dict[int, str] = {}
         for number, source in enumerate(self._sources):
-            pixels, failed = open_map(source, int(size), progress=progress)
+            pixels, failed = open_map(source, size, progress=progress)
             maps.append(pixels)
             for row in np.flatnonzero((self._part == number) & np.isin(self._row, list(failed))):
                 bad[int(row)] = failed[int(self._row[row])]
@@ -338,9 +383,12 @@ class CellDataset:
         >>> cellscan.synthetic_cells(80, seed=0).describe().per_class
         {'parasitized': 40, 'uninfected': 40}
         """
-        from cellscan.data.description import describe_cells
 
-        return describe_cells(self, progress)
+        def header(row: int) -> tuple[int, int, str]:
+            return self._sources[int(self._part[row])].header(int(self._row[row]))
+
+        patients = self.patients.tolist() if self.has_patients else []
+        return count_images(self.per_class(), patients, header, progress=progress)
 
     def plot(self, rows: int = 2, columns: int = 8, *, size: int | None = None, seed: int = 0) -> Figure:
         """Draw a grid of cells, `rows` rows of each class, with their patients.
@@ -367,7 +415,18 @@ class CellDataset:
         """
         from cellscan.plots import plot_cells
 
-        return plot_cells(self, rows, columns, size, seed)
+        if size is not None:
+            size = check_whole("size", size, 1, "pixels")
+        if not len(self):
+            raise DataError("there are no cells to draw; expected at least one")
+        rows, columns = check_whole("rows", rows, 1), check_whole("columns", columns, 1)
+        rng = np.random.default_rng(check_seed(seed))
+        shown = {}
+        for label, name in enumerate(self.class_names):
+            found = np.flatnonzero(self.labels == label)
+            chosen = [self[int(row)] for row in rng.choice(found, min(len(found), rows * columns), replace=False)]
+            shown[name] = [(c.image if size is None else read_rgb(c.image, size), c.patient) for c in chosen]
+        return plot_cells(shown, rows, columns)
 
     def select(self, mask_or_indices: np.ndarray | Sequence[int] | Sequence[bool] | slice) -> CellDataset:
         """Return the chosen cells as a data set that shares its pixels with this one.
@@ -384,20 +443,7 @@ class CellDataset:
         >>> print(cells.select(cells.labels == 0))
         20 cells of 3 patients: parasitized 20, uninfected 0
         """
-        chosen: Any = mask_or_indices
-        if not isinstance(chosen, slice):
-            chosen = np.asarray(chosen)
-            if chosen.ndim != 1 or not (chosen.dtype == bool or chosen.dtype.kind in "iu" or chosen.size == 0):
-                raise ArgumentError(
-                    f"select got an array of shape {chosen.shape} and dtype {chosen.dtype}; "
-                    "expected a (N,) mask of bool or a list of indices"
-                )
-            if chosen.dtype == bool and len(chosen) != len(self):
-                raise ArgumentError(f"select got a mask of {len(chosen)} values for {len(self)} cells")
-            if chosen.dtype != bool and chosen.size and not -len(self) <= chosen.min() <= chosen.max() < len(self):
-                raise ArgumentError(f"select got indices from {chosen.min()} to {chosen.max()} for {len(self)} cells")
-            chosen = chosen.astype(int) if chosen.size == 0 else chosen
-        return self._take(chosen, self.split_info)
+        return self._take(choose(mask_or_indices, len(self)), self.split_info)
 
     def _take(self, chosen: Any, info: Split | None) -> CellDataset:
         taken = {name: frozen(getattr(self, name)[chosen]) for name in ("labels", "patients", "names", "_part", "_row")}
@@ -409,12 +455,13 @@ class CellDataset:
         Parameters
         ----------
         names : iterable of str
-            Those that are not here are passed over; where not one of them is here, that is an error.
+            Names of cells, or their ends behind a slash, such as the bare file name. Those that are not here are passed
+            over; where not one of them is here, that is an error.
 
         Raises
         ------
         DataError
-            Where names are given and none of them is here.
+            Where names are given and none of them is here, or one is the end of several cells' names.
 
         Examples
         --------
@@ -440,11 +487,13 @@ class CellDataset:
         >>> cells.class_names
         ('Infected', 'uninfected')
         """
-        unknown = set(names) - set(self.class_names)
+        if not isinstance(names, Mapping):
+            raise ArgumentError(f"names is {names!r:.80}; expected a mapping from old name to new")
+        unknown = sorted(map(str, set(names) - set(self.class_names)))
         if unknown:
-            raise ArgumentError(f"{sorted(unknown)} are no classes of this set; it has {self.class_names}")
-        renamed = [names.get(name, name) for name in self.class_names]
-        kept = tuple(dict.fromkeys(renamed))
+            raise ArgumentError(f"{unknown} are no classes of this set; it has {self.class_names}")
+        renamed = as_texts("names", [names.get(name, name) for name in self.class_names])
+        kept = as_class_names(dict.fromkeys(renamed).keys())
         index = np.array([kept.index(name) for name in renamed], np.int32)
         return replace(self, class_names=kept, labels=frozen(index[self.labels]))
 
@@ -484,11 +533,13 @@ class CellDataset:
         >>> [len(set(part.patients)) for part in (train, valid, test)]
         [7, 1, 2]
         """
-        if not fractions or min(fractions) <= 0 or sum(fractions) >= 1:
+        numbers = all(isinstance(f, (int, float, np.integer, np.floating)) and f > 0 for f in fractions)
+        if not fractions or not numbers or sum(fractions) >= 1:
             raise DataError(
                 f"the fractions {fractions} do not leave a first part; expected numbers above 0 whose sum is below 1"
             )
         shares = (1 - sum(fractions), *fractions)
+        seed = check_seed(seed)
         part = self._assign(shares, by, seed)
         texts = ", ".join(f"{share:.2f}" for share in shares)
         return self._parts(part, len(shares), by, f"of {len(shares)} (fractions {texts}; seed {seed})")
@@ -560,7 +611,9 @@ class CellDataset:
             return read_folds(folds, self.patients)
         if isinstance(folds, bool) or not isinstance(folds, (int, np.integer)) or folds < 2:
             raise ArgumentError(f"folds is {folds!r}; expected a number from 2, or a fold file")
-        return self._assign((1 / folds,) * int(folds), by, seed)
+        if folds > len(self):
+            raise DataError(f"{len(self)} cells cannot fill {folds} folds")
+        return self._assign((1 / folds,) * int(folds), by, check_seed(seed))
 
     def write_folds(self, path: str | os.PathLike[str], folds: int = 5, *, seed: int = 0) -> None:
         """Divide by patient, stratified by class and size, and write which patient is in which fold.
@@ -569,7 +622,7 @@ class CellDataset:
         ----------
         path : path
             A CSV file with the header ``patient,fold``, which `folds` and `cellscan.cross_validate` read.
-            Overwritten where it exists.
+            Replaced where it exists, whole or not at all.
         folds, seed : int
             As in `folds`.
 
@@ -583,8 +636,9 @@ class CellDataset:
         True
         """
         rows = sorted(set(zip(self.patients.tolist(), self.fold_numbers(folds, seed=seed).tolist(), strict=True)))
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("patient", "fold"), *rows])
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([("patient", "fold"), *rows])
+        write_whole(Path(path), text.getvalue().encode("utf-8", "surrogateescape"), error=DataError)
 
     def _assign(self, shares: Sequence[float], by: str, seed: int) -> np.ndarray:
         check_choice("by", by, ("patient", "cell"))
@@ -605,8 +659,16 @@ class CellDataset:
                 'by="cell" divides without, and every report then says that patients are on both sides'
             )
 
-    def hash(self) -> str:
-        """Return 12 hexadecimal digits that identify names, labels and patients, in any order of cells.
+    def hash(self, *, pixels: bool = True) -> str:
+        """Return 12 hexadecimal digits that identify names, labels, patients and images, in any order of cells.
+
+        Images are told by the content of their files, which is read once; it is the same for a folder, an archive and a
+        TFDS set of the same files.
+
+        Parameters
+        ----------
+        pixels : bool
+            False: without the images, as cards of cellscan 0.1.0 state it.
 
         Examples
         --------
@@ -615,9 +677,36 @@ class CellDataset:
         >>> cells.hash() == cells.select(slice(None, None, -1)).hash()
         True
         """
-        label_names = np.array(self.class_names)[self.labels].tolist()
-        rows = sorted(zip(self.names.tolist(), label_names, self.patients.tolist(), strict=True))
+        columns = [self.names.tolist(), np.array(self.class_names)[self.labels].tolist(), self.patients.tolist()]
+        rows = sorted(zip(*columns, *([self._contents()] if pixels else []), strict=True))
         return hashlib.sha256(repr(rows).encode()).hexdigest()[:12]
+
+    def fingerprint(self) -> str:
+        """Return 64 hexadecimal digits that are the same for the same cells in the same order, and for no others.
+
+        What was computed of some cells, row by row, belongs to others only where their fingerprint is the same: of
+        classes, labels, patients, names and the content of the images.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> cells = cellscan.synthetic_cells(40, seed=0)
+        >>> cells.fingerprint() == cellscan.synthetic_cells(40, seed=0).fingerprint()
+        True
+        >>> cells.fingerprint() == cells.select(slice(None, None, -1)).fingerprint()
+        False
+        """
+        rows = zip(self.names.tolist(), self.labels.tolist(), self.patients.tolist(), self._contents(), strict=True)
+        return hashlib.sha256(repr((self.class_names, list(rows))).encode()).hexdigest()
+
+    def _contents(self) -> list[str]:
+        """Return the checksum of the image of each cell."""
+        found = np.full(len(self), "", object)
+        for number, source in enumerate(self._sources):
+            here = np.flatnonzero(self._part == number)
+            if here.size:
+                found[here] = source.checksums(self._row[here].tolist())
+        return found.tolist()
 
     def to_dict(self) -> dict[str, Any]:
         """Return what a card keeps of a data set: cells, patients, hash and split, as JSON values.
@@ -634,14 +723,55 @@ class CellDataset:
 
 
 def frozen(array: np.ndarray) -> np.ndarray:
-    """Return a read-only view of an array."""
-    array = array.view()
+    """Return a read-only copy of an array: whoever gave it may write to it again."""
+    array = np.array(array)
     array.flags.writeable = False
     return array
 
 
+def find_named(names: np.ndarray, wanted: Iterable[str]) -> np.ndarray:
+    """Return which cells are meant, (N,) bool; names of cells that are elsewhere are passed over.
+
+    Parameters
+    ----------
+    names : numpy.ndarray
+        (N,) str, names of cells.
+    wanted : iterable of str
+        Whole names, or their ends behind a slash, such as the bare file name, where those fit one cell only.
+
+    Raises
+    ------
+    DataError
+        Where an end fits several cells.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cellscan.data.cells import find_named
+    >>> find_named(np.array(["sick/a.png", "sick/b.png"]), ["b.png", "z.png"]).tolist()
+    [False, True]
+    """
+    listed = [wanted] if isinstance(wanted, (str, os.PathLike)) else as_list("names", wanted)
+    texts = set(as_texts("names", [name for name in listed if not is_missing(name)]))
+    whole = set(np.asarray(names).tolist())
+    meant, ends = texts & whole, {text.replace("\\", "/") for text in texts - whole}
+    if ends:
+        by_file: dict[str, list[str]] = {}
+        for name in whole:
+            by_file.setdefault(name.rsplit("/", 1)[-1], []).append(name)
+        for end in ends:
+            fitting = [name for name in by_file.get(end.rsplit("/", 1)[-1], []) if f"/{name}".endswith(f"/{end}")]
+            if len(fitting) > 1:
+                raise DataError(
+                    f"{end!r} fits {len(fitting)} cells: {', '.join(map(repr, sorted(fitting)[:4]))}; give the whole "
+                    "name of the one that is meant"
+                )
+            meant.update(fitting)
+    return np.isin(names, np.array(sorted(meant), str))
+
+
 def leave_out(names: np.ndarray, unwanted: Iterable[str]) -> np.ndarray:
-    """Return which of `names` stay, (N,) bool; those of the unwanted that are elsewhere are passed over.
+    """Return which of `names` stay, (N,) bool: all but what `find_named` finds, which must be something.
 
     Examples
     --------
@@ -650,8 +780,9 @@ def leave_out(names: np.ndarray, unwanted: Iterable[str]) -> np.ndarray:
     >>> leave_out(np.array(["a.png", "b.png"]), ["b.png", "z.png"]).tolist()
     [True, False]
     """
-    unwanted = [unwanted] if isinstance(unwanted, str) else list(unwanted)
-    named = np.isin(names, np.asarray(unwanted))
+    unwanted = [unwanted] if isinstance(unwanted, (str, os.PathLike)) else as_list("names", unwanted)
+    named = find_named(names, unwanted)
     if unwanted and not named.any():
-        raise DataError(f"none of the {len(unwanted)} names to leave out is among these cells, such as {names[0]!r}")
+        such = f", such as {names[0]!r}" if len(names) else ""
+        raise DataError(f"none of the {len(unwanted)} names to leave out is among these cells{such}")
     return ~named

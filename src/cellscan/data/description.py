@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
-from cellscan.data.cells import CellDataset
 from cellscan.errors import ImageError
 from cellscan.progress import Progress
 
@@ -58,9 +58,8 @@ class Description:
         wide = max(map(len, self.per_class))
         lines = [f"{self.cells:,} cells"]
         for name, count in self.per_class.items():
-            lines.append(
-                f"  {name:{wide}}  {count:>{len(f'{self.cells:,}')},}  ({count / self.cells:.0%})".replace("%", " %")
-            )
+            share = f"{count / max(self.cells, 1):.0%}".replace("%", " %")
+            lines.append(f"  {name:{wide}}  {count:>{len(f'{self.cells:,}')},}  ({share})")
         if self.patients:
             low, middle, high = self.per_patient
             lines.append(f"{self.patients} patients, {low} to {high} cells each (median {middle})")
@@ -76,26 +75,29 @@ class Description:
     __str__ = __repr__
 
 
-def describe_cells(cells: CellDataset, progress: bool) -> Description:
-    """Open every file, decode none, and count."""
+def count_images(
+    per_class: dict[str, int], patients: Sequence[str], header: Callable[[int], tuple[int, int, str]], *, progress: bool
+) -> Description:
+    """Open every file, decode none, and count; `patients` is empty where they are unknown."""
+    count = sum(per_class.values())
 
-    def header(row: int) -> tuple[int, int, str] | None:
+    def one(row: int) -> tuple[int, int, str] | None:
         try:
-            return cells._sources[int(cells._part[row])].header(int(cells._row[row]))
+            return header(row)
         except ImageError:
             return None
 
     found: list[tuple[int, int, str] | None] = []
-    with Progress("reading headers", len(cells), show=progress) as bar, ThreadPoolExecutor() as pool:
-        for start in range(0, len(cells), 512):
-            rows = range(start, min(start + 512, len(cells)))
-            found += pool.map(header, rows)
+    with Progress("reading headers", count, show=progress) as bar, ThreadPoolExecutor() as pool:
+        for start in range(0, count, 512):
+            rows = range(start, min(start + 512, count))
+            found += pool.map(one, rows)
             bar.advance(len(rows))
     sides = np.array([side for f in found if f for side in f[:2]] or [0])
-    each = np.array(list(Counter(cells.patients.tolist()).values())) if cells.has_patients else np.array([])
+    each = np.array(list(Counter(patients).values()))
     return Description(
-        cells=len(cells),
-        per_class=cells.per_class(),
+        cells=count,
+        per_class=per_class,
         patients=len(each),
         per_patient=_spread(each),
         sides=_spread(sides),

@@ -1,24 +1,37 @@
 """Whatever holds an image -> RGB uint8, and the one resize rule of the library.
 
 Conversions: EXIF orientation is applied; grey and palette images become RGB; transparent pixels lie
-on black, as what surrounds a cell does; 16-bit greys are scaled by 255 / 65535; CMYK goes through
-Pillow; float images must lie in [0, 1]. Of an image with several frames the first counts.
+on black, as what surrounds a cell does; 16-bit greys are scaled by 255 / 65535, and refused where they use less
+than a sixteenth of that range, because they would come out black; where a TIFF says that zero is white, it is
+inverted; CMYK goes through Pillow; float images must lie in [0, 1]. Of an animation the first frame counts; a TIFF
+of several pages of one size is refused, because its pages may be channels.
+
+What the machine cannot do at the moment (no memory, too many open files, a disk that does not answer) is no fault of
+an image: it is tried again, and then a `DataError`, never an `ImageError`.
 """
 
 from __future__ import annotations
 
+import errno
 import functools
+import io
 import os
+import time
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from cellscan.errors import ImageError
+from cellscan.errors import DataError, ImageError
+
+T = TypeVar("T")
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray | Any"
-"""One image: a path, a Pillow image, or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)."""
+"""One image: a path, an encoded file as bytes or as an open binary file, a Pillow image, or an array (H, W),
+(H, W, 1), (H, W, 3) or (H, W, 4)."""
 
 RESIZE = {"filter": "bilinear", "fit": "stretch"}
 """The one resize rule, as a card states it: Pillow's antialiased bilinear filter, both sides stretched."""
@@ -32,8 +45,41 @@ Size: TypeAlias = "int | tuple[int, int]"
 PIXEL_LIMIT = 80_000_000
 """Images with more pixels are refused before they are decoded."""
 
-SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".avif", ".ppm"))
-_FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP", "GIF", "WEBP", "AVIF", "PPM")
+SUFFIXES = frozenset(
+    (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".webp",
+     ".avif", ".ppm", ".pgm", ".pbm", ".pnm")
+)  # fmt: skip
+_FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP", "DIB", "GIF", "WEBP", "AVIF", "PPM")
+_LITTER = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"))
+
+_MACHINE = frozenset(
+    getattr(errno, name)
+    for name in ("EMFILE", "ENFILE", "ENOMEM", "EAGAIN", "EBUSY", "EINTR", "EIO", "ESTALE", "ETIMEDOUT", "ENOLCK",
+                 "EREMOTEIO", "ENETDOWN", "ENETUNREACH", "ENOTCONN", "ECONNRESET", "EHOSTDOWN", "EHOSTUNREACH")
+    if hasattr(errno, name)
+)  # fmt: skip
+"""Errors of the machine or of its network, not of a file."""
+
+
+def _is_of_the_machine(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _MACHINE)
+
+
+def with_patience(call: Callable[[], T], where: str) -> T:
+    """Return what `call` does; where the machine fails, try again, and after three times raise `DataError`."""
+    for pause in (0.05, 0.5, None):
+        try:
+            return call()
+        except (OSError, MemoryError) as error:
+            if not _is_of_the_machine(error):
+                raise
+            if pause is None:
+                raise DataError(
+                    f"{where}: the machine failed three times, not the image ({type(error).__name__}: {error}). Free "
+                    "some memory, close files (or allow more: ulimit -n), wait for the disk, and call again"
+                ) from error
+            time.sleep(pause)
+    raise AssertionError
 
 
 @functools.cache
@@ -56,13 +102,40 @@ def fitted(width: int, height: int, size: tuple[int, int]) -> tuple[int, int]:
 
 
 def read_rgb(image: ImageLike, size: Size | None = None, *, where: str | None = None) -> np.ndarray:
-    """Return `image` as (H, W, 3) uint8, at its own size or resized as `Size` says.
+    """Return `image` as (H, W, 3) uint8 in memory of its own, at its own size or resized as `Size` says.
 
-    `where` names the image in errors; a path names itself. `ImageError` says what is wrong.
+    `where` names the image in errors; a path names itself. `ImageError` says what is wrong with the image, `DataError`
+    what is wrong with the machine.
     """
     if isinstance(image, (str, os.PathLike)):
         where = where or os.fspath(image)
-    return _decode(image, size, where or "image")
+    where = where or "image"
+    if hasattr(image, "read"):
+        image = read_file(image, where)
+    return with_patience(lambda: _decode(image, size, where), where)
+
+
+def read_file(file: Any, where: str) -> bytes:
+    """Return all bytes of an open binary file, from its start."""
+    try:
+        if hasattr(file, "seek"):
+            file.seek(0)
+    except (OSError, ValueError):  # a pipe
+        pass
+    try:
+        data = with_patience(file.read, where)
+    except (OSError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise ImageError(f"{where}: the open file cannot be read ({error})") from error
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return bytes(data)
+    if hasattr(data, "close"):
+        data.close()  # a coroutine, which would else warn that nobody waited for it
+    raise ImageError(
+        f"{where}: read() of this {type(file).__name__} gives a {type(data).__name__}; expected bytes. Open the file "
+        'with open(path, "rb"); of an upload that is read with await, pass what it gives, or its .file'
+    )
 
 
 def read_header(file: Any) -> tuple[int, int, str]:
@@ -79,8 +152,9 @@ def read_header(file: Any) -> tuple[int, int, str]:
 def _decode(image: ImageLike, size: Size | None, where: str) -> np.ndarray:
     opened = None
     try:
-        if isinstance(image, (str, os.PathLike)) or hasattr(image, "read"):
+        if isinstance(image, (str, os.PathLike, bytes, bytearray, memoryview)):
             opened = image = _open(image, where)
+            _check_pages(opened, where)
         if isinstance(image, Image.Image):
             rgb = _pil_to_rgb(image, where)
         else:
@@ -97,6 +171,8 @@ def _decode(image: ImageLike, size: Size | None, where: str) -> np.ndarray:
     except ImageError:
         raise
     except Exception as error:  # a decoder fed with damaged bytes may raise anything
+        if _is_of_the_machine(error):
+            raise
         raise ImageError(f"{where}: {_reason(error)}") from error
     finally:
         if opened is not None:
@@ -104,15 +180,34 @@ def _decode(image: ImageLike, size: Size | None, where: str) -> np.ndarray:
 
 
 def _open(file: Any, where: str) -> Image.Image:
-    if isinstance(file, (str, os.PathLike)):
-        path = Path(file)
-        if not path.exists():
-            raise ImageError(f"{where}: there is no such file")
-        if path.is_dir():
-            raise ImageError(f"{where}: this is a folder; expected an image file")
-        if path.stat().st_size == 0:
+    if isinstance(file, (bytes, bytearray, memoryview)):
+        if not len(file):
             raise ImageError(f"{where}: the file is empty (0 bytes)")
-    return Image.open(file, formats=_formats())
+        return Image.open(io.BytesIO(file), formats=_formats())
+    path = Path(file)
+    if not path.exists():
+        raise ImageError(f"{where}: there is no such file")
+    if path.is_dir():
+        raise ImageError(f"{where}: this is a folder; expected an image file")
+    if path.stat().st_size == 0:
+        raise ImageError(f"{where}: the file is empty (0 bytes)")
+    return Image.open(path, formats=_formats())
+
+
+def _check_pages(image: Image.Image, where: str) -> None:
+    """Refuse a TIFF whose pages may be channels, planes or times; a preview has another size and may stay."""
+    pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+    if pages == 1:
+        return
+    first = image.size
+    image.seek(1)
+    second = image.size
+    image.seek(0)
+    if first == second:
+        raise ImageError(
+            f"{where}: a TIFF of {pages} pages of one size, which may be channels or planes; only the first would be "
+            "read. Save the one that is meant as an image of its own"
+        )
 
 
 def _reason(error: Exception) -> str:
@@ -120,6 +215,8 @@ def _reason(error: Exception) -> str:
         return f"this is not an image of a known format ({', '.join(_formats())})"
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return f"the image has too many pixels; the limit is {PIXEL_LIMIT:,}"
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"the file cannot be read ({error.strerror})"
     return f"the image cannot be decoded ({type(error).__name__}: {error}); is the file whole?"
 
 
@@ -132,18 +229,49 @@ def _check_size(width: int, height: int, where: str) -> None:
 
 def _pil_to_rgb(image: Image.Image, where: str) -> Image.Image:
     _check_size(*image.size, where)
+    # Both stand in what the file says of itself, which is gone once the image is loaded or turned.
+    tags: Any = getattr(image, "tag_v2", {})
+    sixteen = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()) if len(tile) > 3)
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
         image = ImageOps.exif_transpose(image)
+    if image.mode == "F" or image.mode.startswith("I"):
+        return Image.fromarray(array_to_rgb(_grey(image, tags, where), where, wide=True))
     if image.mode == "RGB" and "transparency" not in image.info:
         image.load()
-        return image
-    if image.mode == "F" or image.mode.startswith("I"):
-        return Image.fromarray(array_to_rgb(np.asarray(image), where, wide=True))
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        ground = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        ground.alpha_composite(image.convert("RGBA"))
-        image = ground
-    return image.convert("RGB")
+    else:
+        if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+            ground = Image.new("RGBA", image.size, (0, 0, 0, 255))
+            ground.alpha_composite(image.convert("RGBA"))
+            image = ground
+        image = image.convert("RGB")
+    if sixteen:  # of which Pillow keeps the upper eight
+        _check_light(int(np.asarray(image).max()) * 257, where)
+    return image
+
+
+def _grey(image: Image.Image, tags: Any, where: str) -> np.ndarray:
+    """Return the values of an image of more than eight bits, black being zero and 16 bits the whole range."""
+    white = tags.get(ExifTags.Base.PhotometricInterpretation) == 0
+    bits = tags.get(ExifTags.Base.BitsPerSample, 16)
+    bits = int(bits[0] if isinstance(bits, tuple) else bits)
+    array = np.asarray(image)
+    if not image.mode.startswith("I;16"):
+        if white:
+            raise ImageError(f"{where}: a TIFF of {bits} bits in which zero is white; save it with 8 or 16 bits")
+        return array
+    if 8 < bits < 16:
+        most = 2**bits - 1
+        array = ((array.astype(np.uint32).clip(0, most) * 65535 + most // 2) // most).astype(np.uint16)
+    return 65535 - array if white else array
+
+
+def _check_light(high: int, where: str) -> None:
+    """Refuse 16-bit values that would come out as black: few cameras have 16 bits, many write their 12 into 16."""
+    if 0 < high < 4096:
+        raise ImageError(
+            f"{where}: 16-bit values of at most {high}, a range of 65535 that is nearly all unused, would come out as "
+            "black. Of a camera with 12 bits save array * 16; of 8-bit values array.astype('uint8')"
+        )
 
 
 def array_to_rgb(array: Any, where: str, *, wide: bool = False) -> np.ndarray:
@@ -156,6 +284,8 @@ def array_to_rgb(array: Any, where: str, *, wide: bool = False) -> np.ndarray:
         array = array[..., None]
     if array.ndim != 3 or array.shape[-1] not in (1, 3, 4):
         hint = " (channels come last: array.transpose(1, 2, 0))" if array.ndim == 3 else ""
+        if array.ndim == 4 and len(array) == 1:
+            hint = ", and this is a batch of one: pass array[0]"
         raise ImageError(f"{where}: an array of shape {array.shape}; expected (H, W, 3){hint}")
     _check_size(array.shape[1], array.shape[0], where)
     array = _to_uint8(array, where, wide)
@@ -170,19 +300,20 @@ def array_to_rgb(array: Any, where: str, *, wide: bool = False) -> np.ndarray:
 def _to_uint8(array: np.ndarray, where: str, wide: bool) -> np.ndarray:
     if array.dtype == np.uint8:
         return array
-    if array.dtype == np.uint16 or (wide and array.dtype.kind in "iu"):
+    if (array.dtype.kind == "u" and array.dtype.itemsize == 2) or (wide and array.dtype.kind in "iu"):
         low, high = int(array.min()), int(array.max())
         if low < 0 or high > 65535:
             raise ImageError(f"{where}: integers from {low} to {high}; expected 16-bit values, 0 to 65535")
+        _check_light(high, where)
         return ((array.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
     if array.dtype.kind == "f":
         low, high = float(array.min()), float(array.max())
-        if not (low >= 0.0 and high <= 1.0):
+        if not (low >= -1e-3 and high <= 1.0 + 1e-3):  # sums of floats miss 0 and 1 by a little
             raise ImageError(
                 f"{where}: floats from {low:.4g} to {high:.4g}; expected values in [0, 1]. "
                 "For values from 0 to 255 pass array.astype('uint8')"
             )
-        return np.rint(array * 255.0).astype(np.uint8)
+        return np.rint(np.clip(array, 0.0, 1.0) * 255.0).astype(np.uint8)
     raise ImageError(
         f"{where}: an array of dtype {array.dtype}; expected uint8, uint16 or floats in [0, 1]. "
         "For integers from 0 to 255 pass array.astype('uint8')"
@@ -197,12 +328,48 @@ def is_image_name(path: str) -> bool:
     )
 
 
+def is_litter(name: str) -> bool:
+    """Whether a file name is one that an operating system leaves in folders of images."""
+    return name.lower() in _LITTER
+
+
 def image_files(folder: Path) -> list[str]:
     """Return the image files under `folder`, sorted, as paths with slashes relative to it."""
-    found: list[str] = []
-    for base, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
-        below = os.path.relpath(base, folder).replace(os.sep, "/")
-        prefix = "" if below == "." else f"{below}/"
-        found += [f"{prefix}{name}" for name in files if is_image_name(name)]
-    return sorted(found)
+    return list_folder(folder)[0]
+
+
+def list_folder(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the image files under `folder`, and the files passed over, as sorted paths with slashes relative to it.
+
+    Links are followed. Hidden files and folders, ``__MACOSX`` and what operating systems leave count as neither.
+    """
+    images: list[str] = []
+    others: list[str] = []
+    waiting: list[tuple[str, str, tuple[tuple[int, int], ...]]] = [(os.fspath(folder), "", ())]
+    while waiting:
+        here, below, above = waiting.pop()
+        try:
+            stat = os.stat(here)
+            if (stat.st_dev, stat.st_ino) in above:  # a link to a folder that this one is in
+                continue
+            for entry in os.scandir(here):
+                if entry.name.startswith((".", "__MACOSX")):
+                    continue
+                if entry.is_dir():
+                    waiting.append((entry.path, f"{below}{entry.name}/", (*above, (stat.st_dev, stat.st_ino))))
+                elif is_image_name(entry.name):
+                    images.append(below + entry.name)
+                elif not is_litter(entry.name):
+                    others.append(below + entry.name)
+        except OSError as error:
+            raise DataError(f"{here}: the folder cannot be listed ({error.strerror})") from error
+    return sorted(images), sorted(others)
+
+
+def warn_of_others(where: Path, others: Sequence[str]) -> None:
+    """Warn of files that lie among the images and are not read."""
+    if others:
+        listed = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        what = f"{len(others)} files are" if len(others) > 1 else "1 file is"
+        known = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
+        warnings.warn(f"{where}: {what} not read: {listed}. What is read: {known}", stacklevel=3)

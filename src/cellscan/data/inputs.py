@@ -13,12 +13,12 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import Image
 
-from cellscan.data.cells import CellDataset
-from cellscan.data.images import ImageLike, Size, image_files, read_rgb
+from cellscan.data.cells import Cell, CellDataset
+from cellscan.data.images import ImageLike, Size, list_folder, read_file, read_rgb, warn_of_others, with_patience
 from cellscan.data.pixels import Pixels
-from cellscan.errors import ArgumentError, ImageError
+from cellscan.errors import ArgumentError, CellscanError, ImageError
 
-Images: TypeAlias = "ImageLike | CellDataset | Pixels | Iterable[ImageLike]"
+Images: TypeAlias = "ImageLike | Cell | CellDataset | Pixels | Iterable[ImageLike | Cell]"
 """One image or many: see `cellscan.Classifier.predict`."""
 
 _AHEAD = 16
@@ -27,73 +27,134 @@ _AHEAD = 16
 
 @dataclass(frozen=True)
 class Item:
-    """One image of the input: its position, a name, and the thing itself."""
+    """One image of the input: its position, a name, and the thing itself.
+
+    `once` says that it comes from an iterator, whose next step may change it: a loop over a camera may write every
+    picture to the same array, or to the same file.
+    """
 
     index: int
     name: str
     image: Any
+    once: bool = False
 
 
 def list_items(images: Images) -> tuple[Iterable[Item], int | None]:
     """Return the images one by one, and how many there are where that is known."""
     if isinstance(images, (str, os.PathLike)):
-        path = Path(images)
+        path = Path(os.fsdecode(images))
         if not path.is_dir():
-            return [Item(0, os.fspath(images), images)], 1
-        files = image_files(path)
+            return [_item(0, images)], 1
+        files, others = list_folder(path)
+        warn_of_others(path, others)
         if not files:
             raise ImageError(f"{path}: there are no images in this folder (png, jpg, tif, bmp, gif, webp, avif, ppm)")
         return [Item(i, file, path / file) for i, file in enumerate(files)], len(files)
-    if isinstance(images, Image.Image):
-        return [Item(0, str(getattr(images, "filename", "") or "image 0"), images)], 1
     if isinstance(images, CellDataset):
         raise ArgumentError("a CellDataset inside another container; pass it alone, or join sets with concat")
-    if isinstance(images, Pixels) or (hasattr(images, "__array__") and hasattr(images, "ndim")):
-        many = images if isinstance(images, Pixels) else np.asarray(images)
-        if many.ndim != 4:
+    if _is_one(images):
+        return [_item(0, images)], 1
+    many: Any = images
+    if not isinstance(many, Pixels) and hasattr(many, "__array__") and hasattr(many, "ndim"):
+        many = _as_array(many)
+        if many.dtype.kind in "USO" and many.ndim <= 1:  # of paths, or of anything else
+            many = many.tolist() if many.ndim else [many.item()]
+            many = [os.fsdecode(one) for one in many] if np.asarray(images).dtype.kind == "S" else many
+        elif many.ndim != 4:
             return [Item(0, "image 0", many)], 1
-        return (Item(i, f"image {i}", image) for i, image in enumerate(many)), len(many)
-    if isinstance(images, Iterable) and not isinstance(images, (bytes, bytearray, dict)):
-        total = len(images) if hasattr(images, "__len__") else None  # type: ignore[arg-type]
-        return (Item(i, _name(i, image), image) for i, image in enumerate(images)), total
+    if isinstance(many, Iterable) and not isinstance(many, dict):
+        total = len(many) if hasattr(many, "__len__") else None  # type: ignore[arg-type]
+        once = isinstance(many, Iterator)
+        return (_item(i, image, once) for i, image in enumerate(many)), total
     raise ArgumentError(
-        f"{type(images).__name__} holds no images that cellscan knows; expected a path, a folder, a Pillow image, "
-        "an array (H, W, 3) or (N, H, W, 3), a CellDataset, or a list or generator of single images"
+        f"{type(images).__name__} holds no images that cellscan knows; expected a path, a folder, an encoded image as "
+        "bytes or an open file, a Pillow image, an array (H, W, 3) or (N, H, W, 3), a cell, a CellDataset, or a list "
+        "or generator of single images"
     )
 
 
-def _name(index: int, image: Any) -> str:
+def _is_one(image: Any) -> bool:
+    return isinstance(image, (bytes, bytearray, memoryview, Image.Image)) or hasattr(image, "read") or _is_cell(image)
+
+
+def _is_cell(image: Any) -> bool:
+    """Whether this is a cell, or a field."""
+    return isinstance(getattr(image, "image", None), np.ndarray) and isinstance(getattr(image, "name", None), str)
+
+
+def _as_array(images: Any) -> np.ndarray:
+    try:
+        return np.asarray(images)
+    except Exception as error:  # arrays of other libraries, on other devices
+        raise ArgumentError(f"{type(images).__name__} cannot be made an array of NumPy ({error})") from error
+
+
+def _item(index: int, image: Any, once: bool = False) -> Item:
+    if _is_cell(image):
+        return Item(index, image.name, image.image, once)
     if isinstance(image, (str, os.PathLike)):
-        return os.fspath(image)
-    return str(getattr(image, "filename", "") or f"image {index}")
+        return Item(index, os.fsdecode(image), image, once)
+    names = (getattr(image, name, None) for name in ("filename", "name"))
+    return Item(index, next((name for name in names if isinstance(name, str) and name), f"image {index}"), image, once)
 
 
 def decode(items: Iterable[Item], size: Size | None) -> Iterator[tuple[Item, np.ndarray | ImageError]]:
     """Decode a little ahead of the reader, on all cores; an image that fails comes as its error.
 
-    Without a size, images come at their own.
+    Without a size, images come at their own. Of each item its pixels, or the bytes of its file, are taken before the
+    next one is asked for.
     """
 
-    def read(item: Item) -> np.ndarray | ImageError:
+    def read(item: Item, taken: Any) -> np.ndarray | ImageError:
         try:
-            if not isinstance(item.image, (str, os.PathLike, Image.Image)) and not hasattr(item.image, "__array__"):
-                raise ImageError(
-                    f"{item.name}: a {type(item.image).__name__} is no image; "
-                    "expected a path, a Pillow image or an array"
-                )
-            return read_rgb(item.image, size, where=item.name)
+            return taken if isinstance(taken, ImageError) else read_rgb(taken, size, where=item.name)
         except ImageError as error:
             return error
 
     if isinstance(items, list) and len(items) == 1:
-        yield items[0], read(items[0])
+        yield items[0], read(items[0], _take(items[0]))
         return
     waiting: deque[tuple[Item, Future[np.ndarray | ImageError]]] = deque()
     with ThreadPoolExecutor() as pool:
         for item in items:
-            waiting.append((item, pool.submit(read, item)))
+            waiting.append((item, pool.submit(read, item, _take(item))))
             if len(waiting) >= _AHEAD:
                 first, future = waiting.popleft()
                 yield first, future.result()
         for first, future in waiting:
             yield first, future.result()
+
+
+def _take(item: Item) -> Any:
+    """Return an image that nobody else can change; that it is none, as an error."""
+    image = item.image
+    try:
+        if isinstance(image, (str, os.PathLike)):
+            return _bytes_of(image) if item.once else image
+        if isinstance(image, (bytes, bytearray, memoryview)):
+            return bytes(image)
+        if isinstance(image, Image.Image):  # its file may be read further, or another frame of it
+            return read_rgb(image, where=item.name)
+        if hasattr(image, "read"):
+            return read_file(image, item.name)
+        if hasattr(image, "__array__"):
+            return with_patience(lambda: np.array(image), item.name)
+    except CellscanError as error:
+        if not isinstance(error, ImageError):
+            raise
+        return error
+    except Exception as error:  # arrays of other libraries, on other devices
+        return ImageError(f"{item.name}: a {type(image).__name__} that cannot be made an array of NumPy ({error})")
+    return ImageError(
+        f"{item.name}: a {type(image).__name__} is no image; expected a path, bytes, an open file, a Pillow image, an "
+        "array or a cell"
+    )
+
+
+def _bytes_of(path: str | os.PathLike[str]) -> Any:
+    try:
+        return with_patience(Path(path).read_bytes, os.fsdecode(path)) or path
+    except (OSError, ValueError) as error:
+        if isinstance(error, CellscanError):
+            raise
+        return path  # reading it says what is wrong

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from cellscan.data.cells import CellDataset
-from cellscan.data.images import image_files, is_image_name
-from cellscan.data.patients import patients_of
-from cellscan.data.sources import FileSource, Source, ZipSource
-from cellscan.errors import DataError
+from cellscan.data.images import warn_of_others
+from cellscan.data.listing import as_path, list_images
+from cellscan.data.malaria import read_malaria
+from cellscan.data.values import as_patient, as_texts, read_table
+from cellscan.errors import ArgumentError, CellscanError, DataError
 
-CLASS_NAMES = ("parasitized", "uninfected")
 PathLike: TypeAlias = "str | os.PathLike[str]"
+Patients: TypeAlias = "Mapping[str, Any] | Callable[[str], Any] | PathLike"
+"""Whose a cell is: a mapping or a CSV file of names and patients, or a function from name to patient."""
 
 
 def load_malaria(
@@ -31,10 +32,10 @@ def load_malaria(
     ----------
     source : path, optional
         The publisher's ``cell_images.zip``, its extracted folder, Kaggle's nested copy of either
-        (whose second copy of every cell is passed over), or the folder of a set that TFDS prepared
-        as array_record (``.../malaria/1.0.0``; TFDS kept no file names there, so patients stay
-        unknown). Left out: the set goes through this package's own TFDS builder, which downloads
-        it once (337 MiB) and keeps file names and patients.
+        (whose second copy of every cell, the same to the byte, is passed over), or the folder of a set
+        that TFDS prepared as array_record (``.../malaria/1.0.0``; TFDS kept no file names there, so
+        patients stay unknown). Left out: the set goes through this package's own TFDS builder, which
+        downloads it once (337 MiB) and keeps file names and patients.
     patient_files : sequence of paths
         The publisher's ``patientid_cellmapping_*.csv``; they are checked against the file names.
     data_dir : path, optional
@@ -44,11 +45,17 @@ def load_malaria(
     -------
     CellDataset
         Classes ``("parasitized", "uninfected")``; the full set has 27,558 cells of 200 patients.
+        `names` are file names, with folders before them where two cells share one.
 
     Raises
     ------
     DataError
         Where the files do not have that form, or the download fails; it lists the manual steps.
+
+    Warns
+    -----
+    UserWarning
+        Where files lie among the images that are not read.
 
     Notes
     -----
@@ -62,48 +69,42 @@ def load_malaria(
     >>> print(cells)  # doctest: +SKIP
     27,558 cells of 200 patients: parasitized 13,779, uninfected 13,779
     """
-    if source is None or (Path(source) / "dataset_info.json").exists():
+    root = None if source is None else as_path("source", source)
+    if root is None or (root / "dataset_info.json").exists():
         if patient_files:
             raise DataError("patient_files go with an archive or a folder; TFDS sets carry their own patients")
-        return _load_tfds(source, data_dir)
-    entries, make = _list(Path(source))
-    labels, kept = [], {}
-    for path in sorted(entries, key=lambda path: (path.count("/"), path)):  # a nested copy comes later
-        label, name = path.split("/")[-2:] if "/" in path else ("", path)
-        if label.casefold() in CLASS_NAMES:
-            kept.setdefault((CLASS_NAMES.index(label.casefold()), name), path)
-    labels = [label for label, _ in sorted(kept)]
-    if len(set(labels)) < 2:
-        raise DataError(
-            f"{source}: expected images in two folders named Parasitized and Uninfected, found "
-            f"{len(labels)} in {'one of them' if labels else 'neither'}. Other folders of classes: load_folder"
-        )
-    names = [name for _, name in sorted(kept)]
-    patients = patients_of(names, patient_files)
-    return CellDataset.from_source(make([kept[key] for key in sorted(kept)]), labels, names, patients, CLASS_NAMES)
+        return _load_tfds(root, None if data_dir is None else as_path("data_dir", data_dir))
+    return read_malaria(root, patient_files)
 
 
-def load_folder(folder: PathLike, *, patient: Mapping[str, str] | Callable[[str], str] | None = None) -> CellDataset:
+def load_folder(folder: PathLike, *, patient: Patients | None = None) -> CellDataset:
     """Load a folder, or a zip archive, with one sub-folder a class.
 
     Parameters
     ----------
     folder : path
-        Its sub-folders are the classes, sorted by name. Hidden files, ``__MACOSX`` and files that
-        are no images by their suffix are passed over.
-    patient : mapping or callable, optional
-        From file name (for a mapping also the path below the class folder) to patient. Left out:
-        patients are unknown, and the set can be divided by cell only.
+        Its sub-folders are the classes, sorted by name; linked folders are followed. Hidden files and ``__MACOSX`` are
+        passed over.
+    patient : callable, mapping or path, optional
+        A function from the path below the class folder, such as ``"p1_a.png"`` or ``"p1/a.png"``, to the patient. Or a
+        mapping, or a CSV file with the header ``name,patient``, whose names are `names` or their ends behind a slash,
+        such as the bare file name, where those fit one cell only. Left out: patients are unknown, and the set can be
+        divided by cell only.
 
     Returns
     -------
     CellDataset
-        `names` are paths below the class folder.
+        `names` are paths with the class folder, such as ``"infected/p1_a.png"``.
 
     Raises
     ------
     DataError
         Where there is no such folder, images lie outside the class folders, or a patient is missing.
+
+    Warns
+    -----
+    UserWarning
+        Where files lie among the images that are not read.
 
     Examples
     --------
@@ -117,7 +118,8 @@ def load_folder(folder: PathLike, *, patient: Mapping[str, str] | Callable[[str]
     >>> cells.class_names, cells.patients.tolist()
     (('healthy', 'infected'), ['p1', 'p2', 'p1'])
     """
-    entries, make = _list(Path(folder))
+    listing = list_images(as_path("folder", folder))
+    entries = listing.images
     below = {path: path for path in entries}
     if len({path.split("/")[0] for path in entries}) == 1 and all(path.count("/") > 1 for path in entries):
         below = {path: path.split("/", 1)[1] for path in entries}  # one folder around the classes
@@ -125,39 +127,77 @@ def load_folder(folder: PathLike, *, patient: Mapping[str, str] | Callable[[str]
     if stray or not entries:
         found = f"{len(stray)} images lie outside them, such as {stray[0]}" if stray else "there are no images"
         raise DataError(f"{folder}: expected one sub-folder a class, with images in each; {found}")
-    class_of = {path: rest.split("/", 1)[0] for path, rest in below.items()}
+    class_of = {path: below[path].split("/", 1)[0] for path in entries}
     class_names = sorted(set(class_of.values()))
     paths = sorted(entries, key=lambda path: (class_of[path], path))
-    names = [below[path].split("/", 1)[1] for path in paths]
+    names = [below[path] for path in paths]
     labels = [class_names.index(class_of[path]) for path in paths]
-    patients = None if patient is None else [_patient(name, patient) for name in names]
-    return CellDataset.from_source(make(paths), labels, names, patients, class_names)
+    patients = None if patient is None else _patients(names, patient)
+    table = Path(patient).absolute() if isinstance(patient, (str, os.PathLike)) else None
+    warn_of_others(listing.root, [path for path in listing.others if listing.root / path != table])
+    return CellDataset.from_source(listing.source(paths), labels, names, patients, class_names)
 
 
-def _patient(name: str, patient: Mapping[str, str] | Callable[[str], str]) -> str:
-    base = name.rsplit("/", 1)[-1]
-    found = patient.get(name, patient.get(base)) if isinstance(patient, Mapping) else patient(base)
-    if not isinstance(found, str) or not found:
-        raise DataError(f"{name}: `patient` gives {found!r}; expected the patient's id, a string that is not empty")
-    return found
+def _patients(names: Sequence[str], patient: Any) -> list[str]:
+    """Return the patient of each cell, from whatever tells it."""
+    if isinstance(patient, (str, os.PathLike)):
+        rows = read_table(as_path("patient", patient), "file of patients", ("name", "patient"))
+        pairs = {(row["name"], as_patient(row["name"], row["patient"])) for row in rows}
+        if len({name for name, _ in pairs}) < len(pairs):
+            twice = next(name for name, _ in pairs if sum(name == other for other, _ in pairs) > 1)
+            raise DataError(f"{patient}: {twice!r} stands in it twice, with different patients; expected one")
+        patient = dict(pairs)
+    if hasattr(patient, "items"):  # a mapping, or a pandas Series
+        found = _look_up(names, dict(patient.items()))
+    elif callable(patient):
+        found = [_call(patient, name) for name in names]
+    else:
+        raise ArgumentError(
+            f"patient is {patient!r:.80}; expected a function, a mapping, or a CSV file of name,patient"
+        )
+    owners = [as_patient(name, owner) for name, owner in zip(names, found, strict=True)]
+    for name, owner, given in zip(names, owners, found, strict=True):
+        if not owner:
+            raise DataError(f"{name}: `patient` gives {given!r}; expected the patient's id, which is not empty")
+    return owners
 
 
-def _list(root: Path) -> tuple[list[str], Callable[[Sequence[str]], Source]]:
-    """Return the images below a folder or in a zip archive, and what makes a source of some of them."""
-    if root.is_dir():
-        base = root.absolute()
-        return image_files(root), lambda chosen: FileSource([os.path.join(base, path) for path in chosen])
-    if not root.exists():
-        raise DataError(f"{root}: there is no such folder or archive")
+def _call(patient: Callable[[str], Any], name: str) -> Any:
     try:
-        with zipfile.ZipFile(root) as archive:
-            members = {m.filename: m for m in archive.infolist() if is_image_name(m.filename)}
-    except (zipfile.BadZipFile, OSError) as error:
-        raise DataError(f"{root}: this is no whole zip archive ({error}). Was the download complete?") from error
-    return list(members), lambda chosen: ZipSource(root.absolute(), [members[path] for path in chosen])
+        return patient(name.split("/", 1)[1])
+    except CellscanError:
+        raise
+    except Exception as error:  # somebody else's function
+        raise DataError(f"{name}: `patient` fails ({type(error).__name__}: {error})") from error
 
 
-def _load_tfds(prepared: PathLike | None, data_dir: PathLike | None) -> CellDataset:
+def _look_up(names: Sequence[str], patient: dict[Any, Any]) -> list[Any]:
+    """Return what a mapping gives for each name; a key is a whole name, or an end of one that fits no other."""
+    rows = {name: row for row, name in enumerate(names)}
+    ends: dict[str, list[int]] = {}
+    for row, name in enumerate(names):
+        parts = name.split("/")
+        for start in range(1, len(parts)):
+            ends.setdefault("/".join(parts[start:]), []).append(row)
+    found: dict[int, Any] = {}
+    whole: dict[int, Any] = {}
+    for key, owner in zip(as_texts("names of patient", list(patient)), patient.values(), strict=True):
+        key = key if key in rows else key.replace("\\", "/")
+        fitting = ends.get(key, [])
+        if key in rows:
+            whole[rows[key]] = owner
+        elif len(fitting) > 1:
+            cells = ", ".join(repr(names[row]) for row in fitting[:4])
+            raise DataError(
+                f"`patient` names {key!r}, which fits {len(fitting)} cells: {cells}; give their whole names"
+            )
+        elif fitting:
+            found[fitting[0]] = owner
+    found |= whole
+    return [found.get(row) for row in range(len(names))]
+
+
+def _load_tfds(prepared: Path | None, data_dir: Path | None) -> CellDataset:
     missing = [name for name in ("tensorflow_datasets", "array_record") if importlib.util.find_spec(name) is None]
     if missing:
         raise DataError(
@@ -167,4 +207,4 @@ def _load_tfds(prepared: PathLike | None, data_dir: PathLike | None) -> CellData
         )
     from cellscan.data._malaria_builder import open_prepared, prepare
 
-    return prepare(data_dir) if prepared is None else open_prepared(Path(prepared))
+    return prepare(data_dir) if prepared is None else open_prepared(prepared)

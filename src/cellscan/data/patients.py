@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from cellscan.errors import DataError
+from cellscan.data.values import as_list
+from cellscan.errors import ArgumentError, DataError
 
 _NAME = re.compile(r"(C\d+)[^/]*?_IMG_\w+_cell_\w+(\.\w+)?$")
 _MAPPED = re.compile(r"[A-Za-z0-9_]+\.png")
@@ -38,7 +39,9 @@ def malaria_patient(name: str) -> str:
     >>> malaria_patient("holiday.png")
     ''
     """
-    match = _NAME.match(name.replace("\\", "/").rsplit("/", 1)[-1])
+    if not isinstance(name, (str, os.PathLike)):
+        raise ArgumentError(f"name is {name!r:.80}; expected a file name")
+    match = _NAME.match(os.fspath(name).replace("\\", "/").rsplit("/", 1)[-1])
     return match[1] if match else ""
 
 
@@ -51,7 +54,7 @@ def read_mapping(file: str | os.PathLike[str]) -> dict[str, str]:
     """
     try:
         text = Path(file).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, TypeError, ValueError) as error:
         raise DataError(f"{file}: the mapping file cannot be read ({error})") from error
     mapping: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), 1):
@@ -71,7 +74,8 @@ def patients_of(names: Sequence[str], mapping_files: Iterable[str | os.PathLike[
     """Return the patient of every cell, and check that names and mapping files agree."""
     patients = [malaria_patient(name) for name in names]
     mapping: dict[str, str] = {}
-    for file in mapping_files:
+    single = isinstance(mapping_files, (str, os.PathLike))
+    for file in [mapping_files] if single else as_list("patient_files", mapping_files):
         mapping |= read_mapping(file)
     if not mapping:
         return patients

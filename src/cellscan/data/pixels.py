@@ -1,116 +1,151 @@
-"""The memory map: every image of a source, decoded and resized once, kept as uint8 in the cache folder.
-
-A map is written under a temporary name and renamed when whole, so that a killed process leaves
-nothing that a later run trusts. Its name is a hash of the source's fingerprint, the resize rule and
-the size. The folder may be deleted at any time.
-"""
+"""Every image of a source, decoded and resized once: in the cache folder, or in memory for small sets of arrays."""
 
 from __future__ import annotations
 
 import hashlib
-import json
+import math
 import os
-import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+import threading
+import weakref
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, overload
 
 import numpy as np
 
-from cellscan.data.images import RESIZE, Size
-from cellscan.data.sources import Source
+from cellscan.data.cache import cache_folder, keep, open_kept
+from cellscan.data.images import RESIZE, Size, with_patience
+from cellscan.data.sources import ArraySource, Source
+from cellscan.data.values import OutOfRange
 from cellscan.errors import DataError, ImageError
 from cellscan.progress import Progress
 
+SMALL = 100_000_000
+"""Bytes up to which the pixels of a set of arrays stay in memory: such sets are often made, predicted and forgotten."""
 
-def cache_folder() -> Path:
-    """Return the folder of decoded images: `CELLSCAN_CACHE`, else the user's cache folder.
+_CHUNK = 32_000_000
+"""Bytes that are decoded before they are written."""
 
-    Examples
-    --------
-    >>> from cellscan.data.pixels import cache_folder
-    >>> cache_folder().is_absolute()
-    True
-    """
-    given = os.environ.get("CELLSCAN_CACHE")
-    if given:
-        return Path(given).expanduser().absolute()
-    import platformdirs
+_small: weakref.WeakKeyDictionary[ArraySource, dict[Size, np.ndarray]] = weakref.WeakKeyDictionary()
+_lock = threading.Lock()
+"""Of threads that want the same pixels, one decodes."""
 
-    return Path(platformdirs.user_cache_dir("cellscan"))
+
+def _new_lock() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_new_lock)  # a thread that is not in the child may have held it
 
 
 def open_map(source: Source, size: Size, *, progress: bool = True) -> tuple[np.ndarray, dict[int, str]]:
-    """Return the read-only map (N, H, W, 3) of `source`, and the reasons of rows that failed."""
-    folder = cache_folder()
-    height, width = (size, size) if isinstance(size, int) else size
-    key = hashlib.sha256(f"1|{source.fingerprint()}|{size}|{sorted(RESIZE.items())}".encode()).hexdigest()[:32]
-    name = f"{key}-{size if isinstance(size, int) else f'{height}x{width}'}"
-    path, failed_path = folder / f"{name}.npy", folder / f"{name}.failed.json"
-    shape = (len(source), height, width, 3)
-    pixels = _reopen(path, shape)
-    if pixels is None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            _remove_stale(folder)
-            _build(source, size, shape, path, failed_path, progress)
-        except OSError as error:
-            raise DataError(
-                f"the pixel cache {folder} cannot be written ({error}); it takes {np.prod(shape) / 1e9:.2f} GB. "
-                "Free some space, or set CELLSCAN_CACHE to another folder"
-            ) from error
-        pixels = _reopen(path, shape)
-        if pixels is None:
-            raise DataError(f"{path} vanished or changed while it was written; call again")
-    failed: dict[str, str] = json.loads(failed_path.read_text()) if failed_path.exists() else {}
-    return pixels, {int(row): reason for row, reason in failed.items()}
+    """Return the read-only pixels (N, H, W, 3) of `source`, and the reasons of rows that cannot be read now.
 
-
-def _reopen(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    Rows that failed are tried again at each call: a file may have been repaired, or its folder be reachable again.
+    """
+    size = int(size) if isinstance(size, (int, np.integer)) else (int(size[0]), int(size[1]))
+    shape = (len(source), *((size, size) if isinstance(size, int) else size), 3)
     try:
-        pixels = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    return pixels if pixels.shape == shape and pixels.dtype == np.uint8 else None
+        with _lock:
+            if isinstance(source, ArraySource) and math.prod(shape) <= SMALL:
+                return _in_memory(source, size, shape, progress), {}
+            return _unchanged(source, size, shape, progress)
+    except MemoryError as error:
+        raise DataError(
+            f"there is no memory to decode {shape[0]:,} images; free some, or ask for a smaller size"
+        ) from error
 
 
-def _build(source: Source, size: Size, shape: tuple[int, ...], path: Path, failed_path: Path, progress: bool) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}-{time.monotonic_ns()}.part")
-    failed: dict[int, str] = {}
-    rows = range(shape[0])
-    try:
-        pixels = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
+def _unchanged(source: Source, size: Size, shape: tuple[int, ...], progress: bool) -> tuple[np.ndarray, dict[int, str]]:
+    for _ in range(3):
+        fingerprint = source.fingerprint()
+        key = hashlib.sha256(f"2|{fingerprint}|{size}|{sorted(RESIZE.items())}".encode()).hexdigest()[:32]
+        name = f"{key}-{'x'.join(map(str, shape[1:3]))}.pixels"
+        found = _on_disk(source, size, shape, name, progress)
+        if source.fingerprint() == fingerprint:
+            return found
+        (cache_folder() / name).unlink(missing_ok=True)  # it may hold pixels of both states
+    raise DataError("the images changed while they were read, three times; wait until they are whole, and call again")
 
-        def fill(row: int) -> None:
-            try:
-                pixels[row] = source.read(row, size)
-            except ImageError as error:
-                failed[row] = str(error)
 
-        side = size if isinstance(size, int) else f"{size[1]} x {size[0]}"
-        with Progress(f"decoding to {side} px", shape[0], show=progress) as bar:
-            # Threads, not processes: Pillow decodes and resizes outside Python's lock, and a script
-            # needs no `if __name__ == "__main__"` for them.
+def _in_memory(source: ArraySource, size: Size, shape: tuple[int, ...], progress: bool) -> np.ndarray:
+    sizes = _small.setdefault(source, {})
+    if size not in sizes:
+        pixels, unread = np.zeros(shape, np.uint8), []
+        done = 0
+        for chunk in _chunks(source, size, shape, None, unread, range(len(source)), progress):
+            pixels[done : done + len(chunk)] = chunk
+            done += len(chunk)
+        pixels.flags.writeable = False
+        if pixels.nbytes + sum(other.nbytes for other in sizes.values()) > SMALL:
+            sizes.clear()
+        sizes[size] = pixels
+    return sizes[size]
+
+
+def _on_disk(
+    source: Source, size: Size, shape: tuple[int, ...], name: str, progress: bool
+) -> tuple[np.ndarray, dict[int, str]]:
+    for _ in range(3):
+        before, todo = open_kept(name, shape) or (None, range(len(source)))
+        if before is not None:
             with ThreadPoolExecutor(_workers()) as pool:
-                for start in range(0, len(rows), 512):
-                    chunk = rows[start : start + 512]
-                    list(pool.map(fill, chunk))
-                    bar.advance(len(chunk))
-        pixels.flush()
-        _write_failed(failed, failed_path)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+                again = dict(zip(todo, pool.map(lambda row: _read(source, row, size), todo), strict=True))
+            failed = {row: found for row, found in again.items() if isinstance(found, str)}
+            if len(failed) == len(again):
+                return before, failed
+        unread: list[int] = []
+        keep(name, shape, _chunks(source, size, shape, before, unread, todo, progress), unread)
+    raise DataError(f"{cache_folder() / name} vanished or changed while it was written; call again")
 
 
-def _write_failed(failed: dict[int, str], path: Path) -> None:
-    if not failed:
-        path.unlink(missing_ok=True)
-        return
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(failed))
-    os.replace(part, path)
+def _chunks(
+    source: Source,
+    size: Size,
+    shape: tuple[int, ...],
+    before: np.ndarray | None,
+    unread: list[int],
+    todo: Iterable[int],
+    progress: bool,
+) -> Iterator[np.ndarray]:
+    """Yield all rows in order: `todo` read now, others as they were; those that fail are zeros, and in `unread`."""
+    rows = set(todo)
+    step = max(_CHUNK // math.prod(shape[1:]), _workers())
+    side = size if isinstance(size, int) else f"{size[1]} x {size[0]}"
+    # Threads, not processes: Pillow decodes and resizes outside Python's lock, and a script
+    # needs no `if __name__ == "__main__"` for them.
+    with (
+        Progress(f"decoding to {side} px", len(rows), show=progress) as bar,
+        ThreadPoolExecutor(_workers()) as pool,
+    ):
+        decoding: tuple[int, np.ndarray, dict[int, Future[np.ndarray | str]]] | None = None
+        for start in (*range(0, shape[0], step), None):
+            following = None
+            if start is not None:  # while a chunk is written, the next is decoded
+                stop = min(start + step, shape[0])
+                chunk = np.zeros((stop - start, *shape[1:]), np.uint8) if before is None else before[start:stop].copy()
+                here = [row for row in range(start, stop) if row in rows]
+                following = start, chunk, {row: pool.submit(_read, source, row, size) for row in here}
+            if decoding is not None:
+                first, chunk, futures = decoding
+                for row, future in futures.items():
+                    found = future.result()
+                    if isinstance(found, str):
+                        unread.append(row)
+                    else:
+                        chunk[row - first] = found
+                bar.advance(len(futures))
+                yield chunk
+            decoding = following
+
+
+def _read(source: Source, row: int, size: Size) -> np.ndarray | str:
+    """Return one image, or why it cannot be read; a failure of the machine is an error."""
+    try:
+        return with_patience(lambda: source.read(row, size), f"image {row}")
+    except (ImageError, OSError) as error:
+        return str(error)
 
 
 def _workers() -> int:
@@ -120,18 +155,8 @@ def _workers() -> int:
         return os.cpu_count() or 1
 
 
-def _remove_stale(folder: Path) -> None:
-    """Delete half-written maps that a killed process left more than a day ago."""
-    for part in folder.glob("*.part"):
-        try:
-            if time.time() - part.stat().st_mtime > 86_400:
-                part.unlink()
-        except OSError:
-            continue
-
-
 class Pixels:
-    """Images (N, H, W, 3) uint8 on disk, read only when they are asked for; read-only.
+    """Images (N, H, W, 3) uint8, of which those on disk are read only when they are asked for; read-only.
 
     Slices and index arrays give NumPy arrays of just those images; `np.asarray` gives all of them.
 
@@ -175,9 +200,17 @@ class Pixels:
     @overload
     def __getitem__(self, index: slice | list[int] | list[bool] | np.ndarray | tuple[Any, ...]) -> np.ndarray: ...
     def __getitem__(self, index: Any) -> np.ndarray:
+        try:
+            return self._get(index)
+        except (IndexError, TypeError, ValueError) as error:
+            raise OutOfRange(f"pixels[{index!r:.80}] of {self.shape}: {error}") from error
+
+    def _get(self, index: Any) -> np.ndarray:
         if isinstance(index, tuple):
-            return self[index[0]][(slice(None), *index[1:]) if np.ndim(self._row[index[0]]) else index[1:]]
+            return self._get(index[0])[(slice(None), *index[1:]) if np.ndim(self._row[index[0]]) else index[1:]]
         part, row = self._part[index], self._row[index]
+        if index is None or isinstance(index, (bool, np.bool_)) or np.ndim(row) > 1:
+            raise TypeError("expected a whole number, a slice, a list of them or a mask")
         if np.ndim(row) == 0:
             return self._maps[int(part)][int(row)]
         if len(self._maps) == 1:

@@ -1,7 +1,11 @@
 """Where the pixels of a data set come from: files, members of an archive, arrays, TFDS records.
 
-A source is an immutable list of images that can be opened in any order from several threads, and a
-fingerprint that changes when an image does.
+A source is an immutable list of images that can be opened in any order from several threads. It pickles and copies
+as what it names, without open files, and works in a forked process.
+
+It says two things of its images. The `fingerprint` changes whenever an image may have changed and costs no reading:
+it is the key of the cache of pixels. The `checksums` are of the content, the same on every machine and for a
+folder, an archive and TFDS records of the same files: they are what identifies a cell in a `CellDataset.hash`.
 """
 
 from __future__ import annotations
@@ -11,14 +15,21 @@ import io
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from cellscan.data.images import Size, read_header, read_rgb
-from cellscan.errors import ImageError
+from cellscan.data.images import PIXEL_LIMIT, Size, read_header, read_rgb, with_patience
+from cellscan.errors import CellscanError, ImageError
+
+MEMBER_LIMIT = 4 * PIXEL_LIMIT
+"""Bytes of a member of an archive, unpacked, beyond which it is refused before it is unpacked."""
+
+GONE = "gone"
+"""Checksum of an image that cannot be read; it is one of its own, and reading it says what is wrong."""
 
 
 class Source(Protocol):
@@ -27,7 +38,11 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def fingerprint(self) -> str:
-        """Return a hash of what identifies every image: its name and size, and a CRC or a modification time."""
+        """Return a hash of what tells cheaply whether an image has changed; never fails for an image that is gone."""
+        ...
+
+    def checksums(self, rows: Sequence[int]) -> list[str]:
+        """Return length and CRC-32 of the content of images `rows`."""
         ...
 
     def read(self, row: int, size: Size | None = None) -> np.ndarray:
@@ -40,52 +55,85 @@ class Source(Protocol):
 
 
 class FileSource:
-    """Image files on disk."""
+    """Image files on disk; paths are made absolute, so that they stay the same when the working folder changes."""
 
-    def __init__(self, paths: Sequence[str]) -> None:
-        self.paths: tuple[str, ...] = tuple(paths)
+    def __init__(self, paths: Sequence[str | os.PathLike[str]]) -> None:
+        self.paths: tuple[str, ...] = tuple(os.path.abspath(path) for path in paths)
+        self._known: dict[int, tuple[str, str]] = {}
 
     def __len__(self) -> int:
         return len(self.paths)
 
+    def _state(self, row: int) -> str:
+        """Return what changes with a file: a copy of the same size and time has another inode or change time."""
+        try:
+            stat = os.stat(self.paths[row])
+        except OSError:
+            return GONE
+        return f"{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}|{stat.st_ino}"
+
     def fingerprint(self) -> str:
-        digest = hashlib.sha256()
-        for path in self.paths:
-            try:
-                stat = os.stat(path)
-            except OSError as error:
-                raise ImageError(f"{path}: there is no such file (any more)") from error
-            digest.update(f"{path}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
-        return digest.hexdigest()
+        return _hash(f"{path}|{self._state(row)}" for row, path in enumerate(self.paths))
+
+    def checksums(self, rows: Sequence[int]) -> list[str]:
+        def one(row: int) -> str:
+            state = self._state(row)
+            known = self._known.get(row)
+            if known is None or known[0] != state:
+                known = self._known[row] = (state, checksum(self._bytes(row)))
+            return known[1]
+
+        return _in_threads(one, rows)
+
+    def _bytes(self, row: int) -> bytes:
+        try:
+            return with_patience(Path(self.paths[row]).read_bytes, self.paths[row])
+        except OSError as error:
+            raise ImageError(f"{self.paths[row]}: the file cannot be read ({error.strerror})") from error
 
     def read(self, row: int, size: Size | None = None) -> np.ndarray:
         return read_rgb(self.paths[row], size)
 
     def header(self, row: int) -> tuple[int, int, str]:
-        return _header(self.paths[row], self.paths[row])
+        return _header(lambda: self.paths[row], self.paths[row])
 
 
 class ZipSource:
-    """Members of a zip archive, read in place: the archive is opened once and never unpacked."""
+    """Members of a zip archive, read in place: the archive is opened once a process and never unpacked."""
 
     def __init__(self, archive: Path, members: Sequence[zipfile.ZipInfo]) -> None:
         self.archive: Path = archive
         self.members: tuple[zipfile.ZipInfo, ...] = tuple(members)
-        self._zip = zipfile.ZipFile(archive)
+        self._opened: tuple[int, zipfile.ZipFile] | None = None
 
     def __len__(self) -> int:
         return len(self.members)
 
-    def fingerprint(self) -> str:
-        lines = (f"{m.filename}|{m.file_size}|{m.CRC}\n" for m in self.members)
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_opened": None}
 
-    def _bytes(self, row: int) -> io.BytesIO:
-        member = self.members[row]
+    def _zip(self) -> zipfile.ZipFile:
+        # A forked child shares the position in the file with its parent, so that both would read at the wrong place.
+        if self._opened is None or self._opened[0] != os.getpid():
+            self._opened = os.getpid(), zipfile.ZipFile(self.archive)
+        return self._opened[1]
+
+    def fingerprint(self) -> str:
+        return _hash(f"{m.filename}|{m.file_size}|{m.CRC}" for m in self.members)
+
+    def checksums(self, rows: Sequence[int]) -> list[str]:
+        return [f"{self.members[row].file_size}-{self.members[row].CRC:08x}" for row in rows]
+
+    def _bytes(self, row: int) -> bytes:
+        member, where = self.members[row], self._where(row)
+        if member.file_size > MEMBER_LIMIT:
+            raise ImageError(f"{where}: {member.file_size:,} bytes unpacked; the limit is {MEMBER_LIMIT:,}")
         try:
-            return io.BytesIO(self._zip.read(member))
+            return with_patience(lambda: self._zip().read(member), where)
+        except FileNotFoundError as error:
+            raise ImageError(f"{where}: there is no such archive (any more)") from error
         except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:
-            raise ImageError(f"{self._where(row)}: the archive is damaged here ({error})") from error
+            raise ImageError(f"{where}: the archive is damaged here ({error})") from error
 
     def _where(self, row: int) -> str:
         return f"{self.archive}:{self.members[row].filename}"
@@ -94,25 +142,46 @@ class ZipSource:
         return read_rgb(self._bytes(row), size, where=self._where(row))
 
     def header(self, row: int) -> tuple[int, int, str]:
-        return _header(self._bytes(row), self._where(row))
+        return _header(lambda: io.BytesIO(self._bytes(row)), self._where(row))
 
 
 class ArraySource:
-    """Images held in memory, with masks where somebody painted them."""
+    """Images held in memory as RGB uint8, read-only and of their own, with masks where somebody painted them.
 
-    def __init__(self, images: Sequence[np.ndarray], masks: Sequence[np.ndarray] | None = None) -> None:
-        self.images: tuple[np.ndarray, ...] = tuple(images)
-        self.masks: tuple[np.ndarray, ...] | None = None if masks is None else tuple(masks)
+    `images` may come in any form that `read_rgb` takes; `names` name them in its errors.
+    """
+
+    def __init__(
+        self, images: Iterable[Any], masks: Sequence[np.ndarray] | None = None, names: Sequence[str] | None = None
+    ) -> None:
+        self.images: tuple[np.ndarray, ...] = tuple(
+            _sealed(read_rgb(image, where=f"image {row}" if names is None else names[row]))
+            for row, image in enumerate(images)
+        )
+        self.masks: tuple[np.ndarray, ...] | None = (
+            None if masks is None else tuple(_sealed(np.array(mask)) for mask in masks)
+        )
+        self._sums: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for array in (*self.images, *(self.masks or ())):  # pickles forget it
+            _sealed(array)
+
     def fingerprint(self) -> str:
-        lines = (f"{image.shape}|{zlib.crc32(image.tobytes())}\n" for image in self.images)
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        return _hash(self.checksums(range(len(self))))
+
+    def checksums(self, rows: Sequence[int]) -> list[str]:
+        if self._sums is None:
+            sums = (f"{image.shape[0]}x{image.shape[1]}-{zlib.crc32(image.tobytes()):08x}" for image in self.images)
+            self._sums = tuple(sums)
+        return [self._sums[row] for row in rows]
 
     def read(self, row: int, size: Size | None = None) -> np.ndarray:
-        return read_rgb(self.images[row], size, where=f"image {row}")
+        return self.images[row] if size is None else read_rgb(self.images[row], size, where=f"image {row}")
 
     def header(self, row: int) -> tuple[int, int, str]:
         height, width = self.images[row].shape[:2]
@@ -120,26 +189,88 @@ class ArraySource:
 
 
 class RecordSource:
-    """Encoded images behind a function from row to bytes, such as the records of a prepared TFDS set."""
+    """Encoded images behind a function from row to bytes, such as the records of a prepared TFDS set.
+
+    `encoded` opens what it reads itself, and pickles.
+    """
 
     def __init__(self, count: int, encoded: Callable[[int], bytes], identity: str) -> None:
         self._count, self._encoded, self._identity = count, encoded, identity
+        self._sums: dict[int, str] = {}
 
     def __len__(self) -> int:
         return self._count
 
     def fingerprint(self) -> str:
-        return hashlib.sha256(self._identity.encode()).hexdigest()
+        return _hash([self._identity])
+
+    def checksums(self, rows: Sequence[int]) -> list[str]:
+        def one(row: int) -> str:
+            if row not in self._sums:
+                self._sums[row] = checksum(self._bytes(row))
+            return self._sums[row]
+
+        return _in_threads(one, rows)
+
+    def _bytes(self, row: int) -> bytes:
+        try:
+            return with_patience(lambda: self._encoded(row), f"record {row}")
+        except CellscanError:
+            raise
+        except Exception as error:  # readers of records raise many kinds
+            raise ImageError(f"record {row}: it cannot be read ({error})") from error
 
     def read(self, row: int, size: Size | None = None) -> np.ndarray:
-        return read_rgb(io.BytesIO(self._encoded(row)), size, where=f"record {row}")
+        return read_rgb(self._bytes(row), size, where=f"record {row}")
 
     def header(self, row: int) -> tuple[int, int, str]:
-        return _header(io.BytesIO(self._encoded(row)), f"record {row}")
+        return _header(lambda: io.BytesIO(self._bytes(row)), f"record {row}")
 
 
-def _header(file: Any, where: str) -> tuple[int, int, str]:
+def checksum(data: bytes) -> str:
+    """Return length and CRC-32 of some bytes, as an archive states them.
+
+    Examples
+    --------
+    >>> from cellscan.data.sources import checksum
+    >>> checksum(b"cell")
+    '4-cb8787e2'
+    """
+    return f"{len(data)}-{zlib.crc32(data):08x}"
+
+
+def _hash(lines: Iterable[str]) -> str:
+    # File names need not be UTF-8: what is not is kept as surrogates, which plain UTF-8 refuses.
+    text = "".join(f"{line}\n" for line in lines)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _in_threads(checksum_of: Callable[[int], str], rows: Sequence[int]) -> list[str]:
+    def some(rows: Sequence[int]) -> list[str]:
+        return [one(row) for row in rows]
+
+    def one(row: int) -> str:
+        try:
+            return checksum_of(row)
+        except ImageError:
+            return GONE
+
+    with ThreadPoolExecutor() as pool:
+        chunks = pool.map(some, (rows[start : start + 256] for start in range(0, len(rows), 256)))
+        return [found for chunk in chunks for found in chunk]
+
+
+def _sealed(array: np.ndarray) -> np.ndarray:
+    array.flags.writeable = False
+    return array
+
+
+def _header(opened: Callable[[], Any], where: str) -> tuple[int, int, str]:
     try:
-        return read_header(file)
+        return with_patience(lambda: read_header(opened()), where)
+    except CellscanError:
+        raise
+    except FileNotFoundError as error:
+        raise ImageError(f"{where}: there is no such file") from error
     except Exception as error:  # damaged bytes may raise anything
         raise ImageError(f"{where}: this is not an image of a known format") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cellscan.data.values import as_patient, read_table
 from cellscan.errors import DataError
 
 _TRIES = 48
@@ -103,15 +103,11 @@ def assign_cells(labels: np.ndarray, fractions: Sequence[float], seed: int) -> n
 
 def read_folds(file: str | os.PathLike[str], patients: np.ndarray) -> np.ndarray:
     """Return the fold (N,) of every cell from a file of ``patient,fold`` lines."""
+    rows = read_table(file, "fold file", ("patient", "fold"))
     try:
-        with open(file, newline="", encoding="utf-8-sig") as lines:
-            rows = list(csv.DictReader(lines))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file}: the fold file cannot be read ({error})") from error
-    try:
-        fold_of = {row["patient"]: int(row["fold"]) for row in rows}
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{file}: expected the header 'patient,fold' and a whole number in every line") from error
+        fold_of = {as_patient(str(file), row["patient"]): int(as_patient(str(file), row["fold"])) for row in rows}
+    except ValueError as error:
+        raise DataError(f"{file}: expected a patient and a whole number in every line") from error
     if len(fold_of) < len(rows):
         raise DataError(f"{file}: some patients stand in it twice; expected one line a patient")
     absent = sorted(set(patients.tolist()) - set(fold_of))
@@ -129,4 +125,4 @@ def read_folds(file: str | os.PathLike[str], patients: np.ndarray) -> np.ndarray
 def split_hash(names: np.ndarray, labels: np.ndarray, parts: np.ndarray) -> str:
     """Hash which cell went where, whatever the order of the cells."""
     lines = sorted(f"{name}|{label}|{part}" for name, label, part in zip(names.tolist(), labels, parts, strict=True))
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()[:12]

@@ -9,10 +9,15 @@ import numpy as np
 
 from cellscan.data.cells import CellDataset
 from cellscan.data.fields import FieldDataset
-from cellscan.data.loaders import CLASS_NAMES
+from cellscan.data.images import PIXEL_LIMIT
+from cellscan.data.malaria import CLASS_NAMES
 from cellscan.data.sources import ArraySource
+from cellscan.data.values import check_seed, check_whole
 from cellscan.errors import ArgumentError, check_choice
 from cellscan.progress import Progress
+
+MOST = 10_000_000
+"""Cells or fields that are painted at most: they are held in memory."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,8 @@ def synthetic_cells(count: int, *, seed: int = 0, difficulty: str = "normal", pr
     count : int
         At least 8; about 40 a patient, from four patients up.
     seed : int
-        The same seed paints the same cells, whatever `count` is asked with which library version of
-        JAX: NumPy alone draws.
+        From 0. The same seed and count paint the same cells under every version of JAX: NumPy alone draws. With
+        another count the cells are others.
     difficulty : {"easy", "normal", "hard"}
         ``"easy"``: any convolutional network is right on 99 of 100. ``"normal"``: a linear model on
         pixels stays below 0.9. ``"hard"``: faint rings, much debris.
@@ -82,8 +87,9 @@ def synthetic_cells(count: int, *, seed: int = 0, difficulty: str = "normal", pr
     True
     """
     check_choice("difficulty", difficulty, tuple(_DIFFICULTIES))
-    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 8:
-        raise ArgumentError(f"count is {count!r}; expected a whole number from 8")
+    count, seed = check_whole("count", count, 8), check_seed(seed)
+    if count > MOST:
+        raise ArgumentError(f"count is {count}; expected at most {MOST:,}")
     level = _DIFFICULTIES[difficulty]
     rng = np.random.default_rng([seed, 0])
     patients = [_draw_patient(rng, level.spread) for _ in range(max(4, count // 40))]
@@ -278,11 +284,15 @@ def synthetic_fields(
     (360, 480, 3)
     """
     check_choice("difficulty", difficulty, tuple(_DIFFICULTIES))
-    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
-        raise ArgumentError(f"count is {count!r}; expected a whole number from 1")
-    height, width = size
-    if min(height, width) < 96:
-        raise ArgumentError(f"size is {size}; expected a height and a width of at least 96 pixels")
+    count, seed = check_whole("count", count, 1), check_seed(seed)
+    if count > MOST:
+        raise ArgumentError(f"count is {count}; expected at most {MOST:,}")
+    shape = size.shape if isinstance(size, np.ndarray) else (len(size),) if isinstance(size, (tuple, list)) else ()
+    if shape != (2,):
+        raise ArgumentError(f"size is {size!r}; expected a height and a width of at least 96 pixels")
+    height, width = (check_whole("size", side, 96, "pixels") for side in size)
+    if height * width > PIXEL_LIMIT:
+        raise ArgumentError(f"size is {size!r}; a field has at most {PIXEL_LIMIT:,} pixels")
     level = _DIFFICULTIES[difficulty]
     images, boxes, labels = [], [], []
     for number in range(count):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -163,5 +162,5 @@ def intersections(a: Float[Array, "n 4"], b: Float[Array, "m 4"]) -> Float[Array
     return jnp.maximum(width, 0) * jnp.maximum(height, 0)
 
 
-def _area(boxes: jax.Array) -> jax.Array:
+def _area(boxes: Float[Array, "n 4"]) -> Float[Array, " n"]:
     return jnp.maximum(boxes[:, 2] - boxes[:, 0], 0) * jnp.maximum(boxes[:, 3] - boxes[:, 1], 0)

@@ -94,8 +94,8 @@ def smooth_l1(difference: Float[Array, ...]) -> Float[Array, ...]:
 
 
 def detection_loss(
-    outputs: dict[str, jax.Array], anchors: Float[Array, "a 4"], targets: Float[Array, "n m 5"]
-) -> tuple[jax.Array, dict[str, jax.Array]]:
+    outputs: dict[str, Float[Array, "n a _"]], anchors: Float[Array, "a 4"], targets: Float[Array, "n m 5"]
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Return the loss of a batch, and its two parts, each over the number of anchors that stand for a box.
 
     Parameters
@@ -107,7 +107,9 @@ def detection_loss(
         Padded: a box in xyxy, and its label.
     """
 
-    def one(classes: jax.Array, codes: jax.Array, field: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def one(
+        classes: Float[Array, "a k"], codes: Float[Array, "a 4"], field: Float[Array, "m 5"]
+    ) -> tuple[Float[Array, ""], Float[Array, ""], Int[Array, ""]]:
         said, rows = match(anchors, field[:, :4], field[:, 4].astype(jnp.int32))
         wanted = jax.nn.one_hot(said, classes.shape[-1])
         losses = jnp.where((said == IGNORED)[:, None], 0, focal_loss(classes.astype(jnp.float32), wanted))

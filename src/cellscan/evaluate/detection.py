@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellscan.card import Detection
 from cellscan.data.fields import IGNORED, FieldDataset
+from cellscan.detection.rules import Detection
 from cellscan.detections import Detections
 from cellscan.errors import ArgumentError, DataError
 from cellscan.evaluate.report import as_json
@@ -113,7 +113,9 @@ class DetectionReport:
         """
         from cellscan.plots import plot_detection
 
-        return plot_detection(self)
+        return plot_detection(
+            self.class_names, self.curves, self.ap50_per_class, self.truth, self.found, self.count_error
+        )
 
 
 def evaluate_detections(fields: FieldDataset, found: Sequence[Detections], detection: Detection) -> DetectionReport:

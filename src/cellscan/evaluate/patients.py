@@ -10,7 +10,8 @@ from typing import Any, overload
 
 import numpy as np
 
-from cellscan.data.tables import check_whole, find_rows, write_csv
+from cellscan.data.tables import find_rows, write_csv
+from cellscan.data.values import check_whole
 from cellscan.errors import DataError
 from cellscan.evaluate.metrics import from_confusion, group_confusions
 

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cellscan.data.cells import leave_out
-from cellscan.data.tables import check_whole, find_many, make_rng
+from cellscan.data.values import check_seed, check_whole, choose
 from cellscan.errors import ArgumentError, DataError
 from cellscan.evaluate.bootstrap import DRAWS, draw_figures, interval
 from cellscan.evaluate.metrics import AVERAGED, NAMES, confusion_matrix, weighted_figures
 from cellscan.evaluate.patients import Patients, describe_rows, make_patients
+from cellscan.evaluate.reliability import reliability
 from cellscan.notebook import as_text
 
 if TYPE_CHECKING:
@@ -376,7 +377,7 @@ class Report:
         >>> report.draw(draws=10)["accuracy"].shape
         (10,)
         """
-        make_rng(seed)
+        check_seed(seed)
         check_whole("draws", draws, 1)
         if (draws, seed) not in self._drawn:
             groups = self.cell_patients if self.interval_over == "patients" else np.arange(len(self.labels))
@@ -426,7 +427,7 @@ class Report:
         >>> len(report.select(report.cell_patients == first.patient).labels) == first.cells
         True
         """
-        rows = find_many(mask_or_indices, len(self.labels), "cells")
+        rows = choose(mask_or_indices, len(self.labels))
         if not len(rows):
             raise DataError("no cell is left; expected at least one")
         patients = self.cell_patients[rows]
@@ -478,7 +479,26 @@ class Report:
         """
         from cellscan.plots import plot_report
 
-        return plot_report(self)
+        positive, count = self._positive, len(self.class_names)
+        classes = range(count) if positive is None or count != 2 else [positive]
+        patients = self.patients if len(classes) == 1 and self.seen.patients else None
+        return plot_report(
+            self.labels,
+            self.probabilities,
+            self.class_names,
+            classes=classes,
+            confusion=self.confusion,
+            figures={name: getattr(self, name) for name in (*NAMES, "prevalence")},
+            intervals=self.interval,
+            threshold=self.threshold,
+            bins=reliability(
+                self.labels == classes[0],
+                self.probabilities[:, classes[0]],
+                self.cell_patients if self.interval_over == "patients" else None,
+            ),
+            patients=None if patients is None else np.array([(row.truth, row.share) for row in patients]),
+            rule=None if patients is None else patients.rule,
+        )
 
 
 def make_report(

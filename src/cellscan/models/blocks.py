@@ -199,7 +199,8 @@ def make_conv(
 ) -> nnx.Conv:
     """Return a convolution with the library's quick gradient and He's first weights; parameters as of `ConvNorm`."""
     size: Pair = (kernel, kernel) if isinstance(kernel, int) else kernel
-    pads: Any = [(side // 2, side // 2) for side in size] if padding == "torch" else padding
+    # A tuple: equal networks are known by their attributes, and a list has no hash.
+    pads: Any = tuple((side // 2, side // 2) for side in size) if padding == "torch" else padding
     return nnx.Conv(
         channels,
         width,

@@ -21,10 +21,11 @@ Weights: TypeAlias = dict[str, Arrays]
 
 
 class Network:
-    """A `flax.nnx.Module` as pure functions over its weights.
+    """A `flax.nnx.Module` as pure functions over its weights, which it does not hold.
 
     The module is cloned: what is done here never changes it. Training and evaluation mode are two
-    graphs, both made once.
+    graphs, both made once. Networks of equal graphs are equal and have one hash, so that JAX compiles for all of
+    them once; where an attribute of somebody's own module has no hash, a network equals itself alone.
 
     Parameters
     ----------
@@ -62,10 +63,32 @@ class Network:
             if not hasattr(module, "remat"):
                 raise ArgumentError(f"{self.name} has no stages that could be computed again; leave remat out")
             setattr(module, "remat", True)  # noqa: B010 - not every module has it
-        self._train_graph, *_ = nnx.split(module, nnx.Param, nnx.RngState, ...)
+        self._train_graph, *_ = _split(module)
         module.eval()
-        self._eval_graph, params, rngs, stats = nnx.split(module, nnx.Param, nnx.RngState, ...)
-        self._params, self._rngs, self._stats = (dict(nnx.to_flat_state(s)) for s in (params, rngs, stats))
+        self._eval_graph, *states = _split(module)
+        # Shapes alone: what JAX has compiled for a network is kept as long as the process, weights must not be.
+        shapes = [jax.tree.map(_shape, state) for state in states]
+        self._params, self._rngs, self._stats = (dict(nnx.to_flat_state(state)) for state in shapes)
+        self._identify()
+
+    def _identify(self) -> None:
+        self._identity: Any = (self._train_graph, self._eval_graph, self.parts, self.frozen)
+        try:
+            self._hash: int = hash(self._identity)
+        except TypeError:
+            self._identity, self._hash = None, object.__hash__(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._identify()  # texts have another hash in every process
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return isinstance(other, Network) and self._identity is not None and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @property
     def head_alone(self) -> bool:
@@ -76,27 +99,23 @@ class Network:
         """Return the same network, to be trained in another way; itself where there is no other way."""
         if freeze is None and not remat:
             return self
-        return Network(self.module(self.weights()), freeze=freeze, remat=remat, parts=self.parts)
+        states = (nnx.from_flat_state(list(state.items())) for state in (self._params, self._rngs, self._stats))
+        return Network(nnx.merge(self._eval_graph, *states), freeze=freeze, remat=remat, parts=self.parts)
 
-    def weights(self) -> Weights:
-        """Return a copy of the weights that the module came with."""
-        return {
-            "params": {_dotted(path): jax.numpy.array(var[...]) for path, var in self._params.items()},
-            "stats": {_dotted(path): jax.numpy.array(var[...]) for path, var in self._stats.items()},
-        }
+    def shapes(self) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
+        """Return shape and dtype of every array of `Weights`."""
+        return _by_path(self._params, self._stats)
 
-    def _merge(self, graph: Any, params: Arrays, stats: Arrays, key: jax.Array | None) -> Any:
+    def _merge(self, graph: Any, params: Arrays, stats: Arrays, key: jax.Array) -> Any:
         states = [
-            nnx.from_flat_state([(path, var.replace(given[_dotted(path)])) for path, var in template.items()])
+            nnx.from_flat_state([(path, _filled(var, given[_dotted(path)])) for path, var in template.items()])
             for template, given in ((self._params, params), (self._stats, stats))
         ]
         rngs = []
         for number, (path, var) in enumerate(self._rngs.items()):
-            value = var[...]
-            if key is not None:
-                is_key = jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key)
-                value = jax.random.fold_in(key, number) if is_key else jax.numpy.zeros_like(value)
-            rngs.append((path, var.replace(value)))
+            shape = var.get_value()
+            is_key = jax.numpy.issubdtype(shape.dtype, jax.dtypes.prng_key)
+            rngs.append((path, var.replace(jax.random.fold_in(key, number) if is_key else jax.numpy.zeros_like(shape))))
         return nnx.merge(graph, states[0], nnx.from_flat_state(rngs), states[1])
 
     def divide(self, params: Arrays) -> tuple[Arrays, Arrays]:
@@ -110,13 +129,13 @@ class Network:
         """Return logits in training mode, and the statistics after it; all randomness comes from `key`."""
         module = self._merge(self._train_graph, params, stats, key)
         logits = module(x)
-        _, _, _, changed = nnx.split(module, nnx.Param, nnx.RngState, ...)
+        _, _, _, changed = _split(module)
         after = dict(nnx.to_flat_state(changed))
         return logits, {_dotted(path): after[path][...] for path in self._stats}
 
     def module(self, weights: Weights) -> Any:
-        """Return a module in evaluation mode with these weights."""
-        return self._merge(self._eval_graph, weights["params"], weights["stats"], None)
+        """Return a module in evaluation mode with these weights; where it draws, it draws the same every time."""
+        return self._merge(self._eval_graph, weights["params"], weights["stats"], jax.random.key(0))
 
     def logits(self, weights: Weights, x: jax.Array) -> jax.Array:
         """Return logits in evaluation mode."""
@@ -203,7 +222,7 @@ class Network:
 
     def fill(self, members: int, tensors: dict[str, np.ndarray], path: str) -> tuple[Weights, ...]:
         """Put tensors into members, halves widened to float32, and gather everything that does not fit in one error."""
-        template = self.weights()
+        template = self.shapes()
         wanted = {
             f"{number}.{kind}.{name}": (number, kind, name, leaf)
             for number in range(members)
@@ -226,6 +245,35 @@ class Network:
         if wrong:
             raise ModelFileError(f"{path}: the tensors do not fit the network:\n  " + "\n  ".join(wrong[:20]))
         return tuple(filled)
+
+
+def weights_of(module: nnx.Module) -> Weights:
+    """Return a copy of the weights of a module, as a `Network` of it takes them."""
+    _, params, _, stats = _split(module)
+    return jax.tree.map(jax.numpy.array, _by_path(*(dict(nnx.to_flat_state(state)) for state in (params, stats))))
+
+
+def _split(module: nnx.Module) -> Any:
+    """Return the graph, the parameters, the random state, and what is neither."""
+    return nnx.split(module, nnx.Param, nnx.RngState, ...)
+
+
+def _by_path(params: dict[Any, Any], stats: dict[Any, Any]) -> dict[str, Any]:
+    states = (("params", params), ("stats", stats))
+    return {kind: {_dotted(path): _value(var) for path, var in state.items()} for kind, state in states}
+
+
+def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+
+
+def _value(var: Any) -> Any:
+    return var.get_value() if isinstance(var, nnx.Variable) else var
+
+
+def _filled(var: Any, value: jax.Array) -> Any:
+    """Return a variable with a value; an array that is an attribute of its own is no variable."""
+    return var.replace(value) if isinstance(var, nnx.Variable) else value
 
 
 def _parts(module: nnx.Module) -> tuple[str, ...]:

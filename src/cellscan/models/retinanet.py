@@ -138,7 +138,7 @@ class SmallBackbone(nnx.Module):
         self.stage3: Block = Block(channels[0], channels[1], stride=2, rngs=rngs)
         self.stage4: Block = Block(channels[1], channels[2], stride=2, rngs=rngs)
 
-    def features(self, x: Float[Array, "n h w 3"]) -> dict[str, Array]:
+    def features(self, x: Float[Array, "n h w 3"]) -> dict[str, Float[Array, "n _ _ _"]]:
         """Return the features at strides 8, 16 and 32."""
         _, height, width, _ = x.shape
         x = jnp.pad(x, ((0, 0), (0, -height % 4), (0, -width % 4), (0, 0)))  # nothing is cut off
@@ -160,7 +160,7 @@ class Pyramid(nnx.Module):
             for number in range(levels - len(channels))
         )
 
-    def __call__(self, features: Sequence[Array]) -> list[Array]:
+    def __call__(self, features: Sequence[Float[Array, "n _ _ _"]]) -> list[Float[Array, "n _ _ _"]]:
         """Return P3, P4, ..."""
         merged: list[Array] = []
         for lateral, x in reversed(list(zip(self.lateral, features, strict=True))):
@@ -210,7 +210,7 @@ class Head(nnx.Module):
         self.boxes: Branch = Branch(plan.width, plan.convolutions, per_place * 4, bias=0.0, norm=plan.norm, rngs=rngs)
         self.num_classes: int = num_classes
 
-    def __call__(self, levels: Sequence[Array]) -> dict[str, Array]:
+    def __call__(self, levels: Sequence[Float[Array, "n _ _ _"]]) -> dict[str, Float[Array, "n a _"]]:
         """Return logits and codes of all anchors, level by level, row by row, place by place."""
 
         def joined(branch: Any, last: int) -> Array:
@@ -241,7 +241,7 @@ class RetinaNet(nnx.Module):
         self.pyramid: Pyramid = Pyramid(plan.channels, plan.width, plan.levels, rngs=rngs)
         self.head: Head = Head(plan, num_classes, per_place, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "n h w 3"]) -> dict[str, Array]:
+    def __call__(self, x: Float[Array, "n h w 3"]) -> dict[str, Float[Array, "n a _"]]:
         """Return what the head says of every anchor."""
         backbone: Any = self.backbone
         features = backbone.features(x)
@@ -255,7 +255,7 @@ def _conv(channels: int, width: int, kernel: int, *, stride: int = 1, rngs: nnx.
         width,
         (kernel, kernel),
         strides=stride,
-        padding=[(side, side), (side, side)],
+        padding=((side, side), (side, side)),
         kernel_init=he_normal,
         conv_general_dilated=quick,
         rngs=rngs,

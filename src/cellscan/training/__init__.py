@@ -1,9 +1,9 @@
 """Training: the recipe, and the step for people's own loops."""
 
-from cellscan.training.augment import make_augment as make_augment
-from cellscan.training.augment import vary_surround as vary_surround
-from cellscan.training.recipe import Recipe as Recipe
-from cellscan.training.step import TrainState as TrainState
+from cellscan.tasks.augment import make_augment as make_augment
+from cellscan.tasks.augment import vary_surround as vary_surround
+from cellscan.tasks.programs import TrainState as TrainState
+from cellscan.tasks.recipe import Recipe as Recipe
 from cellscan.training.step import init_state as init_state
 from cellscan.training.step import make_train_step as make_train_step
 from cellscan.training.step import trained_module as trained_module

@@ -19,8 +19,8 @@ import numpy as np
 
 from cellscan.errors import ArgumentError, ModelFileError
 from cellscan.models.network import Weights
+from cellscan.tasks.programs import TrainState
 from cellscan.tensors import check_digest, read_tensors, write_tensors
-from cellscan.training.step import TrainState
 
 NAME = "checkpoint.safetensors"
 FORMAT = 1

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cellscan.errors import ArgumentError
 from cellscan.notebook import as_table
-from cellscan.training.loop import describe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,3 +82,22 @@ class History(Mapping[str, list[float]]):
         from cellscan.plots import plot_history
 
         return plot_history(self)
+
+
+def describe(record: dict[str, Any], last: int) -> str:
+    """Return the line of one epoch."""
+    names = {"roc_auc": "ROC AUC"}
+
+    def listed(prefix: str) -> str:
+        rest = {name.removeprefix(prefix): value for name, value in record.items() if name.startswith(prefix)}
+        skipped = ("epoch", "seconds", "images_per_second")
+        return ", ".join(
+            f"{names.get(name, name.replace('_', ' '))} {value:.4f}"
+            for name, value in rest.items()
+            if name not in skipped and not name.startswith("validation_")
+        )
+
+    text = f"epoch {record['epoch']:>3} of {last}: {listed('')}"
+    if any(name.startswith("validation_") for name in record):
+        text += f" | validation {listed('validation_')}"
+    return f"{text} | {record['images_per_second']:,.0f} images/s"

@@ -2,28 +2,116 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 
+from cellscan.card import Card
 from cellscan.errors import ArgumentError, TrainingError
-from cellscan.inference import Forward, batches, run_all
-from cellscan.models.network import Network, Weights
+from cellscan.models.network import Weights
 from cellscan.progress import Progress
+from cellscan.tasks.programs import Task
+from cellscan.tasks.recipe import Recipe, make_rates
 from cellscan.training.checkpoint import Checkpoint, Progressed
 from cellscan.training.devices import Examples, local, make_epoch
-from cellscan.training.recipe import Recipe, make_optimizer
-from cellscan.training.step import Step, init_state, trained_weights
+from cellscan.training.history import History, describe
+from cellscan.training.step import begin, trained_weights
 
-if TYPE_CHECKING:
-    import optax
+Features: TypeAlias = Callable[[Examples, str, bool], Examples]
+"""(images, name of the set, show progress) -> what the network takes."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """What the caller of a `fit` says of it, apart from data and recipe.
+
+    Attributes
+    ----------
+    epochs, batch_size : int
+        At least 1.
+    checkpoint : path or None
+    resume, progress : bool
+
+    Raises
+    ------
+    ArgumentError
+        Where one of them makes no sense.
+    """
+
+    epochs: int
+    batch_size: int
+    checkpoint: str | os.PathLike[str] | None
+    resume: bool
+    progress: bool
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+                raise ArgumentError(f"{name} is {value!r}; expected a whole number from 1")
+            object.__setattr__(self, name, int(value))  # a NumPy integer would not go into a plan
+        if self.resume and self.checkpoint is None:
+            raise ArgumentError("resume=True goes on with a checkpoint; pass its folder: checkpoint=...")
+
+    def options(self, recipe: Recipe) -> dict[str, Any]:
+        """Return what a card keeps of how it was trained."""
+        return {**recipe.to_dict(), "batch_size": self.batch_size}
+
+    def open(self, plan: dict[str, Any]) -> Checkpoint | None:
+        """Return the checkpoint of a plan, where one is kept."""
+        if self.checkpoint is None:
+            return None
+        return Checkpoint(self.checkpoint, {**plan, "epochs": self.epochs}, resume=self.resume)
+
+
+def train(
+    call: Call,
+    card: Card,
+    after: Card,
+    task: Task,
+    judge: Task,
+    weights: Weights,
+    examples: tuple[Examples, Examples | None],
+    *,
+    recipe: Recipe,
+    constants: Any,
+    keep: Callable[[Weights, Card], None],
+    features: Features | None = None,
+    plan: dict[str, Any] | None = None,
+) -> History:
+    """Train what a card describes, and hand weights and card to `keep` after every epoch.
+
+    Parameters
+    ----------
+    card, after : Card
+        Before, and after a first epoch, which adds its figures.
+    plan : dict, optional
+        What a checkpoint must agree on beside the card's kind, its seed, recipe and data.
+    """
+    agreed = {**card.kind(), "seed": card.seed, "recipe": after.recipe, **after.data, **(plan or {})}
+    history = History([])
+    for at in run(
+        task, judge, weights, *examples, recipe=recipe, epochs=call.epochs, batch_size=call.batch_size,
+        constants=constants, features=features, seed=card.seed, epochs_before=card.epochs,
+        checkpoint=call.open(agreed), progress=call.progress,
+    ):  # fmt: skip
+        now = after
+        if at.records:
+            history.records[:] = at.records
+            last = {k: v for k, v in at.records[-1].items() if k not in ("seconds", "images_per_second")}
+            now = replace(after, epochs=int(last["epoch"]), metrics={"fit": last})
+        keep(at.kept, now)
+    return history
 
 
 def run(
-    network: Network,
+    task: Task,
+    judge: Task,
     weights: Weights,
     train: Examples,
     validation: Examples | None,
@@ -31,9 +119,8 @@ def run(
     recipe: Recipe,
     epochs: int,
     batch_size: int,
-    make_step: Callable[[optax.GradientTransformation], Step],
-    validate: Callable[[Weights, Examples], dict[str, float]],
-    features: Callable[[Examples, str, bool], Examples] | None,
+    constants: Any,
+    features: Features | None = None,
     seed: int,
     epochs_before: int,
     checkpoint: Checkpoint | None,
@@ -41,18 +128,12 @@ def run(
 ) -> Iterator[Progressed]:
     """Train, and yield how far it has come: after every epoch, and first where a checkpoint is gone on with.
 
-    `make_step` gives the step of an optimiser, `validate` the figures of weights on a validation set, which are
-    named ``validation_...``. `features` turns images into what the network takes, where that is not the images
-    themselves. Where the loss is no longer finite, the last good weights are yielded, then `TrainingError` is raised.
+    `judge` is the task as the network predicts, which validates. `features` turns images into what the network takes,
+    where that is not the images themselves. Where the loss is no longer finite, the last good weights are yielded,
+    then `TrainingError` is raised.
     """
     steps = -(-len(train) // batch_size)
-    optimizer = make_optimizer(recipe, steps * epochs, network.parts)
-    step = make_step(optimizer)
-    at = Progressed(
-        state=init_state(network, optimizer, weights=weights, average=recipe.ema is not None),
-        kept=weights,
-        best={} if recipe.patience is None else weights,
-    )
+    at = Progressed(state=begin(task, weights), kept=weights, best={} if recipe.patience is None else weights)
     if checkpoint is not None:
         at = checkpoint.load(at)
     _check_together(len(at.records))
@@ -64,7 +145,8 @@ def run(
     if features is not None:
         train = features(train, "train", progress)
         validation = None if validation is None else features(validation, "validation", progress)
-    run_epoch, last = make_epoch(step, train, batch_size), epochs_before + epochs
+    run_epoch, last = make_epoch(task, train, batch_size, constants=constants), epochs_before + epochs
+    rates = make_rates(recipe, steps * epochs).reshape(epochs, steps)
     left = (epochs - len(at.records)) * steps * batch_size
     with Progress("training", left, show=progress and jax.process_index() == 0, delay=0.5) as bar:
         for number in range(len(at.records), epochs):
@@ -75,7 +157,7 @@ def run(
 
             order = order_of(len(train), steps * batch_size, seed, epoch)
             key = jax.random.fold_in(jax.random.key(seed), epoch)
-            at.state, metrics = run_epoch(at.state, order, key, tick)
+            at.state, metrics = run_epoch(at.state, order, key, rates[number], tick)
             at.kept = local(trained_weights(at.state))  # copies: the state itself is donated to the next step
             if not metrics["finite"].all():
                 yield at
@@ -84,7 +166,7 @@ def run(
             record = {"epoch": epoch, **{name: float(metrics[name].mean()) for name in sorted(shown, reverse=True)}}
             record["images_per_second"] = len(order) / (time.monotonic() - start)
             if validation is not None:
-                record |= _agreed(validate(at.kept, validation))
+                record |= _agreed(judge.validate(at.kept, validation, constants))
             record["seconds"] = time.monotonic() - start
             at.records.append(record)
             stop = recipe.patience is not None and _watch(at, record, recipe)
@@ -117,15 +199,6 @@ def _not_finite(metrics: dict[str, np.ndarray], epoch: int) -> TrainingError:
     )
 
 
-def check_call(epochs: int, batch_size: int, checkpoint: Any, *, resume: bool) -> None:
-    """Raise unless these arguments of a `fit` make sense."""
-    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise ArgumentError(f"{name} is {value!r}; expected a whole number from 1")
-    if resume and checkpoint is None:
-        raise ArgumentError("resume=True goes on with a checkpoint; pass its folder: checkpoint=...")
-
-
 def order_of(count: int, total: int, seed: int, epoch: int) -> np.ndarray:
     """Return a fresh order of all images; the last batch is filled up from the front of the order."""
     return np.resize(np.random.default_rng([seed, epoch]).permutation(count), total)
@@ -152,38 +225,3 @@ def _agreed(record: dict[str, float]) -> dict[str, float]:
     from jax.experimental.multihost_utils import broadcast_one_to_all
 
     return dict(zip(record, np.asarray(broadcast_one_to_all(np.array(list(record.values())))).tolist(), strict=True))
-
-
-def validate_labels(forward: Forward, weights: Weights, validation: Examples, positive: int | None) -> dict[str, float]:
-    """Return loss, accuracy and, with two classes, ROC AUC of a classifier on a validation set."""
-    probabilities = run_all(forward, (weights,), 1.0, batches(validation.pixels))
-    labels = validation.labels
-    chosen = probabilities[np.arange(len(labels)), labels]
-    record = {
-        "validation_loss": float(-np.log(np.maximum(chosen, 1e-7)).mean()),
-        "validation_accuracy": float((probabilities.argmax(1) == labels).mean()),
-    }
-    if positive is not None and 0 < (labels == positive).sum() < len(labels):
-        from sklearn.metrics import roc_auc_score
-
-        record["validation_roc_auc"] = float(roc_auc_score(labels == positive, probabilities[:, positive]))
-    return record
-
-
-def describe(record: dict[str, Any], last: int) -> str:
-    """Return the line of one epoch."""
-    names = {"roc_auc": "ROC AUC"}
-
-    def listed(prefix: str) -> str:
-        rest = {name.removeprefix(prefix): value for name, value in record.items() if name.startswith(prefix)}
-        skipped = ("epoch", "seconds", "images_per_second")
-        return ", ".join(
-            f"{names.get(name, name.replace('_', ' '))} {value:.4f}"
-            for name, value in rest.items()
-            if name not in skipped and not name.startswith("validation_")
-        )
-
-    text = f"epoch {record['epoch']:>3} of {last}: {listed('')}"
-    if any(name.startswith("validation_") for name in record):
-        text += f" | validation {listed('validation_')}"
-    return f"{text} | {record['images_per_second']:,.0f} images/s"

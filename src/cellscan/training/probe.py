@@ -2,37 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
 
-from cellscan.inference import Forward, batches, make_embedding, make_probabilities, run_batch
-from cellscan.models.network import Network, Weights
+from cellscan.models.network import Network, Weights, weights_of
 from cellscan.progress import Progress
+from cellscan.tasks.batches import batches, run_batch
+from cellscan.tasks.classification import ClassificationTask, HeadTask, embed
 from cellscan.training.checkpoint import hash_weights
 from cellscan.training.devices import Examples
-from cellscan.training.recipe import Recipe
-from cellscan.views import Normalization, show
 
 
 @dataclass(frozen=True)
 class Probe:
-    """The head of a network as a network of its own, and the way from images to what it takes."""
+    """The head of a network as a task of its own, and the way from images to what it takes.
 
-    network: Network
-    forward: Forward
+    Attributes
+    ----------
+    task, judge : HeadTask
+        The head as it is trained, and as it predicts.
+    head : Weights
+        Its first weights.
+    backbone : ClassificationTask
+        The whole network, as it predicts.
+    whole : Weights
+    """
+
+    task: HeadTask
+    judge: HeadTask
+    head: Weights
+    backbone: ClassificationTask
     whole: Weights
-    embed: Forward
 
     def features(self, examples: Examples, name: str, progress: bool) -> Examples:
         """Run the backbone over all images, once."""
         rows = []
+        forward = functools.partial(embed, self.backbone, (self.whole,))
         with Progress(f"features, {name}", len(examples), show=progress) as bar:
             for images in batches(examples.pixels):
-                rows.append(run_batch(self.embed, (self.whole,), 1.0, images))
+                rows.append(run_batch(forward, images))
                 bar.advance(len(images))
         return Examples(np.concatenate(rows), examples.labels)
 
@@ -47,27 +60,32 @@ class Probe:
         return hash_weights({**self.whole, "params": params})
 
 
-def make_probe(
-    network: Network, weights: Weights, images: Any, recipe: Recipe, view: str, normalization: Normalization
-) -> Probe | None:
-    """Return the probe of a network, or None where what its head is given may change from step to step.
+def make_probe(task: ClassificationTask, judge: ClassificationTask, weights: Weights, images: Any) -> Probe | None:
+    """Return the probe of a task, or None where what its head is given may change from step to step.
+
+    `judge` is the task as the network predicts.
 
     That is asked of the network itself: its head must be a dense layer, all else frozen, and the logits of
     `images` in training must be the head's on ``features(x)["pre_logits"]``.
     """
-    changes = recipe.augment != "none" or recipe.mixup or (view == "filled" and recipe.surround == "random")
+    network, recipe = task.network, task.recipe
+    changes = recipe.augment != "none" or recipe.mixup or (task.view == "filled" and recipe.surround == "random")
     if changes or not network.head_alone:
         return None
     module = network.module(weights)
     if not isinstance(module.head, nnx.Linear) or not hasattr(module, "features"):
         return None
-    probe = Network(module.head)
-    embed = make_embedding(network, view, normalization)
-    x = run_batch(embed, (weights,), 1.0, images)
-    alone = probe.logits(probe.weights(), jax.numpy.asarray(x))
-    logits, _ = jax.jit(network.train)(
-        weights["params"], weights["stats"], show(jax.numpy.asarray(images), view, normalization), jax.random.key(0)
-    )
+    head = HeadTask(Network(module.head))
+    own = weights_of(module.head)
+    x = run_batch(functools.partial(embed, judge, (weights,)), images)
+    alone = head.network.logits(own, jax.numpy.asarray(x))
+    logits = _in_training(task, weights, jax.numpy.asarray(images))
     if not np.allclose(logits, alone, rtol=1e-3, atol=1e-3):
         return None
-    return Probe(probe, make_probabilities(probe, None, normalization), weights, embed)
+    trained = replace(head, recipe=replace(recipe, layer_decay=None))
+    return Probe(trained, head, own, judge, weights)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _in_training(task: ClassificationTask, weights: Weights, images: Any) -> jax.Array:
+    return task.network.train(weights["params"], weights["stats"], task.show(images), jax.random.key(0))[0]

@@ -1,6 +1,6 @@
 """Many trainings at once: members of one shape, stacked, as one vmapped program.
 
-Each has its own weights, images, order and random numbers, its own schedule and its own number of steps;
+Each has its own weights, images, order and random numbers, its own rates and its own number of steps;
 one that is done with an epoch waits for the others. On an accelerator an epoch is one dispatch.
 """
 
@@ -15,21 +15,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from cellscan.errors import TrainingError
-from cellscan.models.network import Network, Weights
+from cellscan.models.network import Weights
 from cellscan.progress import Progress
+from cellscan.tasks.programs import Metrics, Task, TrainState, step
+from cellscan.tasks.recipe import Recipe, class_weights, make_rates
 from cellscan.training.checkpoint import Checkpoint, Progressed
 from cellscan.training.devices import Examples, local
 from cellscan.training.loop import order_of
-from cellscan.training.recipe import Recipe, class_weights, make_optimizer, make_schedule
-from cellscan.training.step import TrainState, init_state, make_recipe_step, trained_weights
-from cellscan.views import Normalization
+from cellscan.training.step import begin, trained_weights
 
 SMALL = 5_000_000
 """Networks of up to so many parameters are trained together where nothing else is said."""
 
 
 def run_together(
-    network: Network,
+    task: Task,
     members: Sequence[Weights],
     train: Examples,
     rows: Sequence[np.ndarray],
@@ -39,8 +39,6 @@ def run_together(
     epochs: int,
     batch_size: int,
     class_names: Sequence[str],
-    view: str,
-    normalization: Normalization,
     checkpoint: Checkpoint | None = None,
     scan: bool | None = None,
     progress: bool = False,
@@ -49,7 +47,7 @@ def run_together(
 
     Parameters
     ----------
-    network : Network
+    task : Task
     members : sequence of Weights
         The first weights of each.
     train : Examples
@@ -66,42 +64,14 @@ def run_together(
     """
     steps = np.array([-(-len(own) // batch_size) for own in rows])
     longest = int(steps.max())
-    schedules = [make_schedule(recipe, int(count) * epochs) for count in steps]
-    rates = np.zeros((len(rows), longest * epochs), np.float32)
-    for place, (schedule, count) in enumerate(zip(schedules, steps, strict=True)):
-        rates[place, : count * epochs] = np.asarray(jax.vmap(schedule)(jnp.arange(int(count) * epochs)))
+    rates = np.zeros((epochs, longest, len(rows)), np.float32)
+    for place, count in enumerate(steps.tolist()):
+        rates[:, :count, place] = make_rates(recipe, count * epochs).reshape(epochs, count)
     weigh = [class_weights(recipe, train.labels[own], class_names) for own in rows]
-    classes = None if weigh[0] is None else jnp.asarray(np.stack([np.asarray(w) for w in weigh]))
-
-    def advance(
-        state: TrainState, images: Any, labels: Any, key: Any, rates: Any, classes: Any, on: Any
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
-        optimizer = make_optimizer(recipe, 0, network.parts, schedule=lambda count: rates[count])
-        step = make_recipe_step(
-            recipe, network, optimizer, view=view, normalization=normalization, class_weight=classes
-        )
-        after, metrics = step(state, images, labels, key)
-        return jax.tree.map(lambda new, old: jnp.where(on, new, old), after, state), metrics
-
-    together = jax.vmap(advance, in_axes=(0, 0, 0, 0, 0, None if classes is None else 0, 0))
-    keyed = jax.vmap(jax.random.fold_in, in_axes=(0, None))
+    constants = None if weigh[0] is None else np.stack([np.asarray(w) for w in weigh])
     if scan is None:
         scan = jax.default_backend() != "cpu"
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def one(state: TrainState, images: Any, labels: Any, keys: Any, number: Any, on: Any) -> Any:
-        return together(state, images, labels, keyed(keys, number), rates, classes, on)
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def whole(state: TrainState, pixels: Any, labels: Any, keys: Any, order: Any, on: Any) -> Any:
-        def body(state: TrainState, numbered: Any) -> Any:
-            number, chosen, active = numbered
-            return together(state, pixels[chosen], labels[chosen], keyed(keys, number), rates, classes, active)
-
-        return jax.lax.scan(body, state, (jnp.arange(longest), order, on))
-
-    optimizer = make_optimizer(recipe, int(steps[0]) * epochs, network.parts, schedule=schedules[0])
-    states = [init_state(network, optimizer, weights=first, average=recipe.ema is not None) for first in members]
+    states = [begin(task, first) for first in members]
     state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     at = Progressed(state, local(trained_weights(state)), {})
     if checkpoint is not None:
@@ -120,7 +90,7 @@ def run_together(
                 order[:count, place] = own[shown].reshape(int(count), batch_size)
             keys = jnp.stack([jax.random.fold_in(jax.random.key(seed), epoch) for seed in seeds])
             if scan:
-                at.state, fetched = whole(at.state, *resident, keys, order, on)
+                at.state, fetched = _epoch(task, at.state, *resident, keys, order, rates[epoch - 1], constants, on)
                 metrics = {name: np.asarray(values) for name, values in fetched.items()}
                 bar.advance(order.size)
             else:
@@ -129,9 +99,11 @@ def run_together(
                     chosen = order[number].ravel()
                     shape = (len(rows), batch_size)
                     images = train.pixels[chosen].reshape(*shape, *train.pixels.shape[1:])
-                    at.state, found = one(
-                        at.state, images, train.labels[chosen].reshape(shape), keys, number, on[number]
-                    )
+                    labels = train.labels[chosen].reshape(shape)
+                    at.state, found = _step(
+                        task, at.state, images, labels, keys, np.int32(number), rates[epoch - 1, number], constants,
+                        on[number],
+                    )  # fmt: skip
                     collected.append(found)
                     bar.advance(chosen.size)
                 metrics = {name: np.stack([np.asarray(m[name]) for m in collected]) for name in collected[0]}
@@ -151,6 +123,32 @@ def run_together(
                 checkpoint.save(at)
             yield at
             bar.line(f"epoch {epoch} of {epochs}: mean loss of {len(rows)} members {np.mean(record['loss']):.4f}")
+
+
+def _advance(
+    task: Task, state: TrainState, images: Any, labels: Any, keys: Any, number: Any, rates: Any, constants: Any, on: Any
+) -> tuple[TrainState, Metrics]:
+    """Take one step of every member that is not done with its epoch."""
+
+    def one(state: TrainState, images: Any, labels: Any, key: Any, rate: Any, constants: Any, on: Any) -> Any:
+        after, metrics = step(task, state, images, labels, jax.random.fold_in(key, number), rate, constants)
+        return jax.tree.map(lambda new, old: jnp.where(on, new, old), after, state), metrics
+
+    return jax.vmap(one)(state, images, labels, keys, rates, constants, on)
+
+
+_step = jax.jit(_advance, static_argnums=0, donate_argnums=1)
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+def _epoch(
+    task: Task, state: TrainState, pixels: Any, labels: Any, keys: Any, order: Any, rates: Any, constants: Any, on: Any
+) -> tuple[TrainState, Metrics]:
+    def body(state: TrainState, numbered: Any) -> Any:
+        number, chosen, rate, active = numbered
+        return _advance(task, state, pixels[chosen], labels[chosen], keys, number, rate, constants, active)
+
+    return jax.lax.scan(body, state, (jnp.arange(len(order)), order, rates, on))
 
 
 def unstack(weights: Weights, place: int) -> Weights:

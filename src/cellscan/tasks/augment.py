@@ -63,7 +63,7 @@ def augment_fields(
     Examples
     --------
     >>> import jax, jax.numpy as jnp
-    >>> from cellscan.training.augment import augment_fields
+    >>> from cellscan.tasks.augment import augment_fields
     >>> field = jnp.zeros((1, 8, 8, 3)).at[:, 1:3, 1:4].set(1.0)
     >>> image, target = augment_fields("small", jax.random.key(3), field, jnp.array([[[1.0, 1, 4, 3, 0]]]))
     >>> left, top, right, bottom, _ = target[0, 0].astype(int).tolist()
@@ -96,7 +96,7 @@ def zoom(
     Examples
     --------
     >>> import jax, jax.numpy as jnp
-    >>> from cellscan.training.augment import zoom
+    >>> from cellscan.tasks.augment import zoom
     >>> field, box = jnp.ones((1, 16, 16, 3)), jnp.array([[[4.0, 4, 8, 8, 0]]])
     >>> image, target = zoom(jax.random.key(0), field, box)
     >>> image.shape, bool((target[0, 0, 2] - target[0, 0, 0]) > 0)
@@ -148,7 +148,7 @@ def turn(key: PRNGKeyArray, images: Float[Array, "n s s 3"]) -> Float[Array, "n 
     Examples
     --------
     >>> import jax, jax.numpy as jnp
-    >>> from cellscan.training.augment import turn
+    >>> from cellscan.tasks.augment import turn
     >>> images = jnp.arange(12.0).reshape(1, 2, 2, 3)
     >>> sorted(turn(jax.random.key(1), images).ravel().tolist()) == images.ravel().tolist()
     True
@@ -176,7 +176,7 @@ def vary_surround(key: PRNGKeyArray, images: Float[Array, "n h w 3"]) -> Float[A
     Examples
     --------
     >>> import jax, jax.numpy as jnp
-    >>> from cellscan.training.augment import vary_surround
+    >>> from cellscan.tasks.augment import vary_surround
     >>> images = jnp.zeros((2, 16, 16, 3)).at[:, 4:12, 4:12].set(0.6)
     >>> varied = vary_surround(jax.random.key(0), images)
     >>> bool((varied[:, 5:11, 5:11] == images[:, 5:11, 5:11]).all()), bool(varied.min() > 0.5)

@@ -16,13 +16,35 @@ import numpy as np
 from cellscan.errors import ArgumentError, DataError
 
 
+@dataclass(frozen=True)
+class Conformal:
+    """How far a label may be off and still belong to the set of a cell.
+
+    Attributes
+    ----------
+    alpha : float
+        How often the set of a random cell of a new patient may lack the true label.
+    quantile : float
+        A label belongs to the set where 1 minus its probability is at most this.
+
+    Examples
+    --------
+    >>> import cellscan
+    >>> cellscan.Conformal(alpha=0.1, quantile=0.3).alpha
+    0.1
+    """
+
+    alpha: float
+    quantile: float
+
+
 def scores_of(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return how badly each label fits (N,): 1 minus its probability.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from cellscan.evaluate.conformal import scores_of
+    >>> from cellscan.decisions.conformal import scores_of
     >>> scores_of(np.array([[0.75, 0.25]]), np.array([1])).tolist()
     [0.75]
     """
@@ -49,7 +71,7 @@ def fit_quantile(scores: np.ndarray, patients: np.ndarray, alpha: float) -> floa
     Examples
     --------
     >>> import numpy as np
-    >>> from cellscan.evaluate.conformal import fit_quantile
+    >>> from cellscan.decisions.conformal import fit_quantile
     >>> fit_quantile(np.array([0.1, 0.2, 0.3, 0.4]), np.array([1, 2, 3, 4]), alpha=0.4)
     0.3
     """
@@ -74,7 +96,7 @@ def label_sets(probabilities: np.ndarray, quantile: float) -> np.ndarray:
     Examples
     --------
     >>> import numpy as np
-    >>> from cellscan.evaluate.conformal import label_sets
+    >>> from cellscan.decisions.conformal import label_sets
     >>> label_sets(np.array([[0.95, 0.05], [0.6, 0.4]]), 0.2).tolist()
     [[True, False], [False, False]]
     """
@@ -100,7 +122,7 @@ class Coverage:
 
     Examples
     --------
-    >>> from cellscan.evaluate.conformal import Coverage
+    >>> from cellscan.decisions.conformal import Coverage
     >>> print(Coverage(0.1, 0.905, 0.02, 0.01, 0.04, 200))
     asked 0.900, covered 0.905 (SD 0.020 over 200 splits by patient); abstained 0.050 (several labels 0.010, none 0.040)
     """
@@ -136,7 +158,7 @@ def simulate(
     Examples
     --------
     >>> import numpy as np
-    >>> from cellscan.evaluate.conformal import simulate
+    >>> from cellscan.decisions.conformal import simulate
     >>> rng = np.random.default_rng(0)
     >>> p = rng.random(4000)
     >>> labels = (rng.random(4000) > p).astype(int)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from cellscan.errors import ArgumentError, check_choice
-from cellscan.training.augment import AUGMENTS
+from cellscan.tasks.augment import AUGMENTS
 
 if TYPE_CHECKING:
     import jax
@@ -41,8 +41,8 @@ class Recipe:
         In [0, 1), of the cross-entropy.
     class_weight : "balanced", mapping or None
         Weights of the classes in the loss, by name; "balanced" is inverse to their frequency.
-    augment : {"none", "small", "strong"}
-        See `cellscan.training.make_augment`.
+    augment : {"none", "small", "strong"} or callable
+        See `cellscan.training.make_augment`; or your own ``augment(key, images)`` over (N, S, S, 3) floats in [0, 1].
     surround : {"view", "random"}
         What a network with the view ``"filled"`` is shown of the black surround while it trains.
         ``"view"``: the cell's mean colour, as later. ``"random"``: another colour every time, and now
@@ -94,7 +94,7 @@ class Recipe:
     loss: Callable[[jax.Array, jax.Array], jax.Array] | None = None
     label_smoothing: float = 0.05
     class_weight: str | Mapping[str, float] | None = None
-    augment: str = "small"
+    augment: str | Callable[[jax.Array, jax.Array], jax.Array] = "small"
     surround: str = "random"
     mixup: float = 0.0
     ema: float | None = 0.998
@@ -107,7 +107,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_choice("schedule", self.schedule, ("one_cycle", "cosine", "constant"))
-        check_choice("augment", self.augment, AUGMENTS)
+        if not callable(self.augment):
+            check_choice("augment", self.augment, AUGMENTS)
         check_choice("surround", self.surround, SURROUNDS)
         check_choice("dtype", self.dtype, ("float32", "bfloat16"))
         check_choice("monitor", self.monitor, ("loss", "accuracy", "roc_auc"))
@@ -154,27 +155,42 @@ class Recipe:
         plain: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         if self.optimizer is not None:
             plain["optimizer"] = "own"
-        if self.loss is not None:
-            plain["loss"] = getattr(self.loss, "__qualname__", repr(self.loss))
+        for name in ("loss", "augment"):
+            own = plain[name]
+            if callable(own):
+                plain[name] = getattr(own, "__qualname__", repr(own))
         if isinstance(self.class_weight, Mapping):
             plain["class_weight"] = {name: float(weight) for name, weight in self.class_weight.items()}
         return plain
 
 
-def make_optimizer(
-    recipe: Recipe,
-    steps: int,
-    parts: Sequence[str] = (),
-    *,
-    schedule: Callable[[Any], Any] | None = None,
-) -> optax.GradientTransformation:
-    """Return the optimiser of a recipe for a training of `steps` steps.
+def program_options(recipe: Recipe) -> Recipe:
+    """Return the recipe without what changes no program: two trainings that differ in that alone share theirs.
 
-    `parts` are those of the network, in order, for `layer_decay`; `schedule` takes the place of the recipe's.
+    The rate and the weights of the classes are numbers that a program is given; what is frozen and computed again is
+    the network's; patience is the loop's.
+
+    Examples
+    --------
+    >>> import cellscan
+    >>> from cellscan.tasks.recipe import program_options
+    >>> short, long = (cellscan.Recipe(schedule=name, patience=3) for name in ("cosine", "constant"))
+    >>> program_options(short) == program_options(long)
+    True
+    """
+    plain = Recipe()
+    given = ("learning_rate", "schedule", "class_weight", "freeze", "remat", "patience", "monitor")
+    return replace(recipe, **{name: getattr(plain, name) for name in given})
+
+
+def make_optimizer(recipe: Recipe, rate: Any, parts: Sequence[str] = ()) -> optax.GradientTransformation:
+    """Return the optimiser of a recipe at a learning rate, a number or a traced one; its state knows no rate.
+
+    `parts` are those of the network, in order, for `layer_decay`.
     """
     import optax
 
-    inner = recipe.optimizer or _adamw(recipe, schedule or make_schedule(recipe, steps))
+    inner = recipe.optimizer or _adamw(recipe, rate)
     if recipe.layer_decay is None:
         return inner
     share = {part: recipe.layer_decay**depth for depth, part in enumerate(reversed(parts))}
@@ -185,15 +201,32 @@ def make_optimizer(
     return optax.chain(inner, optax.stateless(slow))
 
 
-def make_schedule(recipe: Recipe, steps: int) -> Callable[[Any], Any]:
-    """Return the learning rate of a recipe by step, for a training of `steps` steps."""
+def make_rates(recipe: Recipe, steps: int) -> np.ndarray:
+    """Return the learning rate (steps,) float32 of every step of a training.
+
+    Examples
+    --------
+    >>> import cellscan
+    >>> from cellscan.tasks.recipe import make_rates
+    >>> rates = make_rates(cellscan.Recipe(learning_rate=0.1), 100)
+    >>> round(float(rates.max()), 3), int(rates.argmax()), bool(rates[-1] < 1e-3)
+    (0.1, 25, True)
+    """
+    import jax
+    import numpy as np
     import optax
 
     peak = recipe.learning_rate or RATE
     if recipe.schedule == "one_cycle":
         # optax asks for at least one step on either side of the peak
-        return optax.cosine_onecycle_schedule(max(steps, 5), peak, pct_start=0.25, final_div_factor=1e3)
-    return optax.cosine_decay_schedule(peak, steps) if recipe.schedule == "cosine" else optax.constant_schedule(peak)
+        schedule = optax.cosine_onecycle_schedule(max(steps, 5), peak, pct_start=0.25, final_div_factor=1e3)
+    elif recipe.schedule == "cosine":
+        schedule = optax.cosine_decay_schedule(peak, steps)
+    else:
+        return np.full(steps, peak, np.float32)
+    # Padded, since JAX compiles for every length.
+    room = 1 << max(steps - 1, 0).bit_length()
+    return np.asarray(jax.vmap(schedule)(np.arange(room)), np.float32)[:steps]
 
 
 def with_rate(recipe: Recipe, *, tuning: bool) -> Recipe:
@@ -203,14 +236,14 @@ def with_rate(recipe: Recipe, *, tuning: bool) -> Recipe:
     return replace(recipe, learning_rate=TUNING_RATE if tuning else RATE)
 
 
-def _adamw(recipe: Recipe, schedule: Callable[[Any], Any]) -> optax.GradientTransformation:
+def _adamw(recipe: Recipe, rate: Any) -> optax.GradientTransformation:
     import jax
     import optax
 
     def kernels(params: Any) -> Any:
         return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
-    adamw = optax.adamw(schedule, weight_decay=recipe.weight_decay, mask=kernels)
+    adamw = optax.adamw(rate, weight_decay=recipe.weight_decay, mask=kernels)
     return adamw if recipe.clip_norm is None else optax.chain(optax.clip_by_global_norm(recipe.clip_norm), adamw)
 
 
@@ -225,7 +258,7 @@ def cross_entropy(label_smoothing: float = 0.0) -> Callable[[jax.Array, jax.Arra
     Examples
     --------
     >>> import jax.numpy as jnp
-    >>> from cellscan.training.recipe import cross_entropy
+    >>> from cellscan.tasks.recipe import cross_entropy
     >>> cross_entropy()(jnp.zeros((1, 2)), jnp.array([0])).round(4).tolist()
     [0.6930999755859375]
     """

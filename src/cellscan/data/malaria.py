@@ -1,0 +1,54 @@
+"""The NIH malaria cells as their publisher laid them out: which files are cells, and whose."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from cellscan.data.cells import CellDataset
+from cellscan.data.images import warn_of_others
+from cellscan.data.listing import Listing, list_images
+from cellscan.data.patients import patients_of
+from cellscan.errors import DataError
+
+CLASS_NAMES = ("parasitized", "uninfected")
+
+
+def read_malaria(root: Path, patient_files: Iterable[str | os.PathLike[str]] = ()) -> CellDataset:
+    """Read the publisher's archive, its extracted folder, or a nested copy of either; see `load_malaria`."""
+    listing = list_images(root)
+    found: dict[tuple[int, str], list[str]] = {}
+    stray = []
+    for path in sorted(listing.images, key=lambda path: (path.count("/"), path)):  # a nested copy comes later
+        label, name = path.split("/")[-2:] if "/" in path else ("", path)
+        if label.casefold() in CLASS_NAMES:
+            found.setdefault((CLASS_NAMES.index(label.casefold()), name), []).append(path)
+        else:
+            stray.append(path)
+    if len({label for label, _ in found}) < 2:
+        raise DataError(
+            f"{root}: expected images in two folders named Parasitized and Uninfected, found "
+            f"{len(found)} in {'one of them' if found else 'neither'}. Other folders of classes: load_folder"
+        )
+    warn_of_others(root, [*stray, *listing.others])
+    kept = [(label, path) for (label, _), paths in sorted(found.items()) for path in _without_copies(listing, paths)]
+    paths = [path for _, path in kept]
+    names = [path.rsplit("/", 1)[-1] for path in paths]
+    if max(Counter(names).values()) > 1:  # the publisher's are distinct
+        around = os.path.commonpath(["/".join(path.split("/")[:-2]) for path in paths])
+        names = [os.path.relpath(path, around) if around else path for path in paths]
+    patients = patients_of(names, patient_files)
+    return CellDataset.from_source(listing.source(paths), [label for label, _ in kept], names, patients, CLASS_NAMES)
+
+
+def _without_copies(listing: Listing, paths: list[str]) -> list[str]:
+    """Return the first of each content among files of one class and name."""
+    if len(paths) == 1:
+        return paths
+    source = listing.source(paths)
+    seen: dict[str, str] = {}
+    for path, content in zip(paths, source.checksums(range(len(paths))), strict=True):
+        seen.setdefault(content, path)
+    return list(seen.values())

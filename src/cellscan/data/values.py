@@ -1,0 +1,230 @@
+"""What callers hand over -> plain values: whole numbers, seeds, texts without "nan", labels, chosen rows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from cellscan.errors import ArgumentError, CellscanError, DataError
+
+_NO_PATIENT = frozenset(("", "nan", "NaN", "None", "<NA>", "NaT", "NA", "N/A", "null", "NULL"))
+"""How tables write that a value is missing."""
+
+
+class OutOfRange(ArgumentError, IndexError):
+    """An index beyond the end: an `IndexError` too, because loops and `reversed` stop at one."""
+
+
+def check_whole(name: str, value: object, least: int, unit: str = "") -> int:
+    """Return a whole number as an int, or raise `ArgumentError`; NumPy's integers count, bool does not.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cellscan.data.values import check_whole
+    >>> check_whole("count", np.int64(8), 1)
+    8
+    """
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ArgumentError(f"{name} is {value!r}; expected a whole number{unit and f' of {unit}'} from {least}")
+    return int(value)
+
+
+def check_seed(seed: object) -> int:
+    """Return a seed as an int, or raise `ArgumentError`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cellscan.data.values import check_seed
+    >>> check_seed(np.int64(1))
+    1
+    """
+    return check_whole("seed", seed, 0)
+
+
+def is_missing(value: object) -> bool:
+    """Whether a value of a table says that there is none: None, NaN, pandas' NA and NaT, and the empty text.
+
+    Examples
+    --------
+    >>> from cellscan.data.values import is_missing
+    >>> [is_missing(value) for value in (None, float("nan"), "", 0, "0")]
+    [True, True, True, False, False]
+    """
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    if isinstance(value, (str, bytes)):
+        return not value
+    return isinstance(value, (float, np.floating, np.datetime64)) and bool(value != value)
+
+
+def as_texts(name: str, values: Any) -> list[str]:
+    """Return names as texts: ``""`` where one is missing, and whole numbers alike whatever their type.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cellscan.data.values import as_texts
+    >>> as_texts("names", [1, 1.0, np.float32(1), "1", None, b"a"])
+    ['1', '1', '1', '1', '', 'a']
+    """
+    return [_as_text(f"{name}[{row}]", value) for row, value in enumerate(as_list(name, values))]
+
+
+def _as_text(where: str, value: Any) -> str:
+    if is_missing(value):
+        return ""
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, (bytes, os.PathLike)):
+        return os.fsdecode(value)
+    if isinstance(value, (float, np.floating)) and float(value).is_integer():
+        return str(int(value))
+    if isinstance(value, (bool, int, float, np.generic)):
+        return str(value)
+    raise DataError(f"{where} is {value!r:.80}; expected a text or a number")
+
+
+def as_patient(where: str, value: Any) -> str:
+    """Return the id of a patient, ``""`` where it is missing, however the table it is from writes that.
+
+    Ids that are equal numbers are one patient: a join of tables turns 1 into 1.0.
+
+    Examples
+    --------
+    >>> from cellscan.data.values import as_patient
+    >>> [as_patient("patient", value) for value in (7, "7.0", " p1 ", "nan", None)]
+    ['7', '7', 'p1', '', '']
+    """
+    found = _as_text(where, value).strip()
+    if found in _NO_PATIENT:
+        return ""
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", found)
+
+
+def as_list(name: str, values: Any) -> list[Any]:
+    """Return the entries of a sequence, an array, a pandas Series or a generator; a single text is none of them."""
+    if isinstance(values, (str, bytes, dict)) or not isinstance(values, Iterable):
+        raise ArgumentError(f"{name} is {values!r:.80}; expected a sequence, one entry a cell")
+    try:
+        return list(values)
+    except CellscanError:
+        raise
+    except TypeError as error:  # an array without dimensions
+        raise ArgumentError(f"{name} is {values!r:.80}; expected a sequence, one entry a cell") from error
+
+
+def as_class_names(class_names: Any) -> tuple[str, ...]:
+    """Return class names that are distinct even where case does not count, or raise `DataError`."""
+    found = tuple(as_texts("class_names", class_names))
+    if not found or "" in found:
+        raise DataError(f"the class names are {found}; expected at least one, and none that is empty")
+    if len({name.casefold() for name in found}) < len(found):
+        raise DataError(f"the class names {found} are not distinct (upper and lower case are one)")
+    return found
+
+
+def as_labels(labels: Any, class_names: Sequence[str]) -> np.ndarray:
+    """Return labels (N,) int32 of their own memory from indices into `class_names`, or from names among them.
+
+    Examples
+    --------
+    >>> from cellscan.data.values import as_labels
+    >>> as_labels(["Healthy", "infected"], ("infected", "healthy")).tolist()
+    [1, 0]
+    """
+    entries = labels if hasattr(labels, "__array__") else as_list("labels", labels) or np.zeros(0, int)
+    try:
+        array = np.asarray(entries)
+    except ValueError as error:
+        raise DataError("labels are lists of unlike length; expected one index or name a cell") from error
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        hint = ". Of one column a class: labels.argmax(1)" if array.ndim == 2 else ""
+        raise DataError(f"labels have the shape {array.shape}; expected one a cell{hint}")
+    if array.dtype.kind == "b":
+        raise DataError(
+            f"labels are True and False, which is no class of {tuple(class_names)}; "
+            "expected indices, or names: np.where(labels, 'parasitized', 'uninfected')"
+        )
+    if array.dtype.kind in "iuf":
+        whole = np.isfinite(array) & (array == np.rint(array))
+        if not whole.all():
+            row = int(np.flatnonzero(~whole)[0])
+            raise DataError(f"labels[{row}] is {array[row]}; expected a whole number, an index into the class names")
+    else:
+        position = {name.casefold(): index for index, name in enumerate(class_names)}
+        array = np.array([_as_label(row, value, position) for row, value in enumerate(array.tolist())], np.int64)
+    if array.size and not 0 <= array.min() <= array.max() < len(class_names):
+        raise DataError(f"labels from {array.min()} to {array.max()}; expected 0 to {len(class_names) - 1}")
+    return array.astype(np.int32)
+
+
+def _as_label(row: int, value: Any, position: dict[str, int]) -> int:
+    found = _as_text(f"labels[{row}]", value)
+    if isinstance(value, (str, bytes)) and found.casefold() in position:
+        return position[found.casefold()]
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and re.fullmatch(r"-?\d+", found):
+        return int(np.clip(int(found), -(2**62), 2**62))
+    raise DataError(
+        f"labels[{row}] is {value!r:.80}; expected an index or one of the class names "
+        f"{', '.join(map(repr, position))}. For other classes pass class_names=..."
+    )
+
+
+def choose(which: Any, count: int) -> np.ndarray:
+    """Return the row numbers (n,) int64 that a mask, a list of indices or a slice picks of `count`.
+
+    Examples
+    --------
+    >>> from cellscan.data.values import choose
+    >>> choose([True, False, True], 3).tolist(), choose([-1], 3).tolist(), choose(slice(1, None), 3).tolist()
+    ([0, 2], [2], [1, 2])
+    """
+    if isinstance(which, slice):
+        try:
+            return np.arange(count)[which]
+        except (TypeError, ValueError) as error:
+            raise ArgumentError(f"select got {which}; expected whole numbers in it ({error})") from error
+    try:
+        chosen = np.asarray(which)
+    except (TypeError, ValueError) as error:  # rows of unlike length
+        raise ArgumentError(
+            f"select got {which!r:.80}; expected a ({count},) mask of bool or a list of indices"
+        ) from error
+    if chosen.ndim != 1 or not (chosen.dtype.kind in "biu" or chosen.size == 0):
+        raise ArgumentError(
+            f"select got an array of shape {chosen.shape} and dtype {chosen.dtype}; "
+            f"expected a ({count},) mask of bool or a list of indices"
+        )
+    if chosen.dtype == bool:
+        if len(chosen) != count:
+            raise ArgumentError(f"select got a mask of {len(chosen)} values for {count}")
+        return np.flatnonzero(chosen)
+    if chosen.size and not -count <= chosen.min() <= chosen.max() < count:
+        raise ArgumentError(f"select got indices from {chosen.min()} to {chosen.max()} for {count}")
+    return np.arange(count)[chosen.astype(np.int64)]
+
+
+def read_table(file: str | os.PathLike[str], what: str, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Return the lines of a CSV file, by comma, semicolon or tab, that has these columns among others."""
+    try:
+        with open(file, newline="", encoding="utf-8-sig", errors="surrogateescape") as lines:
+            text = lines.read()
+        header = text.split("\n", 1)[0]
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count))
+        names = {(name or "").strip().casefold(): name for name in reader.fieldnames or ()}
+        rows = list(reader)
+    except (OSError, csv.Error, TypeError, ValueError) as error:
+        raise DataError(f"{file}: the {what} cannot be read ({error})") from error
+    if not set(columns) <= set(names):
+        raise DataError(f"{file}: expected the header {','.join(columns)!r}, found {header.strip()[:80]!r}")
+    return [{column: row[names[column]] or "" for column in columns} for row in rows]

@@ -1,0 +1,1 @@
+"""How probabilities become labels, sets of labels and warnings: each record with what is done by it."""

@@ -1,0 +1,41 @@
+"""`Detection`: the rules by which what a detector says becomes boxes, and boxes become cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cellscan.detection.anchors import Anchors
+
+
+@dataclass(frozen=True)
+class Detection:
+    """How what a detector says of its anchors becomes boxes; printed with every score.
+
+    Attributes
+    ----------
+    anchors : Anchors
+        What boxes are written relative to.
+    thresholds : tuple[float, ...]
+        Score from which a box counts, a class each, in (0, 1).
+    overlap : float
+        Intersection over union from which a box is suppressed by a better one of its class.
+    most : int
+        Boxes of a field at most.
+    sensitivity, false_positive_rate, false_positive_sd : float or None
+        Of the last class, measured by `Detector.choose_threshold`: share of its cells that are found; false ones for
+        every cell that is none; and the standard deviation of that over fields.
+
+    Examples
+    --------
+    >>> import cellscan
+    >>> cellscan.Detector("retinanet_small", image_size=(64, 64)).card.detection.thresholds
+    (0.5, 0.5)
+    """
+
+    anchors: Anchors
+    thresholds: tuple[float, ...]
+    overlap: float = 0.5
+    most: int = 400
+    sensitivity: float | None = None
+    false_positive_rate: float | None = None
+    false_positive_sd: float | None = None

@@ -1,0 +1,159 @@
+"""Telling the classes of images apart: by a whole network, or by its head on features that never change."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cellscan.decisions.novelty import Axes, distance
+from cellscan.models.network import Network, Weights
+from cellscan.tasks.augment import make_augment, vary_surround
+from cellscan.tasks.batches import batches, run_all
+from cellscan.tasks.programs import Members, Metrics, predict
+from cellscan.tasks.recipe import Recipe, make_loss
+from cellscan.views import Normalization, prepare
+
+
+class Settings(NamedTuple):
+    """What a classifier's probabilities depend on beside its weights.
+
+    Attributes
+    ----------
+    temperature : () float32
+        Logits are divided by it.
+    axes : Axes or None
+        What familiar images look like; None where that was not learned.
+    """
+
+    temperature: Any = np.float32(1)
+    axes: Axes | None = None
+
+
+class Judgement(NamedTuple):
+    """What is said of N images: probabilities (N, K), means over members, and how novel each is (N,), or None."""
+
+    probabilities: Any
+    novelty: Any
+
+
+@dataclass(frozen=True)
+class _Labelling:
+    """What the two tasks share: logits (N, K) against labels (N,)."""
+
+    network: Network
+    recipe: Recipe = field(default_factory=Recipe)
+
+    def show(self, images: Any) -> jax.Array:
+        """Return what the network is given of images outside training."""
+        raise NotImplementedError
+
+    def measure(self, outputs: Any, targets: Any, constants: Any) -> tuple[jax.Array, Metrics]:
+        """Return the mean loss, and the accuracy; constants are the weights of the classes (K,), or None."""
+        labels, share = targets
+        logits, loss = outputs.astype(jnp.float32), make_loss(self.recipe)
+
+        def weighted(labels: jax.Array) -> jax.Array:
+            losses = loss(logits, labels)
+            return losses if constants is None else losses * constants[labels]
+
+        losses = weighted(labels)
+        if self.recipe.mixup:
+            losses = share * losses + (1 - share) * weighted(labels[::-1])
+        return losses.mean(), {"accuracy": (logits.argmax(-1) == labels).mean()}
+
+    def judge(self, members: Members, settings: Settings, images: jax.Array) -> Judgement:
+        """Return the probabilities of images, and how novel they are to the first member."""
+        x = self.show(images)
+        each = [
+            jax.nn.softmax(self.network.logits(weights, x).astype(jnp.float32) / settings.temperature)
+            for weights in members
+        ]
+        axes = settings.axes
+        novelty = None if axes is None else distance(axes, self.network.signature(members[0], x))
+        return Judgement(functools.reduce(jnp.add, each) / len(each), novelty)
+
+    def validate(self, weights: Weights, examples: Any, constants: Any) -> dict[str, float]:
+        """Return loss, accuracy and, with two classes that are both there, ROC AUC."""
+        forward = functools.partial(predict, self, (weights,), Settings())
+        probabilities, labels = run_all(forward, batches(examples.pixels)).probabilities, examples.labels
+        chosen = probabilities[np.arange(len(labels)), labels]
+        record = {
+            "validation_loss": float(-np.log(np.maximum(chosen, 1e-7)).mean()),
+            "validation_accuracy": float((probabilities.argmax(1) == labels).mean()),
+        }
+        if probabilities.shape[1] == 2 and 0 < labels.sum() < len(labels):
+            from sklearn.metrics import roc_auc_score
+
+            record["validation_roc_auc"] = float(roc_auc_score(labels, probabilities[:, 1]))
+        return record
+
+
+@dataclass(frozen=True)
+class ClassificationTask(_Labelling):
+    """Images (N, S, S, 3) uint8 and labels (N,) int32.
+
+    Attributes
+    ----------
+    network, recipe
+        As of every task.
+    view, normalization
+        What the network is shown; see `cellscan.Classifier`.
+    """
+
+    view: str = "filled"
+    normalization: Normalization = field(default_factory=Normalization)
+
+    def show(self, images: Any) -> jax.Array:
+        """Return images under the view, normalised."""
+        return self.normalization(prepare(images, self.view))
+
+    def prepare(self, images: jax.Array, labels: jax.Array, keys: jax.Array) -> tuple[jax.Array, Any]:
+        """Return images as they are shown in training, and labels with the share of each in its mixed image."""
+        augment_key, _, surround_key, mixup_key = keys
+        recipe = self.recipe
+        varied = recipe.surround == "random" and self.view == "filled"
+        x = prepare(images, "cell" if varied else self.view)
+        if varied:
+            x = vary_surround(surround_key, x)
+        augment = make_augment(recipe.augment) if isinstance(recipe.augment, str) else recipe.augment
+        if augment is not None:
+            x = augment(augment_key, x)
+        x = self.normalization(x).astype(recipe.dtype)
+        share = jnp.ones(())
+        if recipe.mixup:  # batches come shuffled: turned round, one gives every image a random partner
+            share = jax.random.beta(mixup_key, recipe.mixup, recipe.mixup, (len(x),))
+            part = share.reshape(-1, 1, 1, 1).astype(recipe.dtype)
+            x = part * x + (1 - part) * x[::-1]
+        return x, (labels, share)
+
+
+@dataclass(frozen=True)
+class HeadTask(_Labelling):
+    """Features (N, D) float32 of a frozen backbone and labels (N,) int32; the network is the head."""
+
+    def show(self, images: Any) -> jax.Array:
+        """Return the features as they are."""
+        return images
+
+    def prepare(self, images: jax.Array, labels: jax.Array, keys: jax.Array) -> tuple[jax.Array, Any]:
+        """Return features and labels."""
+        return images.astype(self.recipe.dtype), (labels, jnp.ones(()))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def embed(task: ClassificationTask, members: Members, images: Any) -> jax.Array:
+    """Return the features before the head, those of all members side by side, (N, D)."""
+    x = task.show(images)
+    each = [task.network.embedding(weights, x).astype(jnp.float32) for weights in members]
+    return jnp.concatenate([features.reshape(len(features), -1) for features in each], axis=-1)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def sign(task: ClassificationTask, weights: Weights, images: Any) -> jax.Array:
+    """Return what images are like to a network, (N, D); see `Network.signature`."""
+    return task.network.signature(weights, task.show(images))

@@ -1,0 +1,86 @@
+"""Finding the cells of whole fields: boxes, a class and a score each."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cellscan.detection.anchors import decode
+from cellscan.detection.suppression import select
+from cellscan.detection.targets import detection_loss
+from cellscan.models.network import Network, Weights
+from cellscan.tasks.augment import augment_fields
+from cellscan.tasks.programs import Members, Metrics
+from cellscan.tasks.recipe import Recipe
+from cellscan.views import Normalization, prepare
+
+LEAST = 0.05
+"""Score from which a box is kept for average precision."""
+
+CANDIDATES = 10_000
+"""Pairs of anchor and class that suppression looks at: thirty anchors lie about a cell, and a field has 300 cells."""
+
+
+@dataclass(frozen=True)
+class DetectionTask:
+    """Fields (N, H, W, 3) uint8 and targets (N, M, 5) float32, boxes and labels; constants are the anchors (A, 4).
+
+    Attributes
+    ----------
+    network, recipe
+        As of every task.
+    normalization : Normalization
+    overlap, most
+        Of suppression; see `cellscan.Detection`.
+    """
+
+    network: Network
+    recipe: Recipe = field(default_factory=Recipe)
+    normalization: Normalization = field(default_factory=Normalization)
+    overlap: float = 0.5
+    most: int = 400
+
+    def show(self, images: Any) -> jax.Array:
+        """Return fields, normalised."""
+        return self.normalization(prepare(images, "cell"))
+
+    def prepare(self, images: jax.Array, labels: jax.Array, keys: jax.Array) -> tuple[jax.Array, Any]:
+        """Return fields and targets, mirrored and painted as the recipe has it."""
+        assert isinstance(self.recipe.augment, str)
+        x, targets = augment_fields(self.recipe.augment, keys[0], prepare(images, "cell"), labels)
+        return self.normalization(x).astype(self.recipe.dtype), targets
+
+    def measure(self, outputs: Any, targets: Any, constants: Any) -> tuple[jax.Array, Metrics]:
+        """Return RetinaNet's loss, and its two parts."""
+        return detection_loss(outputs, constants, targets)
+
+    def judge(self, members: Members, settings: Any, images: jax.Array) -> jax.Array:
+        """Return (N, most, 6): box, score, class, in the pixels of the input, the best first; settings are anchors."""
+        (weights,) = members
+        outputs: Any = self.network.logits(weights, self.show(images))
+        scores = jax.nn.sigmoid(outputs["classes"].astype(jnp.float32))
+        boxes = decode(outputs["boxes"].astype(jnp.float32), settings)
+        height, width = images.shape[1:3]
+        boxes = jnp.clip(boxes, 0, jnp.array([width, height, width, height], jnp.float32))
+        chosen = functools.partial(select, least=LEAST, overlap=self.overlap, candidates=CANDIDATES, most=self.most)
+        return jax.vmap(chosen)(scores, boxes)
+
+    def validate(self, weights: Weights, examples: Any, constants: Any) -> dict[str, float]:
+        """Return the mean loss of a field."""
+        each = [
+            float(field_loss(self, weights, examples.pixels[row : row + 1], examples.labels[row : row + 1], constants))
+            for row in range(len(examples))
+        ]
+        return {"validation_loss": float(np.mean(each))}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def field_loss(task: DetectionTask, weights: Weights, images: Any, targets: Any, anchors: Any) -> jax.Array:
+    """Return the loss () of fields outside training."""
+    outputs: Any = task.network.logits(weights, task.show(images))
+    return detection_loss(outputs, anchors, targets)[0]
