@@ -14,6 +14,7 @@ from cellscan.data.dialects import Entry, read_json, read_names, read_text, read
 from cellscan.data.fields import IGNORED, FieldDataset
 from cellscan.data.images import SUFFIXES, image_files, is_image_name
 from cellscan.data.sources import FileSource
+from cellscan.data.values import as_list
 from cellscan.errors import ArgumentError, DataError, ImageError, check_choice
 
 IML_TWO_CLASS: dict[str, str | None] = {
@@ -125,6 +126,8 @@ def load_fields(
     1 fields, 1 boxes: red blood cell 0, infected 1
     """
     check_choice("on_error", on_error, ("raise", "skip"))
+    if not isinstance(boxes, bool):
+        raise ArgumentError(f"boxes is {boxes!r:.80}; expected True or False")
     target, given = _existing("path", path), _class_list(classes)
     layout = _read(target, given, None if images is None else _existing("images", images), boxes)
     if not layout.entries:
@@ -185,11 +188,15 @@ def _existing(name: str, path: object) -> Path:
 
 def _class_list(classes: object) -> list[str] | None:
     """Return the names where they are given in order."""
-    if classes is None or isinstance(classes, Mapping):
+    if classes is None:
         return None
-    names = list(classes) if isinstance(classes, (Sequence, np.ndarray)) and not isinstance(classes, str) else []
+    if isinstance(classes, Mapping):
+        if not all(isinstance(old, str) and (new is None or isinstance(new, str)) for old, new in classes.items()):
+            raise ArgumentError(f"classes is {classes!r:.200}; expected names, and for each a name or None")
+        return None
+    names = as_list("classes", classes)
     if not names or not all(isinstance(name, str) for name in names):
-        raise ArgumentError(f"classes is {classes!r}; expected a mapping of names, or a sequence of names")
+        raise ArgumentError(f"classes is {classes!r:.200}; expected a mapping of names, or a sequence of names")
     return names
 
 

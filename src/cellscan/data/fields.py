@@ -19,7 +19,7 @@ from cellscan.data.images import ImageLike, fitted
 from cellscan.data.pixels import Pixels, open_map
 from cellscan.data.sources import ArraySource, Source
 from cellscan.data.tables import find_rows
-from cellscan.data.values import as_class_names, as_labels, as_list, check_seed, check_whole, choose
+from cellscan.data.values import as_class_names, as_labels, as_list, as_texts, check_seed, check_whole, choose
 from cellscan.errors import ArgumentError, DataError, ImageError
 from cellscan.notebook import as_text
 
@@ -142,13 +142,11 @@ class FieldDataset:
         >>> fields.boxes[0].tolist(), fields.notes
         ([[10.0, 10.0, 50.0, 30.0]], ('1 box clipped to the frame',))
         """
-        given = {"images": images, "boxes": boxes, "labels": labels, "names": () if names is None else names}
-        for what, values in given.items():
-            if isinstance(values, str) or not isinstance(values, Iterable):
-                raise ArgumentError(f"{what} is {values!r}; expected one entry a field")
+        if isinstance(images, (str, bytes)) or not isinstance(images, Iterable) or getattr(images, "ndim", 1) == 0:
+            raise ArgumentError(f"images is {images!r:.80}; expected one entry a field")
         source = ArraySource(images)
-        named = [f"field_{number:04d}" for number in range(len(source))] if names is None else list(names)
-        return cls.from_source(source, list(boxes), list(labels), named, class_names)
+        named = [f"field_{number:04d}" for number in range(len(source))] if names is None else as_list("names", names)
+        return cls.from_source(source, as_list("boxes", boxes), as_list("labels", labels), named, class_names)
 
     @classmethod
     def from_source(
@@ -156,7 +154,7 @@ class FieldDataset:
         source: Source,
         boxes: Sequence[ArrayLike],
         labels: Sequence[ArrayLike],
-        names: Sequence[str],
+        names: Sequence[Any],
         class_names: Sequence[str],
         *,
         notes: Sequence[str] = (),
@@ -180,8 +178,9 @@ class FieldDataset:
                 f"{len(source)} images, {len(boxes)} arrays of boxes, {len(labels)} of labels, {len(names)} names; "
                 "expected as many of each"
             )
+        names = as_texts("names", names)
         class_names = as_class_names(class_names) if as_list("class_names", class_names) else ()
-        twice = [name for name, count in Counter(names).items() if count > 1 or not isinstance(name, str) or not name]
+        twice = [name for name, count in Counter(names).items() if count > 1 or not name]
         if twice:
             raise DataError(f"{twice[0]!r} is no name of a field, or one of several; expected a name for each")
         sizes = np.array([source.header(row)[:2] for row in range(len(source))], np.int64).reshape(-1, 2)
@@ -559,7 +558,8 @@ def _check_boxes(name: str, boxes: Any) -> np.ndarray:
 def _check_labels(name: str, labels: Any, class_names: Sequence[str]) -> np.ndarray:
     """Return labels (n,) int32, a copy."""
     given = np.array(labels, object).ravel().tolist()
-    counts = np.array([one is not None and (isinstance(one, str) or one != IGNORED) for one in given], bool)
+    ignored = [one is None or (isinstance(one, Real) and one == IGNORED) for one in given]
+    counts = ~np.array(ignored, bool)
     said = np.full(len(given), IGNORED, np.int32)
     try:
         said[counts] = as_labels([one for one, real in zip(given, counts, strict=True) if real], class_names)
