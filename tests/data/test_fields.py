@@ -492,9 +492,12 @@ def test_what_a_layout_leaves_out_is_told(tmp_path) -> None:
     folder = write_files(tmp_path / "coco", files_of("COCO"))
     write_image(folder / "images" / "more.jpg")
     (folder / "table.csv").write_text("a,b")
+    (folder / "images" / "more.heic").write_bytes(b"")
     notes = " ".join(cellscan.load_fields(folder).notes)
     assert "1 images in the same folders are not annotated" in notes
-    assert "1 files not read, such as table.csv" in notes
+    assert "2 files not read, such as images/more.heic" in notes
+    plain = cellscan.load_fields(folder / "images", boxes=False)
+    assert str(plain) == "2 fields without boxes\n  1 files not read, such as more.heic"
     folder = write_files(tmp_path / "yolo", files_of("Label Studio"))
     write_image(folder / "images" / "more.jpg")
     write_image(folder / "previews" / "a.jpg")
@@ -694,6 +697,13 @@ def test_coco_passes_over_what_one_annotation_spoils(tmp_path) -> None:
     fields = cellscan.load_fields(path, on_error="skip")
     assert fields.names.tolist() == ["a.jpg"]
     assert "annotation 8" in fields.notes[0]
+
+
+def test_links_are_followed(tmp_path) -> None:
+    folder, elsewhere = write_files(tmp_path / "set", files_of("Label Studio")), tmp_path / "elsewhere"
+    (folder / "labels").rename(elsewhere)
+    (folder / "labels").symlink_to(elsewhere)
+    assert np.allclose(cellscan.load_fields(folder).boxes[0], BOX, atol=1e-3)
 
 
 def test_a_label_file_that_two_images_claim(tmp_path) -> None:

@@ -226,14 +226,14 @@ class FieldDataset:
         return (self[index] for index in range(len(self)))
 
     def __str__(self) -> str:
+        told = [f"  {note}" for note in self.notes]
         if not self.annotated:
-            return f"{len(self):,} fields without boxes"
+            return "\n".join([f"{len(self):,} fields without boxes", *told])
         labels = np.concatenate([*self.labels, np.zeros(0, np.int32)])
         counts = [f"{name} {(labels == number).sum():,}" for number, name in enumerate(self.class_names)]
         if (labels == IGNORED).any():
             counts.append(f"ignored {(labels == IGNORED).sum():,}")
-        lines = [f"{len(self):,} fields, {len(labels):,} boxes: {', '.join(counts)}"]
-        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
+        return "\n".join([f"{len(self):,} fields, {len(labels):,} boxes: {', '.join(counts)}", *told])
 
     def __repr__(self) -> str:
         return f"FieldDataset({len(self)} fields, class_names={self.class_names})"
