@@ -71,16 +71,20 @@ def test_the_script_beside_it_runs_without_this_library(tmp_path, suffix: str) -
     clf.export(tmp_path / f"model.{suffix}")
     Image.fromarray(random_image(0, 90, 120)).save(tmp_path / "a.png")
     Image.fromarray(np.dstack([random_image(1, 70, 60), np.full((70, 60), 255, np.uint8)])).save(tmp_path / "b.png")
+    grey = random_image(2, 60, 50)[..., 0]
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "sixteen.png")
+    Image.fromarray((grey / 255).astype(np.float32)).save(tmp_path / "float.tif")
+    names = ("a.png", "b.png", "sixteen.png", "float.tif")
     code = f"""
 import runpy, sys
 sys.modules["cellscan"] = None
-sys.argv = ["script", "a.png", "b.png"]
+sys.argv = ["script", *{names}]
 runpy.run_path("model.{suffix}.py", run_name="__main__")
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
-    expected = clf.predict_proba([tmp_path / "a.png", tmp_path / "b.png"], progress=False)
-    for line, name, row in zip(lines, ("a.png", "b.png"), expected, strict=True):
+    expected = clf.predict_proba([tmp_path / name for name in names], progress=False)
+    for line, name, row in zip(lines, names, expected, strict=True):
         assert line.split()[0] == name
         assert [float(word.split("=")[1]) for word in line.split()[1:]] == pytest.approx(row.tolist(), abs=1e-4)
 
@@ -117,14 +121,14 @@ def test_bad_calls(tmp_path, monkeypatch) -> None:
     with pytest.raises(ValueError, match="shape"):
         run_stablehlo(tmp_path / "m.stablehlo", wrong)
     monkeypatch.setitem(sys.modules, "jax2onnx", None)
-    with pytest.raises(cellscan.CellscanError, match=r"pip install 'cellscan\[export\]'"):
+    with pytest.raises(cellscan.MissingExtraError, match=r"pip install 'cellscan\[export\]'"):
         clf.export(tmp_path / "m.onnx")
 
 
 def test_stablehlo_says_what_is_missing(tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "flatbuffers", None)
     monkeypatch.delitem(sys.modules, "jax._src.export.serialization", raising=False)
-    with pytest.raises(cellscan.CellscanError, match="flatbuffers"):
+    with pytest.raises(cellscan.MissingExtraError, match="flatbuffers"):
         cellscan.Classifier(image_size=16).export(tmp_path / "m.stablehlo")
 
 

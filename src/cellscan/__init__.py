@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from cellscan.errors import CellscanError as CellscanError
     from cellscan.errors import DataError as DataError
     from cellscan.errors import ImageError as ImageError
+    from cellscan.errors import MissingExtraError as MissingExtraError
     from cellscan.errors import ModelFileError as ModelFileError
     from cellscan.errors import TrainingError as TrainingError
     from cellscan.evaluate.compare import Comparison as Comparison
@@ -107,6 +108,7 @@ _HOMES = {
     "CellscanError": "errors",
     "DataError": "errors",
     "ImageError": "errors",
+    "MissingExtraError": "errors",
     "ModelFileError": "errors",
     "TrainingError": "errors",
     "Comparison": "evaluate.compare",

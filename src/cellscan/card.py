@@ -15,6 +15,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,19 @@ class Card:
     novelty: Novelty | None = None
     licence: str = "not stated"
     format: int = FORMAT
+
+    def copy(self) -> Card:
+        """Return the card with dictionaries of its own, for somebody who may change them.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> card = cellscan.Classifier(image_size=32).card
+        >>> card.copy() == card
+        True
+        """
+        shared = {one.name: getattr(self, one.name) for one in fields(self)}
+        return replace(self, **{name: deepcopy(value) for name, value in shared.items() if isinstance(value, dict)})
 
     def kind(self) -> dict[str, Any]:
         """Return what a checkpoint, and the members of an ensemble, must agree on; of a detector its anchors too.
@@ -245,12 +259,20 @@ def save(
     if licence is not None:
         card = replace(card, licence=licence)
     tensors = {
-        f"{number}.{kind}.{name}": np.asarray(leaf, np.float16 if half and leaf.dtype == np.float32 else None)
+        f"{number}.{kind}.{name}": _stored(np.asarray(leaf), half, f"{kind} {name}")
         for number, weights in enumerate(members)
         for kind, leaves in weights.items()
         for name, leaf in leaves.items()
     }
     write(path, card, tensors)
+
+
+def _stored(leaf: np.ndarray, half: bool, name: str) -> np.ndarray:
+    """Return an array as a file has it: half as wide where that loses no more than digits."""
+    if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
+        raise ModelFileError(f"{name} holds values that are not finite; there is nothing to save. Train it anew")
+    narrow = half and leaf.dtype == np.float32 and np.abs(leaf).max(initial=0) <= np.finfo(np.float16).max
+    return leaf.astype(np.float16) if narrow else leaf
 
 
 def write(path: str | os.PathLike[str], card: Card, tensors: dict[str, np.ndarray]) -> None:

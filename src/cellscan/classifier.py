@@ -154,7 +154,7 @@ class Classifier:
         >>> cellscan.Classifier(image_size=32).card.resize
         {'filter': 'bilinear', 'fit': 'stretch'}
         """
-        return self._card
+        return self._card.copy()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -443,6 +443,7 @@ class Classifier:
         if validation is not None:
             data["validation"] = validation.to_dict()
         after = self._card.trained_on(train.patients, call.options(recipe), data)
+        plan: dict[str, Any] = {"rows": [part.fingerprint() for part in (train, validation) if part is not None]}
         if validation is not None:
             after = after.with_seen("validation", validation.patients)
         constants = class_weights(recipe, examples.labels, self.class_names)
@@ -450,12 +451,12 @@ class Classifier:
         if probe is None:
             return run_fit(
                 call, self._card, after, task, self._task, weights, sets, recipe=recipe, constants=constants,
-                keep=lambda kept, card: self._set(network, (kept,), card),
+                keep=lambda kept, card: self._set(network, (kept,), card), plan=plan,
             )  # fmt: skip
         return run_fit(
             call, self._card, after, probe.task, probe.judge, probe.head, sets, recipe=recipe, constants=constants,
             keep=lambda kept, card: self._set(network, (probe.join(kept),), card),
-            features=probe.features, plan={"backbone": probe.digest()},
+            features=probe.features, plan={**plan, "backbone": probe.digest()},
         )  # fmt: skip
 
     def _trained_by(self, recipe: Recipe) -> tuple[ClassificationTask, Recipe]:
@@ -1022,7 +1023,7 @@ class Classifier:
         ------
         ArgumentError
             For another suffix.
-        CellscanError
+        MissingExtraError
             Where what writes such a file is not installed.
         ModelFileError
             Where the file cannot be written.
@@ -1166,6 +1167,7 @@ def fit_together(
     ]
     plan: dict[str, Any] = {**first.card.kind(), "recipe": options}
     plan |= {f"member{place}": {"seed": card.seed, **card.data} for place, card in enumerate(after)}
+    plan["rows"] = cells.fingerprint()
     for at in run_together(
         task,
         [clf._members[0] for clf in members],

@@ -23,6 +23,7 @@ from cellscan.evaluate.detection import DetectionReport, choose_thresholds, eval
 from cellscan.models.network import Network, Weights, weights_of
 from cellscan.models.retinanet import find, make
 from cellscan.predictions import Failure
+from cellscan.process import use_jax
 from cellscan.progress import Progress
 from cellscan.tasks.detection import LEAST, DetectionTask
 from cellscan.tasks.programs import predict, trained_by
@@ -121,7 +122,7 @@ class Detector:
         >>> det.card.resize
         {'filter': 'bilinear', 'fit': 'pad'}
         """
-        return self._card
+        return self._card.copy()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -161,9 +162,10 @@ class Detector:
     @thresholds.setter
     def thresholds(self, value: Sequence[float]) -> None:
         found = tuple(map(float, value))
-        if len(found) != len(self.class_names) or not all(0 < one < 1 for one in found):
+        if len(found) != len(self.class_names) or not all(LEAST <= one < 1 for one in found):
             raise ArgumentError(
-                f"thresholds is {value!r}; expected a number in (0, 1) for each of {', '.join(self.class_names)}"
+                f"thresholds is {value!r}; expected a number below 1 for each of {', '.join(self.class_names)}, "
+                f"from {LEAST}: boxes below are not kept"
             )
         unmeasured = {"sensitivity": None, "false_positive_rate": None, "false_positive_sd": None}
         self._card = replace(self._card, detection=replace(self._detection, thresholds=found, **unmeasured))
@@ -363,6 +365,10 @@ class Detector:
         4
         """
         check_choice("on_error", on_error, ("raise", "skip"))
+        if least is not None and not (isinstance(least, (int, float, np.number)) and LEAST <= least < 1):
+            raise ArgumentError(
+                f"least is {least!r}; expected a score below 1 from {LEAST}, below which no box is kept"
+            )
         if isinstance(images, FieldDataset):
             pairs, total = _read(images), len(images)
         else:
@@ -389,6 +395,7 @@ class Detector:
     def _run(
         self, batch: list[tuple[str, Any, np.ndarray, tuple[int, int]]], least: float | None
     ) -> Iterator[Detections]:
+        use_jax()
         size = next(size for size in BATCH_SIZES if size >= len(batch))
         pixels = np.zeros((size, *self.image_size, 3), np.uint8)
         for row, (_, _, image, _) in enumerate(batch):

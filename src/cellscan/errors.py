@@ -85,6 +85,17 @@ class TrainingError(CellscanError, RuntimeError):
     """
 
 
+class MissingExtraError(CellscanError, ImportError):
+    """What a call needs is not installed; the message names the extra that brings it.
+
+    Examples
+    --------
+    >>> import cellscan
+    >>> issubclass(cellscan.MissingExtraError, ImportError)
+    True
+    """
+
+
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise `ArgumentError` unless `value` is one of `choices`."""
     if value not in choices:

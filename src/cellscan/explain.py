@@ -17,6 +17,7 @@ from cellscan.data.images import read_rgb
 from cellscan.data.inputs import Images, Item, decode, list_items
 from cellscan.errors import ArgumentError, ImageError
 from cellscan.models.network import Network, Weights
+from cellscan.process import use_jax
 from cellscan.progress import Progress
 from cellscan.tasks.batches import pad
 from cellscan.tasks.classification import ClassificationTask
@@ -165,6 +166,7 @@ def explain(
     progress: bool,
 ) -> Explanations:
     """Explain whatever holds images; without a label, that which `decide` gives images (N, S, S, 3)."""
+    use_jax()
     done = []
     items, total = _items(images)
     with Progress("explaining", total, show=progress) as bar:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,49 +11,53 @@ import jax
 import numpy as np
 
 from cellscan.card import Card, to_json
-from cellscan.errors import ArgumentError, CellscanError
+from cellscan.data import images
+from cellscan.errors import ArgumentError, MissingExtraError
 from cellscan.tasks.classification import ClassificationTask, Settings
 from cellscan.tasks.programs import Members
 from cellscan.tensors import write_whole
 
-_SCRIPT = '''"""Run {file} on images, without cellscan: python {file}.py IMAGE...
+_HEAD = '''"""Run {file} on images, without cellscan: python {file}.py IMAGE...
 
-Research use only, not a medical device. Needs Pillow, NumPy and {needs}. Any image becomes RGB, transparent pixels on
-black; both sides are stretched to {size} pixels by Pillow's antialiased bilinear filter. The program takes uint8
+Research use only, not a medical device. Needs Pillow, NumPy and {needs}. Images are read as cellscan reads them, by the
+code below; both sides are stretched to {size} pixels by Pillow's antialiased bilinear filter. The program takes uint8
 (N, {size}, {size}, 3) and returns probabilities (N, {classes}) of {names}.
 """
 
-import sys
-from pathlib import Path
+'''
 
-import numpy as np
-from PIL import Image, ImageOps
+_TAIL = """
+
+if __name__ == "__main__":
+    import sys
+
 {imports}
 
-
-def read(path):
-    image = ImageOps.exif_transpose(Image.open(path)).convert("RGBA")
-    image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image).convert("RGB")
-    return np.asarray(image.resize(({size}, {size}), Image.Resampling.BILINEAR))
-
-
-images = np.stack([read(path) for path in sys.argv[1:]])
-file = Path(__file__).with_suffix("")
+    images = np.stack([read_rgb(path, {size}) for path in sys.argv[1:]])
+    file = Path(__file__).with_suffix("")
 {run}
-for path, row in zip(sys.argv[1:], probabilities):
-    print(path, *(f"{{name}}={{p:.6f}}" for name, p in zip({names}, row)))
-'''
+    for path, row in zip(sys.argv[1:], probabilities):
+        print(path, *(f"{{name}}={{p:.6f}}" for name, p in zip({names}, row)))
+"""
+
+_ERRORS = """class ImageError(ValueError):
+    pass
+
+
+class DataError(ValueError):
+    pass
+"""
 
 _RUN = {
     ".onnx": (
         "onnxruntime",
-        "import onnxruntime",
-        'probabilities = onnxruntime.InferenceSession(str(file)).run(None, {"images": images})[0]',
+        "    import onnxruntime",
+        '    probabilities = onnxruntime.InferenceSession(str(file)).run(None, {"images": images})[0]',
     ),
     ".stablehlo": (
         "jax with flatbuffers",
-        "import jax\nimport jax.export",
-        "probabilities = np.asarray(jax.export.deserialize(bytearray(file.read_bytes())).call(images))",
+        "    import jax\n    import jax.export",
+        "    probabilities = np.asarray(jax.export.deserialize(bytearray(file.read_bytes())).call(images))",
     ),
 }
 """What runs a file: package, imports, and the line that does it."""
@@ -72,19 +77,27 @@ def export(
 
     size = card.image_size
     shape = jax.export.symbolic_shape(f"n, {size}, {size}, 3")
-    images = jax.ShapeDtypeStruct(shape, np.uint8)
+    batch = jax.ShapeDtypeStruct(shape, np.uint8)
     if target.suffix == ".onnx":
-        data = _onnx(probabilities, images, card, target)
+        data = _onnx(probabilities, batch, card, target)
     else:
-        data = _stablehlo(probabilities, images, platforms, target)
+        data = _stablehlo(probabilities, batch, platforms, target)
         write_whole(target.with_name(f"{target.name}.json"), to_json(card).encode())
     write_whole(target, data)
     needs, imports, run = _RUN[target.suffix]
-    script = _SCRIPT.format(
-        file=target.name, needs=needs, imports=imports, run=run, size=size,
-        names=card.class_names, classes=len(card.class_names),
-    )  # fmt: skip
+    told = {"file": target.name, "needs": needs, "imports": imports, "run": run, "size": size}
+    told |= {"names": card.class_names, "classes": len(card.class_names)}
+    script = _HEAD.format(**told) + _decoder() + _TAIL.format(**told)
     write_whole(target.with_name(f"{target.name}.py"), script.encode())
+
+
+def _decoder() -> str:
+    """Return the source of `cellscan.data.images`: there is one decoder, and a script beside a file has it too."""
+    source = inspect.getsource(images)
+    mine = "from cellscan.errors import DataError, ImageError\n"
+    body = source[source.index("from __future__") :]
+    assert mine in body
+    return body.replace(mine, "\n" + _ERRORS)
 
 
 def _stablehlo(
@@ -97,7 +110,9 @@ def _stablehlo(
     try:
         return bytes(program.serialize())
     except ImportError as error:  # JAX does not bring flatbuffers along
-        raise CellscanError(f"{target}: writing StableHLO needs flatbuffers: pip install 'cellscan[export]'") from error
+        raise MissingExtraError(
+            f"{target}: writing StableHLO needs flatbuffers: pip install 'cellscan[export]'"
+        ) from error
 
 
 def _onnx(
@@ -106,7 +121,7 @@ def _onnx(
     try:
         import jax2onnx
     except ImportError as error:
-        raise CellscanError(
+        raise MissingExtraError(
             f"{target}: writing ONNX needs jax2onnx: pip install 'cellscan[export]', on Python 3.12 or newer"
         ) from error
     import logging

@@ -155,7 +155,7 @@ def cross_validate(
 
 def _predict(clf: Classifier, test: CellDataset, tta: bool, folder: Path | None, progress: bool) -> np.ndarray:
     """Judge the cells of a fold, or read how they were judged by the same weights."""
-    plan = {"weights": clf.fingerprint, "cells": test.hash(), "first": str(test.names[0]), "tta": tta}
+    plan = {"weights": clf.fingerprint, "cells": test.fingerprint(), "tta": tta}
     path = None if folder is None else folder / "predictions.safetensors"
     if path is not None and path.exists():
         try:

@@ -18,6 +18,9 @@ from cellscan.models.registry import create, find
 NAME = "squeezenet1_1"
 FILE = "model.safetensors"
 
+# Drawn files are of nobody, which is said; the saying has a test of its own.
+pytestmark = pytest.mark.filterwarnings("ignore:.*nothing says how its images are normalised")
+
 
 @pytest.fixture(scope="module")
 def state() -> dict[str, np.ndarray]:
@@ -180,3 +183,18 @@ def test_sizes_and_names_that_do_not_go() -> None:
     with pytest.raises(cellscan.ArgumentError, match="leave them out"):
         cellscan.Classifier(create("small_cnn", 2), weights="model.safetensors")
     assert find("vgg16").default_size == 224
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_normalisation_of_a_foreign_file_is_read_or_said(tmp_path) -> None:
+    path = write(tmp_path, published(create("resnet18", seed=1), "resnet18"))
+    with pytest.warns(UserWarning, match=r"nothing says how its images are normalised; .*0\.485.*config\.json"):
+        assert create("resnet18", weights=path).normalization.mean[0] == 0.485
+    told = '{"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.1]}'
+    for text in (told, f'{{"pretrained_cfg": {told}}}'):
+        (tmp_path / "config.json").write_text(text)
+        assert cellscan.Classifier("resnet18", weights=path, image_size=32).card.normalization.mean == (0.5, 0.4, 0.3)
+    for text in ("{", "[]", '{"mean": [0.5], "std": [0.2]}', '{"mean": [1, 2, 3], "std": [0, 1, 1]}'):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(cellscan.ModelFileError, match="no normalisation can be read"):
+            create("resnet18", weights=path)

@@ -13,7 +13,7 @@ import numpy as np
 from cellscan.data.fields import IGNORED, FieldDataset
 from cellscan.detection.rules import Detection
 from cellscan.detections import Detections
-from cellscan.errors import ArgumentError, DataError
+from cellscan.errors import DataError, MissingExtraError
 from cellscan.evaluate.report import as_json
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def _evaluate(fields: FieldDataset, found: Sequence[Detections], most: int) -> A
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
     except ImportError as error:
-        raise ArgumentError("average precision needs pycocotools: pip install 'cellscan[detect]'") from error
+        raise MissingExtraError("average precision needs pycocotools: pip install 'cellscan[detect]'") from error
     if len(found) != len(fields):
         raise DataError(f"{len(found)} fields were detected in, {len(fields)} are annotated; expected the same")
     truth: list[dict[str, Any]] = []

@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 
 from cellscan.errors import ArgumentError, ModelFileError
+from cellscan.process import use_jax
 
 Arrays: TypeAlias = dict[str, jax.Array]
 """Arrays by dotted path, such as ``stage1.conv1.kernel``."""
@@ -50,6 +51,7 @@ class Network:
     ) -> None:
         if not isinstance(module, nnx.Module):
             raise ArgumentError(f"expected the name of a network or a flax.nnx.Module, got {type(module).__name__}")
+        use_jax()
         self.name: str = type(module).__name__
         self.parts: tuple[str, ...] = parts or _parts(module)
         module = nnx.clone(module)
@@ -242,6 +244,8 @@ class Network:
                 wrong.append(f"{full} is {tensor.dtype} {tensor.shape}, expected {leaf.dtype} {leaf.shape}")
             else:
                 filled[number][kind][name] = jax.numpy.asarray(tensor)
+            if not np.isfinite(tensor).all():
+                wrong.append(f"{full} holds values that are not finite")
         if wrong:
             raise ModelFileError(f"{path}: the tensors do not fit the network:\n  " + "\n  ".join(wrong[:20]))
         return tuple(filled)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cellscan.data.pixels import cache_folder
-from cellscan.errors import ArgumentError, ModelFileError
+from cellscan.errors import ArgumentError, MissingExtraError, ModelFileError
 from cellscan.models.keys import Keys
 from cellscan.tensors import read_tensors
 from cellscan.views import Normalization
@@ -89,6 +92,7 @@ def load_into(
     if not path.is_file():
         raise ModelFileError(f"{path}: there is no such file")
     _, tensors = read_tensors(path)
+    said = _configured(path)
     fingerprint = fill(module, tensors, keys, path=str(path), num_classes=num_classes, new_head=new_head)
     if source is None:
         source = next((s for s in sources if s.fingerprint == fingerprint), None)
@@ -100,7 +104,35 @@ def load_into(
         "revision": revision,
         "sha256": digest,
     }
-    return Loaded((source or sources[0]).normalization, record)
+    known = source is not None and source in sources
+    normalization = said or (source or sources[0]).normalization
+    if not known and said is None:
+        warnings.warn(
+            f"{path}: nothing says how its images are normalised; taken is that of {sources[0].name}: mean "
+            f"{normalization.mean}, standard deviation {normalization.std}. Where it is another, put the "
+            "config.json of its repository beside it",
+            stacklevel=4,
+        )
+    return Loaded(normalization, record)
+
+
+def _configured(path: Path) -> Normalization | None:
+    """Return the normalisation that timm's ``config.json`` beside a file states; None where there is none."""
+    config = path.with_name("config.json")
+    if not config.is_file():
+        return None
+    try:
+        told = json.loads(config.read_text(encoding="utf-8"))
+        told = told.get("pretrained_cfg", told)
+        mean, std = (tuple(float(value) for value in told[name]) for name in ("mean", "std"))
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise ValueError(f"mean {mean}, std {std}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelFileError(
+            f"{config}: no normalisation can be read from it ({type(error).__name__}: {error}); expected "
+            '{"pretrained_cfg": {"mean": [...], "std": [...]}} of three numbers each'
+        ) from error
+    return Normalization((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
 
 
 def fill(
@@ -208,12 +240,15 @@ def _download(source: WeightSource, kept: Path, module: nnx.Module) -> Path:
     try:
         from huggingface_hub import hf_hub_download
     except ImportError as error:
-        raise ModelFileError(
+        raise MissingExtraError(
             f"downloading {source.name} needs huggingface_hub: pip install 'cellscan[hub]'. Or: {bring}"
         ) from error
     try:
-        return Path(hf_hub_download(source.name, FILE, revision=source.revision))
+        path = Path(hf_hub_download(source.name, FILE, revision=source.revision))
     except Exception as error:  # it and what it stands on raise many kinds
         raise ModelFileError(
             f"{source.name} could not be downloaded ({type(error).__name__}: {error}). {bring}"
         ) from error
+    with contextlib.suppress(Exception):  # a repository may have none; what is taken instead is said
+        hf_hub_download(source.name, "config.json", revision=source.revision)  # lies beside the weights then
+    return path

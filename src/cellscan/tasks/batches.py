@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
+from cellscan.process import use_jax
+
 BATCH_SIZES = (1, 8, 64)
 """The only batch sizes that are ever compiled; a batch is padded up to the next."""
 
@@ -17,6 +19,7 @@ Forward: TypeAlias = Callable[[Any], Any]
 
 def run_batch(forward: Forward, images: np.ndarray) -> Any:
     """Run at most 64 images as one padded batch; return the rows of the real ones."""
+    use_jax()
     count = len(images)
     size = next(size for size in BATCH_SIZES if size >= count)
     return jax.tree.map(lambda rows: np.asarray(rows)[:count], forward(pad(images, size)))

@@ -22,6 +22,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cellscan.errors import ArgumentError
+from cellscan.process import use_jax
 from cellscan.tasks.programs import Task, TrainState, step, train_step
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def make_epoch(
     come back as one array a name, a value a step. `tick` is called with images done and a loss, where that costs no
     waiting. `resident` says whether the data set is put on the device; left out, it is chosen.
     """
+    use_jax()
     alone = jax.config.jax_default_device is not None  # somebody chose one
     devices = np.array(list(jnp.zeros(()).devices()) if alone else jax.devices())
     if batch_size % len(devices):

@@ -14,6 +14,7 @@ import numpy as np
 from cellscan.card import Card
 from cellscan.errors import ArgumentError, TrainingError
 from cellscan.models.network import Weights
+from cellscan.process import use_jax
 from cellscan.progress import Progress
 from cellscan.tasks.programs import Task
 from cellscan.tasks.recipe import Recipe, make_rates
@@ -132,6 +133,7 @@ def run(
     where that is not the images themselves. Where the loss is no longer finite, the last good weights are yielded,
     then `TrainingError` is raised.
     """
+    use_jax()
     steps = -(-len(train) // batch_size)
     at = Progressed(state=begin(task, weights), kept=weights, best={} if recipe.patience is None else weights)
     if checkpoint is not None:
