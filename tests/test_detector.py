@@ -236,6 +236,17 @@ def test_ignored_boxes_count_neither_way() -> None:
         assert report.truth.tolist() == [1]
 
 
+def test_ignored_boxes_are_not_what_anchors_are_fitted_to() -> None:
+    boxes = np.array([[10, 10, 30, 30], [50, 10, 70, 30], [0, 40, 128, 44], [0, 50, 128, 54], [0, 60, 128, 64]])
+    fields = cellscan.FieldDataset.from_arrays(
+        [random_image(0, 96, 128)], [boxes], [[0, 0, -2, -2, -2]], class_names=("red blood cell", "infected")
+    )
+    det = cellscan.Detector(image_size=SIZE, seed=0)
+    det.fit(fields, epochs=1, batch_size=1, progress=False)
+    assert det.card.detection is not None
+    assert det.card.detection.anchors.ratios == (1.0, 1.0, 1.0)
+
+
 def test_thresholds_of_best_f1_and_the_rates_that_follow(fields) -> None:
     some = fields.select(np.arange(20))
     infected = sum(int((said == 1).sum()) for said in some.labels)

@@ -50,11 +50,11 @@ def test_names_of_classes_compare_as_names(preds) -> None:
     assert (preds == np.array(preds.label_names)).all()
     assert (preds == preds.label_names).all()
     with pytest.raises(cellscan.ArgumentError, match="'Parasitized' is no class"):
-        preds == "Parasitized"  # noqa: B015
+        _ = preds == "Parasitized"
     with pytest.raises(cellscan.ArgumentError, match="bool"):
-        preds == (TRUTH == 0)  # noqa: B015
+        _ = preds == (TRUTH == 0)
     with pytest.raises(cellscan.ArgumentError, match=r"4 predictions compared with \(5,\) labels.*1 images could not"):
-        preds == np.zeros(5)  # noqa: B015
+        _ = preds == np.zeros(5)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_one_by_number(preds) -> None:
     assert preds[3].label_set == ("parasitized", "uninfected")
     with pytest.raises(IndexError, match="4 is no row of 4 predictions"):
         preds[4]
-    with pytest.raises(cellscan.ArgumentError, match="no index of predictions"):
+    with pytest.raises(cellscan.ArgumentError, match="no index of 4 predictions"):
         preds[0.5]
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from cellscan.data.cells import CellDataset
 from cellscan.data.images import read_rgb
-from cellscan.data.tables import find_many, find_rows, write_csv
+from cellscan.data.tables import find_rows, write_csv
+from cellscan.data.values import choose
 from cellscan.errors import DataError
 from cellscan.predictions import Failure
 
@@ -69,7 +70,7 @@ class Detections:
         >>> len(found.select(found.scores > 1))
         0
         """
-        rows = find_many(mask, len(self), "detections")
+        rows = choose(mask, len(self))
         return Detections(
             self.name, self.size, self.boxes[rows], self.labels[rows], self.scores[rows], self.class_names, self.image
         )

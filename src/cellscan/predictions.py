@@ -213,7 +213,14 @@ class Predictions(Sequence[Prediction]):
             raise ArgumentError(
                 f"{sorted(unknown)[0]!r} is no class; expected {', '.join(map(repr, self.class_names))}"
             )
-        return np.asarray(np.array(self.label_names, object) == theirs)
+        try:
+            return np.array(
+                [name == one for name, one in np.broadcast(np.array(self.label_names, object), theirs)], bool
+            )
+        except TypeError as error:  # pandas' NA is neither
+            raise ArgumentError(
+                f"predictions compared with {other!r:.80}; expected labels or names of classes"
+            ) from error
 
     def __ne__(self, other: object) -> np.ndarray:  # type: ignore[override]
         return ~(self == other)

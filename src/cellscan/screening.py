@@ -13,7 +13,8 @@ import numpy as np
 
 from cellscan.data.fields import FieldDataset
 from cellscan.data.inputs import Images
-from cellscan.data.tables import check_whole, make_rng, write_csv
+from cellscan.data.tables import write_csv
+from cellscan.data.values import check_seed, check_whole
 from cellscan.detections import Detections
 from cellscan.detector import Detector
 from cellscan.errors import ArgumentError, DataError
@@ -219,7 +220,7 @@ def screen(
     density = red_cells_per_microlitre
     if density is not None and not (isinstance(density, Real) and 0 < density < math.inf):
         raise ArgumentError(f"red_cells_per_microlitre is {density!r}; expected a number above 0")
-    make_rng(seed)
+    check_seed(seed)
     rules = detector.card.detection
     assert rules is not None
     counts: list[FieldCount] = []

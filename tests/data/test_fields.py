@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from PIL import Image
 
 import cellscan
 from cellscan.data.images import fitted, read_rgb
-from cellscan.detection.anchors import fit_anchors
 
 NAMES = ("a.png", "b.png")
 BOXES = {"a.png": [("ring", [4, 5, 24, 30]), ("cell", [30, 2, 50, 20])], "b.png": [("cell", [1, 1, 20, 20])]}
@@ -253,7 +253,7 @@ def test_fields_of_other_pixels_have_another_hash(tmp_path) -> None:
 
 
 def test_parts_and_verbs_of_fields() -> None:
-    fields = cellscan.synthetic_fields(4, seed=0, size=(96, 96))
+    fields: Any = cellscan.synthetic_fields(4, seed=0, size=(96, 96))
     names = fields.names.tolist()
     for which, rows in (
         (slice(1, 3), [1, 2]), ([0, -1], [0, 3]), (fields.names == names[2], [2]), ([], []), (np.array([1, 1]), [1, 1])
@@ -283,7 +283,6 @@ def test_an_empty_set_of_fields() -> None:
     assert len(none) == 0
     assert none.describe() == str(none) == "0 fields, 0 boxes: red blood cell 0, infected 0"
     assert none.targets((64, 64)).shape == (0, 32, 5)
-    assert none.counted_boxes((64, 64)).shape == (0, 4)
     for call in (none.plot, none.crops, lambda: none.images((64, 64)), lambda: none.split(0.5)):
         with pytest.raises(cellscan.DataError):
             call()
@@ -314,8 +313,8 @@ def test_what_from_arrays_takes_and_refuses() -> None:
     assert make(labels=[np.array([1.0])]).labels[0].tolist() == [1]
     assert make(boxes=[[1, 1, 9, 9]]).boxes[0].tolist() == [[1, 1, 9, 9]]
     bad = [
-        ({"labels": [[0.7]]}, "label 0.7"), ({"labels": [[float("nan")]]}, "label nan"),
-        ({"labels": [["c"]]}, "label 'c'"), ({"labels": [[2]]}, "label 2"), ({"labels": [[-1]]}, "label -1"),
+        ({"labels": [[0.7]]}, "is 0.7"), ({"labels": [[float("nan")]]}, "is nan"),
+        ({"labels": [["c"]]}, "is 'c'"), ({"labels": [[2]]}, "labels from 2"), ({"labels": [[-1]]}, "labels from -1"),
         ({"labels": [[0, 0]]}, "1 boxes and 2 labels"),
         ({"boxes": [[[100, 100, 20, 20]]]}, "negative side"), ({"boxes": [[[1, 2, 3, 4, 5]]]}, "shape"),
         ({"boxes": [[["x"] * 4]]}, "no numbers"), ({"boxes": [[[0, 0, np.inf, 1]]]}, "not finite"),
@@ -323,7 +322,7 @@ def test_what_from_arrays_takes_and_refuses() -> None:
         ({"images": [np.zeros((1, 4, 4, 3), np.uint8)]}, "image 0"), ({"names": ["a", "b"]}, "2 names"),
         ({"names": [None]}, "no name of a field"), ({"names": [""]}, "no name of a field"),
         ({"class_names": "ab"}, "class_names"), ({"class_names": ["a", "a"]}, "distinct"),
-        ({"class_names": [1]}, "distinct"),
+        ({"class_names": [None]}, "class names"),
     ]  # fmt: skip
     for changes, said in bad:
         with pytest.raises(cellscan.CellscanError, match=said):
@@ -333,7 +332,7 @@ def test_what_from_arrays_takes_and_refuses() -> None:
 
 
 def test_odd_arguments_of_fields() -> None:
-    fields = cellscan.synthetic_fields(4, seed=0, size=(96, 96))
+    fields: Any = cellscan.synthetic_fields(4, seed=0, size=(96, 96))
     for call in (
         lambda: fields.split(float("nan")), lambda: fields.split("0.2"), lambda: fields.split(0.2, seed=-1),
         lambda: fields.split(), lambda: fields.images(64), lambda: fields.images((0, 64)), lambda: fields.images("ab"),
@@ -342,15 +341,6 @@ def test_odd_arguments_of_fields() -> None:
     ):  # fmt: skip
         with pytest.raises(cellscan.ArgumentError, match="expected"):
             call()
-
-
-def test_boxes_that_count_are_those_not_ignored() -> None:
-    boxes = np.array([[10, 10, 30, 30], [50, 10, 70, 30], [0, 40, 200, 44], [0, 50, 200, 54], [0, 60, 200, 64]])
-    fields = cellscan.FieldDataset.from_arrays(
-        [random_image(0, 100, 200)], [boxes], [[0, 0, -2, -2, -2]], class_names=("cell",)
-    )
-    assert fields.counted_boxes((50, 100)).tolist() == [[5, 5, 15, 15], [25, 5, 35, 15]]
-    assert fit_anchors(fields.counted_boxes((50, 100)), (8, 16)).ratios == (1.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -502,9 +492,12 @@ def test_what_a_layout_leaves_out_is_told(tmp_path) -> None:
     folder = write_files(tmp_path / "coco", files_of("COCO"))
     write_image(folder / "images" / "more.jpg")
     (folder / "table.csv").write_text("a,b")
+    (folder / "images" / "more.heic").write_bytes(b"")
     notes = " ".join(cellscan.load_fields(folder).notes)
     assert "1 images in the same folders are not annotated" in notes
-    assert "1 files not read, such as table.csv" in notes
+    assert "2 files not read, such as images/more.heic" in notes
+    plain = cellscan.load_fields(folder / "images", boxes=False)
+    assert str(plain) == "2 fields without boxes\n  1 files not read, such as more.heic"
     folder = write_files(tmp_path / "yolo", files_of("Label Studio"))
     write_image(folder / "images" / "more.jpg")
     write_image(folder / "previews" / "a.jpg")
@@ -622,6 +615,7 @@ def thing(**changes) -> dict:
         (thing(bbox=None), "annotation 7: it has neither a bbox nor polygons"),
         (thing(iscrowd="perhaps"), "annotation 7: iscrowd"),
         (thing(bbox=[700, 2, 10, 10]), "lies outside"),
+        (thing(bbox=[0, 0, 1e300, 10]), "annotation 7: .* outside any image"),
         (thing(bbox=[0.1, 0.2, 0.3, 0.4]), "shares of the image"),
         ({"images": [{"id": 1, "file_name": "a.jpg"}, {"id": 1, "file_name": "b.jpg"}]}, "two images have the id 1"),
         ({"images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "./a.jpg"}]}, "annotated twice"),
@@ -705,6 +699,13 @@ def test_coco_passes_over_what_one_annotation_spoils(tmp_path) -> None:
     assert "annotation 8" in fields.notes[0]
 
 
+def test_links_are_followed(tmp_path) -> None:
+    folder, elsewhere = write_files(tmp_path / "set", files_of("Label Studio")), tmp_path / "elsewhere"
+    (folder / "labels").rename(elsewhere)
+    (folder / "labels").symlink_to(elsewhere)
+    assert np.allclose(cellscan.load_fields(folder).boxes[0], BOX, atol=1e-3)
+
+
 def test_a_label_file_that_two_images_claim(tmp_path) -> None:
     folder = write_files(tmp_path / "set", files_of("Label Studio"))
     Image.new("RGB", (640, 480)).save(folder / "images" / "a.png")
@@ -733,6 +734,7 @@ def test_paths_of_fields_stay_true_after_chdir(tmp_path, monkeypatch) -> None:
     "options",
     [
         {"path": 3},
+        {"path": ""},
         {"images": 3},
         {"classes": "rbc"},
         {"classes": [1]},

@@ -1,4 +1,4 @@
-"""Rows by index, whole numbers, and CSV files that are written whole or not at all."""
+"""Rows by index, and CSV files that are written whole or not at all."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cellscan
-from cellscan.data.tables import check_whole, find_many, find_rows, make_rng, write_csv
+from cellscan.data.tables import find_rows, write_csv
 
 
 @given(st.integers(0, 8), st.slices(8) | st.lists(st.integers(-9, 9), max_size=4) | st.integers(-9, 9))
@@ -14,10 +14,9 @@ def test_rows_are_numpys(count, which) -> None:
     try:
         want = np.arange(count)[np.array(which, int) if isinstance(which, list) else which]
     except IndexError:
-        with pytest.raises(cellscan.ArgumentError, match="no row of"):
+        with pytest.raises(IndexError if isinstance(which, int) else cellscan.ArgumentError) as caught:
             find_rows(which, count, "cells")
-        with pytest.raises(IndexError):
-            find_rows(which, count, "cells")
+        assert isinstance(caught.value, cellscan.ArgumentError)
         return
     found = find_rows(which, count, "cells")
     assert np.array_equal(found, want)
@@ -29,24 +28,14 @@ def test_rows_are_numpys(count, which) -> None:
     [0.7, [0.7], "a", ["a"], None, True, [True], [[0]], [None], {0: 1}, slice("a", None), np.zeros(3), [[0], [1, 2]]],
 )
 def test_what_is_no_index(which) -> None:
-    with pytest.raises(cellscan.ArgumentError, match="expected"):
+    with pytest.raises(cellscan.ArgumentError, match="is no index of 2 cells"):
         find_rows(which, 2, "cells")
 
 
 def test_masks_and_numbers_of_numpy() -> None:
-    assert find_rows(np.array([True, False, True]), 3, "cells").tolist() == [0, 2]
-    assert find_rows(np.int64(-1), 3, "cells") == 2
-    assert find_many([], 3, "cells").tolist() == []
-    with pytest.raises(cellscan.ArgumentError, match="select got 1"):
-        find_many(1, 3, "cells")
-    assert check_whole("n", np.int32(3), 1) == 3
-    for bad in (True, 0, 1.0, "1", None, float("nan")):
-        with pytest.raises(cellscan.ArgumentError, match="expected a whole number from 1"):
-            check_whole("n", bad, 1)
-    for bad in (-1, None, 0.5):
-        with pytest.raises(cellscan.ArgumentError, match="seed"):
-            make_rng(bad)
-    assert make_rng(np.int64(3)).integers(99) == make_rng(3).integers(99)
+    assert np.array_equal(find_rows(np.array([True, False, True]), 3, "cells"), [0, 2])
+    assert find_rows(np.int64(-1), 3, "cells") == find_rows(np.array(2), 3, "cells") == 2
+    assert np.array_equal(find_rows([], 3, "cells"), [])
 
 
 def test_a_file_that_cannot_be_written_leaves_what_stood_there(tmp_path) -> None:

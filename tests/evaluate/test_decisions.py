@@ -1,5 +1,7 @@
 """Thresholds, label sets, label errors: against hand counts, simulation, and cleanlab."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -32,6 +34,10 @@ def test_a_threshold_refuses() -> None:
         choose(some, some, sensitivity=None, specificity=None, what=WHAT)
     with pytest.raises(ArgumentError, match=r"in \(0, 1\]"):
         choose(some, some, sensitivity=1.2, specificity=None, what=WHAT)
+    odd: list[Any] = ["0.9", float("nan"), 0, [0.9]]
+    for bad in odd:
+        with pytest.raises(ArgumentError, match=r"in \(0, 1\]"):
+            choose(some, some, sensitivity=bad, specificity=None, what=WHAT)
     with pytest.raises(DataError, match="there are no well"):
         choose(some, none, sensitivity=None, specificity=0.9, what=WHAT)
     with pytest.raises(DataError, match="greatest score"):

@@ -2,6 +2,7 @@
 
 import math
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -151,23 +152,25 @@ def test_a_bootstrap_of_cells_covers_as_theory_says() -> None:
 
 @pytest.mark.parametrize("known", [True, False])
 def test_intervals_take_bounded_memory(known) -> None:
-    """Without patients each cell is a group; draws times cells would be 960 MB here."""
+    """Without patients each cell is a group: draws times cells would be 24 MB, then 240 MB."""
     rng = np.random.default_rng(0)
-    cells, draws = 60_000, 2000
+    cells, draws, peaks, found = 60_000, 500, [], {}
     labels = rng.integers(0, 2, cells)
     scores = rng.random((cells, 2))
     groups = rng.integers(0, 200, cells) if known else np.arange(cells)
-    tracemalloc.start()
-    found = draw_figures(labels, scores.argmax(1), scores, groups, 0, draws=draws)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 200e6
+    for count in (draws // 10, draws):
+        tracemalloc.start()
+        found = draw_figures(labels, scores.argmax(1), scores, groups, 0, draws=count)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
+    assert peaks[1] < 150e6
     assert {name: len(found[name]) for name in NAMES} == dict.fromkeys(NAMES, draws)
     low, high = interval(found["roc_auc"])
     assert low < figures(labels, scores.argmax(1), scores, 0)["roc_auc"] < high
-    # DeLong's standard error of an AUC of one half: sqrt((m + n + 1) / (12 m n))
+    # The standard error of a ROC AUC of one half: sqrt((m + n + 1) / (12 m n))
     spread = 2 * 1.96 * np.sqrt((cells + 1) / (12 * labels.sum() * (cells - labels.sum())))
-    assert known or 0.9 * spread < high - low < 1.1 * spread
+    assert 0.8 * spread < high - low < 1.2 * spread
 
 
 @pytest.mark.parametrize("count", [7, 20_000])
@@ -297,6 +300,8 @@ def test_what_is_left_out_and_what_is_refused() -> None:
         found.without(["x.png"])
     with pytest.raises(DataError, match="no cell is left"):
         found.select(np.zeros(20, bool))
+    with pytest.raises(DataError, match="no cells to judge"):
+        made([], [], [])
     with pytest.raises(DataError, match="not finite"):
         made(labels, [np.nan, *scores[1:]], [f"p{i % 5}" for i in range(20)])
 
@@ -323,14 +328,14 @@ def test_a_part_of_a_report_knows_which_patients_were_seen() -> None:
 
 
 def test_odd_arguments_of_reports() -> None:
-    found = made([0, 1] * 10, [0.9, 0.1] * 10, [f"p{i % 5}" for i in range(20)])
+    found: Any = made([0, 1] * 10, [0.9, 0.1] * 10, [f"p{i % 5}" for i in range(20)])
     assert len(found.select([0, -1]).labels) == 2
     for call in (
         lambda: found.select([0.7]), lambda: found.select([20]), lambda: found.select(3), lambda: found.select([True]),
         lambda: found.draw(draws=0), lambda: found.draw(seed=-1), lambda: found.draw(draws="a"),
         lambda: found.at_prevalence("0.1"), lambda: found.at_prevalence(float("nan")),
-        lambda: cellscan.compare(found, None),  # type: ignore[arg-type]
-        lambda: found.patients["p0"],  # type: ignore[call-overload]
+        lambda: cellscan.compare(found, found.names),
+        lambda: found.patients["p0"],
     ):  # fmt: skip
         with pytest.raises(ArgumentError):
             call()

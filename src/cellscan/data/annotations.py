@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -12,8 +12,10 @@ import numpy as np
 
 from cellscan.data.dialects import Entry, read_json, read_names, read_text, read_voc, read_yolo
 from cellscan.data.fields import IGNORED, FieldDataset
-from cellscan.data.images import SUFFIXES, image_files, is_image_name
+from cellscan.data.images import SUFFIXES, is_image_name, list_folder
+from cellscan.data.listing import as_path
 from cellscan.data.sources import FileSource
+from cellscan.data.values import as_list
 from cellscan.errors import ArgumentError, DataError, ImageError, check_choice
 
 IML_TWO_CLASS: dict[str, str | None] = {
@@ -35,7 +37,7 @@ _TABLES = frozenset(
 )
 """Suffixes of files that may hold boxes."""
 
-_ABOUT = re.compile(r"(readme|licen[cs]e|copying|notice|citation|changelog|requirements|thumbs\.db)", re.IGNORECASE)
+_ABOUT = re.compile(r"(readme|licen[cs]e|copying|notice|citation|changelog|requirements)", re.IGNORECASE)
 """How names begin of files that speak about a data set; they hold no boxes."""
 
 _CLASS_FILES = ("classes.txt", "data.yaml", "data.yml", "dataset.yaml")
@@ -125,6 +127,8 @@ def load_fields(
     1 fields, 1 boxes: red blood cell 0, infected 1
     """
     check_choice("on_error", on_error, ("raise", "skip"))
+    if not isinstance(boxes, bool):
+        raise ArgumentError(f"boxes is {boxes!r:.80}; expected True or False")
     target, given = _existing("path", path), _class_list(classes)
     layout = _read(target, given, None if images is None else _existing("images", images), boxes)
     if not layout.entries:
@@ -166,16 +170,14 @@ def load_fields(
     notes = [f"{len(skipped)} fields passed over; the first: {skipped[0]}"] if skipped else []
     unnamed = finder.count_unnamed() - len(skipped) if layout.whole else 0
     notes += [f"{unnamed} images in the same folders are not annotated, and left out"] if unnamed > 0 else []
-    source = FileSource([os.path.abspath(folder / name) for folder, name in paths])
+    source = FileSource([folder / name for folder, name in paths])
     return FieldDataset.from_source(
         source, own, labels, _names(paths), class_names, notes=[*notes, *layout.notes], annotated=layout.annotated
     )
 
 
 def _existing(name: str, path: object) -> Path:
-    if not isinstance(path, (str, os.PathLike)):
-        raise ArgumentError(f"{name} is {path!r}; expected a path")
-    found = Path(os.fsdecode(path))
+    found = as_path(name, path)
     if not os.path.exists(found):
         raise DataError(f"{found}: there is no such file or folder")
     if name == "images" and not found.is_dir():
@@ -185,11 +187,15 @@ def _existing(name: str, path: object) -> Path:
 
 def _class_list(classes: object) -> list[str] | None:
     """Return the names where they are given in order."""
-    if classes is None or isinstance(classes, Mapping):
+    if classes is None:
         return None
-    names = list(classes) if isinstance(classes, (Sequence, np.ndarray)) and not isinstance(classes, str) else []
+    if isinstance(classes, Mapping):
+        if not all(isinstance(old, str) and (new is None or isinstance(new, str)) for old, new in classes.items()):
+            raise ArgumentError(f"classes is {classes!r:.200}; expected names, and for each a name or None")
+        return None
+    names = as_list("classes", classes)
     if not names or not all(isinstance(name, str) for name in names):
-        raise ArgumentError(f"classes is {classes!r}; expected a mapping of names, or a sequence of names")
+        raise ArgumentError(f"classes is {classes!r:.200}; expected a mapping of names, or a sequence of names")
     return names
 
 
@@ -201,7 +207,7 @@ def _read(path: Path, given: list[str] | None, images: Path | None, boxes: bool)
         return _read_plain(path, given, None)
     if not path.is_dir():
         return _read_file(path, given, images)
-    pictures, others = image_files(path), _other_files(path)
+    pictures, others = list_folder(path)
     xml = [name for name in others if name.lower().endswith(".xml")]
     tables = [name for name in others if name.lower().endswith(".json") and _base(name) not in _NOT_LABELS]
     stems = {os.path.splitext(name)[0] for name in pictures}
@@ -230,8 +236,7 @@ def _read(path: Path, given: list[str] | None, images: Path | None, boxes: bool)
         if len(tables) > 1 and {_base(name) for name in tables} != {"_annotations.coco.json"}:
             raise DataError(f"{path}: holds {len(tables)} .json files; give the path of one")
         layout, read = _read_json([path / name for name in tables], images), set(tables)
-    unread = [name for name in others if name not in read and _may_hold_boxes(name)]
-    layout.notes += [f"{len(unread)} files not read, such as {unread[0]}"] if unread else []
+    layout.notes += _note_unread(name for name in others if name not in read)
     return layout
 
 
@@ -283,11 +288,11 @@ def _read_voc(path: Path, files: Sequence[Path], images: Path | None) -> _Layout
 
 
 def _read_yolo(path: Path, given: list[str] | None, images: Path | None) -> _Layout:
-    others = _other_files(path)
+    others = list_folder(path)[1]
     order = given or _yolo_classes(path, others)
     labels = {_key(name[:-4]): path / name for name in others if _is_label(name)}
     root = path if images is None else images
-    files = image_files(root)
+    files = list_folder(root)[0]
     claims: dict[str, dict[int, list[str]]] = {}
     for name in files:
         folder, _, stem = _key(os.path.splitext(name)[0]).rpartition("/")
@@ -340,7 +345,7 @@ def _yolo_classes(path: Path, others: Sequence[str]) -> list[str]:
 
 
 def _read_plain(path: Path, given: list[str] | None, others: list[str] | None) -> _Layout:
-    files = image_files(path)
+    files, beside = list_folder(path)
     if not files:
         raise DataError(f"{path}: there are neither annotations nor images in this folder")
     if others is not None:
@@ -354,7 +359,12 @@ def _read_plain(path: Path, given: list[str] | None, others: list[str] | None) -
                 "or a YOLO folder; for the images alone, without boxes, pass boxes=False"
             )
     return _Layout(
-        [Entry(name, str(path)) for name in files], [[path]] * len(files), given or [], annotated=False, whole=False
+        [Entry(name, str(path)) for name in files],
+        [[path]] * len(files),
+        given or [],
+        annotated=False,
+        whole=False,
+        notes=_note_unread(beside),
     )
 
 
@@ -362,18 +372,6 @@ def _children(folder: Path, names: Sequence[str]) -> list[Path]:
     """Return the folders in `folder` of these names, in any case, in the order of the names."""
     there = sorted(child for child in folder.iterdir() if child.is_dir()) if folder.is_dir() else []
     return [child for name in names for child in there if child.name.casefold() == name]
-
-
-def _other_files(folder: Path) -> list[str]:
-    """Return the files under `folder` that are no images, sorted, as paths with slashes relative to it."""
-    found = []
-    for base, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
-        names = (
-            name for name in files if not name.startswith(".") and os.path.splitext(name)[1].lower() not in SUFFIXES
-        )
-        found += [Path(base, name).relative_to(folder).as_posix() for name in names]
-    return sorted(found)
 
 
 def _base(name: str) -> str:
@@ -392,6 +390,11 @@ def _in_labels(name: str) -> bool:
 
 def _is_label(name: str) -> bool:
     return name.lower().endswith(".txt") and _base(name) not in _NOT_LABELS
+
+
+def _note_unread(names: Iterable[str]) -> list[str]:
+    unread = [name for name in names if not _ABOUT.match(_base(name))]
+    return [f"{len(unread)} files not read, such as {unread[0]}"] if unread else []
 
 
 def _may_hold_boxes(name: str) -> bool:

@@ -21,6 +21,9 @@ _BAD = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowErr
 _OVERRUN = 0.05
 """How far shares of the image may lie outside 0 to 1, as rounding and augmentation leave them."""
 
+_FARTHEST = 1e7
+"""Pixels: sides of boxes are float32, which hold whole numbers up to here."""
+
 _FOREIGN = {
     "labelme": {"shapes", "imagePath"},
     "VGG Image Annotator": {"_via_img_metadata"},
@@ -66,8 +69,11 @@ class Entry:
     def add(self, box: list[float], name: str | None) -> None:
         """Add a box, or raise ValueError where no box has such sides."""
         left, top, right, bottom = box
+        where = f"the box from ({left:g}, {top:g}) to ({right:g}, {bottom:g})"
         if right < left or bottom < top:
-            raise ValueError(f"the box from ({left:g}, {top:g}) to ({right:g}, {bottom:g}) has a negative side")
+            raise ValueError(f"{where} has a negative side")
+        if max(map(abs, box)) > _FARTHEST:
+            raise ValueError(f"{where} lies outside any image")
         self.boxes.append(box)
         self.names.append(name)
 

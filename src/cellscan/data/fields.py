@@ -12,12 +12,14 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cellscan.data.cells import CellDataset, frozen, leave_out
-from cellscan.data.images import ImageLike, fitted, read_rgb
+from cellscan.data.images import ImageLike, fitted
 from cellscan.data.pixels import Pixels, open_map
 from cellscan.data.sources import ArraySource, Source
-from cellscan.data.tables import check_whole, find_many, find_rows, make_rng
+from cellscan.data.tables import find_rows
+from cellscan.data.values import as_class_names, as_labels, as_list, as_texts, check_seed, check_whole, choose
 from cellscan.errors import ArgumentError, DataError, ImageError
 from cellscan.notebook import as_text
 
@@ -103,8 +105,8 @@ class FieldDataset:
     def from_arrays(
         cls,
         images: Iterable[ImageLike],
-        boxes: Iterable[np.ndarray],
-        labels: Iterable[np.ndarray],
+        boxes: Iterable[ArrayLike],
+        labels: Iterable[ArrayLike],
         *,
         class_names: Sequence[str],
         names: Iterable[str] | None = None,
@@ -140,21 +142,19 @@ class FieldDataset:
         >>> fields.boxes[0].tolist(), fields.notes
         ([[10.0, 10.0, 50.0, 30.0]], ('1 box clipped to the frame',))
         """
-        given = {"images": images, "boxes": boxes, "labels": labels, "names": () if names is None else names}
-        for what, values in given.items():
-            if isinstance(values, str) or not isinstance(values, Iterable):
-                raise ArgumentError(f"{what} is {values!r}; expected one entry a field")
-        own = [read_rgb(image, where=f"image {number}").copy() for number, image in enumerate(images)]
-        named = [f"field_{number:04d}" for number in range(len(own))] if names is None else list(names)
-        return cls.from_source(ArraySource(own), list(boxes), list(labels), named, class_names)
+        if isinstance(images, (str, bytes)) or not isinstance(images, Iterable) or getattr(images, "ndim", 1) == 0:
+            raise ArgumentError(f"images is {images!r:.80}; expected one entry a field")
+        source = ArraySource(images)
+        named = [f"field_{number:04d}" for number in range(len(source))] if names is None else as_list("names", names)
+        return cls.from_source(source, as_list("boxes", boxes), as_list("labels", labels), named, class_names)
 
     @classmethod
     def from_source(
         cls,
         source: Source,
-        boxes: Sequence[np.ndarray],
-        labels: Sequence[np.ndarray],
-        names: Sequence[str],
+        boxes: Sequence[ArrayLike],
+        labels: Sequence[ArrayLike],
+        names: Sequence[Any],
         class_names: Sequence[str],
         *,
         notes: Sequence[str] = (),
@@ -178,8 +178,9 @@ class FieldDataset:
                 f"{len(source)} images, {len(boxes)} arrays of boxes, {len(labels)} of labels, {len(names)} names; "
                 "expected as many of each"
             )
-        class_names = _check_classes(class_names)
-        twice = [name for name, count in Counter(names).items() if count > 1 or not isinstance(name, str) or not name]
+        names = as_texts("names", names)
+        class_names = as_class_names(class_names) if as_list("class_names", class_names) else ()
+        twice = [name for name, count in Counter(names).items() if count > 1 or not name]
         if twice:
             raise DataError(f"{twice[0]!r} is no name of a field, or one of several; expected a name for each")
         sizes = np.array([source.header(row)[:2] for row in range(len(source))], np.int64).reshape(-1, 2)
@@ -225,14 +226,14 @@ class FieldDataset:
         return (self[index] for index in range(len(self)))
 
     def __str__(self) -> str:
+        told = [f"  {note}" for note in self.notes]
         if not self.annotated:
-            return f"{len(self):,} fields without boxes"
+            return "\n".join([f"{len(self):,} fields without boxes", *told])
         labels = np.concatenate([*self.labels, np.zeros(0, np.int32)])
         counts = [f"{name} {(labels == number).sum():,}" for number, name in enumerate(self.class_names)]
         if (labels == IGNORED).any():
             counts.append(f"ignored {(labels == IGNORED).sum():,}")
-        lines = [f"{len(self):,} fields, {len(labels):,} boxes: {', '.join(counts)}"]
-        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
+        return "\n".join([f"{len(self):,} fields, {len(labels):,} boxes: {', '.join(counts)}", *told])
 
     def __repr__(self) -> str:
         return f"FieldDataset({len(self)} fields, class_names={self.class_names})"
@@ -266,7 +267,7 @@ class FieldDataset:
         >>> cellscan.synthetic_fields(4, seed=0).select([0, -1]).names.tolist()
         ['synthetic_0000.png', 'synthetic_0003.png']
         """
-        chosen = find_many(mask_or_indices, len(self), "fields")
+        chosen = choose(mask_or_indices, len(self))
         return replace(
             self,
             names=frozen(self.names[chosen]),
@@ -319,7 +320,7 @@ class FieldDataset:
         >>> len(train), len(test)
         (28, 12)
         """
-        rng = make_rng(seed)
+        rng = np.random.default_rng(check_seed(seed))
         numbers = all(isinstance(share, Real) and math.isfinite(share) and share > 0 for share in fractions)
         if not fractions or not numbers or sum(fractions) >= 1:
             raise ArgumentError(f"fractions are {fractions}; expected shares above 0 that sum to less than 1")
@@ -425,20 +426,6 @@ class FieldDataset:
         inner = np.array([fitted(int(w), int(h), size) for w, h in self.sizes], np.float32).reshape(-1, 2)
         return np.tile(inner / self.sizes.astype(np.float32), 2)
 
-    def counted_boxes(self, size: tuple[int, int]) -> np.ndarray:
-        """Return the boxes (n, 4) float32 of all fields that count, in the pixels of `images(size)`; no ignored ones.
-
-        Examples
-        --------
-        >>> import cellscan
-        >>> fields = cellscan.synthetic_fields(2, seed=0)
-        >>> len(fields.counted_boxes((90, 120))) == sum(fields.per_class().values())
-        True
-        """
-        each = zip(self.boxes, self.labels, self.factors(size), strict=True)
-        found = [own[said != IGNORED] * factor for own, said, factor in each]
-        return np.concatenate([*found, np.zeros((0, 4), np.float32)])
-
     def crops(self, *, least: int = 20, most: int | None = None, seed: int = 0) -> CellDataset:
         """Cut the boxes out, as cells to classify; the field of each stands as its patient.
 
@@ -462,7 +449,7 @@ class FieldDataset:
         >>> crops.class_names
         ('red blood cell', 'infected')
         """
-        rng = make_rng(seed)
+        rng = np.random.default_rng(check_seed(seed))
         least, most = check_whole("least", least, 1), None if most is None else check_whole("most", most, 1)
         images, labels, owners, names = [], [], [], []
         for index in range(len(self)):
@@ -521,14 +508,16 @@ class FieldDataset:
 
         if not len(self):
             raise DataError("there are no fields; expected at least one")
-        chosen = np.sort(make_rng(seed).permutation(len(self))[: check_whole("count", count, 1)])
+        chosen = np.sort(
+            np.random.default_rng(check_seed(seed)).permutation(len(self))[: check_whole("count", count, 1)]
+        )
         found = [self[int(index)] for index in chosen]
         return plot_fields([(f.name, f.image, f.boxes, f.labels, None) for f in found], self.class_names)
 
     def hash(self) -> str:
         """Return 12 hexadecimal digits that identify pixels, boxes, labels and names, in this order of fields.
 
-        Pixels are known by the fingerprint of where they come from: of files, path, size and time.
+        Images are told by the content of their files, which is read once.
 
         Examples
         --------
@@ -536,8 +525,8 @@ class FieldDataset:
         >>> cellscan.synthetic_fields(2, seed=0).hash() == cellscan.synthetic_fields(2, seed=0).hash()
         True
         """
-        digest = hashlib.sha256(repr((self.class_names, self.names.tolist(), self.source.fingerprint())).encode())
-        digest.update(self.rows.astype(np.int64).tobytes())
+        contents = self.source.checksums(self.rows.tolist())
+        digest = hashlib.sha256(repr((self.class_names, self.names.tolist(), contents)).encode())
         for own, said in zip(self.boxes, self.labels, strict=True):
             digest.update(f"{own.shape}".encode() + own.tobytes() + said.tobytes() + b"|")
         return digest.hexdigest()[:12]
@@ -547,15 +536,6 @@ def _check_size(size: tuple[int, int]) -> tuple[int, int]:
     if not isinstance(size, Sequence) or isinstance(size, str) or len(size) != 2:
         raise ArgumentError(f"size is {size!r}; expected a height and a width in pixels")
     return check_whole("the height of size", size[0], 1), check_whole("the width of size", size[1], 1)
-
-
-def _check_classes(class_names: Sequence[str]) -> tuple[str, ...]:
-    names = () if isinstance(class_names, str) or not isinstance(class_names, Iterable) else tuple(class_names)
-    if not names and not (isinstance(class_names, Sequence) and not isinstance(class_names, str)):
-        raise ArgumentError(f"class_names is {class_names!r}; expected a sequence of names")
-    if len(set(names)) < len(names) or not all(isinstance(name, str) and name for name in names):
-        raise ArgumentError(f"class_names is {class_names!r}; expected distinct names")
-    return tuple(map(str, names))
 
 
 def _check_boxes(name: str, boxes: Any) -> np.ndarray:
@@ -577,20 +557,15 @@ def _check_boxes(name: str, boxes: Any) -> np.ndarray:
 
 def _check_labels(name: str, labels: Any, class_names: Sequence[str]) -> np.ndarray:
     """Return labels (n,) int32, a copy."""
-    said = np.array(labels).reshape(-1)
-    last = len(class_names) - 1
-    expected = f"expected 0 to {last}, or {IGNORED} to ignore a box; or names of {', '.join(class_names)}"
-    if said.dtype.kind in "UO":
-        known: dict[Any, int] = {**{own: number for number, own in enumerate(class_names)}, None: IGNORED}
-        strange = [one for one in said.tolist() if not (one is None or isinstance(one, str)) or one not in known]
-        if strange:
-            raise DataError(f"{name}: label {strange[0]!r}; {expected}")
-        return np.array([known[one] for one in said.tolist()], np.int32)
-    whole = said.dtype.kind in "iuf" and np.isfinite(said).all() and (said == np.floor(said)).all()
-    bad = said[(said > last) | ((said < 0) & (said != IGNORED))] if whole else said
-    if len(bad):
-        raise DataError(f"{name}: label {bad[0]!s}; {expected}")
-    return said.astype(np.int32)
+    given = np.array(labels, object).ravel().tolist()
+    ignored = [one is None or (isinstance(one, Real) and one == IGNORED) for one in given]
+    counts = ~np.array(ignored, bool)
+    said = np.full(len(given), IGNORED, np.int32)
+    try:
+        said[counts] = as_labels([one for one, real in zip(given, counts, strict=True) if real], class_names)
+    except DataError as error:
+        raise DataError(f"{name}: {error}; or {IGNORED}, or None among names, to ignore a box") from error
+    return said
 
 
 def find_counters(names: Sequence[str]) -> list[tuple[str, int]]:

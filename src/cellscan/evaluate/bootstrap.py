@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from cellscan.data.tables import make_rng
+from cellscan.data.values import check_seed
 from cellscan.evaluate.metrics import AVERAGED, NAMES, weighted_figures
 
 DRAWS = 2000
@@ -45,7 +45,7 @@ def draw_chunks(count: int, draws: int, seed: int, rows: int) -> Iterator[np.nda
     >>> [len(chunk) for chunk in draw_chunks(5, draws=7, seed=0, rows=3)]
     [3, 3, 1]
     """
-    rng = make_rng(seed)
+    rng = np.random.default_rng(check_seed(seed))
     for start in range(0, draws, rows):
         here = min(rows, draws - start)
         if count < _MANY:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from cellscan.data.cells import CellDataset
+from cellscan.data.cells import CellDataset, find_named
 from cellscan.data.tables import find_rows, write_csv
+from cellscan.data.values import check_whole
 from cellscan.errors import DataError
 from cellscan.evaluate.metrics import make_ranking
 
@@ -171,7 +172,7 @@ class Suspects(Sequence[Suspect]):
         >>> sorted(study.suspects().against(cells.names[:10]))
         ['average_precision', 'hits_500', 'roc_auc']
         """
-        listed = np.isin(self.cells.names, np.asarray(names))
+        listed = find_named(self.cells.names, names)
         if not 0 < listed.sum() < len(listed):
             raise DataError(f"{listed.sum()} of {len(listed)} cells are on the list; expected some, and not all")
         first = np.argsort(self.scores, kind="stable")[:500]
@@ -205,6 +206,7 @@ class Suspects(Sequence[Suspect]):
         """
         if not len(self):
             raise DataError("no label is contradicted: there is nothing to draw")
+        count = check_whole("count", count, 1)
         from cellscan.plots import plot_images
 
         return plot_images(

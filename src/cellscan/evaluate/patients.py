@@ -11,6 +11,7 @@ from typing import Any, overload
 import numpy as np
 
 from cellscan.data.tables import find_rows, write_csv
+from cellscan.data.values import check_whole
 from cellscan.errors import DataError
 from cellscan.evaluate.metrics import from_confusion, group_confusions
 
@@ -140,7 +141,7 @@ class Patients(Sequence[Patient]):
         >>> worst[0].accuracy <= worst[1].accuracy
         True
         """
-        return tuple(sorted(self.rows, key=lambda row: row.accuracy)[:count])
+        return tuple(sorted(self.rows, key=lambda row: row.accuracy)[: check_whole("count", count, 0)])
 
     def __repr__(self) -> str:
         return f"Patients({len(self)}, rule={self.rule})"

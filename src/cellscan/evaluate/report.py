@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cellscan.data.cells import leave_out
-from cellscan.data.tables import check_whole, find_many, make_rng
+from cellscan.data.values import check_seed, check_whole, choose
 from cellscan.errors import ArgumentError, DataError
 from cellscan.evaluate.bootstrap import DRAWS, draw_figures, interval
 from cellscan.evaluate.metrics import AVERAGED, NAMES, confusion_matrix, weighted_figures
@@ -80,7 +80,8 @@ class Seen:
             return cls(0, None, None, None)
         parts = {"train": train, "validation": validation, "decision": decision}
         who = {part: here & frozenset(met) for part, met in parts.items() if met is not None}
-        return cls(len(here), *(len(who[part]) if part in who else None for part in parts), who=who)
+        counts = {part: len(who[part]) if part in who else None for part in parts}
+        return cls(len(here), counts["train"], counts["validation"], counts["decision"], who)
 
     def select(self, patients: Iterable[str]) -> Seen:
         """Return how many of some of the evaluated patients were met before.
@@ -99,7 +100,8 @@ class Seen:
         if self.who is not None:
             return Seen.among(here, **{part: self.who.get(part) for part in parts})
         known = {0: 0, self.patients: len(here)}
-        return Seen(len(here), *(known.get(getattr(self, part)) for part in parts))
+        train, validation, decision = (known.get(getattr(self, part)) for part in parts)
+        return Seen(len(here), train, validation, decision)
 
     def sentence(self) -> str:
         """Say it.
@@ -375,7 +377,7 @@ class Report:
         >>> report.draw(draws=10)["accuracy"].shape
         (10,)
         """
-        make_rng(seed)
+        check_seed(seed)
         check_whole("draws", draws, 1)
         if (draws, seed) not in self._drawn:
             groups = self.cell_patients if self.interval_over == "patients" else np.arange(len(self.labels))
@@ -425,7 +427,7 @@ class Report:
         >>> len(report.select(report.cell_patients == first.patient).labels) == first.cells
         True
         """
-        rows = find_many(mask_or_indices, len(self.labels), "cells")
+        rows = choose(mask_or_indices, len(self.labels))
         if not len(rows):
             raise DataError("no cell is left; expected at least one")
         patients = self.cell_patients[rows]
@@ -515,6 +517,8 @@ def make_report(
     rule: float | np.ndarray | None = None,
 ) -> Report:
     """Compute every figure."""
+    if not len(labels):
+        raise DataError("there are no cells to judge; expected at least one")
     if not np.isfinite(probabilities).all():
         bad = int((~np.isfinite(probabilities)).any(1).sum())
         raise DataError(

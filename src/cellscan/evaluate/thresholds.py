@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import numpy as np
 
 from cellscan.errors import ArgumentError, DataError
@@ -45,7 +47,7 @@ def choose(
             f"sensitivity is {sensitivity!r} and specificity is {specificity!r}; expected exactly one of them"
         )
     name, wanted = ("sensitivity", sensitivity) if specificity is None else ("specificity", specificity)
-    if wanted is None or not 0 < wanted <= 1:
+    if not isinstance(wanted, Real) or not 0 < wanted <= 1:
         raise ArgumentError(f"{name} is {wanted!r}; expected a number in (0, 1]")
     scores, kind = (positives, what[0]) if name == "sensitivity" else (negatives, what[1])
     if not len(scores):
