@@ -174,7 +174,7 @@ class Card:
         distinct = set(patients.tolist())
         if not distinct or "" in distinct:
             return None
-        return sorted(hashlib.sha256(f"{self.salt}:{patient}".encode()).hexdigest()[:16] for patient in distinct)
+        return sorted(map(self._hash, distinct))
 
     def with_seen(self, part: str, patients: np.ndarray) -> Card:
         """Return the card with these patients added to ``"train"``, ``"validation"`` or ``"decision"``.
@@ -211,6 +211,28 @@ class Card:
             versions=library_versions(),
         )
 
+    def find_seen(self, patients: np.ndarray) -> dict[str, frozenset[str] | None]:
+        """Return which of these patients each part has seen; None where those of that part, or these, are unknown.
+
+        Examples
+        --------
+        >>> import numpy as np, cellscan
+        >>> card = cellscan.Classifier(image_size=32).card.with_seen("train", np.array(["C1"]))
+        >>> card.find_seen(np.array(["C1", "C2", "C2"]))["train"]
+        frozenset({'C1'})
+        """
+        if self.hash_patients(patients) is None:
+            return dict.fromkeys(_PARTS)
+        by_hash = {self._hash(patient): patient for patient in set(patients.tolist())}
+        known = {part: self.seen[part] for part in _PARTS}
+        return {
+            part: None if ids is None else frozenset(by_hash[one] for one in ids if one in by_hash)
+            for part, ids in known.items()
+        }
+
+    def _hash(self, patient: str) -> str:
+        return hashlib.sha256(f"{self.salt}:{patient}".encode(errors="surrogateescape")).hexdigest()[:16]
+
     def count_seen(self, patients: np.ndarray) -> tuple[int, dict[str, int | None]]:
         """Return how many patients these are, and how many of them each part has seen.
 
@@ -223,11 +245,9 @@ class Card:
         >>> card.count_seen(np.array(["C1", "C2", "C2"]))
         (2, {'train': 1, 'validation': 0, 'decision': 0})
         """
-        hashes = self.hash_patients(patients)
-        if hashes is None:
-            return 0, dict.fromkeys(_PARTS)
-        known = {part: self.seen[part] for part in _PARTS}
-        return len(hashes), {part: None if ids is None else len(set(ids) & set(hashes)) for part, ids in known.items()}
+        found = self.find_seen(patients)
+        count = 0 if self.hash_patients(patients) is None else len(set(patients.tolist()))
+        return count, {part: None if who is None else len(who) for part, who in found.items()}
 
 
 def new_salt() -> str:

@@ -694,7 +694,6 @@ class Classifier:
             cells = cells.without(without)
             labels = self._labels(cells, "test")
         probabilities = self.predict_proba(cells, tta=tta, progress=progress)
-        patients, met = card.count_seen(cells.patients)
         return make_report(
             labels,
             self._decide(probabilities),
@@ -705,7 +704,7 @@ class Classifier:
             positive=card.positive,
             threshold=self.threshold,
             split="the whole set, not divided" if cells.split_info is None else str(cells.split_info),
-            seen=Seen(patients, **met),
+            seen=Seen.among(cells.patients.tolist(), **card.find_seen(cells.patients)),
             view=card.view,
             rule=card.decision.patient_rule,
         )

@@ -98,7 +98,7 @@ class MissingExtraError(CellscanError, ImportError):
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise `ArgumentError` unless `value` is one of `choices`."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:  # an array is in nothing, and says so in its own words
         raise ArgumentError(f"{name} is {value!r}; expected one of {', '.join(map(repr, choices))}")
 
 

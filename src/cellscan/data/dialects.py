@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cellscan.errors import DataError
+from cellscan.errors import DataError, MissingExtraError
 
 _BAD = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 """What a value of another kind than expected raises."""
@@ -272,7 +272,7 @@ def read_names(path: Path) -> list[str]:
     try:
         import yaml
     except ImportError as error:
-        raise DataError(f"{path}: reading it needs PyYAML; pass classes=[...] instead") from error
+        raise MissingExtraError(f"{path}: reading it needs PyYAML; pass classes=[...] instead") from error
     try:
         names = yaml.safe_load(read_text(path))["names"]
         if isinstance(names, dict):
