@@ -128,11 +128,11 @@ class Recipe:
         check_choice("dtype", self.dtype, ("float32", "bfloat16"))
         check_choice("monitor", self.monitor, ("loss", "accuracy", "roc_auc"))
         for name, fits, expected in _RANGES:
-            value = getattr(self, name)
+            value: Any = getattr(self, name)
             if value is None and expected.endswith("or None"):
                 continue
-            number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-            if not number or not fits(value) or (name == "patience" and value != int(value)):
+            number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+            if not fits(number) or (name == "patience" and number != round(number)):
                 raise ArgumentError(f"{name} is {value!r}; expected {expected}")
         if isinstance(self.class_weight, str):
             check_choice("class_weight", self.class_weight, ("balanced",))
