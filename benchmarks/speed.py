@@ -3,6 +3,7 @@
     python benchmarks/speed.py --torch PYTHON --keras PYTHON
     python benchmarks/speed.py --torch PYTHON --keras PYTHON --backbones
     python benchmarks/speed.py --torch PYTHON --fields
+    python benchmarks/speed.py --torch PYTHON --keras PYTHON --programs
     python benchmarks/speed.py --torch PYTHON --gpu
 
 PYTHON is an interpreter of an environment that has PyTorch and Pillow, or Keras and JAX; a contender that is
@@ -12,11 +13,13 @@ above 1 means that cellscan is that many times as fast.
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from PIL import Image
@@ -56,6 +59,19 @@ FIELDS = (
 )
 """PyTorch's step takes the mean square of its outputs for a loss; ours matches anchors and has RetinaNet's losses."""
 
+PROGRAMS = (
+    ("fresh process to its first answer, plain net, s", ("first_answer",), False, ("cellscan", "torch", "keras")),
+    ("first prediction of a first classifier, small_cnn, 32 px, s", ("nth_predict", "1"), False, ("cellscan",)),
+    ("first prediction of a second one, s", ("nth_predict", "2"), False, ("cellscan",)),
+    ("a short fit of a first classifier, over its steps, s", ("nth_fit", "1"), False, ("cellscan",)),
+    ("a short fit of a second one, over its steps, s", ("nth_fit", "2"), False, ("cellscan",)),
+    ("a second fit of one classifier, longer, over its steps, s", ("nth_fit", "again"), False, ("cellscan",)),
+    ("five folds of unequal size, programs of a step", ("folds",), False, ("cellscan",)),
+    ("python -m cellscan predict one.png, nothing kept yet, s", ("command", "cold"), False, ("cellscan",)),
+    ("python -m cellscan predict one.png, the second time, s", ("command", "warm"), False, ("cellscan",)),
+)
+"""What is compiled, and when; PyTorch runs eagerly."""
+
 ON_A_GPU = tuple(
     (f"train, {net}, bfloat16, batch {size}, images/s", ("epoch", net, "bfloat16", size), True, ("cellscan", "torch"))
     for net in ("plain", "small_cnn")
@@ -80,7 +96,8 @@ ON_A_GPU += tuple(
 def measure(python: str, contender: str, arguments: tuple[str, ...]) -> tuple[float, str]:
     """Run one task in a fresh process."""
     command = [python, str(HERE / f"with_{contender}.py"), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    env = {**os.environ, "STARTED": str(time.time())}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     if done.returncode:
         raise SystemExit(done.stderr)
     told = json.loads(done.stdout.strip().splitlines()[-1])
@@ -96,9 +113,11 @@ def main() -> None:
     parser.add_argument("--gpu", action="store_true", help="the rows for a GPU, beside torch.compile")
     parser.add_argument("--backbones", action="store_true", help="the rows of pretrained networks; PyTorch needs timm")
     parser.add_argument("--fields", action="store_true", help="the rows of RetinaNet")
+    parser.add_argument("--programs", action="store_true", help="the rows of compiling")
     parser.add_argument("--only", type=int, nargs="*", help="numbers of rows")
     args = parser.parse_args()
-    rows = ON_A_GPU if args.gpu else BACKBONES if args.backbones else FIELDS if args.fields else ROWS
+    tables = {"gpu": ON_A_GPU, "backbones": BACKBONES, "fields": FIELDS, "programs": PROGRAMS}
+    rows = next((table for name, table in tables.items() if getattr(args, name)), ROWS)
     chosen = rows if args.only is None else [rows[number] for number in args.only]
     pythons = {"cellscan": sys.executable, "torch": args.torch, "keras": args.keras}
     versions: dict[str, str] = {}

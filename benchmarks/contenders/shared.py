@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
 import time
@@ -29,6 +30,11 @@ def seconds(call: Callable[[], Any], *, times: int = STEPS, warm: int = WARM) ->
         if number >= warm:
             found.append(time.perf_counter() - start)
     return statistics.median(found)
+
+
+def since_start() -> float:
+    """Return seconds since `speed.py` started this process: the interpreter and every import are in it."""
+    return time.time() - float(os.environ["STARTED"])
 
 
 def answer(tasks: dict[str, Callable[..., float]], versions: str) -> None:

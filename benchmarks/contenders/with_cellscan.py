@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import platform
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +16,8 @@ import jax
 import numpy as np
 import optax
 from flax import nnx
-from shared import BATCH, SIZE, answer, batch, seconds
+from PIL import Image
+from shared import BATCH, SIZE, answer, batch, seconds, since_start
 
 import cellscan
 from cellscan.models.convolution import conv
@@ -179,6 +184,68 @@ def bare(net: str) -> float:
     )
 
 
+def first_answer() -> float:
+    """Return seconds from the start of this process to the probabilities of one array."""
+    cellscan.Classifier(make("plain"), image_size=SIZE, view="cell").predict(batch(1)[0][0])
+    return since_start()
+
+
+def nth_predict(which: str) -> float:
+    """Return seconds of the first prediction of the first or second classifier of a kind."""
+    image, spent = batch(1, 32)[0][0], 0.0
+    for seed in range(int(which)):
+        clf = cellscan.Classifier("small_cnn", image_size=32, seed=seed)
+        start = time.perf_counter()
+        clf.predict(image)
+        spent = time.perf_counter() - start
+    return spent
+
+
+def nth_fit(which: str) -> float:
+    """Return seconds of a short `fit` over those of its steps: of the first or second classifier, or of one again."""
+    cells, spent = cellscan.synthetic_cells(200, seed=0), 0.0
+    cells.images(32)
+    clf = cellscan.Classifier("small_cnn", image_size=32, seed=0)
+    for number in range(2 if which == "again" else int(which)):
+        if which != "again":
+            clf = cellscan.Classifier("small_cnn", image_size=32, seed=number)
+        start = time.perf_counter()
+        # Longer the second time, which is no other program.
+        history = clf.fit(cells, epochs=2 + number, progress=False)
+        # Of epochs that compile nothing, so that what is compiled in the first one counts.
+        spent = time.perf_counter() - start - (2 + number) * history["seconds"][-1]
+    return spent
+
+
+def folds() -> float:
+    """Return how many programs of a training step five folds of unequal size take."""
+    heard: list[str] = []
+
+    def listen(event: str, duration: float, **told: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            heard.append(str(told.get("fun_name", "")))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    cells = cellscan.synthetic_cells(500, seed=0)
+    cellscan.cross_validate("small_cnn", cells, folds=5, image_size=16, epochs=1, progress=False)
+    return sum(name in ("step", "jit_step", "jit(step)") for name in heard)
+
+
+def command(state: str) -> float:
+    """Return seconds of the command line on one image: the first time, or the second."""
+    with tempfile.TemporaryDirectory() as folder:
+        Image.fromarray(batch(1, 130)[0][0]).save(f"{folder}/one.png")
+        env = {**os.environ, "CELLSCAN_CACHE": folder}
+        env.pop("JAX_COMPILATION_CACHE_DIR", None)
+        spent = 0.0
+        for _ in range(1 if state == "cold" else 2):
+            start = time.perf_counter()
+            told = [sys.executable, "-m", "cellscan", "predict", f"{folder}/one.png"]
+            subprocess.run(told, env=env, check=True, capture_output=True)
+            spent = time.perf_counter() - start
+    return spent
+
+
 def files(folder: str) -> float:
     """Return images a second from PNG files to probabilities."""
     clf = cellscan.Classifier("small_cnn", image_size=SIZE, view="cell")
@@ -216,4 +283,5 @@ if __name__ == "__main__":
     versions = f"cellscan {cellscan.__version__}, jax {jax.__version__}, Python {platform.python_version()}"
     tasks = {"train": train, "epoch": epoch, "one": one, "bare": bare, "files": files, "count": count,
              "rate": rate, "detect": detect, "detect_step": detect_step, "suppression": suppression}  # fmt: skip
-    answer({**tasks, "forward": forward, "tune": tune}, versions)
+    tasks |= {"first_answer": first_answer, "nth_predict": nth_predict, "nth_fit": nth_fit, "folds": folds}
+    answer({**tasks, "command": command, "forward": forward, "tune": tune}, versions)

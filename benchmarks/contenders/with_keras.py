@@ -12,7 +12,7 @@ import jax
 import keras
 import numpy as np
 from keras import layers
-from shared import BATCH, SIZE, STEPS, answer, batch, seconds
+from shared import BATCH, SIZE, STEPS, answer, batch, seconds, since_start
 
 
 def plain() -> keras.Model:
@@ -44,6 +44,12 @@ def one(net: str) -> float:
     return 1e3 * seconds(lambda: model.predict(image, verbose=0), times=100, warm=10)
 
 
+def first_answer() -> float:
+    """Return seconds from the start of this process to the probabilities of one array."""
+    plain().predict(batch(1)[0], verbose=0)
+    return since_start()
+
+
 def backbone(net: str, size: str) -> keras.Model:
     """Return a network of `keras.applications`, its average over the image, and a dense layer."""
     make = {"vgg16": keras.applications.VGG16, "resnet50": keras.applications.ResNet50}[net]
@@ -69,4 +75,4 @@ def tune(net: str, size: str, count: str) -> float:
 
 if __name__ == "__main__":
     versions = f"Keras {keras.__version__}, jax {jax.__version__}, Python {platform.python_version()}"
-    answer({"train": train, "one": one, "forward": forward, "tune": tune}, versions)
+    answer({"first_answer": first_answer, "train": train, "one": one, "forward": forward, "tune": tune}, versions)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from shared import BATCH, SIZE, answer, batch, seconds
+from shared import BATCH, SIZE, answer, batch, seconds, since_start
 from torch import nn
 from torch.nn import functional as F
 
@@ -106,6 +106,13 @@ def one(net: str) -> float:
         return 1e3 * seconds(
             lambda: model(prepare(torch.from_numpy(image).to(DEVICE))).softmax(-1).cpu().numpy(), times=300, warm=30
         )
+
+
+def first_answer() -> float:
+    """Return seconds from the start of this process to the probabilities of one array."""
+    with torch.inference_mode():
+        make("plain").eval()(prepare(torch.from_numpy(batch(1)[0]).to(DEVICE))).softmax(-1).cpu().numpy()
+    return since_start()
 
 
 class Folder(torch.utils.data.Dataset):
@@ -205,5 +212,5 @@ def detect_step(count: str) -> float:
 if __name__ == "__main__":
     torch.set_num_threads(2)
     versions = f"PyTorch {torch.__version__}, Python {platform.python_version()}"
-    answer({"train": train, "epoch": train, "one": one, "files": files, "forward": forward, "tune": tune,
+    answer({"train": train, "epoch": train, "first_answer": first_answer, "one": one, "files": files, "forward": forward, "tune": tune,
             "detect": detect, "detect_step": detect_step}, versions)  # fmt: skip
