@@ -212,5 +212,5 @@ def detect_step(count: str) -> float:
 if __name__ == "__main__":
     torch.set_num_threads(2)
     versions = f"PyTorch {torch.__version__}, Python {platform.python_version()}"
-    answer({"train": train, "epoch": train, "first_answer": first_answer, "one": one, "files": files, "forward": forward, "tune": tune,
-            "detect": detect, "detect_step": detect_step}, versions)  # fmt: skip
+    tasks = {"train": train, "epoch": train, "first_answer": first_answer, "one": one, "files": files}
+    answer({**tasks, "forward": forward, "tune": tune, "detect": detect, "detect_step": detect_step}, versions)
