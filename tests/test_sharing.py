@@ -61,7 +61,12 @@ def test_a_forked_child_says_at_once_that_it_would_hang() -> None:
     image = np.zeros((18, 18, 3), np.uint8)
 
     def child(out) -> None:
-        for call in (lambda: clf.predict(image, progress=False), tiny, lambda: clf.fit(tiny_cells(), epochs=1)):
+        calls = (
+            lambda: clf.predict(image, progress=False),
+            lambda: cellscan.Classifier(image_size=16),
+            lambda: clf.fit(tiny_cells(), epochs=1, progress=False),
+        )
+        for call in calls:
             try:
                 call()
                 out.put("computed")

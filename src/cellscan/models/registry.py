@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellscan.errors import ArgumentError
 from cellscan.models.pretrained import Loaded, WeightSource, load_into
+from cellscan.process import use_jax
 from cellscan.views import Normalization
 
 if TYPE_CHECKING:
@@ -213,6 +214,7 @@ def build(
     """Make a network and say what was loaded; `pooled` asks for a new dense head behind the average."""
     from flax import nnx
 
+    use_jax()
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
         raise ArgumentError(f"num_classes is {num_classes!r}; expected a whole number from 1")
     entry = find(name)

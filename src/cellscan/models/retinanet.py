@@ -20,6 +20,7 @@ from cellscan.models.convolution import conv as quick
 from cellscan.models.pretrained import Loaded
 from cellscan.models.registry import build
 from cellscan.models.small_cnn import Block, InstanceNorm, space_to_depth
+from cellscan.process import use_jax
 from cellscan.views import Normalization
 
 PRIOR = 0.01
@@ -110,6 +111,7 @@ def make(
     >>> out["boxes"].shape, out["classes"].shape
     ((1, 1134, 4), (1, 1134, 2))
     """
+    use_jax()
     plan = find(name)
     rngs = nnx.Rngs(seed)
     loaded = Loaded(Normalization())
