@@ -8,8 +8,10 @@ An attack raises where cellscan fails it. `make test` runs a small part of each,
 from __future__ import annotations
 
 import io
+import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from flax import nnx
 from helpers import TinyNet, random_image
 from PIL import Image
@@ -112,6 +115,111 @@ def mutate_models(count: int, folder: Path) -> dict[str, Any]:
                 assert np.array_equal(loaded.predict_proba(images), expected)
                 outcomes["read whole"] += 1
     return {"attack": f"{count:,} mutated model files", **outcomes, "MB more": watch.megabytes}
+
+
+def mutate_annotations(count: int, folder: Path) -> dict[str, Any]:
+    """Read sets of one field whose annotation file is damaged, in every layout that is read."""
+    from data.test_fields import LAYOUTS, files_of, write_files
+
+    rng, outcomes = np.random.default_rng(0), {"read": 0, "refused": 0}
+    with Watch() as watch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of files that are not read
+        for number in range(count):
+            place = write_files(folder / str(number), files_of(LAYOUTS[number % len(LAYOUTS)]))
+            files = sorted(path for path in place.rglob("*") if path.is_file() and path.suffix != ".jpg")
+            path = files[int(rng.integers(0, len(files)))]
+            path.write_bytes(mutate(path.read_bytes() or b"?", rng))
+            watch.attempt()
+            try:
+                fields = cellscan.load_fields(place, on_error=("raise", "skip")[number % 2])
+                fields.targets((64, 64))
+            except cellscan.CellscanError:
+                outcomes["refused"] += 1
+            else:
+                for boxes, (width, height) in zip(fields.boxes, fields.sizes, strict=True):
+                    assert (boxes >= 0).all()
+                    assert (boxes <= (width, height, width, height)).all()
+                outcomes["read"] += 1
+            shutil.rmtree(place)
+    return {
+        "attack": f"{count:,} mutated annotation files, {len(LAYOUTS)} layouts",
+        **outcomes,
+        "MB more": watch.megabytes,
+    }
+
+
+SHARER = """
+import hashlib, sys, threading
+import cellscan
+cells = cellscan.load_folder({folder})
+print("reading", flush=True)
+found = set()
+def read():
+    found.add(hashlib.sha256(cells.images({size}, progress=False)[:].tobytes()).hexdigest())
+threads = [threading.Thread(target=read) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(*sorted(found))
+"""
+
+
+def _cells(folder: Path, count: int) -> None:
+    for number in range(count):
+        path = folder / ("a", "b")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random_image(number, 60, 60)).save(path)
+
+
+def share_a_cache(rounds: int, folder: Path) -> dict[str, Any]:
+    """Build one map from four processes of eight threads each at once, which all must read the same."""
+    _cells(folder / "cells", 200)
+    expected: set[str] = set()
+    for number in range(rounds):
+        code = SHARER.format(folder=repr(str(folder / "cells")), size=40 + number)
+        env = {**os.environ, "CELLSCAN_CACHE": str(folder / "cache")}
+        children = [
+            subprocess.Popen(
+                [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+            )
+            for _ in range(4)
+        ]
+        said = [child.communicate() for child in children]
+        assert not any(child.returncode for child in children), said
+        found = {out.splitlines()[-1] for out, _ in said}
+        assert len(found) == 1, "processes read different pixels"
+        expected |= found
+    left = list((folder / "cache").rglob("*.part"))
+    assert not left, left
+    return {
+        "attack": "a cache shared by 4 processes of 8 threads",
+        "maps built": len(expected),
+        "half-written files": len(left),
+    }
+
+
+def kill_caching(count: int, folder: Path) -> dict[str, Any]:
+    """Kill processes while they write a map, and read it afterwards."""
+    _cells(folder / "cells", 400)
+    cells = cellscan.load_folder(folder / "cells")
+    rng, kills = np.random.default_rng(0), 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CELLSCAN_CACHE", str(folder / "cache"))
+        while kills < count:
+            size = 40 + kills
+            code = SHARER.format(folder=repr(str(folder / "cells")), size=size)
+            child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+            assert child.stdout is not None
+            child.stdout.readline()
+            time.sleep(float(rng.uniform(0, 0.25)))
+            child.kill()
+            child.communicate()
+            kills += 1
+            pixels = cells.images(size, progress=False)
+            for row in (0, 199, 399):
+                assert np.array_equal(pixels[row], read_rgb(cells[row].image, size))
+        left = list((folder / "cache").rglob("*.part"))
+        assert not left, left
+    return {"attack": f"{kills} kills while a map is written", "half-written files": len(left)}
 
 
 CHILD = """
@@ -237,6 +345,9 @@ def main() -> None:
         results = [
             mutate_images(5000),
             mutate_models(2000, folder),
+            mutate_annotations(2000, folder / "annotations"),
+            share_a_cache(20, folder / "shared"),
+            kill_caching(50, folder / "killed"),
             kill_trainings(200, folder),
             predict_from_threads(60),
         ]
