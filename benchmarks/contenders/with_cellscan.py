@@ -221,7 +221,7 @@ def folds() -> float:
     """Return how many programs of a training step five folds of unequal size take."""
     heard: list[str] = []
 
-    def listen(event: str, duration: float, **told: Any) -> None:
+    def listen(event: str, duration_secs: float, **told: Any) -> None:
         if event == "/jax/core/compile/backend_compile_duration":
             heard.append(str(told.get("fun_name", "")))
 
