@@ -122,7 +122,7 @@ def test_without_a_network_the_error_says_which_file_to_bring(tmp_path, monkeypa
     ):
         assert text in str(caught.value)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(cellscan.ModelFileError, match=r"pip install 'cellscan\[hub\]'"):
+    with pytest.raises(cellscan.MissingExtraError, match=r"pip install 'cellscan\[hub\]'"):
         create("resnet18", weights="imagenet")
 
 
