@@ -138,6 +138,7 @@ _HOMES = {
 
 __all__ = [  # noqa: RUF022 - the order of the road
     "load_malaria", "load_folder", "synthetic_cells", "concat", "malaria_patient", "clear_cache",
+    "keep_programs",
     "CellDataset", "Cell", "Description", "Pixels", "Split",
     "load_fields", "synthetic_fields", "FieldDataset", "Field", "IML_TWO_CLASS",
     "Classifier", "Recipe", "History", "Predictions", "Prediction", "Failure", "Report", "Patients", "Patient",
@@ -148,7 +149,8 @@ __all__ = [  # noqa: RUF022 - the order of the road
     "Detector", "Detections", "FieldDetections", "DetectionReport", "Detection",
     "screen", "SmearReport", "FieldCount",
     "list_backbones", "models", "training",
-    "CellscanError", "ArgumentError", "DataError", "ImageError", "ModelFileError", "TrainingError",
+    "CellscanError", "ArgumentError", "DataError", "ImageError", "MissingExtraError",
+    "ModelFileError", "TrainingError",
 ]  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, ClassVar, overload
 
 import numpy as np
 
@@ -225,7 +225,7 @@ class Predictions(Sequence[Prediction]):
     def __ne__(self, other: object) -> np.ndarray:  # type: ignore[override]
         return ~(self == other)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
     def _label_set(self, index: int) -> tuple[str, ...] | None:
         if self.label_sets is None:

@@ -147,7 +147,7 @@ def step(
     return new, {"loss": value, **figures, "grad_norm": grad_norm, "finite": finite}
 
 
-train_step = jax.jit(step, static_argnums=0, donate_argnums=1)
+train_step: Any = jax.jit(step, static_argnums=0, donate_argnums=1)
 """`step`, compiled; the state is donated: use the returned one."""
 
 
