@@ -4,35 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas
 import pytest
 from helpers import random_image, tiny_cells
 from hypothesis import given, settings
-from hypothesis import strategies as st
+from odd import odd
 from PIL import Image
 
 import cellscan
 from cellscan.evaluate.report import Seen, make_report
 from cellscan.predictions import Failure, Predictions
-
-scalars = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3), st.binary(max_size=3),
-    st.sampled_from([
-        1j, pandas.NA, pandas.NaT, np.int64(2), np.float32(0.5), np.bool_(True), np.str_("a"), object(), int, len,
-        slice(None), slice(1, 2.5), Path("absent"), "\0", "\udce9", 10**30,
-    ]),
-)  # fmt: skip
-odd = st.one_of(
-    scalars,
-    st.lists(scalars, max_size=3),
-    st.tuples(scalars, scalars),
-    st.dictionaries(st.text(max_size=2), scalars, max_size=2),
-    st.sets(st.integers(0, 3)),
-    st.sampled_from([
-        np.zeros((2, 2)), np.array(3), np.array(["a"]), np.zeros(4, bool), np.arange(3.0), pandas.Series([0, 1]),
-        pandas.Series([None, "a"]), [[1], [1, 2]], random_image(), [random_image()] * 2,
-    ]),
-)  # fmt: skip
 
 FIELDS: Any = cellscan.synthetic_fields(3, seed=0, size=(96, 96))
 SHARES = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]], np.float32)

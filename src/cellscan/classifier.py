@@ -303,7 +303,8 @@ class Classifier:
         if not members:
             raise ArgumentError("there are no members; expected at least one classifier")
         first = members[0].card
-        differ = [name for name, value in first.kind().items() if any(m.card.kind()[name] != value for m in members)]
+        kinds = [m.card.kind() for m in members]
+        differ = [name for name, value in kinds[0].items() if any(kind[name] != value for kind in kinds)]
         if differ:
             raise ArgumentError(f"the members differ in {', '.join(differ)}; expected the same of all")
         seen: dict[str, list[str] | None] = {}
@@ -435,7 +436,7 @@ class Classifier:
                 f"all {len(train)} cells to train on are {train[0].label_name!r}; expected at least two classes"
             )
         checked = None if validation is None else self._examples(validation, "validation", progress)
-        if recipe.monitor == "roc_auc" and recipe.patience and (checked is None or self.card.positive is None
+        if recipe.monitor == "roc_auc" and recipe.patience and (checked is None or self._card.positive is None
                                                                 or len(np.unique(checked.labels)) < 2):  # fmt: skip
             raise ArgumentError('monitor "roc_auc" needs a positive class, and both classes in the validation set')
         network, (weights,), data = self._task.network, self._members, {"train": train.to_dict(), "validation": None}
@@ -444,7 +445,11 @@ class Classifier:
         if validation is not None:
             data["validation"] = validation.to_dict()
         after = self._card.trained_on(train.patients, call.options(recipe), data)
-        plan: dict[str, Any] = {"rows": [part.fingerprint() for part in (train, validation) if part is not None]}
+        plan: dict[str, Any] = {}
+        if checkpoint is not None:  # else nobody asks, and it takes reading every file
+            plan["rows"] = [part.fingerprint() for part in (train, validation) if part is not None]
+            if probe is not None:
+                plan["backbone"] = probe.digest()
         if validation is not None:
             after = after.with_seen("validation", validation.patients)
         constants = class_weights(recipe, examples.labels, self.class_names)
@@ -457,7 +462,7 @@ class Classifier:
         return run_fit(
             call, self._card, after, probe.task, probe.judge, probe.head, sets, recipe=recipe, constants=constants,
             keep=lambda kept, card: self._set(network, (probe.join(kept),), card),
-            features=probe.features, plan={**plan, "backbone": probe.digest()},
+            features=probe.features, plan=plan,
         )  # fmt: skip
 
     def _trained_by(self, recipe: Recipe) -> tuple[ClassificationTask, Recipe]:
@@ -1167,7 +1172,8 @@ def fit_together(
     ]
     plan: dict[str, Any] = {**first.card.kind(), "recipe": options}
     plan |= {f"member{place}": {"seed": card.seed, **card.data} for place, card in enumerate(after)}
-    plan["rows"] = cells.fingerprint()
+    if call.checkpoint is not None:
+        plan["rows"] = cells.fingerprint()
     for at in run_together(
         task,
         [clf._members[0] for clf in members],
