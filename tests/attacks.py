@@ -8,6 +8,7 @@ An attack raises where cellscan fails it. `make test` runs a small part of each,
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import resource
@@ -26,7 +27,7 @@ from typing import Any
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import TinyNet, random_image
+from helpers import TinyNet, random_image, tiny_cells
 from PIL import Image
 
 import cellscan
@@ -222,6 +223,76 @@ def kill_caching(count: int, folder: Path) -> dict[str, Any]:
     return {"attack": f"{kills} kills while a map is written", "half-written files": len(left)}
 
 
+def fill_disks(count: int, folder: Path) -> dict[str, Any]:
+    """Write to disks with little room left, in a process that may mount some; skip where none may."""
+    if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine lets nobody mount a small disk (unshare -rm)")
+    code = f"import attacks, pathlib; attacks.write_to_full_disks({count}, pathlib.Path({str(folder)!r}))"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run(
+        ["unshare", "-rm", sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False
+    )
+    assert not done.returncode, done.stderr
+    return {"attack": f"{count} writings to disks that fill up", **json.loads(done.stdout.splitlines()[-1])}
+
+
+def write_to_full_disks(count: int, folder: Path) -> None:
+    """Mount disks of random room and write to each: done and readable, or an error of ours and the old file as it was.
+
+    After either, with room again, the same call does it. Prints how often it was which.
+    """
+    rng, outcomes = np.random.default_rng(0), {"written": 0, "refused": 0}
+    disk = folder / "disk"
+    disk.mkdir(parents=True)
+    cells = tiny_cells(64, 64)
+    clf = cellscan.Classifier(TinyNet(rngs=nnx.Rngs(0)), image_size=16, seed=0)
+    bundled, preds = cellscan.Classifier.pretrained(), clf.predict(cells, progress=False)
+    _cells(folder / "cells", 40)
+    os.environ["CELLSCAN_CACHE"] = str(disk / "cache")
+
+    def train(place: Path) -> None:
+        one = cellscan.Classifier(TinyNet(rngs=nnx.Rngs(0)), image_size=16, seed=0)
+        one.fit(cells, epochs=3, batch_size=32, checkpoint=place, resume=True, progress=False)
+
+    def map_pixels(place: Path) -> None:
+        files, size = cellscan.load_folder(folder / "cells"), 70 + int(place.name)
+        assert np.array_equal(files.images(size, progress=False)[39], read_rgb(files[39].image, size))
+
+    def save(place: Path) -> None:
+        bundled.save(place)
+        assert cellscan.Classifier.load(place).fingerprint == bundled.fingerprint
+
+    def write(place: Path) -> None:
+        preds.to_csv(place)
+        assert len(place.read_text().splitlines()) == len(preds) + 1
+
+    def fold(place: Path) -> None:
+        cells.write_folds(place, 2)
+        assert len(list(cells.folds(place))) == 2
+
+    for number in range(count):
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], check=True)
+        place, call = disk / str(number), (train, map_pixels, save, write, fold)[number % 5]
+        old = f"written before {number}".encode()
+        if call in (save, write, fold):
+            place.write_bytes(old)
+        (disk / "ballast").write_bytes(bytes(4 * 2**20 - 4096 * int(rng.choice([3, 6, 20, 60, 200, 520]))))
+        try:
+            call(place)
+        except cellscan.CellscanError as error:
+            outcomes["refused"] += 1
+            assert str(error)  # noqa: PT017 - either outcome is right
+            assert call in (train, map_pixels) or place.read_bytes() == old
+        else:
+            outcomes["written"] += 1
+        left = [path for path in disk.rglob("*.part")]
+        assert not left, (call.__name__, left)
+        (disk / "ballast").unlink()
+        call(place)
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+    print(json.dumps(outcomes))
+
+
 CHILD = """
 import hashlib, sys
 from flax import nnx
@@ -348,6 +419,7 @@ def main() -> None:
             mutate_annotations(2000, folder / "annotations"),
             share_a_cache(20, folder / "shared"),
             kill_caching(50, folder / "killed"),
+            fill_disks(200, folder / "full"),
             kill_trainings(200, folder),
             predict_from_threads(60),
         ]

@@ -29,6 +29,12 @@ def test_a_map_that_was_being_written_is_written_anew(tmp_path) -> None:
     assert attacks.kill_caching(3, tmp_path)["half-written files"] == 0
 
 
+def test_a_full_disk_keeps_what_was_there(tmp_path) -> None:
+    result = attacks.fill_disks(15, tmp_path)
+    assert result["written"] + result["refused"] == 15
+    assert result["refused"] > 3
+
+
 def test_killed_trainings_lose_no_epoch_and_end_with_the_same_bits(tmp_path) -> None:
     result = attacks.kill_trainings(4, tmp_path)
     assert result["trainings finished"] >= 2

@@ -383,3 +383,18 @@ def test_what_is_refused(fields, trained) -> None:
         cellscan.screen(random_image(0, 64, 64), det)
     with pytest.raises(cellscan.ArgumentError, match="thresholds"):
         det.thresholds = (0.5, 1.5)
+
+
+def test_what_was_detected_is_cut_from_the_image_that_was_seen(trained, fields, tmp_path) -> None:
+    """A loop over a camera may write every picture to one file."""
+    path = tmp_path / "frame.png"
+
+    def frames():
+        for number in range(2):
+            Image.fromarray(fields[number].image).save(path)
+            yield path
+
+    first, last = trained.predict(frames(), least=0.05)
+    assert np.array_equal(last.pixels(), fields[1].image)
+    with pytest.raises(cellscan.ImageError, match="has changed since"):
+        first.crops()

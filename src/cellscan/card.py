@@ -23,12 +23,13 @@ from typing import Any
 import numpy as np
 
 from cellscan.data.images import FIT, RESIZE
+from cellscan.data.values import as_path, check_flag
 from cellscan.decisions.conformal import Conformal
 from cellscan.decisions.decision import Decision
 from cellscan.decisions.novelty import Novelty
 from cellscan.detection.anchors import Anchors
 from cellscan.detection.rules import Detection
-from cellscan.errors import ModelFileError, check_choice
+from cellscan.errors import ArgumentError, ModelFileError, check_choice
 from cellscan.tensors import check_digest, read_tensors, write_tensors
 from cellscan.views import Normalization
 
@@ -273,6 +274,9 @@ def save(
     half: bool,
 ) -> None:
     """Write the file of a classifier or a detector, whole or not at all; report and licence go into its card."""
+    target, half = as_path("path", path), check_flag("half", half)
+    if not (licence is None or isinstance(licence, str)):
+        raise ArgumentError(f"licence is {licence!r:.80}; expected a text such as 'Apache-2.0'")
     card = replace(card, versions=card.versions or library_versions())
     if report is not None:
         card = replace(card, metrics={**card.metrics, "report": report})
@@ -284,7 +288,7 @@ def save(
         for kind, leaves in weights.items()
         for name, leaf in leaves.items()
     }
-    write(path, card, tensors)
+    write(target, card, tensors)
 
 
 def _stored(leaf: np.ndarray, half: bool, name: str) -> np.ndarray:
@@ -311,7 +315,7 @@ def to_json(card: Card) -> str:
     if card.novelty is not None:
         known = {one.name: getattr(card.novelty, one.name) for one in fields(Novelty)}
         plain["novelty"] = {name: value for name, value in known.items() if name not in _FAMILIAR}
-    return json.dumps(plain, ensure_ascii=False)
+    return json.dumps(plain)  # ASCII: a name may hold bytes that are no UTF-8
 
 
 @contextlib.contextmanager
@@ -319,14 +323,15 @@ def bundled(name: str | None, known: tuple[str, ...]) -> Iterator[Path]:
     """Give the path of a file that comes with the library; the first of those known where none is named."""
     from importlib.resources import as_file, files
 
-    check_choice("name", name or known[0], known)
-    with as_file(files("cellscan").joinpath("weights", f"{name or known[0]}.safetensors")) as path:
+    name = known[0] if name is None else name
+    check_choice("name", name, known)
+    with as_file(files("cellscan").joinpath("weights", f"{name}.safetensors")) as path:
         yield path
 
 
 def read(path: str | os.PathLike[str]) -> tuple[Card, dict[str, np.ndarray]]:
     """Read card and tensors, or say what is wrong with the file."""
-    target = Path(path)
+    target = as_path("path", path)
     if not target.exists():
         raise ModelFileError(f"{target}: there is no such file")
     metadata, tensors = read_tensors(target)

@@ -14,9 +14,10 @@ import numpy as np
 from cellscan import card as cards
 from cellscan.card import Card
 from cellscan.data.cells import CellDataset
+from cellscan.data.images import PIXEL_LIMIT
 from cellscan.data.inputs import Images
 from cellscan.data.joining import match_labels
-from cellscan.data.values import check_seed
+from cellscan.data.values import as_list, check_number, check_seed
 from cellscan.decisions.conformal import Conformal, fit_quantile, label_sets, scores_of
 from cellscan.decisions.decision import Decision, decide
 from cellscan.decisions.novelty import Axes, axes_of, learn
@@ -34,7 +35,7 @@ from cellscan.predictions import Predictions
 from cellscan.tasks.batches import Forward, batches, run_all, run_batch
 from cellscan.tasks.classification import ClassificationTask, Settings, embed, sign
 from cellscan.tasks.programs import Members, predict, trained_by
-from cellscan.tasks.recipe import Recipe, class_weights, with_rate
+from cellscan.tasks.recipe import Recipe, as_recipe, class_weights, with_rate
 from cellscan.training.checkpoint import hash_weights
 from cellscan.training.devices import Examples
 from cellscan.training.history import History
@@ -116,6 +117,8 @@ class Classifier:
         if isinstance(image_size, bool) or not isinstance(image_size, (int, np.integer)) or image_size < least:
             what = f"{model} takes" if isinstance(model, str) else "expected"
             raise ArgumentError(f"image_size is {image_size!r}; {what} a whole number of pixels, {least} or more")
+        if image_size**2 > PIXEL_LIMIT:
+            raise ArgumentError(f"image_size is {image_size}; an image has at most {PIXEL_LIMIT:,} pixels")
         loaded = Loaded(Normalization())
         if isinstance(model, str):
             module, loaded = build(model, len(class_names), weights=weights, seed=check_seed(seed), pooled=True)
@@ -217,9 +220,7 @@ class Classifier:
             raise ArgumentError(
                 f"with {len(self.class_names)} classes the label is the likeliest; there is no threshold"
             )
-        self._card = replace(
-            self._card, decision=replace(self._card.decision, threshold=float(value), patient_rule=None)
-        )
+        self._card = replace(self._card, decision=replace(self._card.decision, threshold=value, patient_rule=None))
 
     @property
     def fingerprint(self) -> str:
@@ -299,9 +300,11 @@ class Classifier:
         >>> both.card.members
         2
         """
-        members = list(members)
+        members = as_list("members", members)
         if not members:
             raise ArgumentError("there are no members; expected at least one classifier")
+        if not all(isinstance(member, Classifier) for member in members):
+            raise ArgumentError(f"members is {members!r:.80}; expected classifiers")
         first = members[0].card
         kinds = [m.card.kind() for m in members]
         differ = [name for name, value in kinds[0].items() if any(kind[name] != value for kind in kinds)]
@@ -424,7 +427,7 @@ class Classifier:
         >>> clf.fit(cells, epochs=1, recipe=cellscan.Recipe(augment="none"), progress=False)
         History(epochs=1)
         """
-        recipe = recipe or Recipe()
+        recipe = as_recipe(recipe)
         call = Call(epochs, batch_size, checkpoint, resume, progress)
         if recipe.patience is not None and validation is None:
             raise ArgumentError("the recipe's patience watches a validation set; pass validation=...")
@@ -485,7 +488,7 @@ class Classifier:
         return match_labels(cells, self.class_names)
 
     def predict(
-        self, images: Images, *, tta: bool = False, on_error: str = "raise", progress: bool = True
+        self, images: Images, *, tta: bool | None = None, on_error: str = "raise", progress: bool = True
     ) -> Predictions:
         """Judge images; safe to call from several threads.
 
@@ -497,9 +500,10 @@ class Classifier:
             A path, a Pillow image, an array (H, W, 3) or (N, H, W, 3) of uint8, uint16 or floats in
             [0, 1]; a `CellDataset`; a folder, searched with its sub-folders; or a list or generator
             of single images, mixed as they come. A generator is read as it goes, in bounded memory.
-        tta : bool
+        tta : bool, optional
             Test-time augmentation: average the probabilities over the square's eight symmetries, for
-            eight times the work. Choose temperature, threshold, sets and rule with it too.
+            eight times the work. Left out, as temperature, threshold, sets and rule were chosen (``False`` where
+            none was); another value than theirs warns.
         on_error : {"raise", "skip"}
             ``"skip"``: an image that cannot be read is noted in `Predictions.failed`.
         progress : bool
@@ -525,8 +529,8 @@ class Classifier:
         """
         card = self._card
         axes = None if card.novelty is None else axes_of(card.novelty)
-        forward = self._forward(axes)
-        ran = self._run(average_symmetries(forward) if tta else forward, images, on_error, progress)
+        forward = self._averaged(self._forward(axes), tta)
+        ran = self._run(forward, images, on_error, progress)
         probabilities, novelty = ran.rows
         conformal = card.decision.conformal
         return Predictions(
@@ -547,10 +551,13 @@ class Classifier:
         settings = Settings(np.float32(self._card.decision.temperature), axes)
         return functools.partial(predict, self._task, self._members, settings)
 
+    def _averaged(self, forward: Forward, tta: bool | None) -> Forward:
+        return average_symmetries(forward) if self._card.decision.runs_with(tta) else forward
+
     def _decide(self, probabilities: np.ndarray) -> np.ndarray:
         return decide(probabilities, self._card.positive, self._card.decision.threshold)
 
-    def predict_proba(self, images: Images, *, tta: bool = False, progress: bool = True) -> np.ndarray:
+    def predict_proba(self, images: Images, *, tta: bool | None = None, progress: bool = True) -> np.ndarray:
         """Return the probability of every class for every image.
 
         Parameters
@@ -570,8 +577,8 @@ class Classifier:
         >>> clf.predict_proba(np.zeros((2, 40, 40, 3), np.uint8)).shape
         (2, 2)
         """
-        forward = self._forward()
-        return self._run(average_symmetries(forward) if tta else forward, images, "raise", progress).rows.probabilities
+        forward = self._averaged(self._forward(), tta)
+        return self._run(forward, images, "raise", progress).rows.probabilities
 
     def embed(self, images: Images, *, progress: bool = True) -> np.ndarray:
         """Return the last features of every image, before the head.
@@ -661,7 +668,7 @@ class Classifier:
         cells: CellDataset,
         *,
         without: Sequence[str] | np.ndarray | None = None,
-        tta: bool = False,
+        tta: bool | None = None,
         progress: bool = True,
     ) -> Report:
         """Count every cell once, with 95 % intervals by bootstrap over patients.
@@ -714,7 +721,7 @@ class Classifier:
             rule=card.decision.patient_rule,
         )
 
-    def calibrate(self, cells: CellDataset, *, tta: bool = False, progress: bool = True) -> float:
+    def calibrate(self, cells: CellDataset, *, tta: bool | None = None, progress: bool = True) -> float:
         """Fit the temperature, so that probabilities mean what they say; labels at 0.5 stay as they are.
 
         Threshold, label sets and patient rule are reset: they were chosen for other probabilities.
@@ -723,7 +730,9 @@ class Classifier:
         ----------
         cells : CellDataset
             Of patients that are neither in the training nor in the validation set, nor in the test set.
-        tta, progress
+        tta : bool, optional
+            Test-time augmentation, as in `predict`. Left out, as the other parts of the decision were chosen.
+        progress : bool
             As in `predict`.
 
         Returns
@@ -748,13 +757,14 @@ class Classifier:
         labels = self._new_labels(cells, "a temperature")
         if len(np.unique(labels)) < 2:
             raise DataError(f"all {len(cells)} cells are {cells[0].label_name!r}; expected at least two classes")
+        decision = Decision().choose(tta)
         pixels = cells.images(self.image_size, progress=progress)
         alone = [
             run_all(forward, (apply_symmetry(batch, symmetry) for batch in batches(pixels))).probabilities
             for forward in (functools.partial(predict, self._task, (member,), Settings()) for member in self._members)
-            for symmetry in (SYMMETRIES if tta else SYMMETRIES[:1])
+            for symmetry in (SYMMETRIES if decision.tta else SYMMETRIES[:1])
         ]
-        return self._choose(cells, Decision(temperature=fit_temperature(alone, labels))).temperature
+        return self._choose(cells, replace(decision, temperature=fit_temperature(alone, labels))).temperature
 
     def choose_threshold(
         self,
@@ -762,7 +772,7 @@ class Classifier:
         *,
         sensitivity: float | None = None,
         specificity: float | None = None,
-        tta: bool = False,
+        tta: bool | None = None,
         progress: bool = True,
     ) -> float:
         """Choose the operating point of a cell; the patient rule is reset.
@@ -774,7 +784,9 @@ class Classifier:
         sensitivity, specificity : float, optional
             Exactly one of them, in (0, 1]: the highest threshold that reaches this sensitivity over these cells,
             or the lowest that reaches this specificity.
-        tta, progress
+        tta : bool, optional
+            Test-time augmentation, as in `predict`. Left out, as the other parts of the decision were chosen.
+        progress : bool
             As in `predict`.
 
         Returns
@@ -798,7 +810,8 @@ class Classifier:
         """
         positive = self._two_classes("a threshold")
         labels = self._new_labels(cells, "a threshold")
-        scores = self.predict_proba(cells, tta=tta, progress=progress)[:, positive]
+        decision = self._card.decision.choose(tta, "threshold", "patient_rule")
+        scores = self._probabilities(cells, decision, progress)[:, positive]
         kinds = f"{self.class_names[positive]!r} cells", f"{self.class_names[1 - positive]!r} cells"
         sick = labels == positive
         value = choose(scores[sick], scores[~sick], sensitivity=sensitivity, specificity=specificity, what=kinds)
@@ -808,11 +821,10 @@ class Classifier:
             raise DataError(
                 f"the scores leave no threshold below 1 for sensitivity {sensitivity}, specificity {specificity}"
             )
-        decision = replace(self._card.decision, threshold=value, patient_rule=None)
-        return self._choose(cells, decision).threshold
+        return self._choose(cells, replace(decision, threshold=value)).threshold
 
     def conformalize(
-        self, cells: CellDataset, *, alpha: float = 0.1, tta: bool = False, progress: bool = True
+        self, cells: CellDataset, *, alpha: float = 0.1, tta: bool | None = None, progress: bool = True
     ) -> float:
         """Let `predict` return sets of labels that lack the true one for a share `alpha` of cells at most.
 
@@ -825,7 +837,9 @@ class Classifier:
             As in `calibrate`; of at least ceil(1 / alpha) - 1 patients.
         alpha : float
             In (0, 1).
-        tta, progress
+        tta : bool, optional
+            Test-time augmentation, as in `predict`. Left out, as the other parts of the decision were chosen.
+        progress : bool
             As in `predict`.
 
         Returns
@@ -847,10 +861,12 @@ class Classifier:
         >>> clf.predict(cells)[0].label_set is None
         False
         """
+        alpha = check_number("alpha", alpha, 0, 1)
         labels = self._new_labels(cells, "a conformal set", patients=True)
-        scores = scores_of(self.predict_proba(cells, tta=tta, progress=progress), labels)
+        decision = self._card.decision.choose(tta, "conformal")
+        scores = scores_of(self._probabilities(cells, decision, progress), labels)
         quantile = fit_quantile(scores, cells.patients, alpha)
-        self._choose(cells, replace(self._card.decision, conformal=Conformal(alpha=float(alpha), quantile=quantile)))
+        self._choose(cells, replace(decision, conformal=Conformal(alpha=alpha, quantile=quantile)))
         return quantile
 
     def choose_patient_rule(
@@ -859,7 +875,7 @@ class Classifier:
         *,
         sensitivity: float | None = None,
         specificity: float | None = None,
-        tta: bool = False,
+        tta: bool | None = None,
         progress: bool = True,
     ) -> float:
         """Choose the share of positive cells from which a patient counts as infected.
@@ -872,7 +888,9 @@ class Classifier:
             As in `calibrate`.
         sensitivity, specificity : float, optional
             Exactly one of them, in (0, 1]: over these infected patients, or over these healthy donors.
-        tta, progress
+        tta : bool, optional
+            Test-time augmentation, as in `predict`. Left out, as the other parts of the decision were chosen.
+        progress : bool
             As in `predict`.
 
         Returns
@@ -890,14 +908,15 @@ class Classifier:
         >>> import cellscan
         >>> clf = cellscan.Classifier(image_size=32, seed=0)
         >>> rule = clf.choose_patient_rule(cellscan.synthetic_cells(200, seed=0), sensitivity=0.9)
-        >>> 0 < rule <= 1
+        >>> clf.card.decision.patient_rule == rule
         True
         """
         positive = self._two_classes("a patient rule")
         labels = self._new_labels(cells, "a patient rule", patients=True)
-        called = self._decide(self.predict_proba(cells, tta=tta, progress=progress))
+        decision = self._card.decision.choose(tta, "patient_rule")
+        called = self._decide(self._probabilities(cells, decision, progress))
         rule = choose_rule(labels == positive, called == positive, cells.patients, sensitivity, specificity)
-        self._choose(cells, replace(self._card.decision, patient_rule=rule))
+        self._choose(cells, replace(decision, patient_rule=rule))
         return rule
 
     @property
@@ -975,6 +994,12 @@ class Classifier:
             )
         return labels
 
+    def _probabilities(self, cells: CellDataset, decision: Decision, progress: bool) -> np.ndarray:
+        """Return probabilities by which a part of this decision is chosen."""
+        forward = self._forward()
+        forward = average_symmetries(forward) if decision.tta else forward
+        return self._run(forward, cells, "raise", progress).rows.probabilities
+
     def _choose(self, cells: CellDataset, decision: Decision) -> Decision:
         self._card = replace(self._card.with_seen("decision", cells.patients), decision=decision)
         return decision
@@ -1004,6 +1029,8 @@ class Classifier:
         >>> cellscan.Classifier.load(path).card.licence
         'Apache-2.0'
         """
+        if not (report is None or isinstance(report, Report)):
+            raise ArgumentError(f"report is {report!r:.80}; expected a Report, such as evaluate(...) returns")
         cards.save(path, self._card, self._members, None if report is None else report.to_dict(), licence, half)
 
     def export(self, path: str | os.PathLike[str], *, platforms: Sequence[str] = ("cpu", "cuda")) -> None:
@@ -1044,7 +1071,11 @@ class Classifier:
         >>> bool(np.allclose(out, clf.predict_proba(images), atol=1e-5))
         True
         """
-        export(path, self._task, self._members, self._card, tuple(platforms))
+        known = ("cpu", "cuda", "rocm", "tpu")
+        chosen = as_list("platforms", platforms)
+        for one in chosen or [None]:
+            check_choice("platforms", one, known)
+        export(path, self._task, self._members, self._card, tuple(chosen))
 
     @classmethod
     def pretrained(cls, name: str | None = None) -> Classifier:
@@ -1131,7 +1162,7 @@ def _check_positive(positive_class: str | None, class_names: tuple[str, ...]) ->
         if "parasitized" not in by_fold and len(class_names) == 2:
             raise ArgumentError(f"which of {class_names} is positive? Pass positive_class=")
         return by_fold.get("parasitized")
-    if positive_class.casefold() not in by_fold:
+    if not isinstance(positive_class, str) or positive_class.casefold() not in by_fold:
         raise ArgumentError(f"positive_class is {positive_class!r}; expected one of {class_names}")
     return by_fold[positive_class.casefold()]
 

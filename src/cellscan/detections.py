@@ -78,6 +78,11 @@ class Detections:
     def pixels(self) -> np.ndarray:
         """Read the field again: (H, W, 3) uint8.
 
+        Raises
+        ------
+        ImageError
+            Where its file has changed since, or cannot be read any more.
+
         Examples
         --------
         >>> found = det.predict(fields)[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,9 +14,9 @@ import numpy as np
 from cellscan import card as cards
 from cellscan.card import Card
 from cellscan.data.fields import FieldDataset
-from cellscan.data.images import FIT, fitted, read_rgb
+from cellscan.data.images import FIT, PIXEL_LIMIT, fitted, read_rgb
 from cellscan.data.inputs import Images, Item, decode, list_items
-from cellscan.data.values import check_seed
+from cellscan.data.values import as_list, check_number, check_seed
 from cellscan.detection.anchors import Anchors, fit_anchors
 from cellscan.detection.rules import Detection
 from cellscan.detections import Detections, FieldDetections
@@ -28,7 +29,7 @@ from cellscan.process import use_jax
 from cellscan.progress import Progress
 from cellscan.tasks.detection import LEAST, DetectionTask
 from cellscan.tasks.programs import predict, trained_by
-from cellscan.tasks.recipe import Recipe, with_rate
+from cellscan.tasks.recipe import Recipe, as_recipe, with_rate
 from cellscan.training.devices import Examples
 from cellscan.training.history import History
 from cellscan.training.loop import Call
@@ -89,6 +90,8 @@ class Detector:
         size = tuple(image_size) if isinstance(image_size, (tuple, list)) else (image_size,)
         if len(size) != 2 or not all(isinstance(side, (int, np.integer)) and side >= 64 for side in size):
             raise ArgumentError(f"image_size is {image_size!r}; expected a height and a width of 64 pixels or more")
+        if size[0] * size[1] > PIXEL_LIMIT:
+            raise ArgumentError(f"image_size is {image_size!r}; expected {PIXEL_LIMIT:,} pixels at most")
         anchors = Anchors(plan.strides)
         module, loaded = make(model, len(names), anchors.per_place, weights=weights, seed=check_seed(seed))
         card = Card(
@@ -162,12 +165,12 @@ class Detector:
 
     @thresholds.setter
     def thresholds(self, value: Sequence[float]) -> None:
-        found = tuple(map(float, value))
-        if len(found) != len(self.class_names) or not all(LEAST <= one < 1 for one in found):
+        given = as_list("thresholds", value)
+        if len(given) != len(self.class_names):
             raise ArgumentError(
-                f"thresholds is {value!r}; expected a number below 1 for each of {', '.join(self.class_names)}, "
-                f"from {LEAST}: boxes below are not kept"
+                f"thresholds is {value!r:.80}; expected a number for each of {', '.join(self.class_names)}"
             )
+        found = tuple(check_number(f"thresholds[{row}]", one, LEAST, 1, "[)") for row, one in enumerate(given))
         unmeasured = {"sensitivity": None, "false_positive_rate": None, "false_positive_sd": None}
         self._card = replace(self._card, detection=replace(self._detection, thresholds=found, **unmeasured))
 
@@ -245,7 +248,7 @@ class Detector:
         >>> fresh.fit(fields, epochs=1, batch_size=2, progress=False)
         History(epochs=1)
         """
-        recipe = recipe or Recipe()
+        recipe = as_recipe(recipe)
         call = Call(epochs, batch_size, checkpoint, resume, progress)
         own = recipe.augment if callable(recipe.augment) else None
         given = {"loss": recipe.loss, "class_weight": recipe.class_weight, "mixup": recipe.mixup or None}
@@ -366,10 +369,8 @@ class Detector:
         4
         """
         check_choice("on_error", on_error, ("raise", "skip"))
-        if least is not None and not (isinstance(least, (int, float, np.number)) and LEAST <= least < 1):
-            raise ArgumentError(
-                f"least is {least!r}; expected a score below 1 from {LEAST}, below which no box is kept"
-            )
+        if least is not None:
+            least = check_number("least", least, LEAST, 1, "[)")
         if isinstance(images, FieldDataset):
             pairs, total = _read(images), len(images)
         else:
@@ -385,7 +386,9 @@ class Detector:
                     yield Failure(item.index, item.name, str(image))
                     continue
                 whole = (image.shape[1], image.shape[0])
-                again = item.image if isinstance(item.image, (str, os.PathLike)) or callable(item.image) else image
+                again: Any = image
+                if isinstance(item.image, (str, os.PathLike)) or callable(item.image):
+                    again = functools.partial(_read_again, item.image, item.name, zlib.crc32(image))
                 waiting.append((item.name, again, read_rgb(image, self.image_size, where=item.name), whole))
                 if len(waiting) == BATCH_SIZES[-1]:
                     yield from self._run(waiting, least)
@@ -433,7 +436,7 @@ class Detector:
         Examples
         --------
         >>> report = det.evaluate(fields)
-        >>> 0 <= report.ap50 <= 1
+        >>> report.boxes == sum(fields.per_class().values())
         True
         """
         fields = self._matched(fields, "fields")
@@ -490,6 +493,8 @@ class Detector:
         >>> cellscan.Detector.load(path)
         Detector('retinanet_small', image_size=(96, 128), class_names=('red blood cell', 'infected'), epochs=4)
         """
+        if not (report is None or isinstance(report, DetectionReport)):
+            raise ArgumentError(f"report is {report!r:.80}; expected a DetectionReport, such as evaluate(...) returns")
         cards.save(path, self._card, [self._weights], None if report is None else report.to_dict(), licence, half)
 
     @classmethod
@@ -557,6 +562,14 @@ def _read(fields: FieldDataset) -> Iterator[tuple[Item, np.ndarray | ImageError]
             yield Item(index, name, again), again()
         except ImageError as error:
             yield Item(index, name, again), error
+
+
+def _read_again(image: Any, name: str, checksum: int) -> np.ndarray:
+    """Read an image that was predicted; a loop may have written another picture to the same file since."""
+    pixels = np.asarray(image()) if callable(image) else read_rgb(image, where=name)
+    if zlib.crc32(pixels) != checksum:
+        raise ImageError(f"{name}: the file has changed since its cells were detected; predict it again")
+    return pixels
 
 
 def _facts(fields: FieldDataset) -> dict[str, Any]:

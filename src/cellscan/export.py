@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from cellscan.card import Card, to_json
 from cellscan.data import images
+from cellscan.data.values import as_path
 from cellscan.errors import ArgumentError, MissingExtraError
 from cellscan.tasks.classification import ClassificationTask, Settings
 from cellscan.tasks.programs import Members
@@ -67,9 +69,15 @@ def export(
     path: str | os.PathLike[str], task: ClassificationTask, members: Members, card: Card, platforms: tuple[str, ...]
 ) -> None:
     """Write the program, its script, and beside StableHLO its card; each whole or not at all."""
-    target = Path(path)
+    target = as_path("path", path)
     if target.suffix not in _RUN:
         raise ArgumentError(f"{target}: expected a file whose name ends in {' or '.join(_RUN)}")
+    if card.decision.tta:
+        warnings.warn(
+            f"{target}: temperature and threshold were chosen with test-time augmentation, which the file does not do; "
+            "choose them with tta=False before exporting",
+            stacklevel=3,
+        )
     settings = Settings(np.float32(card.decision.temperature))
 
     def probabilities(images: jax.Array) -> jax.Array:
@@ -125,7 +133,6 @@ def _onnx(
             f"{target}: writing ONNX needs jax2onnx: pip install 'cellscan[export]', on Python 3.12 or newer"
         ) from error
     import logging
-    import warnings
 
     quiet = logging.getLogger("onnx_ir.serde")
     before = quiet.level

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
@@ -17,7 +16,8 @@ import numpy as np
 
 from cellscan.classifier import Classifier, are_small, fit_together, make_members
 from cellscan.data.cells import CellDataset, leave_out
-from cellscan.data.values import check_seed
+from cellscan.data.tables import write_csv
+from cellscan.data.values import as_list, as_path, check_flag, check_seed, check_whole, choose
 from cellscan.decisions.conformal import Coverage, simulate
 from cellscan.decisions.decision import Decision, decide
 from cellscan.errors import ArgumentError, DataError, ModelFileError
@@ -29,7 +29,7 @@ from cellscan.evaluate.patients import Patients, make_patients
 from cellscan.evaluate.report import Report, Seen, figure_text, interval_text, make_report
 from cellscan.evaluate.thresholds import choose_rule
 from cellscan.notebook import as_text
-from cellscan.tasks.recipe import Recipe
+from cellscan.tasks.recipe import Recipe, as_recipe
 from cellscan.tensors import check_digest, read_tensors, write_tensors
 from cellscan.training.loop import Call
 
@@ -106,10 +106,20 @@ def cross_validate(
     >>> len(study.reports), len(study.report.labels)
     (2, 200)
     """
-    chosen = list(range(seeds)) if isinstance(seeds, (int, np.integer)) else [check_seed(seed) for seed in seeds]
+    if not isinstance(cells, CellDataset):
+        raise ArgumentError(
+            f"cells is a {type(cells).__name__}; expected a CellDataset, such as load_malaria() returns"
+        )
+    tta = check_flag("tta", tta)
+    if together is not None:
+        together = check_flag("together", together)
+    if isinstance(seeds, (int, np.integer)):
+        chosen = list(range(check_whole("seeds", seeds, 1)))
+    else:
+        chosen = [check_seed(seed) for seed in as_list("seeds", seeds)]
     if not chosen or len(set(chosen)) < len(chosen):
         raise ArgumentError(f"seeds is {seeds!r}; expected a number from 1, or different whole numbers")
-    recipe = recipe or Recipe()
+    recipe = as_recipe(recipe)
     if recipe.patience is not None:
         raise ArgumentError("the recipe's patience watches a validation set, and a study has none; leave it out")
     fold = cells.fold_numbers(folds)
@@ -121,7 +131,7 @@ def cross_validate(
             if absent:
                 name = cells.class_names[absent.pop()]
                 raise DataError(f"{part.split_info}: no cell is {name!r}; use fewer folds, or another fold file")
-    place = None if checkpoint is None else Path(checkpoint)
+    place = None if checkpoint is None else as_path("checkpoint", checkpoint)
     if place is not None and not resume and any(place.glob("fold*")):
         raise ArgumentError(f"{place} holds a study; pass resume=True to go on, or name another folder")
     if resume and place is None:
@@ -199,7 +209,7 @@ class Transfer:
     --------
     >>> import cellscan
     >>> abroad = study.transfer(cellscan.synthetic_cells(60, seed=9))
-    >>> len(abroad.reports), 0 <= abroad.mean["roc_auc"] <= 1
+    >>> len(abroad.reports), abroad.interval["roc_auc"][0] <= abroad.mean["roc_auc"] <= abroad.interval["roc_auc"][1]
     (2, True)
     """
 
@@ -355,35 +365,36 @@ class Study:
         >>> [line.split(",")[0] for line in file.read_text().splitlines()]
         ['fold', '0', '1', 'mean', 'sd', 'pooled', 'pooled_low', 'pooled_high']
         """
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            out = csv.writer(file)
-            out.writerow(["fold", "seed", "patients", "cells", *NAMES, *(f"{name}_by_patient" for name in AVERAGED)])
-            for (number, seed), report in zip(self.keys, self.reports, strict=True):
-                out.writerow([number, seed, *_row(report)])
-            spreads = [_spread(self.reports, name) for name in NAMES]
-            out.writerow(["mean", "", "", "", *(mean for mean, _ in spreads)])
-            out.writerow(["sd", "", "", "", *(spread for _, spread in spreads)])
-            out.writerow(["pooled", "", *_row(self.report)])
-            for end, name in enumerate(("pooled_low", "pooled_high")):
-                ends = [self.report.interval[figure][end] for figure in NAMES]
-                ends += [self.report.averaged_interval[f][end] for f in AVERAGED if f in self.report.averaged_interval]
-                out.writerow([name, "", "", "", *ends])
+        rows: list[list[Any]] = [
+            ["fold", "seed", "patients", "cells", *NAMES, *(f"{name}_by_patient" for name in AVERAGED)]
+        ]
+        for (number, seed), report in zip(self.keys, self.reports, strict=True):
+            rows.append([number, seed, *_row(report)])
+        spreads = [_spread(self.reports, name) for name in NAMES]
+        rows.append(["mean", "", "", "", *(mean for mean, _ in spreads)])
+        rows.append(["sd", "", "", "", *(spread for _, spread in spreads)])
+        rows.append(["pooled", "", *_row(self.report)])
+        for end, name in enumerate(("pooled_low", "pooled_high")):
+            ends = [self.report.interval[figure][end] for figure in NAMES]
+            ends += [self.report.averaged_interval[f][end] for f in AVERAGED if f in self.report.averaged_interval]
+            rows.append([name, "", "", "", *ends])
+        write_csv(path, rows)
 
-    def select(self, mask: np.ndarray) -> Study:
+    def select(self, mask_or_indices: slice | np.ndarray | Sequence[int] | Sequence[bool]) -> Study:
         """Return the study judged by the chosen cells alone, such as those whose label nobody disputes.
 
         Parameters
         ----------
-        mask : (N,) bool
+        mask_or_indices : (N,) bool array, index array, or slice
+            Which cells; their order stays.
 
         Examples
         --------
         >>> len(study.select(cells.labels == 0).report.labels)
         100
         """
-        mask = np.asarray(mask)
-        if mask.dtype != bool or mask.shape != self.fold.shape:
-            raise ArgumentError(f"select got {mask.dtype} {mask.shape}; expected a mask of bool {self.fold.shape}")
+        rows, mask = choose(mask_or_indices, len(self.fold)), np.zeros(self.fold.shape, bool)
+        mask[rows] = True
         if set(self.fold[mask]) != set(self.fold):
             raise DataError("a fold loses all its cells; choose some of every fold")
         split = f"{self.split}; {int(mask.sum()):,} of its cells"
@@ -405,7 +416,8 @@ class Study:
 
         Examples
         --------
-        >>> study.calibrated().report.roc_auc <= 1
+        >>> scaled = study.calibrated()
+        >>> bool((scaled.report.predicted == study.report.predicted).all())
         True
         """
         scaled = self.probabilities.copy()
@@ -501,7 +513,7 @@ class Study:
         recipe = replace(self._options["recipe"], surround="view")
         return cross_validate(cells=self.cells, **{**self._options, **changes, "recipe": recipe})
 
-    def transfer(self, crops: CellDataset, *, tta: bool = False, progress: bool = True) -> Transfer:
+    def transfer(self, crops: CellDataset, *, tta: bool | None = None, progress: bool = True) -> Transfer:
         """Judge cells of another source by every member, at its threshold.
 
         Parameters

@@ -4,7 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import tiny_cells
 
+import cellscan
 from cellscan.decisions.conformal import fit_quantile, label_sets, simulate
 from cellscan.errors import ArgumentError, DataError
 from cellscan.evaluate.calibration import apply_temperature, fit_temperature
@@ -109,3 +111,32 @@ def test_temperature_of_probabilities_is_that_of_logits() -> None:
     assert np.allclose(apply_temperature(softmax(logits), 2.5), softmax(logits / 2.5), atol=1e-6)
     labels = np.array([np.random.default_rng(i).choice(3, p=row) for i, row in enumerate(softmax(logits / 4))])
     assert fit_temperature([softmax(logits)], labels) > 2
+
+
+def test_a_decision_is_of_one_kind_of_averaging(tmp_path) -> None:
+    """Its parts are chosen with the same `tta`, predictions follow it, and another one is told."""
+    cells = tiny_cells(48)
+    clf = cellscan.Classifier(image_size=16, seed=0)
+    clf.choose_threshold(cells, sensitivity=0.9, tta=True, progress=False)
+    assert clf.card.decision.tta is True
+    averaged = clf.predict_proba(cells, tta=True, progress=False)
+    assert np.array_equal(clf.predict_proba(cells, progress=False), averaged)
+    assert clf.evaluate(cells, progress=False).sensitivity == pytest.approx(0.9, abs=0.05)
+    with pytest.warns(UserWarning, match="chosen with tta=True"):
+        alone = clf.predict(cells, tta=False, progress=False)
+    assert not np.array_equal(alone.probabilities, averaged)
+    with pytest.raises(ArgumentError, match="other parts of the decision were chosen with tta=True"):
+        clf.choose_patient_rule(cells, sensitivity=0.9, tta=False, progress=False)
+    clf.choose_patient_rule(cells, sensitivity=0.9, progress=False)
+    clf.save(tmp_path / "a.safetensors")
+    assert cellscan.Classifier.load(tmp_path / "a.safetensors").card.decision == clf.card.decision
+    clf.choose_threshold(cells, sensitivity=0.9, tta=False, progress=False)  # with the rule, which it resets
+    assert clf.card.decision.tta is False
+    clf.calibrate(cells, tta=True, progress=False)  # resets all
+    assert clf.card.decision.tta is True
+    with pytest.warns(UserWarning, match="test-time augmentation, which the file does not do"):
+        clf.export(tmp_path / "a.stablehlo", platforms=("cpu",))
+    odd: list[Any] = ["yes", 1, 0.5, [True]]
+    for bad in odd:
+        with pytest.raises(ArgumentError, match="expected True, False or None"):
+            clf.predict(cells, tta=bad, progress=False)

@@ -13,9 +13,8 @@ import numpy as np
 from cellscan.data.dialects import Entry, read_json, read_names, read_text, read_voc, read_yolo
 from cellscan.data.fields import IGNORED, FieldDataset
 from cellscan.data.images import SUFFIXES, is_image_name, list_folder
-from cellscan.data.listing import as_path
 from cellscan.data.sources import FileSource
-from cellscan.data.values import as_list
+from cellscan.data.values import as_list, as_path
 from cellscan.errors import ArgumentError, DataError, ImageError, check_choice
 
 IML_TWO_CLASS: dict[str, str | None] = {

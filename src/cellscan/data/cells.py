@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
@@ -19,6 +16,7 @@ from cellscan.data.images import PIXEL_LIMIT, ImageLike, read_rgb
 from cellscan.data.pixels import Pixels, open_map
 from cellscan.data.sources import ArraySource, Source
 from cellscan.data.splits import Split, assign, assign_cells, read_folds, split_hash
+from cellscan.data.tables import write_csv
 from cellscan.data.values import (
     OutOfRange,
     as_class_names,
@@ -33,7 +31,6 @@ from cellscan.data.values import (
 )
 from cellscan.errors import ArgumentError, DataError, ImageError, check_choice
 from cellscan.notebook import as_table
-from cellscan.tensors import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -636,9 +633,7 @@ class CellDataset:
         True
         """
         rows = sorted(set(zip(self.patients.tolist(), self.fold_numbers(folds, seed=seed).tolist(), strict=True)))
-        text = io.StringIO(newline="")
-        csv.writer(text).writerows([("patient", "fold"), *rows])
-        write_whole(Path(path), text.getvalue().encode("utf-8", "surrogateescape"), error=DataError)
+        write_csv(path, [("patient", "fold"), *rows])
 
     def _assign(self, shares: Sequence[float], by: str, seed: int) -> np.ndarray:
         check_choice("by", by, ("patient", "cell"))

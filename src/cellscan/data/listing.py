@@ -7,11 +7,10 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cellscan.data.images import is_image_name, is_litter, list_folder
 from cellscan.data.sources import FileSource, ZipSource
-from cellscan.errors import ArgumentError, DataError
+from cellscan.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -59,10 +58,3 @@ def list_images(root: Path) -> Listing:
                 f"{root}: two members are named {name!r} and differ; write the archive anew with one of them"
             )
     return Listing(root.absolute(), tuple(members), tuple(others), members)
-
-
-def as_path(name: str, value: Any) -> Path:
-    """Return a path that was given, or raise `ArgumentError` where it is none."""
-    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
-        raise ArgumentError(f"{name} is {value!r:.80}; expected a path")
-    return Path(os.fsdecode(value))

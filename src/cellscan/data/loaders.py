@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 
 from cellscan.data.cells import CellDataset
 from cellscan.data.images import warn_of_others
-from cellscan.data.listing import as_path, list_images
+from cellscan.data.listing import list_images
 from cellscan.data.malaria import read_malaria
-from cellscan.data.values import as_patient, as_texts, read_table
+from cellscan.data.values import as_path, as_patient, as_texts, read_table
 from cellscan.errors import ArgumentError, CellscanError, DataError
 
 PathLike: TypeAlias = "str | os.PathLike[str]"

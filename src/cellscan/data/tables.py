@@ -7,12 +7,11 @@ import io
 import operator
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cellscan.data.values import OutOfRange, choose
+from cellscan.data.values import OutOfRange, as_path, choose
 from cellscan.errors import ArgumentError, DataError
 from cellscan.tensors import write_whole
 
@@ -71,8 +70,7 @@ def write_csv(path: str | os.PathLike[str], rows: Iterable[Sequence[object]]) ->
     >>> file.read_text().splitlines()
     ['name,label', 'a.png,1']
     """
-    if not isinstance(path, (str, os.PathLike)):
-        raise ArgumentError(f"path is {path!r:.80}; expected the path of a CSV file")
+    target = as_path("path", path)
     text = io.StringIO(newline="")
     csv.writer(text).writerows(rows)
-    write_whole(Path(os.fsdecode(path)), text.getvalue().encode("utf-8", "surrogateescape"), error=DataError)
+    write_whole(target, text.getvalue().encode("utf-8", "surrogateescape"), error=DataError)

@@ -7,6 +7,8 @@ import io
 import os
 import re
 from collections.abc import Iterable, Sequence
+from numbers import Real
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,6 +49,61 @@ def check_seed(seed: object) -> int:
     1
     """
     return check_whole("seed", seed, 0)
+
+
+def check_number(name: str, value: object, low: float, high: float, ends: str = "()") -> float:
+    """Return a number between two others as a float, or raise `ArgumentError`.
+
+    Parameters
+    ----------
+    ends : {"()", "(]", "[)", "[]"}
+        Whether it may be `low` and `high` themselves: a square bracket says that it may.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cellscan.data.values import check_number
+    >>> check_number("share", np.float32(0.5), 0, 1, "(]")
+    0.5
+    """
+    try:
+        number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else float("nan")
+    except OverflowError:  # a whole number beyond any float
+        number = float("inf")
+    if low < number < high or (ends[0] == "[" and number == low) or (ends[1] == "]" and number == high):
+        return number
+    between = f"in {ends[0]}{low:g}, {high:g}{ends[1]}"
+    if high == float("inf"):
+        between = f"{'from' if ends[0] == '[' else 'above'} {low:g}"
+    raise ArgumentError(f"{name} is {value!r:.80}; expected a number {between}")
+
+
+def check_flag(name: str, value: object) -> bool:
+    """Return a bool, NumPy's too, or raise `ArgumentError`.
+
+    Examples
+    --------
+    >>> from cellscan.data.values import check_flag
+    >>> check_flag("resume", False)
+    False
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise ArgumentError(f"{name} is {value!r:.80}; expected True or False")
+    return bool(value)
+
+
+def as_path(name: str, value: Any) -> Path:
+    """Return a path that was given, or raise `ArgumentError` where it is none: a number would be an open file.
+
+    Examples
+    --------
+    >>> from cellscan.data.values import as_path
+    >>> as_path("folder", "cells").name
+    'cells'
+    """
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
+        raise ArgumentError(f"{name} is {value!r:.80}; expected a path")
+    return Path(os.fsdecode(value))
 
 
 def is_missing(value: object) -> bool:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cellscan.errors import ArgumentError, DataError
+from cellscan.data.values import check_number, check_seed, check_whole
+from cellscan.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,7 @@ def fit_quantile(scores: np.ndarray, patients: np.ndarray, alpha: float) -> floa
     >>> fit_quantile(np.array([0.1, 0.2, 0.3, 0.4]), np.array([1, 2, 3, 4]), alpha=0.4)
     0.3
     """
-    if not 0 < alpha < 1:
-        raise ArgumentError(f"alpha is {alpha!r}; expected a number in (0, 1)")
+    alpha = check_number("alpha", alpha, 0, 1)
     _, group, size = np.unique(patients, return_inverse=True, return_counts=True)
     count, needed = len(size), math.ceil(1 / alpha - 1e-9) - 1
     if count < needed:
@@ -167,7 +167,8 @@ def simulate(
     True
     """
     names, group = np.unique(patients, return_inverse=True)
-    scores, rng = scores_of(probabilities, labels), np.random.default_rng(seed)
+    splits = check_whole("splits", splits, 1)
+    scores, rng = scores_of(probabilities, labels), np.random.default_rng(check_seed(seed))
     size = np.bincount(group)
     counted = []
     for _ in range(splits):

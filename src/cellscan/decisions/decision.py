@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
+from cellscan.data.values import check_number
 from cellscan.decisions.conformal import Conformal
 from cellscan.errors import ArgumentError
 
@@ -24,6 +26,8 @@ class Decision:
         Which labels belong to the set of a cell.
     patient_rule : float or None
         Share of positive cells from which a patient counts as infected, in (0, 1].
+    tta : bool or None
+        Whether it was chosen with test-time augmentation; None where nothing was chosen on cells.
 
     Examples
     --------
@@ -36,14 +40,71 @@ class Decision:
     threshold: float = 0.5
     conformal: Conformal | None = None
     patient_rule: float | None = None
+    tta: bool | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.threshold < 1:
-            raise ArgumentError(f"threshold is {self.threshold!r}; expected a number in (0, 1)")
-        if not self.temperature > 0:
-            raise ArgumentError(f"temperature is {self.temperature!r}; expected a number above 0")
-        if self.patient_rule is not None and not 0 < self.patient_rule <= 1:
-            raise ArgumentError(f"patient_rule is {self.patient_rule!r}; expected a share in (0, 1], or None")
+        object.__setattr__(self, "threshold", check_number("threshold", self.threshold, 0, 1))
+        object.__setattr__(self, "temperature", check_number("temperature", self.temperature, 0, float("inf")))
+        if not (self.conformal is None or isinstance(self.conformal, Conformal)):
+            raise ArgumentError(f"conformal is {self.conformal!r:.80}; expected a Conformal, or None")
+        if self.patient_rule is not None:
+            object.__setattr__(self, "patient_rule", check_number("patient_rule", self.patient_rule, 0, 1, "(]"))
+        _check_tta(self.tta)
+
+    def choose(self, tta: bool | None, *parts: str) -> Decision:
+        """Return the decision before `parts` of it are chosen anew, with the `tta` to choose them with.
+
+        Parameters
+        ----------
+        tta : bool or None
+            None: that of the other parts; False where there are none.
+        *parts : str
+            Fields that are about to be chosen; they are reset.
+
+        Raises
+        ------
+        ArgumentError
+            Where the other parts were chosen with another `tta`: together they would hold for neither.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> cellscan.Decision(temperature=1.5, threshold=0.4, tta=True).choose(None, "threshold")
+        Decision(temperature=1.5, threshold=0.5, conformal=None, patient_rule=None, tta=True)
+        """
+        _check_tta(tta)
+        defaults = {one.name: one.default for one in fields(self)}
+        rest = replace(self, tta=None, **{part: defaults[part] for part in parts})
+        before = None if rest == Decision() else self.tta
+        if None not in (before, tta) and before != tta:
+            raise ArgumentError(
+                f"tta is {tta}, but other parts of the decision were chosen with tta={before}; pass tta={before}, or "
+                f"choose all anew with tta={tta}, calibrate(...) first, which resets the rest"
+            )
+        return replace(rest, tta=bool(before if tta is None else tta))
+
+    def runs_with(self, tta: bool | None) -> bool:
+        """Return whether to predict with test-time augmentation; warn where the decision was chosen otherwise.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> cellscan.Decision(threshold=0.4, tta=True).runs_with(None)
+        True
+        """
+        _check_tta(tta)
+        if None not in (self.tta, tta) and self.tta != tta:
+            warnings.warn(
+                f"predicting with tta={tta}, but temperature, threshold, label sets or patient rule were chosen with "
+                f"tta={self.tta}; the rates they were chosen for need not hold",
+                stacklevel=4,
+            )
+        return bool(self.tta if tta is None else tta)
+
+
+def _check_tta(tta: object) -> None:
+    if not (tta is None or isinstance(tta, (bool, np.bool_))):
+        raise ArgumentError(f"tta is {tta!r:.80}; expected True, False or None")
 
 
 def decide(probabilities: np.ndarray, positive: int | None, threshold: float) -> np.ndarray:

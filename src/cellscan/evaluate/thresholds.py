@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from numbers import Real
-
 import numpy as np
 
+from cellscan.data.values import check_number
 from cellscan.errors import ArgumentError, DataError
 from cellscan.evaluate.patients import shares
 
@@ -47,13 +46,12 @@ def choose(
             f"sensitivity is {sensitivity!r} and specificity is {specificity!r}; expected exactly one of them"
         )
     name, wanted = ("sensitivity", sensitivity) if specificity is None else ("specificity", specificity)
-    if not isinstance(wanted, Real) or not 0 < wanted <= 1:
-        raise ArgumentError(f"{name} is {wanted!r}; expected a number in (0, 1]")
+    wanted = check_number(name, wanted, 0, 1, "(]")
     scores, kind = (positives, what[0]) if name == "sensitivity" else (negatives, what[1])
     if not len(scores):
         raise DataError(f"there are no {kind} to choose by; expected some, or choose by the other figure")
     ordered = np.sort(scores.astype(np.float64))
-    needed = int(np.ceil(wanted * len(ordered) - 1e-9))
+    needed = max(int(np.ceil(wanted * len(ordered) - 1e-9)), 1)
     line = ordered[len(ordered) - needed] if name == "sensitivity" else _above(ordered[needed - 1])
     if line > 1:
         raise DataError(f"{kind} reach the greatest score of all, so no line gives {name} {wanted}; ask for less")

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from cellscan.data.cache import cache_folder
+from cellscan.data.values import as_path
 from cellscan.errors import ArgumentError
 
 LIMIT = 2**29
@@ -45,7 +46,7 @@ def keep_programs(folder: str | os.PathLike[str] | None = None) -> Path:
     import jax
     from jax.experimental.compilation_cache import compilation_cache
 
-    place = (cache_folder() / "programs" if folder is None else Path(folder)).expanduser().absolute()
+    place = (cache_folder() / "programs" if folder is None else as_path("folder", folder)).expanduser().absolute()
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.mkdir(mode=0o700, exist_ok=True)

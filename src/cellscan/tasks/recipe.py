@@ -163,6 +163,20 @@ class Recipe:
         return plain
 
 
+def as_recipe(recipe: object) -> Recipe:
+    """Return a recipe that was given, the default one for None, or raise `ArgumentError`.
+
+    Examples
+    --------
+    >>> from cellscan.tasks.recipe import as_recipe
+    >>> as_recipe(None).schedule
+    'one_cycle'
+    """
+    if not (recipe is None or isinstance(recipe, Recipe)):
+        raise ArgumentError(f"recipe is {recipe!r:.80}; expected a Recipe, such as cellscan.Recipe(augment='strong')")
+    return recipe or Recipe()
+
+
 def program_options(recipe: Recipe) -> Recipe:
     """Return the recipe without what changes no program: two trainings that differ in that alone share theirs.
 

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from cellscan.card import Card
+from cellscan.data.values import as_path, check_flag, check_whole
 from cellscan.errors import ArgumentError, TrainingError
 from cellscan.models.network import Weights
 from cellscan.process import use_jax
@@ -52,10 +53,11 @@ class Call:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-                raise ArgumentError(f"{name} is {value!r}; expected a whole number from 1")
-            object.__setattr__(self, name, int(value))  # a NumPy integer would not go into a plan
+            object.__setattr__(self, name, check_whole(name, getattr(self, name), 1))
+        for name in ("resume", "progress"):
+            check_flag(name, getattr(self, name))
+        if self.checkpoint is not None:
+            object.__setattr__(self, "checkpoint", as_path("checkpoint", self.checkpoint))
         if self.resume and self.checkpoint is None:
             raise ArgumentError("resume=True goes on with a checkpoint; pass its folder: checkpoint=...")
 
