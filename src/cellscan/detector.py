@@ -16,14 +16,14 @@ from cellscan.card import Card
 from cellscan.data.fields import FieldDataset
 from cellscan.data.images import FIT, PIXEL_LIMIT, fitted, read_rgb
 from cellscan.data.inputs import Images, Item, decode, list_items
-from cellscan.data.values import as_list, check_number, check_seed
+from cellscan.data.values import as_list, as_path, check_number, check_seed
 from cellscan.detection.anchors import Anchors, fit_anchors
 from cellscan.detection.rules import Detection
 from cellscan.detections import Detections, FieldDetections
 from cellscan.errors import ArgumentError, DataError, ImageError, ModelFileError, check_choice, check_names
 from cellscan.evaluate.detection import DetectionReport, choose_thresholds, evaluate_detections
 from cellscan.models.network import Network, Weights, weights_of
-from cellscan.models.retinanet import find, make
+from cellscan.models.retinanet import PLANS, find, make
 from cellscan.predictions import Failure
 from cellscan.process import use_jax
 from cellscan.progress import Progress
@@ -86,6 +86,10 @@ class Detector:
         seed: int = 0,
     ) -> None:
         names = check_names("class_names", class_names, 1)
+        if not isinstance(model, str):
+            raise ArgumentError(f"model is {model!r:.80}; expected the name of a detector: {', '.join(PLANS)}")
+        if weights is not None:
+            as_path("weights", weights)
         plan = find(model)
         size = tuple(image_size) if isinstance(image_size, (tuple, list)) else (image_size,)
         if len(size) != 2 or not all(isinstance(side, (int, np.integer)) and side >= 64 for side in size):

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import TinyNet
+from helpers import TinyNet, compilations
 
 import cellscan
 from cellscan.models import convolution
-from cellscan.models.blocks import BatchNorm, max_pool
+from cellscan.models.blocks import BatchNorm, lecun_normal, max_pool
 from cellscan.models.convolution import conv
 from cellscan.models.network import Network, weights_of
 from cellscan.models.registry import build, find
@@ -208,3 +208,13 @@ def test_instance_norm_is_that_of_flax(dtype) -> None:
         norm.bias[...] = jnp.ones(5)  # type: ignore[index]
     assert ours(x).dtype == x.dtype
     assert np.allclose(ours(x), theirs(x), atol=1e-5 if dtype == "float32" else 0.1)
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 12, 32), (128, 2), (3, 3, 96, 1000)])
+def test_first_weights_are_those_of_flax_without_a_program_a_shape(shape) -> None:
+    key = jax.random.key(5)
+    lecun_normal(key, (1, 1))
+    with compilations() as names:
+        found = lecun_normal(key, shape)
+    assert names == [] or np.prod(shape) > 2**18
+    assert np.array_equal(found, nnx.initializers.lecun_normal()(key, shape, np.float32))

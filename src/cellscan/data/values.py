@@ -75,6 +75,8 @@ def check_number(name: str, value: object, low: float, high: float, ends: str = 
     between = f"in {ends[0]}{low:g}, {high:g}{ends[1]}"
     if high == float("inf"):
         between = f"{'from' if ends[0] == '[' else 'above'} {low:g}"
+    elif ends == "[)":
+        between = f"from {low:g} and below {high:g}"
     raise ArgumentError(f"{name} is {value!r:.80}; expected a number {between}")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from cellscan.models.blocks import ConvNorm, Pair, Staged, max_pool
+from cellscan.models.blocks import ConvNorm, Pair, Staged, make_linear, max_pool
 
 Step: TypeAlias = tuple[int, int | Pair] | tuple[int, int | Pair, int]
 """Width, kernel, and stride of a convolution; with a stride it has no padding."""
@@ -148,7 +148,7 @@ class InceptionV3(Staged):
                 blocks.append(Mixed(channels, branches, maximum=branches in (_B, _D), rngs=rngs))
                 channels = getattr(blocks[-1], "width")  # noqa: B009 - of a Mixed
             setattr(self, f"stage{number}", nnx.Sequential(*blocks))
-        self.head: nnx.Linear = nnx.Linear(channels, num_classes, rngs=rngs)
+        self.head: nnx.Linear = make_linear(channels, num_classes, rngs=rngs)
 
 
 class Maximum(nnx.Module):

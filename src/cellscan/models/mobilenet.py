@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from cellscan.models.blocks import ConvNorm, Staged
+from cellscan.models.blocks import ConvNorm, Staged, make_linear
 
 Stages = tuple[tuple[int, int, int, int, int], ...]
 
@@ -149,7 +149,7 @@ class MobileNet(Staged):
                 channels = width
             setattr(self, f"stage{number}", nnx.Sequential(*blocks))
         self.last: ConvNorm = ConvNorm(channels, 1280, 1, act=relu6, **like)
-        self.head: nnx.Linear = nnx.Linear(1280, num_classes, rngs=rngs)
+        self.head: nnx.Linear = make_linear(1280, num_classes, rngs=rngs)
 
 
 def make(name: str, num_classes: int, *, pooled: bool, rngs: nnx.Rngs) -> MobileNet:

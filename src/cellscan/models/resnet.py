@@ -9,7 +9,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from cellscan.models.blocks import ConvNorm, Staged, max_pool
+from cellscan.models.blocks import ConvNorm, Staged, make_linear, max_pool
 
 
 class Basic(nnx.Module):
@@ -89,7 +89,7 @@ class ResNet(Staged):
                 blocks.append(block(channels, width, stride=stride, rngs=rngs))
                 channels = width * block.expansion
             setattr(self, f"stage{number}", Stage(blocks, pooled=number == 1))
-        self.head: nnx.Linear = nnx.Linear(channels, num_classes, rngs=rngs)
+        self.head: nnx.Linear = make_linear(channels, num_classes, rngs=rngs)
 
 
 class Stage(nnx.Module):

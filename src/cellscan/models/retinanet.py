@@ -91,8 +91,6 @@ def find(name: str) -> Plan:
     cellscan.errors.ArgumentError: there is no detector 'retinanet'; did you mean retinanet_small, retinanet_resnet50, \
 retinanet_resnet18?
     """
-    if not isinstance(name, str):
-        raise ArgumentError(f"model is {name!r:.80}; expected the name of a detector: {', '.join(PLANS)}")
     if name not in PLANS:
         near = difflib.get_close_matches(name, PLANS) or list(PLANS)
         raise ArgumentError(f"there is no detector {name!r}; did you mean {', '.join(near)}?")

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from cellscan.models.blocks import lecun_normal, make_linear
 from cellscan.models.convolution import conv as quick
 
 
@@ -62,7 +63,13 @@ class Block(nnx.Module):
     """Two 3x3 convolutions with instance norm, and a shortcut; the first may stride."""
 
     def __init__(self, channels: int, width: int, *, stride: int, rngs: nnx.Rngs) -> None:
-        conv = {"padding": "SAME", "use_bias": False, "conv_general_dilated": quick, "rngs": rngs}
+        conv = {
+            "padding": "SAME",
+            "use_bias": False,
+            "conv_general_dilated": quick,
+            "kernel_init": lecun_normal,
+            "rngs": rngs,
+        }
         self.conv1: nnx.Conv = nnx.Conv(channels, width, (3, 3), strides=stride, **conv)
         self.norm1: InstanceNorm = InstanceNorm(width, rngs=rngs)
         self.conv2: nnx.Conv = nnx.Conv(width, width, (3, 3), **conv)
@@ -105,14 +112,21 @@ class SmallCNN(nnx.Module):
 
     def __init__(self, num_classes: int, *, rngs: nnx.Rngs) -> None:
         self.stem: nnx.Conv = nnx.Conv(
-            12, 32, (3, 3), padding="SAME", use_bias=False, conv_general_dilated=quick, rngs=rngs
+            12,
+            32,
+            (3, 3),
+            padding="SAME",
+            use_bias=False,
+            conv_general_dilated=quick,
+            kernel_init=lecun_normal,
+            rngs=rngs,
         )
         self.stem_norm: InstanceNorm = InstanceNorm(32, rngs=rngs)
         self.stage1: Block = Block(32, 32, stride=1, rngs=rngs)
         self.stage2: Block = Block(32, 64, stride=2, rngs=rngs)
         self.stage3: Block = Block(64, 96, stride=2, rngs=rngs)
         self.stage4: Block = Block(96, 128, stride=1, rngs=rngs)
-        self.head: nnx.Linear = nnx.Linear(128, num_classes, rngs=rngs)
+        self.head: nnx.Linear = make_linear(128, num_classes, rngs=rngs)
 
     def features(self, x: Float[Array, "n h w 3"]) -> dict[str, Array]:
         """Return every stage by name, and the averaged features as ``pre_logits`` (N, 128)."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from cellscan.models.blocks import Staged, make_conv, max_pool
+from cellscan.models.blocks import Staged, make_conv, make_linear, max_pool
 
 
 class Fire(nnx.Module):
@@ -82,7 +82,7 @@ class SqueezeNet(Staged):
         self.stage3: Stage = Stage(256, ((48, 192), (48, 192), (64, 256), (64, 256)), rngs=rngs)
         self.pooled: bool = pooled
         self.head: nnx.Linear | nnx.Conv = (
-            nnx.Linear(512, num_classes, rngs=rngs) if pooled else make_conv(512, num_classes, 1, rngs=rngs)
+            make_linear(512, num_classes, rngs=rngs) if pooled else make_conv(512, num_classes, 1, rngs=rngs)
         )
 
     def classify(self, x: Float[Array, "n h w c"]) -> Float[Array, "n k"]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from cellscan.models.blocks import Staged, make_conv, max_pool
+from cellscan.models.blocks import Staged, make_conv, make_linear, max_pool
 
 DEPTHS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 """Convolutions in each stage."""
@@ -50,7 +50,7 @@ class VGG(Staged):
             setattr(self, f"stage{number}", Stage(depth, channels, width, rngs=rngs))
             channels = width
         self.top: Top | None = nnx.data(None if pooled else Top(channels, rngs=rngs))
-        self.head: nnx.Linear = nnx.Linear(channels if pooled else 4096, num_classes, rngs=rngs)
+        self.head: nnx.Linear = make_linear(channels if pooled else 4096, num_classes, rngs=rngs)
 
     def pool(self, x: Float[Array, "n h w c"]) -> Float[Array, "n d"]:
         """Return what the head takes of the last stage."""
