@@ -47,7 +47,7 @@ quick: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 -q -m "not slow" $(QUICK)
 
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" tests --jaxtyping-packages=$(SHAPED)beartype.beartype
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" tests --jaxtyping-packages=$(SHAPED)beartype.beartype
 	$(BIN)/python -m pytest -n 2 --dist loadfile --doctest-modules src/cellscan
 
 # The wheel as a stranger gets it: its own environment, its declared dependencies, away from this folder.

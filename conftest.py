@@ -11,6 +11,9 @@ os.environ["MPLBACKEND"] = "Agg"
 # For the workers of a run, the processes that tests start, and the next run; `make clean` removes it.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent / ".programs"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# Compiled without LLVM's optimisations: a third of the time, and tests run most programs a few times only. The
+# benchmarks and the gallery run what users have.
+os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}"
 
 import pytest
 from _pytest.doctest import DoctestItem
@@ -19,6 +22,25 @@ _STUDIES = ("cellscan.study.Study", "cellscan.study.Transfer", "cellscan.evaluat
 _DETECTORS = (
     "cellscan.detector.Detector.", "cellscan.detections.", "cellscan.screening.", "cellscan.evaluate.detection.D"
 )  # fmt: skip
+
+
+_LONGEST = (
+    "tests/real",
+    "tests/models",
+    "tests/test_attacks.py",
+    "tests/training",
+    "tests/explain",
+    "tests/test_odd_calls.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first, so that the workers of a run end together."""
+
+    def place(item: pytest.Item) -> int:
+        return next((row for row, name in enumerate(_LONGEST) if item.nodeid.startswith(name)), len(_LONGEST))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(autouse=True)

@@ -1,9 +1,10 @@
 """What several tests share."""
 
 import contextlib
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -34,6 +35,11 @@ class TinyNet(nnx.Module):
 
 def random_image(seed: int = 0, height: int = 40, width: int = 50) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def normal(seed: int, shape: Sequence[int]) -> jax.Array:
+    """Draw from a normal distribution, by NumPy: JAX compiles its generator for every shape."""
+    return jax.numpy.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32))
 
 
 def write_cells(root: Path, names: dict[str, list[str]]) -> Path:
@@ -82,10 +88,13 @@ def compilations() -> Iterator[list[str]]:
         jax.monitoring.clear_event_listeners()
 
 
+def devices_of(count: int) -> dict[str, str]:
+    """Return the environment of a process whose JAX sees so many devices."""
+    return {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"}
+
+
 def run_python(code: str, *, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
     """Run code in a fresh process and return what it prints."""
-    import os
-
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

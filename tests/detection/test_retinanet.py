@@ -11,6 +11,7 @@ import oracle
 import pytest
 import torch_retinanet as torched
 from flax import nnx
+from helpers import normal
 
 import cellscan
 from cellscan.detection.anchors import Anchors
@@ -71,7 +72,7 @@ def test_the_small_one_is_small_and_starts_from_the_prior() -> None:
     net, _ = make("retinanet_small", 2, 9)
     weights = weights_of(net)
     assert sum(leaf.size for leaf in weights["params"].values()) <= 5_000_000
-    outputs = net(jax.random.normal(jax.random.key(0), (1, 64, 64, 3)))
+    outputs = net(normal(0, (1, 64, 64, 3)))
     assert abs(float(jax.nn.sigmoid(outputs["classes"]).mean()) - 0.01) < 0.003
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers import TinyNet, compilations
+from helpers import TinyNet, compilations, normal
 
 import cellscan
 from cellscan.models import convolution
@@ -37,7 +37,7 @@ def test_every_backbone_keeps_the_contract(name) -> None:
         found = jax.eval_shape(net.features, jnp.zeros((1, 224, 224, 3)))
         for stride in (8, 16):
             assert abs(found[f"stride{stride}"].shape[1] - 224 / stride) <= 3
-    x = jax.random.normal(jax.random.key(0), (4, size + 1, size + 1, 3))
+    x = normal(0, (4, size + 1, size + 1, 3))
 
     @jax.jit
     @jax.grad
@@ -58,7 +58,7 @@ def test_small_cnn_is_small() -> None:
 
 def test_the_batch_plays_no_part_in_small_cnn() -> None:
     net = cellscan.models.create("small_cnn", 2)
-    x = jax.random.normal(jax.random.key(0), (4, 32, 32, 3))
+    x = normal(0, (4, 32, 32, 3))
     assert np.allclose(net(x)[1], net(x[1:2])[0], atol=1e-5)  # type: ignore[operator]
 
 
@@ -77,7 +77,7 @@ def test_bad_names_and_widths() -> None:
 
 def test_taking_apart_and_putting_together_changes_nothing() -> None:
     net = TinyNet(rngs=nnx.Rngs(0, dropout=1))
-    x = jax.random.normal(jax.random.key(0), (4, 16, 16, 3))
+    x = normal(0, (4, 16, 16, 3))
     network = Network(net)
     weights = weights_of(net)
     net.eval()
@@ -89,7 +89,7 @@ def test_taking_apart_and_putting_together_changes_nothing() -> None:
 def test_training_mode_updates_statistics_and_draws_from_the_key_alone() -> None:
     network = Network(TinyNet(rngs=nnx.Rngs(0, dropout=1)))
     weights = weights_of(TinyNet(rngs=nnx.Rngs(0, dropout=1)))
-    x = jax.random.normal(jax.random.key(0), (4, 16, 16, 3))
+    x = normal(0, (4, 16, 16, 3))
     out = [network.train(weights["params"], weights["stats"], x, jax.random.key(k)) for k in (1, 1, 2)]
     assert np.array_equal(out[0][0], out[1][0])
     assert not np.array_equal(out[0][0], out[2][0])
@@ -119,8 +119,7 @@ def test_own_networks_are_checked() -> None:
 def test_the_quick_convolution_is_the_plain_one(monkeypatch, values, stride) -> None:
     monkeypatch.setattr(convolution, "SLICE", values)
     count = 50
-    keys = jax.random.split(jax.random.key(0), 2)
-    x, kernel = jax.random.normal(keys[0], (count, 6, 6, 3)), jax.random.normal(keys[1], (3, 3, 3, 4))
+    x, kernel = normal(0, (count, 6, 6, 3)), normal(1, (3, 3, 3, 4))
     options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
 
     def loss(function, x, kernel):
@@ -155,9 +154,8 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_of_a_convolution_is_the_plain_one(way, strides, padding) -> None:
     count, side, channels, width, size, groups = WAYS[way]
-    keys = jax.random.split(jax.random.key(0), 2)
-    x = jax.random.normal(keys[0], (count, side, side + 1, channels))
-    kernel = jax.random.normal(keys[1], (*size, channels // groups, width))
+    x = normal(0, (count, side, side + 1, channels))
+    kernel = normal(1, (*size, channels // groups, width))
     options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": groups}
 
     def run(function, x, kernel):
@@ -171,7 +169,7 @@ def test_every_way_of_a_convolution_is_the_plain_one(way, strides, padding) -> N
 
 
 def test_max_pool_is_that_of_flax_and_ties_share_the_gradient() -> None:
-    x = jax.random.normal(jax.random.key(0), (2, 9, 10, 3))
+    x = normal(0, (2, 9, 10, 3))
     for window, stride, padding in ((2, 2, 0), (3, 2, 0), (3, 2, 1)):
         pads = ((padding, padding), (padding, padding))
 
@@ -189,7 +187,7 @@ def test_max_pool_is_that_of_flax_and_ties_share_the_gradient() -> None:
 
 def test_batch_norm_keeps_precision_where_mean_squares_cancel() -> None:
     norm = BatchNorm(1)
-    x = 1000 + jax.random.normal(jax.random.key(0), (64, 8, 8, 1))
+    x = 1000 + normal(0, (64, 8, 8, 1))
     for _ in range(60):
         norm(x)
     assert np.isclose(norm(x).std(), 1, atol=0.01)
@@ -201,7 +199,7 @@ def test_batch_norm_keeps_precision_where_mean_squares_cancel() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_instance_norm_is_that_of_flax(dtype) -> None:
-    x = (3 + 2 * jax.random.normal(jax.random.key(0), (4, 9, 7, 5))).astype(dtype)
+    x = (3 + 2 * normal(0, (4, 9, 7, 5))).astype(dtype)
     ours, theirs = InstanceNorm(5, rngs=nnx.Rngs(0)), nnx.InstanceNorm(5, epsilon=1e-5, rngs=nnx.Rngs(0), dtype=dtype)
     for norm in (ours, theirs):
         norm.scale[...] = jnp.arange(5.0)  # type: ignore[index]

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from helpers import TinyNet, compilations, run_python, tiny_cells
+from helpers import TinyNet, compilations, devices_of, run_python, tiny_cells
 
 import cellscan
 from cellscan.models.network import Network, Weights, weights_of
@@ -42,7 +42,7 @@ def train(*, resident: bool = False, options: str = "", devices: int = 1) -> dic
         run_python(
             TRAIN.format(resident=resident, options=options),
             cwd=TESTS,
-            env={"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
+            env=devices_of(devices),
         )
     )
 
@@ -125,7 +125,7 @@ def test_a_batch_that_cannot_be_shared_is_an_error() -> None:
         "with jax.default_device(jax.devices()[1]):\n"
         "    print(cellscan.Classifier(image_size=16).fit(tiny_cells(), batch_size=8, epochs=1, progress=False))",
         cwd=TESTS,
-        env={"XLA_FLAGS": "--xla_force_host_platform_device_count=3"},
+        env=devices_of(3),
     )
     assert "expected a multiple of 3" in said
     assert said.splitlines()[-1].startswith("epoch   1 of 1")  # one of them alone can

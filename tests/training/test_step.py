@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from helpers import TinyNet, compilations, run_python, tiny_cells
+from helpers import TinyNet, compilations, devices_of, run_python, tiny_cells
 
 import cellscan
 from cellscan.training import init_state, make_augment, make_train_step, trained_module
@@ -233,4 +233,4 @@ for place in (lambda x: x, put):
         losses.append(float(metrics["loss"]))
 print(len(jax.devices()), np.abs(np.subtract(losses[:3], losses[3:])).max() < 1e-5)
 """
-    assert run_python(code, env={"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}) == "2 True"
+    assert run_python(code, env=devices_of(2)) == "2 True"
