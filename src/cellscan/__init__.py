@@ -2,8 +2,8 @@
 
 The road goes one way::
 
-    load_malaria / load_folder / synthetic_cells -> CellDataset -> Classifier -> Predictions, Report
-                                                                    cross_validate -> Study
+    load_malaria / load_folder / load_table / synthetic_cells -> CellDataset -> Classifier -> Predictions, Report
+                                                                                 cross_validate -> Study
     load_fields / synthetic_fields -> FieldDataset -> Detector -> Detections, DetectionReport
                                                                     screen -> SmearReport
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cellscan.data.joining import concat as concat
     from cellscan.data.loaders import load_folder as load_folder
     from cellscan.data.loaders import load_malaria as load_malaria
+    from cellscan.data.loaders import load_table as load_table
     from cellscan.data.patients import malaria_patient as malaria_patient
     from cellscan.data.pixels import Pixels as Pixels
     from cellscan.data.splits import Split as Split
@@ -94,6 +95,7 @@ _HOMES = {
     "concat": "data.joining",
     "load_folder": "data.loaders",
     "load_malaria": "data.loaders",
+    "load_table": "data.loaders",
     "malaria_patient": "data.patients",
     "Pixels": "data.pixels",
     "Split": "data.splits",
@@ -137,7 +139,7 @@ _HOMES = {
 }
 
 __all__ = [  # noqa: RUF022 - the order of the road
-    "load_malaria", "load_folder", "synthetic_cells", "concat", "malaria_patient", "clear_cache",
+    "load_malaria", "load_folder", "load_table", "synthetic_cells", "concat", "malaria_patient", "clear_cache",
     "keep_programs",
     "CellDataset", "Cell", "Description", "Pixels", "Split",
     "load_fields", "synthetic_fields", "FieldDataset", "Field", "IML_TWO_CLASS",

@@ -75,7 +75,7 @@ class Cell:
 class CellDataset:
     """An immutable table of cells: labels, patients, names, and where the pixels are.
 
-    Made by `load_malaria`, `load_folder`, `synthetic_cells`, `CellDataset.from_arrays`, `concat`.
+    Made by `load_malaria`, `load_folder`, `load_table`, `synthetic_cells`, `CellDataset.from_arrays`, `concat`.
 
     Attributes
     ----------
@@ -89,6 +89,9 @@ class CellDataset:
         The classes, in the order of their indices.
     split_info : Split or None
         How this part came about, where it is a part.
+    layout : str
+        What the folders that the cells were loaded from were taken for, such as ``"class/patient/image"``; ``""``
+        where they come from no folders.
 
     Examples
     --------
@@ -111,6 +114,7 @@ class CellDataset:
     _sources: tuple[Source, ...]
     _part: np.ndarray
     _row: np.ndarray
+    layout: str = ""
 
     @classmethod
     def from_source(
@@ -250,7 +254,8 @@ class CellDataset:
         counts = ", ".join(f"{name} {count:,}" for name, count in self.per_class().items())
         known = len(set(self.patients.tolist())) if self.has_patients else 0
         whose = f" of {known} patients" if known else ", patients unknown"
-        return f"{len(self):,} cells{whose}: {counts}"
+        read = f" (read as {self.layout})" if self.layout not in ("", "class/image") else ""
+        return f"{len(self):,} cells{whose}: {counts}{read}"
 
     def _repr_html_(self) -> str:
         rows = []

@@ -18,6 +18,7 @@ import io
 import os
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -320,6 +321,10 @@ def _to_uint8(array: np.ndarray, where: str, wide: bool) -> np.ndarray:
     )
 
 
+LINK_LIMIT = 100
+"""Paths through links by which one folder may be reached below another."""
+
+
 def is_image_name(path: str) -> bool:
     """Whether a path with slashes names an image that counts: hidden parts and `__MACOSX` do not."""
     parts = path.split("/")
@@ -341,10 +346,12 @@ def image_files(folder: Path) -> list[str]:
 def list_folder(folder: Path) -> tuple[list[str], list[str]]:
     """Return the image files under `folder`, and the files passed over, as sorted paths with slashes relative to it.
 
-    Links are followed. Hidden files and folders, ``__MACOSX`` and what operating systems leave count as neither.
+    Links are followed, but not to a folder that they lie in. Hidden files and folders, ``__MACOSX`` and what operating
+    systems leave count as neither.
     """
     images: list[str] = []
     others: list[str] = []
+    reached: Counter[tuple[int, int]] = Counter()
     waiting: list[tuple[str, str, tuple[tuple[int, int], ...]]] = [(os.fspath(folder), "", ())]
     while waiting:
         here, below, above = waiting.pop()
@@ -352,6 +359,9 @@ def list_folder(folder: Path) -> tuple[list[str], list[str]]:
             stat = os.stat(here)
             if (stat.st_dev, stat.st_ino) in above:  # a link to a folder that this one is in
                 continue
+            reached[stat.st_dev, stat.st_ino] += 1
+            if reached[stat.st_dev, stat.st_ino] > LINK_LIMIT:  # links across: ten folders of nine links are 10! paths
+                raise DataError(f"{here}: more than {LINK_LIMIT} paths lead to this folder through links; remove some")
             for entry in os.scandir(here):
                 if entry.name.startswith((".", "__MACOSX")):
                     continue
