@@ -16,6 +16,7 @@ from cellscan.card import Card
 from cellscan.data.cells import CellDataset
 from cellscan.data.inputs import Images
 from cellscan.data.joining import match_labels
+from cellscan.data.reading import Reading
 from cellscan.data.values import check_seed
 from cellscan.decisions.conformal import Conformal, fit_quantile, label_sets, scores_of
 from cellscan.decisions.decision import Decision, decide
@@ -485,7 +486,13 @@ class Classifier:
         return match_labels(cells, self.class_names)
 
     def predict(
-        self, images: Images, *, tta: bool = False, on_error: str = "raise", progress: bool = True
+        self,
+        images: Images,
+        *,
+        tta: bool = False,
+        on_error: str = "raise",
+        progress: bool = True,
+        reading: Reading | None = None,
     ) -> Predictions:
         """Judge images; safe to call from several threads.
 
@@ -504,6 +511,9 @@ class Classifier:
             ``"skip"``: an image that cannot be read is noted in `Predictions.failed`.
         progress : bool
             Show a bar if it takes longer than two seconds.
+        reading : Reading, optional
+            Page, channel and window of images that do not say them, as they were stated for the training set. A
+            `CellDataset` has its own.
 
         Returns
         -------
@@ -526,7 +536,7 @@ class Classifier:
         card = self._card
         axes = None if card.novelty is None else axes_of(card.novelty)
         forward = self._forward(axes)
-        ran = self._run(average_symmetries(forward) if tta else forward, images, on_error, progress)
+        ran = self._run(average_symmetries(forward) if tta else forward, images, on_error, progress, reading)
         probabilities, novelty = ran.rows
         conformal = card.decision.conformal
         return Predictions(
@@ -550,12 +560,14 @@ class Classifier:
     def _decide(self, probabilities: np.ndarray) -> np.ndarray:
         return decide(probabilities, self._card.positive, self._card.decision.threshold)
 
-    def predict_proba(self, images: Images, *, tta: bool = False, progress: bool = True) -> np.ndarray:
+    def predict_proba(
+        self, images: Images, *, tta: bool = False, progress: bool = True, reading: Reading | None = None
+    ) -> np.ndarray:
         """Return the probability of every class for every image.
 
         Parameters
         ----------
-        images, tta, progress
+        images, tta, progress, reading
             As in `predict`.
 
         Returns
@@ -571,14 +583,15 @@ class Classifier:
         (2, 2)
         """
         forward = self._forward()
-        return self._run(average_symmetries(forward) if tta else forward, images, "raise", progress).rows.probabilities
+        forward = average_symmetries(forward) if tta else forward
+        return self._run(forward, images, "raise", progress, reading).rows.probabilities
 
-    def embed(self, images: Images, *, progress: bool = True) -> np.ndarray:
+    def embed(self, images: Images, *, progress: bool = True, reading: Reading | None = None) -> np.ndarray:
         """Return the last features of every image, before the head.
 
         Parameters
         ----------
-        images, progress
+        images, progress, reading
             As in `predict`.
 
         Returns
@@ -592,13 +605,21 @@ class Classifier:
         >>> clf.embed(np.zeros((2, 40, 40, 3), np.uint8)).shape
         (2, 128)
         """
-        return self._run(functools.partial(embed, self._task, self._members), images, "raise", progress).rows
+        return self._run(functools.partial(embed, self._task, self._members), images, "raise", progress, reading).rows
 
-    def _run(self, forward: Forward, images: Images, on_error: str, progress: bool) -> Ran:
-        return run_images(forward, images, self.image_size, on_error=on_error, progress=progress)
+    def _run(
+        self, forward: Forward, images: Images, on_error: str, progress: bool, reading: Reading | None = None
+    ) -> Ran:
+        return run_images(forward, images, self.image_size, on_error=on_error, progress=progress, reading=reading)
 
     def explain(
-        self, images: Images, *, method: str = "integrated_gradients", label: str | None = None, progress: bool = True
+        self,
+        images: Images,
+        *,
+        method: str = "integrated_gradients",
+        label: str | None = None,
+        progress: bool = True,
+        reading: Reading | None = None,
     ) -> Explanations:
         """Show what speaks for a label, pixel by pixel.
 
@@ -615,7 +636,7 @@ class Classifier:
             ``"occlusion"``: what the logit loses where a window takes the mean colour; coarse, and needs no gradient.
         label : str, optional
             The class to explain; left out, that which `predict` gives each image.
-        progress : bool
+        progress, reading
             As in `predict`.
 
         Returns
@@ -654,6 +675,7 @@ class Classifier:
             decide=lambda small: self._decide(run_batch(forward, small).probabilities),
             class_names=card.class_names,
             progress=progress,
+            reading=reading,
         )
 
     def evaluate(

@@ -31,6 +31,7 @@ import numpy as np
 
 from cellscan.data.cache import cache_folder, keep, open_kept
 from cellscan.data.images import PIXEL_LIMIT, Size, is_image_name, is_litter, read_rgb, with_patience
+from cellscan.data.reading import AS_STORED, Reading
 from cellscan.data.sources import checksum, hash_lines, header_of, in_threads
 from cellscan.errors import CellscanError, DataError, ImageError
 
@@ -89,10 +90,10 @@ class Archive:
     others: tuple[str, ...]
     tar: TarReader | None  # None: a zip
 
-    def source(self, paths: Sequence[str]) -> ZipSource | TarSource:
+    def source(self, paths: Sequence[str], reading: Reading = AS_STORED) -> ZipSource | TarSource:
         """Return a source of these images, in this order."""
         members: list[Any] = [self.members[path] for path in paths]
-        return ZipSource(self.path, members) if self.tar is None else TarSource(self.tar, members)
+        return ZipSource(self.path, members, reading) if self.tar is None else TarSource(self.tar, members, reading)
 
 
 def list_archive(path: Path) -> Archive:
@@ -289,7 +290,8 @@ def _state(found: os.stat_result) -> str:
 class ZipSource:
     """Members of a zip archive, read in place: the archive is opened once a process and never unpacked."""
 
-    def __init__(self, archive: Path, members: Sequence[zipfile.ZipInfo]) -> None:
+    def __init__(self, archive: Path, members: Sequence[zipfile.ZipInfo], reading: Reading = AS_STORED) -> None:
+        self.reading: Reading = reading
         self.archive: Path = archive
         self.members: tuple[zipfile.ZipInfo, ...] = tuple(members)
         self._opened: tuple[int, zipfile.ZipFile] | None = None
@@ -307,10 +309,11 @@ class ZipSource:
         return self._opened[1]
 
     def fingerprint(self) -> str:
-        return hash_lines(f"{m.filename}|{m.file_size}|{m.CRC}" for m in self.members)
+        return hash_lines(f"{m.filename}|{m.file_size}|{m.CRC}{self.reading.mark}" for m in self.members)
 
     def checksums(self, rows: Sequence[int]) -> list[str]:
-        return [f"{self.members[row].file_size}-{self.members[row].CRC:08x}" for row in rows]
+        members = (self.members[row] for row in rows)
+        return [f"{member.file_size}-{member.CRC:08x}{self.reading.mark}" for member in members]
 
     def _bytes(self, row: int) -> bytes:
         member, where = self.members[row], self._where(row)
@@ -326,10 +329,10 @@ class ZipSource:
         return f"{self.archive}:{self.members[row].filename}"
 
     def read(self, row: int, size: Size | None = None) -> np.ndarray:
-        return read_rgb(self._bytes(row), size, where=self._where(row))
+        return read_rgb(self._bytes(row), size, where=self._where(row), reading=self.reading)
 
     def header(self, row: int) -> tuple[int, int, str]:
-        return header_of(lambda: io.BytesIO(self._bytes(row)), self._where(row))
+        return header_of(lambda: io.BytesIO(self._bytes(row)), self._where(row), self.reading)
 
 
 @dataclass(eq=False)
@@ -435,7 +438,8 @@ class TarReader:
 class TarSource:
     """Members of a tar archive, read by one `TarReader`."""
 
-    def __init__(self, tar: TarReader, members: Sequence[TarMember]) -> None:
+    def __init__(self, tar: TarReader, members: Sequence[TarMember], reading: Reading = AS_STORED) -> None:
+        self.reading: Reading = reading
         self.tar: TarReader = tar
         self.members: tuple[TarMember, ...] = tuple(members)
         self._sums: dict[int, str] = {}
@@ -444,12 +448,13 @@ class TarSource:
         return len(self.members)
 
     def fingerprint(self) -> str:
-        return hash_lines([str(self.tar.archive), self.tar.state, *(f"{m.offset}|{m.size}" for m in self.members)])
+        members = (f"{member.offset}|{member.size}" for member in self.members)
+        return hash_lines([str(self.tar.archive), self.tar.state + self.reading.mark, *members])
 
     def checksums(self, rows: Sequence[int]) -> list[str]:
         def one(row: int) -> str:
             if row not in self._sums:
-                self._sums[row] = checksum(self.tar.read(self.members[row]))
+                self._sums[row] = checksum(self.tar.read(self.members[row])) + self.reading.mark
             return self._sums[row]
 
         return in_threads(one, rows)
@@ -458,10 +463,10 @@ class TarSource:
         return f"{self.tar.archive}:{self.members[row].filename}"
 
     def read(self, row: int, size: Size | None = None) -> np.ndarray:
-        return read_rgb(self.tar.read(self.members[row]), size, where=self._where(row))
+        return read_rgb(self.tar.read(self.members[row]), size, where=self._where(row), reading=self.reading)
 
     def header(self, row: int) -> tuple[int, int, str]:
-        return header_of(lambda: io.BytesIO(self.tar.read(self.members[row])), self._where(row))
+        return header_of(lambda: io.BytesIO(self.tar.read(self.members[row])), self._where(row), self.reading)
 
 
 def _check_length(length: int, where: str) -> None:

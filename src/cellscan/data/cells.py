@@ -17,6 +17,7 @@ import numpy as np
 from cellscan.data.description import Description, count_images
 from cellscan.data.images import PIXEL_LIMIT, ImageLike, read_rgb
 from cellscan.data.pixels import Pixels, open_map
+from cellscan.data.reading import Reading, check_reading
 from cellscan.data.sources import ArraySource, Source
 from cellscan.data.splits import Split, assign, assign_cells, read_folds, split_hash
 from cellscan.data.values import (
@@ -185,6 +186,7 @@ class CellDataset:
         class_names: Sequence[str] = ("parasitized", "uninfected"),
         patients: Iterable[Any] | None = None,
         names: Iterable[Any] | None = None,
+        reading: Reading | None = None,
     ) -> CellDataset:
         """Build a data set from images in memory; it keeps copies of all that it is given.
 
@@ -201,6 +203,8 @@ class CellDataset:
             NaN or empty.
         names : sequence of str, optional
             (N,) names, each of one cell; numbers if left out.
+        reading : Reading, optional
+            Channel and window of the images, such as ``cellscan.Reading(window=(0, 4095))`` of a camera of 12 bits.
 
         Raises
         ------
@@ -220,7 +224,7 @@ class CellDataset:
         listed = as_list("images", images)
         if texts is not None and len(texts) != len(listed):
             raise DataError(f"{len(listed)} images and {len(texts)} names; expected as many of each")
-        source = ArraySource(listed, names=texts)
+        source = ArraySource(listed, names=texts, reading=check_reading(reading))
         return cls.from_source(source, labels, [""] * len(source) if texts is None else texts, patients, class_names)
 
     def __len__(self) -> int:

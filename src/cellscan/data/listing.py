@@ -10,6 +10,7 @@ from typing import Any
 
 from cellscan.data.archives import Archive, list_archive
 from cellscan.data.images import list_folder
+from cellscan.data.reading import AS_STORED, Reading
 from cellscan.data.sources import FileSource, Source
 from cellscan.errors import ArgumentError, DataError
 
@@ -23,11 +24,11 @@ class Listing:
     others: tuple[str, ...]  # files that are not read
     archive: Archive | None
 
-    def source(self, paths: Sequence[str]) -> Source:
+    def source(self, paths: Sequence[str], reading: Reading = AS_STORED) -> Source:
         """Return a source of these images, in this order."""
         if self.archive is None:
-            return FileSource([os.path.join(self.root, path) for path in paths])
-        return self.archive.source(paths)
+            return FileSource([os.path.join(self.root, path) for path in paths], reading)
+        return self.archive.source(paths, reading)
 
 
 def list_images(root: Path) -> Listing:

@@ -15,6 +15,7 @@ from cellscan.data.images import warn_of_others
 from cellscan.data.layouts import choose_splits, place
 from cellscan.data.listing import as_path, list_images
 from cellscan.data.malaria import read_malaria
+from cellscan.data.reading import Reading, check_reading
 from cellscan.data.sources import FileSource, Source
 from cellscan.data.values import as_list, as_patient, as_texts, read_rows, read_table
 from cellscan.errors import ArgumentError, CellscanError, DataError
@@ -87,6 +88,7 @@ def load_folder(
     patient: Patients | None = None,
     layout: str | None = None,
     split: str | Sequence[str] | None = None,
+    reading: Reading | None = None,
 ) -> CellDataset:
     """Load a folder, or an archive, whose sub-folders are the classes.
 
@@ -110,6 +112,8 @@ def load_folder(
         the classes.
     split : str or sequence of str, optional
         Which splits to load, by the names of their folders. Must be given where there are several.
+    reading : Reading, optional
+        Page, channel and window of images that do not say them, such as ``cellscan.Reading(window=(0, 4095))``.
 
     Returns
     -------
@@ -155,7 +159,7 @@ def load_folder(
     >>> print(cellscan.load_folder(root, layout="patient/class/image"))
     3 cells of 2 patients: healthy 2, infected 1 (read as patient/class/image)
     """
-    listing = list_images(as_path("folder", folder))
+    listing, reading = list_images(as_path("folder", folder)), check_reading(reading)
     layout, placed = place(str(folder), listing.images, layout, patient_given=patient is not None)
     if patient is not None and "patient" in layout.split("/"):
         raise ArgumentError(f"patient is given, and layout={layout!r} has patients too; expected one of the two")
@@ -169,7 +173,9 @@ def load_folder(
         patients = _patients(names, [one.below for one in placed], patient)
     table = Path(patient).absolute() if isinstance(patient, (str, os.PathLike)) else None
     warn_of_others(listing.root, [path for path in listing.others if listing.root / path != table])
-    cells = CellDataset.from_source(listing.source([one.path for one in placed]), labels, names, patients, class_names)
+    cells = CellDataset.from_source(
+        listing.source([one.path for one in placed], reading), labels, names, patients, class_names
+    )
     return replace(cells, layout=layout)
 
 
@@ -181,6 +187,7 @@ def load_table(
     label: str = "label",
     patient: str | None = "patient",
     class_names: Sequence[str] | None = None,
+    reading: Reading | None = None,
 ) -> CellDataset:
     """Load images that a table lists, with a label each: a CSV file or a data frame.
 
@@ -199,6 +206,8 @@ def load_table(
         not read.
     class_names : sequence of str, optional
         The classes; labels are then names among them, or indices into them. Left out: the labels are the names, sorted.
+    reading : Reading, optional
+        As in `load_folder`.
 
     Returns
     -------
@@ -258,7 +267,7 @@ def load_table(
     if patient is not None and (patient != "patient" or "patient" in (name.strip().casefold() for name in header)):
         owners = column("patient", patient)
     labels, class_names = _labels(where, column("label", label), class_names)
-    names, source = _listed(where, paths, beside if root is None else as_path("root", root))
+    names, source = _listed(where, paths, beside if root is None else as_path("root", root), check_reading(reading))
     return CellDataset.from_source(source, labels, names, owners, class_names)
 
 
@@ -275,7 +284,7 @@ def _labels(where: str, values: list[Any], class_names: Sequence[str] | None) ->
     return texts, class_names
 
 
-def _listed(where: str, paths: list[str], root: Path) -> tuple[list[str], Source]:
+def _listed(where: str, paths: list[str], root: Path, reading: Reading) -> tuple[list[str], Source]:
     """Return names and a source of images at these paths, which lie in a folder or in an archive."""
     slashed = [path.replace("\\", "/") for path in paths]
     if root.is_dir():
@@ -284,7 +293,7 @@ def _listed(where: str, paths: list[str], root: Path) -> tuple[list[str], Source
             for path, other in zip(paths, slashed, strict=True)
         ]
         absent = [path for path, file in zip(paths, files, strict=True) if not os.path.isfile(file)]
-        source: Callable[[], Source] = lambda: FileSource(files)  # noqa: E731
+        source: Callable[[], Source] = lambda: FileSource(files, reading)  # noqa: E731
     else:
         listing = list_images(root)
         there = {image: image for image in listing.images}
@@ -293,7 +302,7 @@ def _listed(where: str, paths: list[str], root: Path) -> tuple[list[str], Source
             there = {image.split("/", 1)[-1]: image for image in listing.images} | there
         members = [there.get(posixpath.normpath(path)) for path in slashed]
         absent = [path for path, member in zip(paths, members, strict=True) if member is None]
-        source = lambda: listing.source([member for member in members if member is not None])  # noqa: E731
+        source = lambda: listing.source([member for member in members if member is not None], reading)  # noqa: E731
     if absent:
         such = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
         raise DataError(

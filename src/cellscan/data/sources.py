@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from cellscan.data.images import Size, read_header, read_rgb, with_patience
+from cellscan.data.reading import AS_STORED, Reading
 from cellscan.errors import CellscanError, ImageError
 
 GONE = "gone"
@@ -53,7 +54,8 @@ class Source(Protocol):
 class FileSource:
     """Image files on disk; paths are made absolute, so that they stay the same when the working folder changes."""
 
-    def __init__(self, paths: Sequence[str | os.PathLike[str]]) -> None:
+    def __init__(self, paths: Sequence[str | os.PathLike[str]], reading: Reading = AS_STORED) -> None:
+        self.reading: Reading = reading
         self.paths: tuple[str, ...] = tuple(os.path.abspath(path) for path in paths)
         self._known: dict[int, tuple[str, str]] = {}
 
@@ -69,14 +71,14 @@ class FileSource:
         return f"{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}|{stat.st_ino}"
 
     def fingerprint(self) -> str:
-        return hash_lines(f"{path}|{self._state(row)}" for row, path in enumerate(self.paths))
+        return hash_lines(f"{path}|{self._state(row)}{self.reading.mark}" for row, path in enumerate(self.paths))
 
     def checksums(self, rows: Sequence[int]) -> list[str]:
         def one(row: int) -> str:
             state = self._state(row)
             known = self._known.get(row)
             if known is None or known[0] != state:
-                known = self._known[row] = (state, checksum(self._bytes(row)))
+                known = self._known[row] = (state, checksum(self._bytes(row)) + self.reading.mark)
             return known[1]
 
         return in_threads(one, rows)
@@ -88,10 +90,10 @@ class FileSource:
             raise ImageError(f"{self.paths[row]}: the file cannot be read ({error.strerror})") from error
 
     def read(self, row: int, size: Size | None = None) -> np.ndarray:
-        return read_rgb(self.paths[row], size)
+        return read_rgb(self.paths[row], size, reading=self.reading)
 
     def header(self, row: int) -> tuple[int, int, str]:
-        return header_of(lambda: self.paths[row], self.paths[row])
+        return header_of(lambda: self.paths[row], self.paths[row], self.reading)
 
 
 class ArraySource:
@@ -101,10 +103,14 @@ class ArraySource:
     """
 
     def __init__(
-        self, images: Iterable[Any], masks: Sequence[np.ndarray] | None = None, names: Sequence[str] | None = None
+        self,
+        images: Iterable[Any],
+        masks: Sequence[np.ndarray] | None = None,
+        names: Sequence[str] | None = None,
+        reading: Reading = AS_STORED,
     ) -> None:
         self.images: tuple[np.ndarray, ...] = tuple(
-            _sealed(read_rgb(image, where=f"image {row}" if names is None else names[row]))
+            _sealed(read_rgb(image, where=f"image {row}" if names is None else names[row], reading=reading))
             for row, image in enumerate(images)
         )
         self.masks: tuple[np.ndarray, ...] | None = (
@@ -217,8 +223,14 @@ def _sealed(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def header_of(opened: Callable[[], Any], where: str) -> tuple[int, int, str]:
+def header_of(opened: Callable[[], Any], where: str, reading: Reading = AS_STORED) -> tuple[int, int, str]:
     """Return width, height and format of a file, or of what an open file holds."""
+    if reading.chooses:  # a page that Pillow need not know
+        height, width = read_rgb(opened(), where=where, reading=reading).shape[:2]
+        try:
+            return width, height, header_of(opened, where)[2]
+        except ImageError:
+            return width, height, "TIFF"
     try:
         return with_patience(lambda: read_header(opened()), where)
     except CellscanError:
