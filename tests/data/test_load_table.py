@@ -61,6 +61,7 @@ def test_columns_by_name(root) -> None:
         assert (cells.class_names, cells.labels.tolist()) == (("well", "sick"), [1, 0, 1])
         assert not cells.has_patients
     assert not cellscan.load_table(COLUMNS, root, patient=None).has_patients
+    assert len(cellscan.load_table(pandas.DataFrame({0: FILES, 1: [1, 0, 1]}), root, path="0", label="1")) == 3
     many = cellscan.load_table({**COLUMNS, "label": ["10", "9", "9"]}, root)
     assert many.class_names == ("9", "10")
 

@@ -117,7 +117,7 @@ def test_predictions_read_alike(tmp_path) -> None:
         with pytest.raises(ArgumentError, match="was read when it was loaded"):
             clf.predict(read, reading=TWELVE)
     failed = clf.predict([random_image(), values], reading=TWELVE, on_error="skip").failed
-    assert "8 bits, which need none" in failed[0].why
+    assert "8 bits, which need none" in failed[0].reason
     why = clf.explain(values, method="gradcam", label="parasitized", reading=TWELVE, progress=False)
     assert np.array_equal(why[0].image, read_rgb(values, reading=TWELVE))
 
@@ -302,7 +302,7 @@ def test_slides_are_refused_with_the_tool(tmp_path) -> None:
         with pytest.raises(ImageError, match=tool):
             read_rgb(tmp_path / name)
     clf = cellscan.Classifier(image_size=16, seed=0)
-    assert "openslide" in clf.predict([slides[0], random_image()], on_error="skip").failed[0].why
+    assert "openslide" in clf.predict([slides[0], random_image()], on_error="skip").failed[0].reason
     (tmp_path / "d" / "c").mkdir(parents=True)
     Image.fromarray(random_image()).save(tmp_path / "d" / "c" / "1.png")
     pyramid(tmp_path / "d" / "c" / "a.svs", "Aperio")
@@ -311,6 +311,8 @@ def test_slides_are_refused_with_the_tool(tmp_path) -> None:
 
 
 def test_tiled_images_and_previews_are_no_slides(tmp_path) -> None:
+    tifffile.imwrite(tmp_path / "crop.tif", random_image(), photometric="rgb", description="Aperio crop", metadata=None)
+    assert np.array_equal(read_rgb(tmp_path / "crop.tif"), random_image())
     tifffile.imwrite(tmp_path / "t.tif", random_image(1, 64, 64), tile=(16, 16), photometric="rgb")
     assert np.array_equal(read_rgb(tmp_path / "t.tif"), random_image(1, 64, 64))
     assert read_header(tmp_path / "t.tif") == (64, 64, "TIFF")

@@ -244,8 +244,9 @@ def load_table(
         columns: Any = {name: [row[name] or "" for row in rows] for name in header}
         beside = Path(where).parent
     elif hasattr(table, "__getitem__") and (hasattr(table, "columns") or isinstance(table, Mapping)):
-        where, columns, beside = "the table", table, Path()
-        header = [str(name) for name in getattr(table, "columns", table)]
+        where, beside = "the table", Path()
+        columns = {str(name): table[name] for name in getattr(table, "columns", table)}
+        header = list(columns)
     else:
         raise ArgumentError(f"table is {table!r:.80}; expected a CSV file or a data frame")
 

@@ -21,7 +21,9 @@ from cellscan.data.reading import Reading
 from cellscan.errors import ImageError, MissingExtraError
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_VENDORS = ("Aperio", "Hamamatsu", "NDPI", "SCANNER", "iScan", "Philips", "Leica SCN", "scn.xsd", "3DHISTECH")
+_SCANNERS = ("Aperio", "iScan", "<scn")
+"""In descriptions of slides. Makers of cameras stand in descriptions of plain images too, and so do not count."""
+
 _NDPI = 65420
 _SUB_IFDS = 330
 _TILE_WIDTH = 322
@@ -94,7 +96,8 @@ def choose_page(
     about = str(tags.get(ExifTags.Base.ImageDescription, ""))[:65536]
     first = image.size
     tiled = _TILE_WIDTH in tags
-    if _NDPI in tags or any(vendor in about for vendor in _VENDORS) or (tiled and _SUB_IFDS in tags):
+    scanned = pages > 1 and any(scanner in about for scanner in _SCANNERS)
+    if _NDPI in tags or scanned or (tiled and _SUB_IFDS in tags):
         raise _slide(where, pages)
     second = first
     if pages > 1:
