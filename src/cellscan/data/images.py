@@ -273,6 +273,8 @@ def _pil_to_rgb(image: Image.Image, where: str, reading: Reading) -> Image.Image
     # Both stand in what the file says of itself, which is gone once the image is loaded or turned.
     tags: Any = getattr(image, "tag_v2", {})
     sixteen = _is_wide_colour(image)
+    if sixteen and _is_planar(image):
+        raise ImageError(f"{where}: a TIFF with a plane of 16 bits a colour, which Pillow reads wrong; pass its path")
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
         if image.format == "TIFF":
             _load_unmapped(image)

@@ -125,6 +125,8 @@ def through_window(values: np.ndarray, window: tuple[float, float]) -> np.ndarra
     >>> through_window(np.array([0, 100, 300, 500, 900]), (100, 500)).tolist()
     [0, 0, 128, 255, 255]
     """
+    if values.dtype == np.uint16:  # a table takes an eighth of the memory
+        return through_window(np.arange(2**16), window)[values]
     low, high = window
-    scaled = (values.astype(np.float64) - low) * (255 / (high - low))
+    scaled = (values.astype(np.float64) - low) * 255 / (high - low)
     return np.floor(np.clip(scaled, 0, 255) + 0.5).astype(np.uint8)
