@@ -343,6 +343,15 @@ def test_mutated_stacks_are_read_or_refused(data) -> None:
             assert (out.dtype, out.shape[-1]) == (np.uint8, 3)
 
 
+def test_a_page_that_breaks_off_is_not_filled_with_zeros(tmp_path) -> None:
+    five = np.full((64, 64, 5), 200, np.uint8)
+    tifffile.imwrite(tmp_path / "5.tif", five, photometric="minisblack", planarconfig="contig", rowsperstrip=8)
+    whole = (tmp_path / "5.tif").read_bytes()
+    assert (read_rgb(whole, reading=Reading(channel=0)) == 200).all()
+    with pytest.raises(ImageError, match="lacks parts of this page"):
+        read_rgb(whole[:-1000], reading=Reading(channel=0))
+
+
 def test_sizes_are_bounded_before_tifffile_decodes(tmp_path, monkeypatch) -> None:
     tifffile.imwrite(
         tmp_path / "5.tif", np.zeros((12, 10, 5), np.uint8), photometric="minisblack", planarconfig="contig"

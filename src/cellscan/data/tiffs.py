@@ -214,6 +214,16 @@ def has_tifffile() -> bool:
 def _decoded(page: Any, where: str, limit: int) -> np.ndarray:
     if math.prod(page.shape) > limit:
         raise ImageError(f"{where}: {page.shape} values; the limit is {limit:,}. Crop or shrink it first")
+    # tifffile takes what is not there for zeros.
+    frame = page.keyframe
+    if page is frame or not hasattr(page, "dataoffset"):
+        offsets, counts = page.dataoffsets, page.databytecounts
+        whole = len(offsets) == len(counts) == math.prod(frame.chunked) and all(offsets) and all(counts)
+        ends = [offset + count for offset, count in zip(offsets, counts, strict=False)]
+    else:  # one page for all pictures
+        whole, ends = page.dataoffset is not None, [(page.dataoffset or 0) + page.nbytes]
+    if not whole or max(ends, default=0) > frame.parent.filehandle.size:
+        raise ImageError(f"{where}: the file lacks parts of this page; is it whole?")
     try:
         return page.asarray()
     except ValueError as error:
