@@ -2,8 +2,8 @@
 
 The road goes one way::
 
-    load_malaria / load_folder / synthetic_cells -> CellDataset -> Classifier -> Predictions, Report
-                                                                    cross_validate -> Study
+    load_malaria / load_folder / load_table / synthetic_cells -> CellDataset -> Classifier -> Predictions, Report
+                                                                                 cross_validate -> Study
     load_fields / synthetic_fields -> FieldDataset -> Detector -> Detections, DetectionReport
                                                                     screen -> SmearReport
 
@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from cellscan.data.joining import concat as concat
     from cellscan.data.loaders import load_folder as load_folder
     from cellscan.data.loaders import load_malaria as load_malaria
+    from cellscan.data.loaders import load_table as load_table
     from cellscan.data.patients import malaria_patient as malaria_patient
     from cellscan.data.pixels import Pixels as Pixels
+    from cellscan.data.reading import Reading as Reading
     from cellscan.data.splits import Split as Split
     from cellscan.data.synthetic import synthetic_cells as synthetic_cells
     from cellscan.data.synthetic import synthetic_fields as synthetic_fields
@@ -94,8 +96,10 @@ _HOMES = {
     "concat": "data.joining",
     "load_folder": "data.loaders",
     "load_malaria": "data.loaders",
+    "load_table": "data.loaders",
     "malaria_patient": "data.patients",
     "Pixels": "data.pixels",
+    "Reading": "data.reading",
     "Split": "data.splits",
     "synthetic_cells": "data.synthetic",
     "synthetic_fields": "data.synthetic",
@@ -137,9 +141,9 @@ _HOMES = {
 }
 
 __all__ = [  # noqa: RUF022 - the order of the road
-    "load_malaria", "load_folder", "synthetic_cells", "concat", "malaria_patient", "clear_cache",
+    "load_malaria", "load_folder", "load_table", "synthetic_cells", "concat", "malaria_patient", "clear_cache",
     "keep_programs",
-    "CellDataset", "Cell", "Description", "Pixels", "Split",
+    "CellDataset", "Cell", "Description", "Pixels", "Split", "Reading",
     "load_fields", "synthetic_fields", "FieldDataset", "Field", "IML_TWO_CLASS",
     "Classifier", "Recipe", "History", "Predictions", "Prediction", "Failure", "Report", "Patients", "Patient",
     "Explanations", "Explanation",

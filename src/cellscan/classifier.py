@@ -17,6 +17,7 @@ from cellscan.data.cells import CellDataset
 from cellscan.data.images import PIXEL_LIMIT
 from cellscan.data.inputs import Images
 from cellscan.data.joining import match_labels
+from cellscan.data.reading import Reading
 from cellscan.data.values import as_list, check_number, check_seed
 from cellscan.decisions.conformal import Conformal, fit_quantile, label_sets, scores_of
 from cellscan.decisions.decision import Decision, decide
@@ -488,7 +489,13 @@ class Classifier:
         return match_labels(cells, self.class_names)
 
     def predict(
-        self, images: Images, *, tta: bool | None = None, on_error: str = "raise", progress: bool = True
+        self,
+        images: Images,
+        *,
+        tta: bool | None = None,
+        on_error: str = "raise",
+        progress: bool = True,
+        reading: Reading | None = None,
     ) -> Predictions:
         """Judge images; safe to call from several threads.
 
@@ -508,6 +515,9 @@ class Classifier:
             ``"skip"``: an image that cannot be read is noted in `Predictions.failed`.
         progress : bool
             Show a bar if it takes longer than two seconds.
+        reading : Reading, optional
+            Page, channel and window of images that do not say them, as they were stated for the training set. A
+            `CellDataset` has its own.
 
         Returns
         -------
@@ -530,7 +540,7 @@ class Classifier:
         card = self._card
         axes = None if card.novelty is None else axes_of(card.novelty)
         forward = self._averaged(self._forward(axes), tta)
-        ran = self._run(forward, images, on_error, progress)
+        ran = self._run(forward, images, on_error, progress, reading)
         probabilities, novelty = ran.rows
         conformal = card.decision.conformal
         return Predictions(
@@ -557,12 +567,14 @@ class Classifier:
     def _decide(self, probabilities: np.ndarray) -> np.ndarray:
         return decide(probabilities, self._card.positive, self._card.decision.threshold)
 
-    def predict_proba(self, images: Images, *, tta: bool | None = None, progress: bool = True) -> np.ndarray:
+    def predict_proba(
+        self, images: Images, *, tta: bool | None = None, progress: bool = True, reading: Reading | None = None
+    ) -> np.ndarray:
         """Return the probability of every class for every image.
 
         Parameters
         ----------
-        images, tta, progress
+        images, tta, progress, reading
             As in `predict`.
 
         Returns
@@ -578,14 +590,14 @@ class Classifier:
         (2, 2)
         """
         forward = self._averaged(self._forward(), tta)
-        return self._run(forward, images, "raise", progress).rows.probabilities
+        return self._run(forward, images, "raise", progress, reading).rows.probabilities
 
-    def embed(self, images: Images, *, progress: bool = True) -> np.ndarray:
+    def embed(self, images: Images, *, progress: bool = True, reading: Reading | None = None) -> np.ndarray:
         """Return the last features of every image, before the head.
 
         Parameters
         ----------
-        images, progress
+        images, progress, reading
             As in `predict`.
 
         Returns
@@ -599,13 +611,21 @@ class Classifier:
         >>> clf.embed(np.zeros((2, 40, 40, 3), np.uint8)).shape
         (2, 128)
         """
-        return self._run(functools.partial(embed, self._task, self._members), images, "raise", progress).rows
+        return self._run(functools.partial(embed, self._task, self._members), images, "raise", progress, reading).rows
 
-    def _run(self, forward: Forward, images: Images, on_error: str, progress: bool) -> Ran:
-        return run_images(forward, images, self.image_size, on_error=on_error, progress=progress)
+    def _run(
+        self, forward: Forward, images: Images, on_error: str, progress: bool, reading: Reading | None = None
+    ) -> Ran:
+        return run_images(forward, images, self.image_size, on_error=on_error, progress=progress, reading=reading)
 
     def explain(
-        self, images: Images, *, method: str = "integrated_gradients", label: str | None = None, progress: bool = True
+        self,
+        images: Images,
+        *,
+        method: str = "integrated_gradients",
+        label: str | None = None,
+        progress: bool = True,
+        reading: Reading | None = None,
     ) -> Explanations:
         """Show what speaks for a label, pixel by pixel.
 
@@ -622,7 +642,7 @@ class Classifier:
             ``"occlusion"``: what the logit loses where a window takes the mean colour; coarse, and needs no gradient.
         label : str, optional
             The class to explain; left out, that which `predict` gives each image.
-        progress : bool
+        progress, reading
             As in `predict`.
 
         Returns
@@ -661,6 +681,7 @@ class Classifier:
             decide=lambda small: self._decide(run_batch(forward, small).probabilities),
             class_names=card.class_names,
             progress=progress,
+            reading=reading,
         )
 
     def evaluate(

@@ -14,7 +14,8 @@ from PIL import Image
 
 from cellscan.data.cells import CellDataset
 from cellscan.data.images import read_rgb
-from cellscan.data.inputs import Images, Item, decode, list_items
+from cellscan.data.inputs import Images, Item, decode, list_items, reading_of
+from cellscan.data.reading import Reading
 from cellscan.errors import ArgumentError, ImageError
 from cellscan.models.network import Network, Weights
 from cellscan.process import use_jax
@@ -164,13 +165,15 @@ def explain(
     decide: Callable[[np.ndarray], np.ndarray],
     class_names: Sequence[str],
     progress: bool,
+    reading: Reading | None = None,
 ) -> Explanations:
     """Explain whatever holds images; without a label, that which `decide` gives images (N, S, S, 3)."""
     use_jax()
     done = []
+    stated = reading_of(images, reading)
     items, total = _items(images)
     with Progress("explaining", total, show=progress) as bar:
-        for item, image in decode(items, None):
+        for item, image in decode(items, None, stated):
             if isinstance(image, ImageError):
                 raise image
             small = read_rgb(image, size)

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from cellscan.data.cells import CellDataset
-from cellscan.data.inputs import Images, decode, list_items
+from cellscan.data.inputs import Images, decode, list_items, reading_of
+from cellscan.data.reading import Reading
 from cellscan.errors import DataError, ImageError, check_choice
 from cellscan.predictions import Failure
 from cellscan.progress import Progress
@@ -57,8 +58,11 @@ class Ran(NamedTuple):
     failed: tuple[Failure, ...]
 
 
-def run_images(forward: Forward, images: Images, size: int, *, on_error: str, progress: bool) -> Ran:
+def run_images(
+    forward: Forward, images: Images, size: int, *, on_error: str, progress: bool, reading: Reading | None = None
+) -> Ran:
     """Run whatever holds images."""
+    stated = reading_of(images, reading)
     check_choice("on_error", on_error, ("raise", "skip"))
     rows: list[Any] = []
     if isinstance(images, CellDataset):
@@ -80,7 +84,7 @@ def run_images(forward: Forward, images: Images, size: int, *, on_error: str, pr
     items, total = list_items(images)
     batch, kept, failures = [], [], []
     with Progress("predicting", total, show=progress) as bar:
-        for item, image in decode(items, size):
+        for item, image in decode(items, size, stated):
             if isinstance(image, ImageError):
                 if on_error == "raise":
                     raise image

@@ -340,6 +340,19 @@ def test_linked_folders_are_followed_and_loops_are_not(tmp_path) -> None:
     assert images.image_files(tmp_path / "set") == ["a/2.png", "b/1.png"]
 
 
+def test_links_across_folders_end(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(images, "LINK_LIMIT", 20)
+    for here in range(8):
+        (tmp_path / str(here)).mkdir()
+        (tmp_path / str(here) / "1.png").write_bytes(b"x")
+    assert len(images.image_files(tmp_path)) == 8
+    for here in range(8):
+        for there in range(8):
+            (tmp_path / str(here) / f"to{there}").symlink_to(tmp_path / str(there))
+    with pytest.raises(DataError, match="more than 20 paths lead to this folder"):
+        images.image_files(tmp_path)
+
+
 def test_a_folder_that_cannot_be_listed_is_said(tmp_path, monkeypatch) -> None:
     import os
 

@@ -230,7 +230,7 @@ def test_a_member_that_unpacks_to_too_much_is_never_unpacked(tmp_path, monkeypat
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("A/1.png", bytes(2**20))
         archive.writestr("B/1.png", b"x")
-    monkeypatch.setattr("cellscan.data.sources.MEMBER_LIMIT", 2**20 - 1)
+    monkeypatch.setattr("cellscan.data.archives.MEMBER_LIMIT", 2**20 - 1)
     monkeypatch.setattr(zipfile.ZipFile, "read", lambda self, name: b"")
     cells = cellscan.load_folder(tmp_path / "bomb.zip")
     with pytest.raises(cellscan.ImageError, match="1,048,576 bytes unpacked; the limit is"):

@@ -1,9 +1,9 @@
-"""The folder of decoded images: files that are known to hold what was written, within a limit.
+"""The folder of decoded images and unpacked archives: files that are known to hold what was written, within a limit.
 
-A file is pixels as they lie in memory, then a JSON object (shape, CRC-32 of the pixels, rows that could not be read),
-then length and CRC-32 of that object. It is written under a temporary name, on the disk before it is renamed, so that
-neither a killed process nor a power cut leaves anything that a later run trusts. Nothing but files of this form, which
-all begin with 32 hexadecimal digits, is ever removed.
+A file is pixels, or members of an archive, as they lie in memory, then a JSON object (shape, CRC-32 of the pixels, rows
+that could not be read), then length and CRC-32 of that object. It is written under a temporary name, on the disk before
+it is renamed, so that neither a killed process nor a power cut leaves anything that a later run trusts. Nothing but
+files of this form, which all begin with 32 hexadecimal digits, is ever removed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ from cellscan.errors import ArgumentError, CellscanError, DataError
 LIMIT = 20.0
 """Gigabytes that the folder may hold, unless `CELLSCAN_CACHE_LIMIT` says otherwise."""
 
-_OURS = re.compile(r"[0-9a-f]{32}-\d+(x\d+)?\.(pixels|npy|failed\.json)(\..*\.part)?")  # of earlier versions, too
+_OURS = re.compile(
+    r"[0-9a-f]{32}-\d+(x\d+)?\.(pixels|members|npy|failed\.json)(\..*\.part)?"
+)  # of earlier versions, too
 _LOCKED = (errno.EAGAIN, errno.EACCES)
 _TAIL = struct.Struct("<QI")
 _BLOCK = 16 * 2**20
@@ -64,9 +66,9 @@ def cache_folder() -> Path:
 
 
 def clear_cache() -> int:
-    """Delete all decoded images from the cache folder; return how many bytes that frees.
+    """Delete all decoded images and unpacked archives from the cache folder; return how many bytes that frees.
 
-    They are decoded again when they are needed. Data sets in use keep what they have opened. The folder is
+    They are made again when they are needed. Data sets in use keep what they have opened. The folder is
     ``CELLSCAN_CACHE``, else the user's cache folder; without this call the maps least recently used are removed once
     it holds more than 20 GB, or what ``CELLSCAN_CACHE_LIMIT`` says, in GB.
 

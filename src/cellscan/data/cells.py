@@ -14,6 +14,7 @@ import numpy as np
 from cellscan.data.description import Description, count_images
 from cellscan.data.images import PIXEL_LIMIT, ImageLike, read_rgb
 from cellscan.data.pixels import Pixels, open_map
+from cellscan.data.reading import Reading, check_reading
 from cellscan.data.sources import ArraySource, Source
 from cellscan.data.splits import Split, assign, assign_cells, read_folds, split_hash
 from cellscan.data.tables import write_csv
@@ -72,7 +73,7 @@ class Cell:
 class CellDataset:
     """An immutable table of cells: labels, patients, names, and where the pixels are.
 
-    Made by `load_malaria`, `load_folder`, `synthetic_cells`, `CellDataset.from_arrays`, `concat`.
+    Made by `load_malaria`, `load_folder`, `load_table`, `synthetic_cells`, `CellDataset.from_arrays`, `concat`.
 
     Attributes
     ----------
@@ -86,6 +87,9 @@ class CellDataset:
         The classes, in the order of their indices.
     split_info : Split or None
         How this part came about, where it is a part.
+    layout : str
+        What the folders that the cells were loaded from were taken for, such as ``"class/patient/image"``; ``""``
+        where they come from no folders.
 
     Examples
     --------
@@ -108,6 +112,7 @@ class CellDataset:
     _sources: tuple[Source, ...]
     _part: np.ndarray
     _row: np.ndarray
+    layout: str = ""
 
     @classmethod
     def from_source(
@@ -178,6 +183,7 @@ class CellDataset:
         class_names: Sequence[str] = ("parasitized", "uninfected"),
         patients: Iterable[Any] | None = None,
         names: Iterable[Any] | None = None,
+        reading: Reading | None = None,
     ) -> CellDataset:
         """Build a data set from images in memory; it keeps copies of all that it is given.
 
@@ -194,6 +200,8 @@ class CellDataset:
             NaN or empty.
         names : sequence of str, optional
             (N,) names, each of one cell; numbers if left out.
+        reading : Reading, optional
+            Channel and window of the images, such as ``cellscan.Reading(window=(0, 4095))`` of a camera of 12 bits.
 
         Raises
         ------
@@ -213,7 +221,7 @@ class CellDataset:
         listed = as_list("images", images)
         if texts is not None and len(texts) != len(listed):
             raise DataError(f"{len(listed)} images and {len(texts)} names; expected as many of each")
-        source = ArraySource(listed, names=texts)
+        source = ArraySource(listed, names=texts, reading=check_reading(reading))
         return cls.from_source(source, labels, [""] * len(source) if texts is None else texts, patients, class_names)
 
     def __len__(self) -> int:
@@ -247,7 +255,8 @@ class CellDataset:
         counts = ", ".join(f"{name} {count:,}" for name, count in self.per_class().items())
         known = len(set(self.patients.tolist())) if self.has_patients else 0
         whose = f" of {known} patients" if known else ", patients unknown"
-        return f"{len(self):,} cells{whose}: {counts}"
+        read = f" (read as {self.layout})" if self.layout not in ("", "class/image") else ""
+        return f"{len(self):,} cells{whose}: {counts}{read}"
 
     def _repr_html_(self) -> str:
         rows = []

@@ -16,6 +16,7 @@ from PIL import Image
 from cellscan.data.cells import Cell, CellDataset
 from cellscan.data.images import ImageLike, Size, list_folder, read_file, read_rgb, warn_of_others, with_patience
 from cellscan.data.pixels import Pixels
+from cellscan.data.reading import AS_STORED, Reading, check_reading
 from cellscan.errors import ArgumentError, CellscanError, ImageError
 
 Images: TypeAlias = "ImageLike | Cell | CellDataset | Pixels | Iterable[ImageLike | Cell]"
@@ -73,6 +74,17 @@ def list_items(images: Images) -> tuple[Iterable[Item], int | None]:
     )
 
 
+def reading_of(images: Images, reading: Reading | None) -> Reading:
+    """Return what is stated of how images are read; a data set has its own, and stating another is an error."""
+    stated = check_reading(reading)
+    if stated != AS_STORED and (isinstance(images, (CellDataset, Pixels)) or _is_cell(images)):
+        raise ArgumentError(
+            f"reading is {stated}, but a {type(images).__name__} was read when it was loaded; "
+            "state it there, such as load_folder(dir, reading=...)"
+        )
+    return stated
+
+
 def _is_one(image: Any) -> bool:
     return isinstance(image, (bytes, bytearray, memoryview, Image.Image)) or hasattr(image, "read") or _is_cell(image)
 
@@ -98,7 +110,9 @@ def _item(index: int, image: Any, once: bool = False) -> Item:
     return Item(index, next((name for name in names if isinstance(name, str) and name), f"image {index}"), image, once)
 
 
-def decode(items: Iterable[Item], size: Size | None) -> Iterator[tuple[Item, np.ndarray | ImageError]]:
+def decode(
+    items: Iterable[Item], size: Size | None, reading: Reading = AS_STORED
+) -> Iterator[tuple[Item, np.ndarray | ImageError]]:
     """Decode a little ahead of the reader, on all cores; an image that fails comes as its error.
 
     Without a size, images come at their own. Of each item its pixels, or the bytes of its file, are taken before the
@@ -107,17 +121,20 @@ def decode(items: Iterable[Item], size: Size | None) -> Iterator[tuple[Item, np.
 
     def read(item: Item, taken: Any) -> np.ndarray | ImageError:
         try:
-            return taken if isinstance(taken, ImageError) else read_rgb(taken, size, where=item.name)
+            if isinstance(taken, ImageError):
+                return taken
+            read_already = isinstance(item.image, Image.Image)
+            return read_rgb(taken, size, where=item.name, reading=AS_STORED if read_already else reading)
         except ImageError as error:
             return error
 
     if isinstance(items, list) and len(items) == 1:
-        yield items[0], read(items[0], _take(items[0]))
+        yield items[0], read(items[0], _take(items[0], reading))
         return
     waiting: deque[tuple[Item, Future[np.ndarray | ImageError]]] = deque()
     with ThreadPoolExecutor() as pool:
         for item in items:
-            waiting.append((item, pool.submit(read, item, _take(item))))
+            waiting.append((item, pool.submit(read, item, _take(item, reading))))
             if len(waiting) >= _AHEAD:
                 first, future = waiting.popleft()
                 yield first, future.result()
@@ -125,7 +142,7 @@ def decode(items: Iterable[Item], size: Size | None) -> Iterator[tuple[Item, np.
             yield first, future.result()
 
 
-def _take(item: Item) -> Any:
+def _take(item: Item, reading: Reading) -> Any:
     """Return an image that nobody else can change; that it is none, as an error."""
     image = item.image
     try:
@@ -134,7 +151,7 @@ def _take(item: Item) -> Any:
         if isinstance(image, (bytes, bytearray, memoryview)):
             return bytes(image)
         if isinstance(image, Image.Image):  # its file may be read further, or another frame of it
-            return read_rgb(image, where=item.name)
+            return read_rgb(image, where=item.name, reading=reading)
         if hasattr(image, "read"):
             return read_file(image, item.name)
         if hasattr(image, "__array__"):

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import posixpath
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from cellscan.data.cells import CellDataset
 from cellscan.data.images import warn_of_others
+from cellscan.data.layouts import choose_splits, place
 from cellscan.data.listing import list_images
 from cellscan.data.malaria import read_malaria
-from cellscan.data.values import as_path, as_patient, as_texts, read_table
+from cellscan.data.reading import Reading, check_reading
+from cellscan.data.sources import FileSource, Source
+from cellscan.data.values import as_list, as_path, as_patient, as_texts, read_rows, read_table
 from cellscan.errors import ArgumentError, CellscanError, DataError
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
@@ -77,34 +82,61 @@ def load_malaria(
     return read_malaria(root, patient_files)
 
 
-def load_folder(folder: PathLike, *, patient: Patients | None = None) -> CellDataset:
-    """Load a folder, or a zip archive, with one sub-folder a class.
+def load_folder(
+    folder: PathLike,
+    *,
+    patient: Patients | None = None,
+    layout: str | None = None,
+    split: str | Sequence[str] | None = None,
+    reading: Reading | None = None,
+) -> CellDataset:
+    """Load a folder, or an archive, whose sub-folders are the classes.
 
     Parameters
     ----------
     folder : path
-        Its sub-folders are the classes, sorted by name; linked folders are followed. Hidden files and ``__MACOSX`` are
-        passed over.
+        A folder, or an archive: zip, tar, tar.gz, tar.bz2 or tar.xz. Classes are sorted by name; links to files and
+        folders are followed. Hidden files and ``__MACOSX`` are passed over.
     patient : callable, mapping or path, optional
         A function from the path below the class folder, such as ``"p1_a.png"`` or ``"p1/a.png"``, to the patient. Or a
         mapping, or a CSV file with the header ``name,patient``, whose names are `names` or their ends behind a slash,
-        such as the bare file name, where those fit one cell only. Left out: patients are unknown, and the set can be
-        divided by cell only.
+        such as the bare file name, where those fit one cell only. Left out: patients are unknown unless the layout
+        has them, and the set can be divided by cell only.
+    layout : str, optional
+        What each level of folders is: ``"class/image"``, ``"class/patient/image"``, ``"patient/class/image"``,
+        ``"split/class/image"``, and others of the words ``class``, ``patient``, ``split`` and ``*``, a folder that
+        means nothing. Folders below the last level are part of an image's name. Left out, it is recognised, and stands
+        in `CellDataset.layout`: one level of folders is the classes; folders named train, test or val (or alike) above
+        them are splits; one folder around everything means nothing. Where a tree can be read in two ways, such as with
+        patients above or below the classes, that is an error that lists them; with `patient` given, the first level is
+        the classes.
+    split : str or sequence of str, optional
+        Which splits to load, by the names of their folders. Must be given where there are several.
+    reading : Reading, optional
+        Page, channel and window of images that do not say them, such as ``cellscan.Reading(window=(0, 4095))``.
 
     Returns
     -------
     CellDataset
-        `names` are paths with the class folder, such as ``"infected/p1_a.png"``.
+        `names` are paths with the class folder, such as ``"infected/p1_a.png"`` or ``"train/infected/p1_a.png"``,
+        without a folder that is around everything.
 
     Raises
     ------
     DataError
-        Where there is no such folder, images lie outside the class folders, or a patient is missing.
+        Where there is no such folder, images lie outside the class folders, the layout is unclear or another, there are
+        several splits and none is asked for, an archive is damaged, or a patient is missing.
+    ArgumentError
+        Where `layout` is none, there is no such split, or patients are given by `patient` and by `layout`.
 
     Warns
     -----
     UserWarning
         Where files lie among the images that are not read.
+
+    See Also
+    --------
+    load_table : Where a table says of which class an image is.
 
     Examples
     --------
@@ -117,28 +149,175 @@ def load_folder(folder: PathLike, *, patient: Patients | None = None) -> CellDat
     >>> cells = cellscan.load_folder(root, patient=lambda name: name.split("_")[0])
     >>> cells.class_names, cells.patients.tolist()
     (('healthy', 'infected'), ['p1', 'p2', 'p1'])
+
+    Folders of patients:
+
+    >>> root = pathlib.Path(tempfile.mkdtemp())
+    >>> for name in ("p1/infected/a.png", "p1/healthy/b.png", "p2/healthy/c.png"):
+    ...     (root / name).parent.mkdir(exist_ok=True, parents=True)
+    ...     Image.new("RGB", (40, 40), "pink").save(root / name)
+    >>> print(cellscan.load_folder(root, layout="patient/class/image"))
+    3 cells of 2 patients: healthy 2, infected 1 (read as patient/class/image)
     """
-    listing = list_images(as_path("folder", folder))
-    entries = listing.images
-    below = {path: path for path in entries}
-    if len({path.split("/")[0] for path in entries}) == 1 and all(path.count("/") > 1 for path in entries):
-        below = {path: path.split("/", 1)[1] for path in entries}  # one folder around the classes
-    stray = [path for path in entries if "/" not in below[path]]
-    if stray or not entries:
-        found = f"{len(stray)} images lie outside them, such as {stray[0]}" if stray else "there are no images"
-        raise DataError(f"{folder}: expected one sub-folder a class, with images in each; {found}")
-    class_of = {path: below[path].split("/", 1)[0] for path in entries}
-    class_names = sorted(set(class_of.values()))
-    paths = sorted(entries, key=lambda path: (class_of[path], path))
-    names = [below[path] for path in paths]
-    labels = [class_names.index(class_of[path]) for path in paths]
-    patients = None if patient is None else _patients(names, patient)
+    listing, reading = list_images(as_path("folder", folder)), check_reading(reading)
+    layout, placed = place(str(folder), listing.images, layout, patient_given=patient is not None)
+    if patient is not None and "patient" in layout.split("/"):
+        raise ArgumentError(f"patient is given, and layout={layout!r} has patients too; expected one of the two")
+    placed = choose_splits(str(folder), placed, split, layout)
+    class_names = sorted({one.class_name for one in placed})
+    placed = sorted(placed, key=lambda one: (one.class_name, one.path))
+    names = [one.name for one in placed]
+    labels = [class_names.index(one.class_name) for one in placed]
+    patients = [one.patient for one in placed]
+    if patient is not None:
+        patients = _patients(names, [one.below for one in placed], patient)
     table = Path(patient).absolute() if isinstance(patient, (str, os.PathLike)) else None
     warn_of_others(listing.root, [path for path in listing.others if listing.root / path != table])
-    return CellDataset.from_source(listing.source(paths), labels, names, patients, class_names)
+    cells = CellDataset.from_source(
+        listing.source([one.path for one in placed], reading), labels, names, patients, class_names
+    )
+    return replace(cells, layout=layout)
 
 
-def _patients(names: Sequence[str], patient: Any) -> list[str]:
+def load_table(
+    table: PathLike | Any,
+    root: PathLike | None = None,
+    *,
+    path: str = "path",
+    label: str = "label",
+    patient: str | None = "patient",
+    class_names: Sequence[str] | None = None,
+    reading: Reading | None = None,
+) -> CellDataset:
+    """Load images that a table lists, with a label each: a CSV file or a data frame.
+
+    Parameters
+    ----------
+    table : path or data frame
+        A CSV file, by comma, semicolon or tab, with a header; or a data frame of pandas or Polars, or a mapping of
+        columns.
+    root : path, optional
+        The folder, or the archive, that the paths are relative to. Left out: the folder of the CSV file; of a
+        frame, the working folder.
+    path, label : str
+        The columns of the paths and of the classes, in any case.
+    patient : str or None
+        The column of the patients. Where there is none named ``"patient"``, patients are unknown; None: the column is
+        not read.
+    class_names : sequence of str, optional
+        The classes; labels are then names among them, or indices into them. Left out: the labels are the names, sorted.
+    reading : Reading, optional
+        As in `load_folder`.
+
+    Returns
+    -------
+    CellDataset
+        The images of the table, in its order; others that lie beside them are not read. `names` are the paths, with
+        slashes; what absolute paths have in common is left out.
+
+    Raises
+    ------
+    ArgumentError
+        Where the table has no such column, or is no table.
+    DataError
+        Where an image is not there or stands in the table twice, a label or a path is missing or is no class, or some
+        patients only are known.
+
+    See Also
+    --------
+    load_folder : Where folders are the classes.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib, cellscan
+    >>> from PIL import Image
+    >>> root = pathlib.Path(tempfile.mkdtemp())
+    >>> for name in ("a.png", "b.png"):
+    ...     Image.new("RGB", (40, 40), "pink").save(root / name)
+    >>> table = {"file": ["a.png", "b.png"], "class": ["infected", "healthy"], "patient": ["p1", "p2"]}
+    >>> print(cellscan.load_table(table, root, path="file", label="class"))
+    2 cells of 2 patients: healthy 1, infected 1
+    """
+    if isinstance(table, (str, os.PathLike)):
+        where = os.fsdecode(table)
+        header, rows = read_rows(as_path("table", table), "table of cells")
+        columns: Any = {name: [row[name] or "" for row in rows] for name in header}
+        beside = Path(where).parent
+    elif hasattr(table, "__getitem__") and (hasattr(table, "columns") or isinstance(table, Mapping)):
+        where, beside = "the table", Path()
+        columns = {str(name): table[name] for name in getattr(table, "columns", table)}
+        header = list(columns)
+    else:
+        raise ArgumentError(f"table is {table!r:.80}; expected a CSV file or a data frame")
+
+    def column(argument: str, name: str) -> list[Any]:
+        if not isinstance(name, str) or not name:
+            raise ArgumentError(f"{argument} is {name!r:.80}; expected the name of a column")
+        fitting = [one for one in header if one == name]
+        fitting = fitting or [one for one in header if one.strip().casefold() == name.strip().casefold()]
+        if len(fitting) != 1:
+            many = "several columns" if fitting else "no column"
+            listed = ", ".join(map(repr, header[:12]))
+            raise ArgumentError(f"{where} has {many} {name!r}; it has {listed}. Name the right one by {argument}=...")
+        return as_list(argument, columns[fitting[0]])
+
+    paths = [text.strip() for text in as_texts("path", column("path", path))]
+    if "" in paths:
+        raise DataError(f"{where}: row {paths.index('')} (from 0) has no path")
+    owners = None
+    if patient is not None and (patient != "patient" or "patient" in (name.strip().casefold() for name in header)):
+        owners = column("patient", patient)
+    labels, class_names = _labels(where, column("label", label), class_names)
+    names, source = _listed(where, paths, beside if root is None else as_path("root", root), check_reading(reading))
+    return CellDataset.from_source(source, labels, names, owners, class_names)
+
+
+def _labels(where: str, values: list[Any], class_names: Sequence[str] | None) -> tuple[list[Any], Sequence[str]]:
+    """Return labels and class names of a column."""
+    texts = [text.strip() for text in as_texts("label", values)]
+    if "" in texts:
+        raise DataError(f"{where}: row {texts.index('')} (from 0) has no label")
+    numbers = all(text.isdecimal() for text in texts)
+    if class_names is None:
+        return texts, sorted(set(texts), key=int if numbers else None)
+    if numbers and not set(texts) <= set(class_names):  # a CSV file has no numbers, only texts
+        return [int(text) for text in texts], class_names
+    return texts, class_names
+
+
+def _listed(where: str, paths: list[str], root: Path, reading: Reading) -> tuple[list[str], Source]:
+    """Return names and a source of images at these paths, which lie in a folder or in an archive."""
+    slashed = [path.replace("\\", "/") for path in paths]
+    if root.is_dir():
+        files = [
+            os.path.join(root, path if os.path.exists(os.path.join(root, path)) else other)
+            for path, other in zip(paths, slashed, strict=True)
+        ]
+        absent = [path for path, file in zip(paths, files, strict=True) if not os.path.isfile(file)]
+        source: Callable[[], Source] = lambda: FileSource(files, reading)  # noqa: E731
+    else:
+        listing = list_images(root)
+        there = {image: image for image in listing.images}
+        tops = {image.split("/")[0] for image in listing.images}
+        if len(tops) == 1:  # one folder around everything, which a table need not name
+            there = {image.split("/", 1)[-1]: image for image in listing.images} | there
+        members = [there.get(posixpath.normpath(path)) for path in slashed]
+        absent = [path for path, member in zip(paths, members, strict=True) if member is None]
+        source = lambda: listing.source([member for member in members if member is not None], reading)  # noqa: E731
+    if absent:
+        such = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
+        raise DataError(
+            f"{where}: {len(absent)} of {len(paths)} images are not in {root.absolute()}: {such}. "
+            "Pass the folder that the paths are relative to as root=..."
+        )
+    names = [posixpath.normpath(path) for path in slashed]
+    if names and all(os.path.isabs(name) for name in names):
+        common = os.path.commonpath([os.path.dirname(name) for name in names])
+        names = [os.path.relpath(name, common) for name in names]
+    return names, source()
+
+
+def _patients(names: Sequence[str], below: Sequence[str], patient: Any) -> list[str]:
     """Return the patient of each cell, from whatever tells it."""
     if isinstance(patient, (str, os.PathLike)):
         rows = read_table(as_path("patient", patient), "file of patients", ("name", "patient"))
@@ -150,7 +329,7 @@ def _patients(names: Sequence[str], patient: Any) -> list[str]:
     if hasattr(patient, "items"):  # a mapping, or a pandas Series
         found = _look_up(names, dict(patient.items()))
     elif callable(patient):
-        found = [_call(patient, name) for name in names]
+        found = [_call(patient, name, path) for name, path in zip(names, below, strict=True)]
     else:
         raise ArgumentError(
             f"patient is {patient!r:.80}; expected a function, a mapping, or a CSV file of name,patient"
@@ -162,9 +341,9 @@ def _patients(names: Sequence[str], patient: Any) -> list[str]:
     return owners
 
 
-def _call(patient: Callable[[str], Any], name: str) -> Any:
+def _call(patient: Callable[[str], Any], name: str, below: str) -> Any:
     try:
-        return patient(name.split("/", 1)[1])
+        return patient(below)
     except CellscanError:
         raise
     except Exception as error:  # somebody else's function

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,11 +21,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cellscan.data.images import PIXEL_LIMIT, Size, read_header, read_rgb, with_patience
+from cellscan.data.images import Size, read_header, read_rgb, with_patience
+from cellscan.data.reading import AS_STORED, Reading
 from cellscan.errors import CellscanError, ImageError
-
-MEMBER_LIMIT = 4 * PIXEL_LIMIT
-"""Bytes of a member of an archive, unpacked, beyond which it is refused before it is unpacked."""
 
 GONE = "gone"
 """Checksum of an image that cannot be read; it is one of its own, and reading it says what is wrong."""
@@ -57,7 +54,8 @@ class Source(Protocol):
 class FileSource:
     """Image files on disk; paths are made absolute, so that they stay the same when the working folder changes."""
 
-    def __init__(self, paths: Sequence[str | os.PathLike[str]]) -> None:
+    def __init__(self, paths: Sequence[str | os.PathLike[str]], reading: Reading = AS_STORED) -> None:
+        self.reading: Reading = reading
         self.paths: tuple[str, ...] = tuple(os.path.abspath(path) for path in paths)
         self._known: dict[int, tuple[str, str]] = {}
 
@@ -73,17 +71,17 @@ class FileSource:
         return f"{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}|{stat.st_ino}"
 
     def fingerprint(self) -> str:
-        return _hash(f"{path}|{self._state(row)}" for row, path in enumerate(self.paths))
+        return hash_lines(f"{path}|{self._state(row)}{self.reading.mark}" for row, path in enumerate(self.paths))
 
     def checksums(self, rows: Sequence[int]) -> list[str]:
         def one(row: int) -> str:
             state = self._state(row)
             known = self._known.get(row)
             if known is None or known[0] != state:
-                known = self._known[row] = (state, checksum(self._bytes(row)))
+                known = self._known[row] = (state, checksum(self._bytes(row)) + self.reading.mark)
             return known[1]
 
-        return _in_threads(one, rows)
+        return in_threads(one, rows)
 
     def _bytes(self, row: int) -> bytes:
         try:
@@ -92,57 +90,10 @@ class FileSource:
             raise ImageError(f"{self.paths[row]}: the file cannot be read ({error.strerror})") from error
 
     def read(self, row: int, size: Size | None = None) -> np.ndarray:
-        return read_rgb(self.paths[row], size)
+        return read_rgb(self.paths[row], size, reading=self.reading)
 
     def header(self, row: int) -> tuple[int, int, str]:
-        return _header(lambda: self.paths[row], self.paths[row])
-
-
-class ZipSource:
-    """Members of a zip archive, read in place: the archive is opened once a process and never unpacked."""
-
-    def __init__(self, archive: Path, members: Sequence[zipfile.ZipInfo]) -> None:
-        self.archive: Path = archive
-        self.members: tuple[zipfile.ZipInfo, ...] = tuple(members)
-        self._opened: tuple[int, zipfile.ZipFile] | None = None
-
-    def __len__(self) -> int:
-        return len(self.members)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_opened": None}
-
-    def _zip(self) -> zipfile.ZipFile:
-        # A forked child shares the position in the file with its parent, so that both would read at the wrong place.
-        if self._opened is None or self._opened[0] != os.getpid():
-            self._opened = os.getpid(), zipfile.ZipFile(self.archive)
-        return self._opened[1]
-
-    def fingerprint(self) -> str:
-        return _hash(f"{m.filename}|{m.file_size}|{m.CRC}" for m in self.members)
-
-    def checksums(self, rows: Sequence[int]) -> list[str]:
-        return [f"{self.members[row].file_size}-{self.members[row].CRC:08x}" for row in rows]
-
-    def _bytes(self, row: int) -> bytes:
-        member, where = self.members[row], self._where(row)
-        if member.file_size > MEMBER_LIMIT:
-            raise ImageError(f"{where}: {member.file_size:,} bytes unpacked; the limit is {MEMBER_LIMIT:,}")
-        try:
-            return with_patience(lambda: self._zip().read(member), where)
-        except FileNotFoundError as error:
-            raise ImageError(f"{where}: there is no such archive (any more)") from error
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:
-            raise ImageError(f"{where}: the archive is damaged here ({error})") from error
-
-    def _where(self, row: int) -> str:
-        return f"{self.archive}:{self.members[row].filename}"
-
-    def read(self, row: int, size: Size | None = None) -> np.ndarray:
-        return read_rgb(self._bytes(row), size, where=self._where(row))
-
-    def header(self, row: int) -> tuple[int, int, str]:
-        return _header(lambda: io.BytesIO(self._bytes(row)), self._where(row))
+        return header_of(lambda: self.paths[row], self.paths[row], self.reading)
 
 
 class ArraySource:
@@ -152,10 +103,14 @@ class ArraySource:
     """
 
     def __init__(
-        self, images: Iterable[Any], masks: Sequence[np.ndarray] | None = None, names: Sequence[str] | None = None
+        self,
+        images: Iterable[Any],
+        masks: Sequence[np.ndarray] | None = None,
+        names: Sequence[str] | None = None,
+        reading: Reading = AS_STORED,
     ) -> None:
         self.images: tuple[np.ndarray, ...] = tuple(
-            _sealed(read_rgb(image, where=f"image {row}" if names is None else names[row]))
+            _sealed(read_rgb(image, where=f"image {row}" if names is None else names[row], reading=reading))
             for row, image in enumerate(images)
         )
         self.masks: tuple[np.ndarray, ...] | None = (
@@ -172,7 +127,7 @@ class ArraySource:
             _sealed(array)
 
     def fingerprint(self) -> str:
-        return _hash(self.checksums(range(len(self))))
+        return hash_lines(self.checksums(range(len(self))))
 
     def checksums(self, rows: Sequence[int]) -> list[str]:
         if self._sums is None:
@@ -202,7 +157,7 @@ class RecordSource:
         return self._count
 
     def fingerprint(self) -> str:
-        return _hash([self._identity])
+        return hash_lines([self._identity])
 
     def checksums(self, rows: Sequence[int]) -> list[str]:
         def one(row: int) -> str:
@@ -210,7 +165,7 @@ class RecordSource:
                 self._sums[row] = checksum(self._bytes(row))
             return self._sums[row]
 
-        return _in_threads(one, rows)
+        return in_threads(one, rows)
 
     def _bytes(self, row: int) -> bytes:
         try:
@@ -224,7 +179,7 @@ class RecordSource:
         return read_rgb(self._bytes(row), size, where=f"record {row}")
 
     def header(self, row: int) -> tuple[int, int, str]:
-        return _header(lambda: io.BytesIO(self._bytes(row)), f"record {row}")
+        return header_of(lambda: io.BytesIO(self._bytes(row)), f"record {row}")
 
 
 def checksum(data: bytes) -> str:
@@ -239,13 +194,16 @@ def checksum(data: bytes) -> str:
     return f"{len(data)}-{zlib.crc32(data):08x}"
 
 
-def _hash(lines: Iterable[str]) -> str:
+def hash_lines(lines: Iterable[str]) -> str:
+    """Return the SHA-256 of some lines."""
     # File names need not be UTF-8: what is not is kept as surrogates, which plain UTF-8 refuses.
     text = "".join(f"{line}\n" for line in lines)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _in_threads(checksum_of: Callable[[int], str], rows: Sequence[int]) -> list[str]:
+def in_threads(checksum_of: Callable[[int], str], rows: Sequence[int]) -> list[str]:
+    """Return the checksum of each row, on all cores; `GONE` of an image that cannot be read."""
+
     def some(rows: Sequence[int]) -> list[str]:
         return [one(row) for row in rows]
 
@@ -265,7 +223,14 @@ def _sealed(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _header(opened: Callable[[], Any], where: str) -> tuple[int, int, str]:
+def header_of(opened: Callable[[], Any], where: str, reading: Reading = AS_STORED) -> tuple[int, int, str]:
+    """Return width, height and format of a file, or of what an open file holds."""
+    if reading.chooses:  # a page that Pillow need not know
+        height, width = read_rgb(opened(), where=where, reading=reading).shape[:2]
+        try:
+            return width, height, header_of(opened, where)[2]
+        except ImageError:
+            return width, height, "TIFF"
     try:
         return with_patience(lambda: read_header(opened()), where)
     except CellscanError:

@@ -273,17 +273,23 @@ def choose(which: Any, count: int) -> np.ndarray:
     return np.arange(count)[chosen.astype(np.int64)]
 
 
-def read_table(file: str | os.PathLike[str], what: str, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Return the lines of a CSV file, by comma, semicolon or tab, that has these columns among others."""
+def read_rows(file: str | os.PathLike[str], what: str) -> tuple[list[str], list[dict[str, str]]]:
+    """Return the header of a CSV file, by comma, semicolon or tab, and its lines."""
     try:
         with open(file, newline="", encoding="utf-8-sig", errors="surrogateescape") as lines:
             text = lines.read()
         header = text.split("\n", 1)[0]
         reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count))
-        names = {(name or "").strip().casefold(): name for name in reader.fieldnames or ()}
-        rows = list(reader)
+        names = [name or "" for name in reader.fieldnames or ()]
+        return names, list(reader)
     except (OSError, csv.Error, TypeError, ValueError) as error:
         raise DataError(f"{file}: the {what} cannot be read ({error})") from error
+
+
+def read_table(file: str | os.PathLike[str], what: str, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Return the lines of a CSV file, by comma, semicolon or tab, that has these columns among others."""
+    header, rows = read_rows(file, what)
+    names = {name.strip().casefold(): name for name in header}
     if not set(columns) <= set(names):
-        raise DataError(f"{file}: expected the header {','.join(columns)!r}, found {header.strip()[:80]!r}")
+        raise DataError(f"{file}: expected the header {','.join(columns)!r}, found {','.join(header)[:80]!r}")
     return [{column: row[names[column]] or "" for column in columns} for row in rows]

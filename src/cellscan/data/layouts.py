@@ -1,0 +1,199 @@
+"""What the folders above an image mean: which is the class, which the patient, which the split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from cellscan.errors import ArgumentError, DataError
+
+SPLITS = frozenset(("train", "training", "test", "testing", "val", "valid", "validation"))
+"""Names of folders, in any case, that hold the parts of a divided set and are no classes."""
+
+WORDS = ("class", "patient", "split", "*")
+
+
+class Placed(NamedTuple):
+    """An image and what its folders say of it.
+
+    Attributes
+    ----------
+    path : str
+        Where it is below the root.
+    name : str
+        The path without a folder that is around everything.
+    class_name : str
+    below : str
+        The path below the class folder.
+    patient, split : str
+        ``""`` where the layout has none.
+    """
+
+    path: str
+    name: str
+    class_name: str
+    below: str
+    patient: str
+    split: str
+
+
+def place(where: str, paths: Sequence[str], layout: str | None, *, patient_given: bool) -> tuple[str, list[Placed]]:
+    """Return the layout of a tree of images, stated or recognised, and each image with what it says of it.
+
+    Parameters
+    ----------
+    where : str
+        What the tree is, for errors.
+    paths : sequence of str
+        Paths of the images below it, with slashes.
+    layout : str or None
+        Such as ``"class/patient/image"``; None: it is recognised.
+    patient_given : bool
+        Whether patients are told by other means, so that folders below a class need not be theirs.
+
+    Raises
+    ------
+    DataError
+        Where the tree does not have the layout; where none is stated and two are possible.
+
+    Examples
+    --------
+    >>> from cellscan.data.layouts import place
+    >>> layout, placed = place("d", ["set/A/1.png", "set/B/2.png"], None, patient_given=False)
+    >>> layout, [one.class_name for one in placed], placed[0].name
+    ('*/class/image', ['A', 'B'], 'A/1.png')
+    >>> layout, placed = place("d", ["p1/A/1.png"], "patient/class/image", patient_given=False)
+    >>> placed[0].patient, placed[0].below
+    ('p1', '1.png')
+    """
+    folders = {path: path.split("/")[:-1] for path in paths}
+    stray = [path for path in paths if not folders[path]]
+    if stray or not paths:
+        found = f"{len(stray)} images lie outside them, such as {stray[0]}" if stray else "there are no images"
+        raise DataError(f"{where}: expected one sub-folder a class, with images in each; {found}")
+    if layout is None:
+        layout = _recognise(where, folders, patient_given)
+        levels = parse(layout)
+    else:
+        levels = parse(layout)
+        shallow = [path for path in paths if len(folders[path]) < len(levels)]
+        if shallow:
+            raise DataError(f"{where}: {shallow[0]} does not lie as layout={layout!r} says")
+        _check_around(where, folders, levels, layout)
+    around = levels[0] == "*" and len({above[0] for above in folders.values()}) == 1
+    at = {word: levels.index(word) for word in levels}
+    placed = []
+    for path, above in folders.items():
+        parts = path.split("/")
+        patient, split = (above[at[word]] if word in at else "" for word in ("patient", "split"))
+        below = "/".join(parts[at["class"] + 1 :])
+        placed.append(Placed(path, "/".join(parts[around:]), above[at["class"]], below, patient, split))
+    return layout, placed
+
+
+def parse(layout: object) -> tuple[str, ...]:
+    """Return what each level of folders means, or raise `ArgumentError`.
+
+    Examples
+    --------
+    >>> from cellscan.data.layouts import parse
+    >>> parse("split/class/image")
+    ('split', 'class')
+    """
+    *levels, last = layout.split("/") if isinstance(layout, str) else ("", "")
+    known = all(level in WORDS for level in levels) and all(levels.count(word) < 2 for word in WORDS[:3])
+    if last != "image" or not known or "class" not in levels:
+        raise ArgumentError(
+            f"layout is {layout!r}; expected levels of folders that end with image, such as 'class/image', "
+            "'class/patient/image', 'patient/class/image' or 'split/class/image'; * is a folder that means nothing"
+        )
+    return tuple(levels)
+
+
+def _recognise(where: str, folders: dict[str, list[str]], patient_given: bool) -> str:
+    """Return the one layout that a tree can have."""
+    around = ""
+    tops = {above[0] for above in folders.values()}
+    least = min(map(len, folders.values()))
+    # An archive, and what was unpacked from one, often has a folder around everything.
+    if len(tops) == 1 and least > 1 and not _are_splits(tops):
+        around = "*/"
+        folders = {path: above[1:] for path, above in folders.items()}
+        tops = {above[0] for above in folders.values()}
+        least -= 1
+    deepest = max(map(len, folders.values()))
+    if _are_splits(tops):
+        if least == deepest == 2 or (least > 1 and patient_given):
+            return f"{around}split/class/image"
+        if least == 1:
+            raise DataError(
+                f"{where}: the folders {_listed(tops)} look like splits, but images lie in them and in no class "
+                f"folder. If these are the classes, pass layout='{around}class/image'"
+            )
+        raise _unclear(where, folders, around, "split/")
+    if least == 1 or patient_given:
+        return f"{around}class/image"
+    raise _unclear(where, folders, around, "")
+
+
+def _are_splits(names: set[str]) -> bool:
+    return all(name.casefold() in SPLITS for name in names)
+
+
+def _unclear(where: str, folders: dict[str, list[str]], around: str, first: str) -> DataError:
+    path, above = min(folders.items())
+    one, other = above[1:3] if first else above[:2]
+    options = (
+        (f"{first}class/patient/image", f"class {one!r}, patient {other!r}"),
+        (f"{first}patient/class/image", f"patient {one!r}, class {other!r}"),
+        (f"{first}class/*/image", f"class {one!r}, and {other!r} means nothing"),
+    )
+    if not first and _are_splits({above[1] for above in folders.values()}):
+        options = (*options, ("class/split/image", f"class {one!r}, split {other!r}"))
+    listed = "".join(f"\n  layout={around + layout!r}: {meaning}" for layout, meaning in options)
+    return DataError(f"{where}: the folders of {path} can be read in more than one way; say which:{listed}")
+
+
+def _check_around(where: str, folders: dict[str, list[str]], levels: tuple[str, ...], layout: str) -> None:
+    """Refuse a folder around everything that would count as the first level of a stated layout."""
+    tops = {above[0] for above in folders.values()}
+    if len(tops) == 1 and levels[0] != "*" and all(len(above) > len(levels) for above in folders.values()):
+        top = tops.pop()
+        raise DataError(
+            f"{where}: every image lies in {top!r}, which layout={layout!r} takes for the {levels[0]}. If that folder "
+            f"is around the set, pass layout='*/{layout}'; if not, name the folders below: "
+            f"layout='{'/'.join((*levels, '*'))}/image'"
+        )
+
+
+def choose_splits(where: str, placed: list[Placed], split: str | Sequence[str] | None, layout: str) -> list[Placed]:
+    """Return the images of the splits that are asked for; where there are several, that must be said.
+
+    Raises
+    ------
+    DataError
+        Where there are several splits and `split` is None.
+    ArgumentError
+        Where a split is asked for that is not there.
+    """
+    found = sorted({one.split for one in placed} - {""})
+    if split is None:
+        if len(found) > 1:
+            raise DataError(
+                f"{where}: read as {layout}, with the splits {_listed(found)}. Load one with split={found[0]!r}; "
+                f"split={tuple(found)!r} joins them"
+            )
+        return placed
+    wanted = (split,) if isinstance(split, str) else split
+    if not isinstance(wanted, (tuple, list)) or not wanted or not all(isinstance(one, str) for one in wanted):
+        raise ArgumentError(f"split is {split!r:.80}; expected the name of a folder, or several names")
+    unknown = [one for one in wanted if one.casefold() not in {name.casefold() for name in found}]
+    if unknown:
+        there = f"it has {_listed(found)}" if found else f"it has none (read as {layout})"
+        raise ArgumentError(f"split is {split!r}, but {where} has no split {unknown[0]!r}; {there}")
+    folded = {one.casefold() for one in wanted}
+    return [one for one in placed if one.split.casefold() in folded]
+
+
+def _listed(names: set[str] | Sequence[str]) -> str:
+    return ", ".join(repr(name) for name in sorted(names)[:6]) + (", ..." if len(names) > 6 else "")
