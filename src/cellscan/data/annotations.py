@@ -368,7 +368,7 @@ def _read_plain(target: Path, place: Place, *, refuse: bool) -> FieldDataset:
             there = sorted(child.name for child in target.absolute().parent.iterdir() if child.is_dir())
             unread += [f"../{name}" for name in there if name.casefold() in ("labels", "annotations")]
         if unread or masks:
-            what = f"files beside the images may hold boxes and are not of a format that is read: {unread[0]}"
+            what = f"files beside the images may hold boxes and are not of a format that is read: {[*unread, ''][0]}"
             if not unread:
                 what = f"images in folders such as {masks[0]} look like masks of cells, which are no fields"
                 unread = masks
