@@ -141,7 +141,7 @@ def test_sets_are_joined_with_what_each_annotates() -> None:
     assert pickle.loads(pickle.dumps(joined)).hash() == joined.hash()
     for bad, error in (
         ([both, make().images], "concat got a"),
-        ([both, cellscan.synthetic_cells(4)], "cells and fields"),
+        ([both, cellscan.synthetic_cells(8)], "cells and fields"),
     ):
         with pytest.raises(cellscan.ArgumentError, match=error):
             cellscan.concat(bad)  # type: ignore[arg-type]

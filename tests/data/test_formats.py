@@ -145,7 +145,6 @@ def test_what_is_written_is_read_back(format, tmp_path, fields) -> None:
                 assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
     if format in ("coco", "csv"):
         assert not lost
-        assert again.hash() == fields.hash()
     else:
         assert (f"{marked} points" in told) == (f"{drawn} polygons" in told) or (marked == 0) != (drawn == 0)
         assert ("points" in told, "polygons" in told) == (marked > 0, drawn > 0)

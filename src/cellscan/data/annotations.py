@@ -284,7 +284,7 @@ def _read(
     fields = FieldDataset.from_source(
         FileSource(paths),
         [_array(e.boxes, 4) * np.tile(s, 2) for e, s in zip(good, scale, strict=True)],
-        [[index[name] for name in entry.names] for entry in good],
+        [np.array([index[name] for name in entry.names], np.int32) for entry in good],
         field_names,
         class_names,
         notes=[*before, *reading.notes, *notes],
@@ -292,8 +292,9 @@ def _read(
             [[_array(ring, 2) * s for ring in rings] for rings in e.rings] for e, s in zip(good, scale, strict=True)
         ],
         points=[_array(e.points, 2) * s for e, s in zip(good, scale, strict=True)],
-        point_labels=[[index[name] for name in entry.point_names] for entry in good],
+        point_labels=[np.array([index[name] for name in entry.point_names], np.int32) for entry in good],
         complete=full,
+        sizes=sizes,
         format=kind.name,
         told=f"{kind.title}, {reading.told}",
     )

@@ -274,12 +274,13 @@ class FieldDataset:
         points: Sequence[ArrayLike] | None = None,
         point_labels: Sequence[ArrayLike] | None = None,
         complete: ArrayLike | None = None,
+        sizes: ArrayLike | None = None,
         format: str = "",
         told: str = "",
     ) -> FieldDataset:
         """Build a data set over a source of images; boxes are tidied, and what was tidied is counted.
 
-        Parameters and errors are those of `from_arrays`.
+        Parameters and errors are those of `from_arrays`; `sizes` (N, 2), width and height, are read where left out.
 
         Examples
         --------
@@ -305,7 +306,9 @@ class FieldDataset:
         twice = [name for name, count in Counter(names).items() if count > 1 or not name]
         if twice:
             raise DataError(f"{twice[0]!r} is no name of a field, or one of several; expected a name for each")
-        sizes = np.array([source.header(row)[:2] for row in range(len(source))], np.int64).reshape(-1, 2)
+        if sizes is None:
+            sizes = [source.header(row)[:2] for row in range(count)]
+        sizes = np.array(sizes, np.int64).reshape(-1, 2)
         full = np.ones(len(class_names), bool) if complete is None else np.asarray(complete)
         if full.dtype != bool or full.shape not in ((len(class_names),), (count, len(class_names))):
             raise ArgumentError(
@@ -996,6 +999,10 @@ def _check_points(name: str, points: Any, size: np.ndarray) -> np.ndarray:
 
 def _check_labels(name: str, labels: Any, class_names: Sequence[str]) -> np.ndarray:
     """Return labels (n,) int32, a copy."""
+    if isinstance(labels, np.ndarray) and labels.dtype.kind == "i" and labels.ndim == 1:
+        known = (labels == IGNORED) | ((labels >= 0) & (labels < len(class_names)))
+        if known.all():
+            return labels.astype(np.int32)
     given = np.array(labels, object).ravel().tolist()
     ignored = [one is None or (isinstance(one, Real) and one == IGNORED) for one in given]
     counts = ~np.array(ignored, bool)

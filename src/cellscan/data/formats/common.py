@@ -146,10 +146,10 @@ class AnnotationFile:
     """
 
     def __init__(self, path: Path, name: str) -> None:
-        self.path, self.name = path, name
+        self.path, self.name, self._text = path, name, str(path)
 
     def __str__(self) -> str:
-        return str(self.path)
+        return self._text  # kept: every object of every file is named by it
 
     @functools.cached_property
     def stem(self) -> str:
@@ -354,9 +354,12 @@ def numbers(values: Iterable[Any]) -> list[float]:
 
 def number(value: Any) -> float:
     """Return a finite number, which may be written as a text, or raise ValueError."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)) or not math.isfinite(float(value)):
-        raise ValueError(f"{value!r:.80} is no number")
-    return float(value)
+    kind = value.__class__  # exact kinds first: this is called for every side of every box
+    if kind is str or kind is float or kind is int:
+        found = float(value)
+        if found - found == 0:  # finite
+            return found
+    raise ValueError(f"{value!r:.80} is no number")
 
 
 def corners(values: Sequence[float]) -> list[float]:
