@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import cellscan
+from cellscan.data.formats.coco import box_of_mask
 from cellscan.data.formats.table import FORMATS
 
 HERE = Path(__file__).parent / "formats"
@@ -76,6 +77,28 @@ def test_every_format_has_a_miniature() -> None:
     assert formats == set(FORMATS)
     sizes = {path: path.stat().st_size for path in HERE.rglob("*") if path.is_file()}
     assert max(sizes.values()) < 8192
+
+
+def test_boxes_of_masks_are_those_of_pycocotools() -> None:
+    from pycocotools import mask as oracle
+
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        high, wide = rng.integers(1, 40, 2)
+        mask = np.asfortranarray(rng.random((high, wide)) < rng.choice([0.02, 0.3, 0.9]))
+        if not mask.any():
+            continue
+        packed = oracle.encode(mask.astype(np.uint8))
+        x, y, w, h = oracle.toBbox(packed).tolist()
+        text = {"size": [int(high), int(wide)], "counts": packed["counts"].decode()}
+        assert box_of_mask(text) == [x, y, x + w, y + h]
+        flat = np.r_[0, mask.ravel("F").astype(int), 2]
+        edges = np.flatnonzero(np.diff(flat[1:-1])) + 1
+        runs = np.diff(np.r_[0, edges, high * wide]).tolist()
+        assert box_of_mask({**text, "counts": ([0] if mask[0, 0] else []) + runs}) == [x, y, x + w, y + h]
+    for bad in ("", "0", "~~~", "\x7f"):
+        with pytest.raises(ValueError, match="."):
+            box_of_mask({"size": [4, 5], "counts": bad})
 
 
 NIH = "Polygon Set/202C2NThinF/GT/IMG_1.txt"
