@@ -53,6 +53,8 @@ def test_groups_come_from_functions_mappings_and_files(tmp_path) -> None:
     assert fields[3].slide == "9"
     mapped = cellscan.load_fields(folder, laboratory={name: name[:2] for name in NAMES})
     assert mapped.laboratories.tolist() == ["p1", "p1", "p2", "p2"]
+    table.rename(folder / "slides.csv")  # among the images
+    assert cellscan.load_fields(folder, slide=folder / "slides.csv").notes == ()
     plain = cellscan.load_fields(folder, boxes=False, patient=lambda name: name[:2])
     assert plain.patients.tolist() == ["p1", "p1", "p2", "p2"]
 

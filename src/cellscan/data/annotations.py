@@ -136,7 +136,13 @@ def load_fields(
     if format is not None:
         check_choice("format", format, tuple(FORMATS))
     target, given = _existing("path", path), _class_list(classes)
-    place = Place(_root(target), given, None if images is None else _existing("images", images))
+    tables = [one for one in (patient, slide, laboratory) if isinstance(one, (str, os.PathLike))]
+    place = Place(
+        _root(target),
+        given,
+        None if images is None else _existing("images", images),
+        frozenset(os.path.abspath(one) for one in tables),
+    )
     found = _find(target, place, format) if boxes else None
     if found is None:
         fields, kept = _read_plain(target, place, refuse=boxes), {}
@@ -358,7 +364,7 @@ def _read_plain(target: Path, place: Place, *, refuse: bool) -> FieldDataset:
     if not target.is_dir():
         raise ArgumentError(f"{target}: boxes=False reads the images of a folder; expected its path")
     if target != place.root:
-        place = Place(target, place.given, place.images)
+        place = Place(target, place.given, place.images, place.aside)
     if not place.pictures:
         raise DataError(f"{target}: there are neither annotations nor images in this folder")
     masks = [name for name in place.pictures if set(name.casefold().split("/")[:-1]) & {*_MASK_FOLDERS}]

@@ -22,12 +22,12 @@ from cellscan.data.joined import path_of
 from cellscan.data.pixels import Pixels, open_map
 from cellscan.data.runs import find_blocks
 from cellscan.data.saving import save_records
+from cellscan.data.shapes import IGNORED, NONE, NOT_ANNOTATED, tidy, told_of
 from cellscan.data.sources import ArraySource, Source
 from cellscan.data.splits import assign
 from cellscan.data.tables import find_rows
 from cellscan.data.values import (
     as_class_names,
-    as_labels,
     as_list,
     as_patient,
     as_texts,
@@ -40,12 +40,6 @@ from cellscan.notebook import as_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-NONE, IGNORED = -1, -2
-"""Labels in a padded array of boxes: no box; a box that counts neither for nor against, such as a doubtful cell."""
-
-NOT_ANNOTATED = -3
-"""In a padded array of boxes ``NOT_ANNOTATED - k`` says that not every cell of class k has a box in this field."""
 
 GROUPS = ("patient", "slide", "laboratory")
 """What fields may be told apart by, the first that is known of a field being what a split keeps whole."""
@@ -292,15 +286,12 @@ class FieldDataset:
         1 fields, 1 boxes: cell 1
         """
         count = len(source)
-        drawn = [[()] * len(own) for own in labels] if polygons is None else polygons  # type: ignore[arg-type]
-        marked = [np.zeros((0, 2))] * count if points is None else points
-        marked_as = [[]] * count if point_labels is None else point_labels
-        if not count == len(boxes) == len(labels) == len(names) == len(drawn) == len(marked) == len(marked_as):
-            raise ArgumentError(
-                f"{count} images, {len(boxes)} arrays of boxes, {len(labels)} of labels, {len(names)} names, "
-                f"{len(drawn)} of polygons, {len(marked)} of points, {len(marked_as)} of their labels; "
-                "expected as many of each"
-            )
+        lists = (boxes, labels, names, polygons, points, point_labels)
+        counts = [None if one is None else len(one) for one in lists]
+        if any(number not in (None, count) for number in counts):
+            what = ("arrays of boxes", "of labels", "names", "of polygons", "of points", "of their labels")
+            told_counts = ", ".join(f"{n} {kind}" for n, kind in zip(counts, what, strict=True) if n is not None)
+            raise ArgumentError(f"{count} images, {told_counts}; expected as many of each")
         names = as_texts("names", names)
         class_names = as_class_names(class_names) if as_list("class_names", class_names) else ()
         twice = [name for name, count in Counter(names).items() if count > 1 or not name]
@@ -315,45 +306,28 @@ class FieldDataset:
                 f"complete is {full.dtype} of shape {full.shape}; expected bool, ({count}, {len(class_names)}) or "
                 f"({len(class_names)},)"
             )
-        clean, kept, shapes, spots, spots_said = [], [], [], [], []
-        counts = {"clipped to the frame": 0, "without area dropped": 0, "given twice dropped": 0}
-        for number, (own, said) in enumerate(zip(boxes, labels, strict=True)):
-            own, said = _check_boxes(names[number], own), _check_labels(names[number], said, class_names)
-            rings = _check_polygons(names[number], drawn[number])
-            if not len(own) == len(said) == len(rings):
-                more = "" if polygons is None else f", and polygons of {len(rings)}"
-                raise DataError(
-                    f"{names[number]}: {len(own)} boxes and {len(said)} labels{more}; expected as many of each"
-                )
-            spots.append(_check_points(names[number], marked[number], sizes[number]))
-            spots_said.append(frozen(_check_labels(names[number], marked_as[number], class_names)))
-            if len(spots[-1]) != len(spots_said[-1]):
-                raise DataError(f"{names[number]}: {len(spots[-1])} points and {len(spots_said[-1])} of their labels")
-            inside = np.clip(own, 0, np.tile(sizes[number], 2).astype(np.float32))
-            area = (inside[:, 2] > inside[:, 0]) & (inside[:, 3] > inside[:, 1])
-            counts["clipped to the frame"] += int(((inside != own).any(1) & area).sum())
-            counts["without area dropped"] += int((~area).sum())
-            held = np.flatnonzero(area)
-            _, first = np.unique(np.c_[inside, said][held], axis=0, return_index=True)
-            counts["given twice dropped"] += len(held) - len(first)
-            held = held[np.sort(first)]
-            clean.append(frozen(inside[held]))
-            kept.append(frozen(said[held]))
-            shapes.append(tuple(rings[row] for row in held.tolist()))
-        noted = [f"{number:,} {'box' if number == 1 else 'boxes'} {what}" for what, number in counts.items() if number]
+        given = zip(
+            boxes,
+            labels,
+            [None] * count if polygons is None else polygons,
+            [()] * count if points is None else points,
+            [()] * count if point_labels is None else point_labels,
+            strict=True,
+        )
+        rows = [tidy(name, size, class_names, *each) for name, size, each in zip(names, sizes, given, strict=True)]
         return cls(
             class_names,
             frozen(np.array(list(names), str)),
-            tuple(clean),
-            tuple(kept),
+            tuple(row.boxes for row in rows),
+            tuple(row.labels for row in rows),
             frozen(sizes),
             source,
             frozen(np.arange(count)),
-            (*notes, *noted),
+            (*notes, *told_of(rows)),
             annotated,
-            tuple(shapes),
-            tuple(spots),
-            tuple(spots_said),
+            tuple(row.polygons for row in rows),
+            tuple(row.points for row in rows),
+            tuple(row.point_labels for row in rows),
             complete=frozen(np.broadcast_to(full, (count, len(class_names))).copy()),
             format=format,
             told=told,
@@ -948,67 +922,3 @@ def _check_size(size: tuple[int, int]) -> tuple[int, int]:
     if not isinstance(size, Sequence) or isinstance(size, str) or len(size) != 2:
         raise ArgumentError(f"size is {size!r}; expected a height and a width in pixels")
     return check_whole("the height of size", size[0], 1), check_whole("the width of size", size[1], 1)
-
-
-def _check_boxes(name: str, boxes: Any) -> np.ndarray:
-    """Return boxes (n, 4) float32, a copy."""
-    try:
-        own = np.array(boxes, np.float32)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{name}: the boxes are no numbers; expected (n, 4), xyxy in pixels") from error
-    if own.size and own.shape[-1:] != (4,):
-        raise DataError(f"{name}: boxes of shape {own.shape}; expected (n, 4), xyxy in pixels")
-    own = own.reshape(-1, 4)
-    if not np.isfinite(own).all():
-        raise DataError(f"{name}: a box is not finite; expected numbers of pixels")
-    bad = own[(own[:, 2:] < own[:, :2]).any(1)]
-    if len(bad):
-        raise DataError(f"{name}: the box {bad[0].tolist()} has a negative side; expected left, top, right, bottom")
-    return own
-
-
-def _check_polygons(name: str, polygons: Any) -> list[tuple[np.ndarray, ...]]:
-    """Return the polygons of every box, (k, 2) float32 of their own memory."""
-    try:
-        found = [
-            tuple(frozen(np.array(ring, np.float32)) for ring in rings) if len(rings) else () for rings in polygons
-        ]
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{name}: the polygons are no numbers; expected (k, 2), x and y in pixels") from error
-    for rings in found:
-        for ring in rings:
-            if ring.ndim != 2 or ring.shape[1] != 2 or len(ring) < 3 or not np.isfinite(ring).all():
-                raise DataError(f"{name}: a polygon of shape {ring.shape}; expected (k, 2) finite, k from 3")
-    return found
-
-
-def _check_points(name: str, points: Any, size: np.ndarray) -> np.ndarray:
-    """Return points (m, 2) float32, a copy."""
-    try:
-        own = np.array(points, np.float32)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{name}: the points are no numbers; expected (m, 2), x and y in pixels") from error
-    if own.size and own.shape[-1:] != (2,):
-        raise DataError(f"{name}: points of shape {own.shape}; expected (m, 2), x and y in pixels")
-    own = own.reshape(-1, 2)
-    bad = own[~((own >= 0) & (own <= size)).all(1)]
-    if len(bad):
-        raise DataError(f"{name}: the point {bad[0].tolist()} lies outside the image, {size[0]} x {size[1]} pixels")
-    return frozen(own)
-
-
-def _check_labels(name: str, labels: Any, class_names: Sequence[str]) -> np.ndarray:
-    """Return labels (n,) int32, a copy."""
-    if isinstance(labels, np.ndarray) and labels.dtype.kind == "i" and labels.ndim == 1:
-        known = (labels == IGNORED) | ((labels >= 0) & (labels < len(class_names)))
-        if known.all():
-            return labels.astype(np.int32)
-    given = np.array(labels, object).ravel().tolist()
-    ignored = [one is None or (isinstance(one, Real) and one == IGNORED) for one in given]
-    counts = ~np.array(ignored, bool)
-    said = np.full(len(given), IGNORED, np.int32)
-    try:
-        said[counts] = as_labels([one for one, real in zip(given, counts, strict=True) if real], class_names)
-    except DataError as error:
-        raise DataError(f"{name}: {error}; or {IGNORED}, or None among names, to ignore a box") from error
-    return said

@@ -202,10 +202,18 @@ class Place:
         Names of the classes in the order of their numbers, where the caller gave them.
     images : Path or None
         Where the caller said that images are.
+    aside : set of str
+        Absolute paths of files that are known to be something else.
     """
 
-    def __init__(self, root: Path, given: list[str] | None = None, images: Path | None = None) -> None:
-        self.root, self.given, self.images = root, given, images
+    def __init__(
+        self,
+        root: Path,
+        given: list[str] | None = None,
+        images: Path | None = None,
+        aside: frozenset[str] = frozenset(),
+    ) -> None:
+        self.root, self.given, self.images, self.aside = root, given, images, aside
 
     @functools.cached_property
     def _listed(self) -> tuple[list[str], list[str]]:
@@ -216,10 +224,10 @@ class Place:
         """Image files below the folder, with slashes."""
         return self._listed[0]
 
-    @property
+    @functools.cached_property
     def others(self) -> list[str]:
         """All other files."""
-        return self._listed[1]
+        return [name for name in self._listed[1] if os.path.abspath(self.root / name) not in self.aside]
 
     @functools.cached_property
     def stems(self) -> frozenset[str]:
