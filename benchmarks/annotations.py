@@ -179,8 +179,8 @@ def main() -> None:
             for field in fields:
                 os.link(picture, folder / field)
             write(folder, fields)
-            taken, used = [], []
-            for _ in range(options.runs + 1):
+            taken, used, found = [], [], cellscan.load_fields(folder)
+            for _ in range(options.runs):
                 start, before = time.perf_counter(), time.process_time()
                 found = cellscan.load_fields(folder)
                 taken.append(time.perf_counter() - start)
@@ -188,7 +188,7 @@ def main() -> None:
             assert (found.format, len(found)) == (name, options.fields)
             count = sum(map(len, found.boxes)) + sum(map(len, found.points))
             files = sum(path.is_file() and path.suffix != ".png" for path in folder.rglob("*"))
-            figures = f"{statistics.median(taken[1:]):.2f} | {statistics.median(used[1:]):.2f}"
+            figures = f"{statistics.median(taken):.2f} | {statistics.median(used):.2f}"
             print(f"| {FORMATS[name].title} | {files:,} | {count:,} | {figures} |", flush=True)
     from importlib.metadata import version
 

@@ -11,7 +11,7 @@ from helpers import random_image
 from PIL import Image
 
 import cellscan
-from cellscan.data.fields import NOT_ANNOTATED
+from cellscan.data.shapes import NOT_ANNOTATED
 
 
 def make(count: int = 4, *, names: list[str] | None = None, class_names=("cell", "ring"), **more: Any):

@@ -88,7 +88,7 @@ def test_boxes_of_masks_are_those_of_pycocotools() -> None:
         mask = np.asfortranarray(rng.random((high, wide)) < rng.choice([0.02, 0.3, 0.9]))
         if not mask.any():
             continue
-        packed = oracle.encode(mask.astype(np.uint8))
+        packed: Any = oracle.encode(mask.astype(np.uint8))
         x, y, w, h = oracle.toBbox(packed).tolist()
         text = {"size": [int(high), int(wide)], "counts": packed["counts"].decode()}
         assert box_of_mask(text) == [x, y, x + w, y + h]

@@ -1,12 +1,14 @@
 """Fields in which not every cell has a box: what is left out is no background, and no false call."""
 
+from typing import Any, Literal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from helpers import random_image
 
 import cellscan
-from cellscan.data.fields import NOT_ANNOTATED
+from cellscan.data.shapes import NOT_ANNOTATED
 from cellscan.detection.anchors import Anchors
 from cellscan.detection.rules import Detection
 from cellscan.detection.targets import detection_loss
@@ -17,7 +19,7 @@ NAMES = ("red blood cell", "infected")
 BOXES = np.array([[10, 10, 30, 30], [50, 50, 70, 70]], np.float32)
 
 
-def make(count: int, boxes=BOXES, labels=(0, 1), **more) -> cellscan.FieldDataset:
+def make(count: int, boxes: Any = BOXES, labels: Any = (0, 1), **more: Any) -> cellscan.FieldDataset:
     images = [random_image(row, 100, 100) for row in range(count)]
     return cellscan.FieldDataset.from_arrays(images, [boxes] * count, [labels] * count, class_names=NAMES, **more)
 
@@ -103,8 +105,10 @@ def test_points_serve_recall_and_counts() -> None:
 def test_detections_are_saved_and_come_back(tmp_path) -> None:
     fields = make(2, names=["a", "s/b.png"])
     found = cellscan.FieldDetections(tuple(found_in(fields, BOXES, [0, 1])), (), NAMES)
-    none, scores = (), ("4 scores not written",)
-    for format, lost in (("coco", none), ("csv", none), ("yolo", scores), ("voc", scores)):
+    scores = ("4 scores not written",)
+    kinds: dict[Literal["coco", "csv", "yolo", "voc"], tuple[str, ...]]
+    kinds = {"coco": (), "csv": (), "yolo": scores, "voc": scores}
+    for format, lost in kinds.items():
         assert found.save(tmp_path / format, format) == lost
         again = cellscan.load_fields(tmp_path / format)
         assert again.class_names == NAMES

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cellscan.data.fields import IGNORED, FieldDataset
+from cellscan.data.fields import FieldDataset
 from cellscan.data.finding import IMAGE_FOLDERS, Finder, names_of
 from cellscan.data.formats import yolo
 from cellscan.data.formats.common import (
@@ -28,6 +28,7 @@ from cellscan.data.formats.table import FORMATS, SIDECAR, is_about, is_label_fol
 from cellscan.data.groups import Groups, read_groups
 from cellscan.data.images import is_image_name, list_folder
 from cellscan.data.listing import as_path
+from cellscan.data.shapes import IGNORED
 from cellscan.data.sources import FileSource
 from cellscan.data.values import as_list, as_texts
 from cellscan.errors import ArgumentError, DataError, check_choice
@@ -269,7 +270,8 @@ def _read(
     field_names = names_of(paths, place.images or place.root)
     rank = {name: number for number, name in enumerate(kept)}
     row_order = sorted(range(len(good)), key=lambda row: rank.get(field_names[row], len(rank)))
-    good, paths, sizes, field_names = ([each[row] for row in row_order] for each in (good, paths, sizes, field_names))
+    good, paths = [good[row] for row in row_order], [paths[row] for row in row_order]
+    sizes, field_names = [sizes[row] for row in row_order], [field_names[row] for row in row_order]
     class_names = list(dict.fromkeys(name for name in renamed.values() if name is not None))
     whole = None if complete is None else as_texts("complete", as_list("complete", complete))
     class_names += [name for name in dict.fromkeys(whole or ()) if name not in class_names]

@@ -610,7 +610,7 @@ class FieldDataset:
         >>> import cellscan
         >>> fields = cellscan.synthetic_fields(4, seed=0).with_groups(slides=["a", "a", "b", "b"])
         >>> [sorted(set(test.slides.tolist())) for _, test in fields.folds(2, by="slide")]
-        [['b'], ['a']]
+        [['a'], ['b']]
         """
         count = check_whole("folds", folds, 2)
         group = np.zeros(len(self), np.int64)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from cellscan.data.fields import IGNORED, NONE, NOT_ANNOTATED
+from cellscan.data.shapes import IGNORED, NONE, NOT_ANNOTATED
 from cellscan.detection.anchors import encode, intersections, overlaps
 
 FOREGROUND, BACKGROUND = 0.5, 0.4

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellscan.data.fields import IGNORED, FieldDataset
+from cellscan.data.fields import FieldDataset
+from cellscan.data.shapes import IGNORED
 from cellscan.detection.rules import Detection
 from cellscan.detections import Detections
 from cellscan.errors import DataError, MissingExtraError

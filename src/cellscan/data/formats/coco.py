@@ -121,7 +121,7 @@ def box_of_mask(mask: dict[str, Any]) -> list[float]:
     >>> from cellscan.data.formats.coco import box_of_mask
     >>> box_of_mask({"size": [4, 5], "counts": [5, 2, 2, 2, 9]})
     [1.0, 1.0, 3.0, 3.0]
-    >>> box_of_mask({"size": [4, 5], "counts": "52209"})
+    >>> box_of_mask({"size": [4, 5], "counts": "52207"})
     [1.0, 1.0, 3.0, 3.0]
     """
     high, wide = (int(number(side)) for side in mask["size"])

@@ -46,9 +46,10 @@ def _read_one(file: AnnotationFile, item: dict[str, Any], names: Sequence[str]) 
         for row, thing in enumerate(item.get("boxes") or ()):
             where = f"{file}, field {entry.file!r}, box {row}"
             entry.add(numbers(thing[:-1]), _class(thing[-1], names))
-        for row, thing in enumerate(item.get("points") or ()):
+        points: list[Any] = item.get("points") or []
+        for row in range(len(points)):
             where = f"{file}, field {entry.file!r}, point {row}"
-            x, y, kind = thing
+            x, y, kind = points[row]
             entry.add_point(number(x), number(y), _class(kind, names))
     except BAD as error:
         entry.fail(where, error)

@@ -80,6 +80,10 @@ class _Layout:
         self.point = {"x", "y"} <= set(self.header) and not taken & {"x", "y"}
         self.size = {"width", "height"} <= set(self.header) and not taken & {"width", "height"}
         self.polygon = self._find(("polygon",))
+        # Where the numbers of a line stand: asked for every box.
+        self.box_at = [self.header.index(key) for key in self.box[0]] if self.box else []
+        self.point_at = [self.header.index(key) for key in "xy"] if self.point else []
+        self.size_at = [self.header.index(key) for key in ("width", "height")] if self.size else []
 
     def _find(self, names: Sequence[str]) -> int | None:
         return next((self.header.index(name) for name in names if name in self.header), None)
@@ -159,7 +163,7 @@ def _read_one(file: AnnotationFile, layout: _Layout) -> tuple[list[Entry], list[
             next(rows, None)
         for row in rows:
             where = f"{file}, line {rows.line_num}"
-            if not any(cell.strip() for cell in row):
+            if not row or not any(map(str.strip, row)):
                 continue
             if len(row) != len(layout.header):
                 raise DataError(f"{where}: {len(row)} columns; expected {len(layout.header)}")
@@ -167,7 +171,9 @@ def _read_one(file: AnnotationFile, layout: _Layout) -> tuple[list[Entry], list[
             name = row[layout.image].strip()
             if not name:
                 raise DataError(f"{where}: it names no image")
-            entry = found.setdefault(name, Entry(name, str(file), stem=name))
+            entry = found.get(name)
+            if entry is None:
+                entry = found[name] = Entry(name, str(file), stem=name)
             try:
                 kept = _add(entry, row, layout)
             except BAD as error:
@@ -182,23 +188,19 @@ def _read_one(file: AnnotationFile, layout: _Layout) -> tuple[list[Entry], list[
 
 def _add(entry: Entry, row: Sequence[str], layout: _Layout) -> bool:
     """Add the box or point of a line; return whether it has one."""
-    cells = dict(zip(layout.header, (cell.strip() for cell in row), strict=True))
     name = "object" if layout.kind is None else row[layout.kind].strip()
     ignored = "" if layout.ignored is None else row[layout.ignored].strip().casefold()
     if ignored not in _TRUE and ignored not in _FALSE:
         raise ValueError(f"{layout.header[layout.ignored or 0]} is {ignored!r}; expected 0 or 1")
-    if layout.size:
-        size = whole_size(cells["width"], cells["height"])
+    if layout.size_at:
+        size = whole_size(*(row[place].strip() for place in layout.size_at))
         if None not in (size, entry.size) and size != entry.size:
             raise ValueError(f"the image is {size[0]} x {size[1]} here, {entry.size[0]} x {entry.size[1]} above")  # type: ignore[index]
         entry.size = entry.size or size
-    if layout.box is not None:
-        texts = [cells[key] for key in layout.box[0]]
-    elif layout.list is not None:
+    texts = [row[place].strip() for place in layout.box_at]
+    if layout.list is not None:
         texts = re.sub(r"[][()]", "", row[layout.list]).replace(",", " ").split()
-    else:
-        texts = []
-    point = [cells["x"], cells["y"]] if layout.point else []
+    point = [row[place].strip() for place in layout.point_at]
     if not any(texts) and not any(point):  # an image without a box
         return False
     if name.casefold() in _NOT_ONE and not any(numbers(text for text in texts if text)):
