@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
 from cellscan.data.cells import CellDataset
+from cellscan.data.formats.common import Record
 from cellscan.data.images import read_rgb
+from cellscan.data.saving import save_records
 from cellscan.data.tables import find_rows, write_csv
 from cellscan.data.values import choose
 from cellscan.errors import DataError
@@ -206,6 +208,59 @@ class FieldDetections(Sequence[Detections]):
         True
         """
         _write(self.fields, path)
+
+    def save(
+        self,
+        folder: str | os.PathLike[str],
+        format: Literal["coco", "yolo", "voc", "csv"] = "coco",
+        *,
+        images: bool = True,
+    ) -> tuple[str, ...]:
+        """Write images and boxes into a new folder, for Label Studio, CVAT or FiftyOne to correct.
+
+        `cellscan.load_fields` reads the folder, and what these tools export. COCO and CSV hold the scores, of which
+        `load_fields` keeps none; the others do not.
+
+        Parameters
+        ----------
+        folder : path
+            It must not be there, or be empty. It appears whole or not at all.
+        format : {"coco", "yolo", "voc", "csv"}
+        images : bool
+            False writes annotations alone.
+
+        Returns
+        -------
+        tuple[str, ...]
+            What the format does not hold, counted.
+
+        Raises
+        ------
+        ArgumentError
+            Where the folder is there, or an argument is of another kind.
+        DataError
+            Where it cannot be written, or two fields have one name.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile, cellscan
+        >>> folder = pathlib.Path(tempfile.mkdtemp()) / "found"
+        >>> found = det.predict(fields)
+        >>> found.save(folder, format="coco")
+        ()
+        >>> len(cellscan.load_fields(folder)) == len(found)
+        True
+        """
+        none = np.zeros(0, np.int32)
+        records = [
+            Record(
+                one.name, one.size, os.fsdecode(one.image) if isinstance(one.image, (str, os.PathLike)) else None,
+                one.pixels, one.boxes, one.labels, [()] * len(one), np.zeros((0, 2), np.float32), none, one.scores,
+                complete=[True] * len(self.class_names),
+            )
+            for one in self.fields
+        ]  # fmt: skip
+        return save_records(folder, format, records, self.class_names, (), images=images)
 
 
 def _write(found: Sequence[Detections], path: str | os.PathLike[str]) -> None:

@@ -223,7 +223,9 @@ class Detector:
         Parameters
         ----------
         train : FieldDataset
-            With boxes; its classes are matched to `class_names` by name. Fields without a box are fine.
+            With boxes; its classes are matched to `class_names` by name. Fields without a box are fine. Where not every
+            cell of a class has a box (`FieldDataset.boxed`: it is not complete, has points, or the set does not have
+            that class) what is left out is no background: it takes no part in the loss of that class.
         validation : FieldDataset, optional
             Its loss is taken after every epoch.
         epochs, batch_size : int
@@ -271,7 +273,8 @@ class Detector:
         assert card.detection is not None
         recipe = with_rate(recipe, tuning=True)
         sets = (fields,) if checked is None else (fields, checked)
-        room = max(-(-max(max(map(len, part.boxes)) for part in sets) // 32) * 32, 32)
+        most = max(int((~part.boxed()).sum(1).max()) + max(map(len, part.boxes)) for part in sets)
+        room = max(-(-most // 32) * 32, 32)
         shown = [Examples(part.images(size, progress=progress), part.targets(size, room)) for part in sets]
         data = {"train": _facts(fields), "validation": None if checked is None else _facts(checked)}
         detection = Detection(card.detection.anchors, (0.5,) * len(self.class_names))
@@ -316,9 +319,7 @@ class Detector:
             )
         if fields.class_names == self.class_names:
             return fields
-        to = np.array([mine[own.casefold()] for own in fields.class_names], np.int32)
-        labels = tuple(np.where(said >= 0, to[np.maximum(said, 0)], said) for said in fields.labels)
-        return replace(fields, class_names=self.class_names, labels=labels)
+        return fields.relabelled(self.class_names, [mine[own.casefold()] for own in fields.class_names])
 
     def predict(
         self, images: Images | FieldDataset, *, least: float | None = None, on_error: str = "raise",

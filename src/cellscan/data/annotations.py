@@ -1,21 +1,36 @@
-"""Annotation files -> `FieldDataset`: which layout a folder has, where its images are, and what is left unread."""
+"""Annotation files -> `FieldDataset`: which format a folder has, where its images are, and what is left unread."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from cellscan.data.dialects import Entry, read_json, read_names, read_text, read_voc, read_yolo
-from cellscan.data.fields import IGNORED, FieldDataset
-from cellscan.data.images import SUFFIXES, is_image_name, list_folder
+from cellscan.data.fields import FieldDataset
+from cellscan.data.finding import IMAGE_FOLDERS, Finder, names_of
+from cellscan.data.formats import yolo
+from cellscan.data.formats.common import (
+    BAD,
+    AnnotationFile,
+    Entry,
+    Format,
+    Place,
+    Reading,
+    counted,
+    name_of,
+    read_text,
+    reason,
+)
+from cellscan.data.formats.table import FORMATS, SIDECAR, is_about, is_label_folder, may_hold_boxes, recognise
+from cellscan.data.groups import Groups, read_groups
+from cellscan.data.images import is_image_name, list_folder
+from cellscan.data.shapes import IGNORED
 from cellscan.data.sources import FileSource
-from cellscan.data.values import as_list, as_path
-from cellscan.errors import ArgumentError, DataError, ImageError, check_choice
+from cellscan.data.values import as_list, as_path, as_texts
+from cellscan.errors import ArgumentError, DataError, check_choice
 
 IML_TWO_CLASS: dict[str, str | None] = {
     "red blood cell": "red blood cell",
@@ -27,73 +42,52 @@ IML_TWO_CLASS: dict[str, str | None] = {
 }
 """Classes of IML-Malaria as two: every stage is an infected cell, and a difficult one is ignored."""
 
-_IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img")
-"""Names, in any case, of folders beside annotations that hold their images."""
-
-_TABLES = frozenset(
-    ".txt .xml .json .jsonl .ndjson .geojson .csv .tsv .yaml .yml .xls .xlsx .ods .mat .npy .npz .pkl .pickle .parquet "
-    ".h5 .hdf5 .tfrecord .record .roi .names .data .lst .dat .db .sqlite".split()
-)
-"""Suffixes of files that may hold boxes."""
-
-_ABOUT = re.compile(r"(readme|licen[cs]e|copying|notice|citation|changelog|requirements)", re.IGNORECASE)
-"""How names begin of files that speak about a data set; they hold no boxes."""
-
-_CLASS_FILES = ("classes.txt", "data.yaml", "data.yml", "dataset.yaml")
-
-_NOT_LABELS = ("classes.txt", "notes.json")
-"""Files beside YOLO labels that are none; the second is Label Studio's."""
-
-
-@dataclass
-class _Layout:
-    """What was read of a file or folder: entries, where the image of each may be, and classes in order.
-
-    `whole` says that images which lie there and have no entry are worth a note.
-    """
-
-    entries: list[Entry]
-    folders: list[list[Path]]
-    order: list[str]
-    annotated: bool = True
-    whole: bool = True
-    notes: list[str] = field(default_factory=list)
+_MASK_FOLDERS = ("gt", "mask", "masks", "ground_truth", "groundtruth")
+"""Names, in any case, of folders whose images are masks of cells, and no fields."""
 
 
 def load_fields(
     path: str | os.PathLike[str],
     *,
+    format: str | None = None,
     images: str | os.PathLike[str] | None = None,
     classes: Mapping[str, str | None] | Sequence[str] | None = None,
+    complete: Sequence[str] | None = None,
+    patient: Groups | None = None,
+    slide: Groups | None = None,
+    laboratory: Groups | None = None,
     boxes: bool = True,
     on_error: str = "raise",
 ) -> FieldDataset:
-    """Read whole fields and the boxes in them.
+    """Read whole fields, and the boxes, polygons and points in them.
 
-    Recognised are
-
-    - a COCO file (``.json`` with ``images``, ``annotations`` and ``categories``), or a folder that holds one, or one
-      ``_annotations.coco.json`` in each part; crowds are ignored, and a polygon without a box stands for the box
-      around it;
-    - the annotation file of IML-Malaria (``.json``, a list of ``image_name`` and ``objects``);
-    - a Pascal VOC folder with ``.xml`` files in ``Annotations`` or beside the images, or one of its lists,
-      ``ImageSets/Main/train.txt``; what is marked difficult is ignored;
-    - a YOLO folder with ``.txt`` files in ``labels`` or beside the images, of boxes or polygons, and ``classes.txt`` or
-      ``data.yaml``; an image without a label file has no boxes;
-    - a folder of images alone, without boxes.
-
-    Text is read as UTF-8, with or without a byte order mark, or UTF-16 with one; XML as it declares.
+    The format is recognised by the content of the files, wherever tools put them: beside the images, in folders of
+    their own, or in parts such as ``train`` and ``valid``, which are joined. `FieldDataset.format` and the first line
+    below the counts of ``print(fields)`` say what was recognised, and how corners are counted.
 
     Parameters
     ----------
     path : path
+        A folder; or an annotation file, a folder of such files, a YOLO ``data.yaml``, or a list of Pascal VOC,
+        ``ImageSets/Main/train.txt``.
+    format : str, optional
+        Where a folder holds annotations in several formats, the one that is meant, such as ``"coco"``, ``"voc"``
+        (Pascal VOC), ``"yolo"`` or ``"csv"``; an unknown name is answered with all of them.
     images : path, optional
-        Where the images are. Left out, they are sought beside the annotation file, then in ``images`` and
-        ``JPEGImages``. Where an annotation has a path, its end is enough.
+        Where the images are. Left out, they are sought beside the annotation file, then in folders called ``images``,
+        ``JPEGImages`` and alike, then anywhere below `path`. Where an annotation has a path, its end is enough.
     classes : mapping or sequence of str, optional
         Name in the file -> name in the data set, or None for boxes to ignore, such as `cellscan.IML_TWO_CLASS`; or the
         names of the classes in order, which YOLO needs where no file has them. Left out, all
         classes of the file, in its order, or sorted where it has none.
+    complete : sequence of str, optional
+        Classes of which every cell is annotated in every field; one that has no box here says that there is no such
+        cell. What is not among them counts, where it is not annotated, neither as background in training nor as a
+        false call in evaluation. Left out: all classes.
+    patient, slide, laboratory : callable, mapping or path, optional
+        A function from the name of a field, such as ``"p1/a.png"``, to its patient, slide or laboratory. Or a mapping,
+        or a CSV file with the header ``name,patient`` (``name,slide``, ``name,laboratory``), whose names are `names` or
+        their ends behind a slash, where those fit one field only. A laboratory may also be one name for all.
     boxes : bool
         False reads the images of a folder alone, whatever annotations lie beside them.
     on_error : {"raise", "skip"}
@@ -102,77 +96,65 @@ def load_fields(
     Returns
     -------
     FieldDataset
-        Boxes are clipped to the frame; boxes without area, or given twice, are dropped. All of it is counted in
-        its notes, and so are files that were not read.
+        Names are paths below the folder, without a folder for images that comes first. Boxes are clipped to the frame;
+        boxes without area, or given twice, are dropped. All of it is counted in its notes, and so are files that
+        were not read.
 
     Raises
     ------
     ArgumentError
         Where an argument is of another kind than expected.
     DataError
-        Where the layout is not known or two are mixed, a class is unknown, an annotation cannot be what it claims
+        Where the format is not known or two are mixed, a class is unknown, an annotation cannot be what it claims
         (pixels as shares, boxes outside the image), or an image is missing, damaged, named twice or of another size
-        than annotated.
+        than annotated. It names the file and the line or the entry.
+
+    Notes
+    -----
+    Text is read as UTF-8, with or without a byte order mark, or UTF-16 with one; XML as it declares. Corners are kept
+    as written: sets that count pixels from 1 are one pixel off, and a note says where it looks so.
 
     Examples
     --------
     >>> import json, pathlib, tempfile, cellscan
     >>> from PIL import Image
     >>> folder = pathlib.Path(tempfile.mkdtemp())
-    >>> Image.new("RGB", (64, 48)).save(folder / "a.png")
+    >>> Image.new("RGB", (64, 48)).save(folder / "p1_a.png")
     >>> box = {"type": "ring", "bbox": {"x": "4", "y": "5", "w": "20", "h": "20"}}
-    >>> _ = (folder / "annotations.json").write_text(json.dumps([{"image_name": "a.png", "objects": [box]}]))
-    >>> print(cellscan.load_fields(folder / "annotations.json", classes=cellscan.IML_TWO_CLASS))
+    >>> _ = (folder / "annotations.json").write_text(json.dumps([{"image_name": "p1_a.png", "objects": [box]}]))
+    >>> fields = cellscan.load_fields(
+    ...     folder, classes=cellscan.IML_TWO_CLASS, patient=lambda name: name.split("_")[0]
+    ... )
+    >>> print(fields)
     1 fields, 1 boxes: red blood cell 0, infected 1
+      format iml: IML-Malaria, corners in pixels as written, the first pixel from 0 to 1
+      1 patients
     """
     check_choice("on_error", on_error, ("raise", "skip"))
     if not isinstance(boxes, bool):
         raise ArgumentError(f"boxes is {boxes!r:.80}; expected True or False")
+    if format is not None:
+        check_choice("format", format, tuple(FORMATS))
     target, given = _existing("path", path), _class_list(classes)
-    layout = _read(target, given, None if images is None else _existing("images", images), boxes)
-    if not layout.entries:
-        raise DataError(f"{target}: it names no fields; expected at least one")
-    renamed: dict[str, str | None] = (
-        dict(classes) if isinstance(classes, Mapping) else {name: name for name in given or layout.order}
+    tables = [one for one in (patient, slide, laboratory) if isinstance(one, (str, os.PathLike))]
+    place = Place(
+        _root(target),
+        given,
+        None if images is None else _existing("images", images),
+        frozenset(os.path.abspath(one) for one in tables),
     )
-    found = {name for entry in layout.entries if not entry.problem for name in entry.names if name is not None}
-    unknown = sorted(found - set(renamed))
-    if unknown:
-        raise DataError(
-            f"{target}: boxes of class {', '.join(map(repr, unknown))}; classes= has {', '.join(map(repr, renamed))}. "
-            "Add them, with None for boxes to ignore"
-        )
-    good, paths, sizes, skipped = [], [], [], []
-    finder = _Finder()
-    for entry, folders in zip(layout.entries, layout.folders, strict=True):
-        try:
-            if entry.problem:
-                raise DataError(entry.problem)
-            found_at, size = finder.find(entry, folders)
-            paths.append(found_at)
-            sizes.append(size)
-            good.append(entry)
-        except DataError as error:
-            if on_error == "raise":
-                raise
-            skipped.append(str(error))
-    if not good:
-        raise DataError(f"{target}: not one of {len(layout.entries)} fields can be used; the first: {skipped[0]}")
-    _check_pixels(good)
-    class_names = list(dict.fromkeys(name for name in renamed.values() if name is not None))
-    own, labels = [], []
-    for entry, size in zip(good, sizes, strict=True):
-        sides = np.tile(np.array(size if entry.relative else (1, 1), np.float32), 2)
-        own.append(np.array(entry.boxes, np.float32).reshape(-1, 4) * sides)
-        targets = [None if name is None else renamed[name] for name in entry.names]
-        labels.append(np.array([IGNORED if t is None else class_names.index(t) for t in targets], np.int32))
-    notes = [f"{len(skipped)} fields passed over; the first: {skipped[0]}"] if skipped else []
-    unnamed = finder.count_unnamed() - len(skipped) if layout.whole else 0
-    notes += [f"{unnamed} images in the same folders are not annotated, and left out"] if unnamed > 0 else []
-    source = FileSource([folder / name for folder, name in paths])
-    return FieldDataset.from_source(
-        source, own, labels, _names(paths), class_names, notes=[*notes, *layout.notes], annotated=layout.annotated
-    )
+    found = _find(target, place, format) if boxes else None
+    if found is None:
+        fields, kept = _read_plain(target, place, refuse=boxes), {}
+    else:
+        fields, kept = _read(target, place, *found, classes=classes, complete=complete, on_error=on_error)
+    names = fields.names.tolist()
+    given_groups = {"patient": patient, "slide": slide, "laboratory": laboratory}
+    groups = {
+        what: [kept.get(name, {}).get(what, "") for name in names] if one is None else read_groups(what, names, one)
+        for what, one in given_groups.items()
+    }
+    return fields.with_groups(groups["patient"], groups["slide"], groups["laboratory"])
 
 
 def _existing(name: str, path: object) -> Path:
@@ -198,278 +180,228 @@ def _class_list(classes: object) -> list[str] | None:
     return names
 
 
-def _read(path: Path, given: list[str] | None, images: Path | None, boxes: bool) -> _Layout:
-    """Say which layout a file or folder has, and read it."""
-    if not boxes:
-        if not path.is_dir():
-            raise ArgumentError(f"{path}: boxes=False reads the images of a folder; expected its path")
-        return _read_plain(path, given, None)
-    if not path.is_dir():
-        return _read_file(path, given, images)
-    pictures, others = list_folder(path)
-    xml = [name for name in others if name.lower().endswith(".xml")]
-    tables = [name for name in others if name.lower().endswith(".json") and _base(name) not in _NOT_LABELS]
-    stems = {os.path.splitext(name)[0] for name in pictures}
-    texts = [name for name in others if _is_label(name) and (_in_labels(name) or name[:-4] in stems)]
-    if not pictures and path.name.casefold() == "annotations" and xml:  # the one that is meant, where two are mixed
-        return _read_voc(path.parent, [path / name for name in xml], images)
-    if not pictures and path.name.casefold() == "labels" and any(map(_is_label, others)):
-        return _read_yolo(path.parent, given, images)
-    layouts = {"Pascal VOC": xml, "YOLO": texts, "an annotation file": tables}
-    there = [name for name, files in layouts.items() if files]
-    if len(there) > 1:
-        raise DataError(
-            f"{path}: holds {' and '.join(there)}; give the path of the one that is meant: the .json file, or the "
-            "folder Annotations or labels"
-        )
-    if not there:
-        return _read_plain(path, given, others)
-    if xml:
-        layout = _read_voc(path, [path / name for name in xml], images)
-        read = {*xml, *(name for name in others if "ImageSets" in name.split("/"))}
-    elif texts:
-        layout = _read_yolo(path, given, images)
-        read = {*texts, *(name for name in others if _base(name) in _NOT_LABELS)}
-        read |= {name for name in others if name.lower().endswith((".yaml", ".yml", ".names"))}
-    else:
-        if len(tables) > 1 and {_base(name) for name in tables} != {"_annotations.coco.json"}:
-            raise DataError(f"{path}: holds {len(tables)} .json files; give the path of one")
-        layout, read = _read_json([path / name for name in tables], images), set(tables)
-    layout.notes += _note_unread(name for name in others if name not in read)
-    return layout
+def _root(target: Path) -> Path:
+    """Return the folder of the set: the one above where annotations alone, or one of their files, are given."""
+    if target.is_dir():
+        return target.absolute().parent if is_label_folder(target) and not list_folder(target)[0] else target
+    if target.parent.parent.name == "ImageSets":
+        return target.parents[2]
+    return target.absolute().parent.parent if is_label_folder(target.absolute().parent) else target.parent
 
 
-def _read_file(path: Path, given: list[str] | None, images: Path | None) -> _Layout:
-    suffix = path.suffix.lower()
-    if suffix == ".json":
-        return _read_json([path], images)
-    if suffix == ".xml":
-        return replace(_read_voc(path.parent, [path], images), whole=False)
+def _find(target: Path, place: Place, wanted: str | None) -> tuple[Format, list[AnnotationFile], list[str]] | None:
+    """Return the format, its files, and all files that were looked at; None for images alone."""
+    if target.is_dir():
+        names = place.others
+        if target != place.root:  # the folder of annotations that is meant, where two are mixed
+            names = [name for name in names if name.startswith(f"{target.name}/")]
+        found = recognise(place, names, wanted)
+        return None if found is None else (*found, names)
+    suffix = target.suffix.lower()
     if suffix in (".yaml", ".yml"):
-        return _read_yolo(path.parent, given or read_names(path), images)
-    if suffix == ".txt" and path.parent.parent.name == "ImageSets":
-        root = path.parents[2]
-        folder = next(iter(_children(root, ("annotations",))), root / "Annotations")
-        files = []
-        for line in filter(None, map(str.strip, read_text(path).splitlines())):
-            whole, first = (folder / f"{stem}.xml" for stem in (line, line.split()[0]))
-            files.append(whole if whole.is_file() else first)
-        return replace(_read_voc(root, files, images), whole=False)
-    raise DataError(
-        f"{path}: expected a COCO or IML annotation file (.json), a Pascal VOC file (.xml) or list "
-        "(ImageSets/Main/*.txt), a YOLO data.yaml, or a folder"
-    )
-
-
-def _read_json(files: Sequence[Path], images: Path | None) -> _Layout:
-    entries, folders, order = [], [], []
-    for file in files:
-        own, classes = read_json(file)
-        roots = [file.parent, *_children(file.parent, _IMAGE_FOLDERS)]
-        if file.parent.name.casefold() == "annotations":
-            roots += [*_children(file.parent.parent, _IMAGE_FOLDERS), file.parent.parent]
-        entries += own
-        folders += [roots if images is None else [images]] * len(own)
-        order += classes
-    return _Layout(entries, folders, list(dict.fromkeys(order)))
-
-
-def _read_voc(path: Path, files: Sequence[Path], images: Path | None) -> _Layout:
-    entries, order = read_voc(files)
-    folders = []
-    for file in files:
-        inside = [parent for parent in file.parents if parent.name.casefold() == "annotations"]
-        root, below = (inside[0].parent, file.parent.relative_to(inside[0])) if inside else (path, Path())
-        roots = [*_children(root, _IMAGE_FOLDERS), root] if images is None else [images]
-        beside = [] if inside or images is not None else [file.parent]
-        folders.append([*beside, *dict.fromkeys([*(folder / below for folder in roots), *roots])])
-    return _Layout(entries, folders, order)
-
-
-def _read_yolo(path: Path, given: list[str] | None, images: Path | None) -> _Layout:
-    others = list_folder(path)[1]
-    order = given or _yolo_classes(path, others)
-    labels = {_key(name[:-4]): path / name for name in others if _is_label(name)}
-    root = path if images is None else images
-    files = list_folder(root)[0]
-    claims: dict[str, dict[int, list[str]]] = {}
-    for name in files:
-        folder, _, stem = _key(os.path.splitext(name)[0]).rpartition("/")
-        parts = folder.split("/") if folder else []
-        swapped = ["labels" if part == "images" else part for part in parts]
-        for rank, place in enumerate((parts, swapped, ["labels", *parts], ["labels", *parts[1:]])):
-            key = "/".join([*place, stem])
-            if key in labels:
-                claims.setdefault(key, {}).setdefault(rank, []).append(name)
-                break
-    owners = {key: ranks[min(ranks)] for key, ranks in claims.items()}  # the images that lie nearest
-    label = {name: key for key, names in owners.items() for name in names}
-    # Folders with labelled images, and those called images: what lies elsewhere, such as previews, belongs to no label.
-    inside = {os.path.dirname(name) for name in label}
-    inside |= {folder for folder in map(os.path.dirname, files) if "images" in folder.casefold().split("/")}
-    taken = [name for name in files if images is not None or os.path.dirname(name) in inside]
-    entries = []
-    for name in taken:
-        file = labels.get(label.get(name, ""), path)
-        entries.append(Entry(name, str(file)))
-        if name in label:
-            if owners[label[name]] != [name]:
-                entries[-1].fail(str(file), f"it belongs to the images {' and '.join(owners[label[name]])}; keep one")
-            read_yolo(file, entries[-1], order)
-    for key in sorted(labels.keys() - owners.keys()):
-        if _in_labels(key) and not _ABOUT.match(_base(key)):
-            entries.append(Entry("", str(labels[key]), problem=f"{labels[key]}: there is no image of that name"))
-    bare, left = len(taken) - len(label), len(files) - len(taken)
-    notes = [f"{bare} images without a label file: fields without boxes"] if bare else []
-    notes += [f"{left} images elsewhere, without labels, not read"] if left else []
-    if images is None and all(entry.file.startswith("images/") for entry in entries if entry.file):
-        root = path / "images"
-        for entry in entries:
-            entry.file = entry.file.removeprefix("images/")
-    return _Layout(entries, [[root]] * len(entries), order, whole=False, notes=notes)
-
-
-def _yolo_classes(path: Path, others: Sequence[str]) -> list[str]:
-    own = [path / name for name in others if _base(name) in _CLASS_FILES or name.lower().endswith(".names")]
-    above = [path.absolute().parent / name for name in _CLASS_FILES]  # where the folder is one part of a set
-    lists = [read_names(file) for file in own or above if file.is_file()]
-    if not lists:
+        place.given = place.given or yolo.read_names(target)
+        return *(recognise(place, place.others, "yolo") or ()), place.others  # type: ignore[return-value]
+    if suffix == ".txt" and target.parent.parent.name == "ImageSets":
+        return FORMATS["voc"], _listed(target, place), []
+    file = AnnotationFile(target, target.relative_to(place.root).as_posix() if place.root in target.parents else "")
+    ways = [one for one in FORMATS.values() if suffix in one.suffixes and wanted in (None, one.name)]
+    if not ways:
+        known = ", ".join(sorted({suffix for one in FORMATS.values() for suffix in one.suffixes}))
         raise DataError(
-            f"{path}: there is no classes.txt and no data.yaml; pass classes=[...] with the names in the order of "
-            "their numbers"
+            f"{target}: expected an annotation file ({known}), a list of Pascal VOC (ImageSets/Main/*.txt), a YOLO "
+            f"data.yaml, or a folder{'' if wanted is None else f'; format={wanted!r} has other files'}"
         )
-    if any(names != lists[0] for names in lists):
-        raise DataError(f"{path}: its lists of classes differ; pass classes=[...] with the names in order")
-    return lists[0]
+    fitting = [one for one in ways if _is_of(one, file, place)] or (ways if wanted or len(ways) == 1 else [])
+    if not fitting:
+        raise DataError(
+            f"{target}: neither COCO (images, annotations, categories) nor another format that is read: "
+            f"{', '.join(sorted(FORMATS))}. Export it as COCO, Pascal VOC or YOLO"
+        )
+    if fitting[0].name == "yolo":
+        raise DataError(f"{target}: one label file of YOLO; give its folder, or the data.yaml of the set")
+    return fitting[0], [file], []
 
 
-def _read_plain(path: Path, given: list[str] | None, others: list[str] | None) -> _Layout:
-    files, beside = list_folder(path)
-    if not files:
-        raise DataError(f"{path}: there are neither annotations nor images in this folder")
-    if others is not None:
-        unread = [name for name in others if _may_hold_boxes(name)]
-        if path.name.casefold() in _IMAGE_FOLDERS:
-            unread += [f"../{child.name}" for child in _children(path.parent, ("labels", "annotations"))]
-        if unread:
-            raise DataError(
-                f"{path}: files beside the images may hold boxes and are not of a layout that is read: {unread[0]}"
-                f"{f' and {len(unread) - 1} others' if unread[1:] else ''}. Give the path of a COCO file, a Pascal VOC "
-                "or a YOLO folder; for the images alone, without boxes, pass boxes=False"
-            )
-    return _Layout(
-        [Entry(name, str(path)) for name in files],
-        [[path]] * len(files),
-        given or [],
-        annotated=False,
-        whole=False,
-        notes=_note_unread(beside),
+def _is_of(kind: Format, file: AnnotationFile, place: Place) -> bool:
+    try:
+        return kind.name != "yolo" and kind.recognise(file, place)
+    except DataError:
+        # What cannot be parsed says so itself, in the reading of the format that most such files have.
+        if kind.name in ("coco", "voc", "csv"):
+            return True
+        raise
+
+
+def _listed(target: Path, place: Place) -> list[AnnotationFile]:
+    """Return the Pascal VOC files that a list names."""
+    there = sorted(child for child in place.root.iterdir() if child.is_dir() and child.name.casefold() == "annotations")
+    folder = there[0] if there else place.root / "Annotations"
+    files = []
+    for line in filter(None, map(str.strip, read_text(target).splitlines())):
+        whole, first = (folder / f"{stem}.xml" for stem in (line, line.split()[0]))
+        file = whole if whole.is_file() else first
+        files.append(AnnotationFile(file, file.relative_to(place.root).as_posix()))
+    return files
+
+
+def _read(
+    target: Path,
+    place: Place,
+    kind: Format,
+    files: Sequence[AnnotationFile],
+    names: Sequence[str],
+    *,
+    classes: Any,
+    complete: Any,
+    on_error: str,
+) -> tuple[FieldDataset, dict[str, dict[str, Any]]]:
+    """Return what annotation files say, and of each field what was kept beside them."""
+    reading = kind.read(files, place)
+    if not reading.entries:
+        listed = " and ".join(str(file) for file in files[:3])
+        raise DataError(f"{target}: it names no fields ({listed}); expected at least one")
+    order, before, kept = _sidecar(place.root, reading.classes)
+    renamed: dict[str, str | None] = (
+        dict(classes) if isinstance(classes, Mapping) else {name: name for name in place.given or order}
     )
+    good, paths, sizes, skipped = _locate(target, place, reading, renamed, on_error)
+    _check_pixels(good)
+    field_names = names_of(paths, place.images or place.root)
+    rank = {name: number for number, name in enumerate(kept)}
+    row_order = sorted(range(len(good)), key=lambda row: rank.get(field_names[row], len(rank)))
+    good, paths = [good[row] for row in row_order], [paths[row] for row in row_order]
+    sizes, field_names = [sizes[row] for row in row_order], [field_names[row] for row in row_order]
+    class_names = list(dict.fromkeys(name for name in renamed.values() if name is not None))
+    whole = None if complete is None else as_texts("complete", as_list("complete", complete))
+    class_names += [name for name in dict.fromkeys(whole or ()) if name not in class_names]
+    index = {old: IGNORED if new is None else class_names.index(new) for old, new in renamed.items()} | {None: IGNORED}
+    scale = [np.array(size if entry.relative else (1, 1), float) for entry, size in zip(good, sizes, strict=True)]
+    notes = [f"{len(skipped)} fields passed over; the first: {skipped[0]}"] if skipped else []
+    finder_told = reading.whole and (target.is_dir() or not kind.a_picture)
+    unnamed = _count_unnamed(paths) - len(skipped) if finder_told else 0
+    notes += counted(max(unnamed, 0), "images in the same folders are not annotated, and left out")
+    read = {*(file.name for file in files), *reading.used}
+    unread = [name for name in names if name not in read and not is_about(name)]
+    notes += [f"{len(unread)} files not read, such as {unread[0]}"] if unread else []
+    full = np.ones((len(good), len(class_names)), bool)
+    for row, name in enumerate(field_names):
+        said = kept.get(name, {}).get("complete") if whole is None else whole
+        if said is not None:
+            full[row] = [one in said for one in class_names]
+    fields = FieldDataset.from_source(
+        FileSource(paths),
+        [_array(e.boxes, 4) * np.tile(s, 2) for e, s in zip(good, scale, strict=True)],
+        [np.array([index[name] for name in entry.names], np.int32) for entry in good],
+        field_names,
+        class_names,
+        notes=[*before, *reading.notes, *notes],
+        polygons=[
+            [[_array(ring, 2) * s for ring in rings] for rings in e.rings] for e, s in zip(good, scale, strict=True)
+        ],
+        points=[_array(e.points, 2) * s for e, s in zip(good, scale, strict=True)],
+        point_labels=[np.array([index[name] for name in entry.point_names], np.int32) for entry in good],
+        complete=full,
+        sizes=sizes,
+        format=kind.name,
+        told=f"{kind.title}, {reading.told}",
+    )
+    return fields, kept
 
 
-def _children(folder: Path, names: Sequence[str]) -> list[Path]:
-    """Return the folders in `folder` of these names, in any case, in the order of the names."""
-    there = sorted(child for child in folder.iterdir() if child.is_dir()) if folder.is_dir() else []
-    return [child for name in names for child in there if child.name.casefold() == name]
-
-
-def _base(name: str) -> str:
-    return name.rpartition("/")[2].lower()
-
-
-def _key(stem: str) -> str:
-    """Return a path without suffix, its folders in lower case."""
-    folder, slash, name = stem.rpartition("/")
-    return folder.casefold() + slash + name
-
-
-def _in_labels(name: str) -> bool:
-    return "labels" in name.casefold().split("/")[:-1]
-
-
-def _is_label(name: str) -> bool:
-    return name.lower().endswith(".txt") and _base(name) not in _NOT_LABELS
-
-
-def _note_unread(names: Iterable[str]) -> list[str]:
-    unread = [name for name in names if not _ABOUT.match(_base(name))]
-    return [f"{len(unread)} files not read, such as {unread[0]}"] if unread else []
-
-
-def _may_hold_boxes(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in _TABLES and not _ABOUT.match(_base(name))
-
-
-class _Finder:
-    """Finds the images of entries; each image belongs to one entry."""
-
-    def __init__(self) -> None:
-        self._owner: dict[str, str] = {}
-        self._stems: dict[Path, dict[str, list[str]]] = {}
-
-    def find(self, entry: Entry, folders: Sequence[Path]) -> tuple[tuple[Path, str], tuple[int, int]]:
-        """Return the folder and the path in it of the image of an entry, and its width and height."""
-        folder, name = self._search(entry, folders)
-        path = folder / name
+def _locate(
+    target: Path, place: Place, reading: Reading, renamed: Mapping[str, str | None], on_error: str
+) -> tuple[list[Entry], list[Path], list[tuple[int, int]], list[str]]:
+    """Return the entries that can be used, their images and sizes, and why others cannot."""
+    good, paths, sizes, skipped = [], [], [], []
+    used = {name for e in reading.entries if not e.problem for name in (*e.names, *e.point_names) if name is not None}
+    unknown = sorted(used - set(renamed))
+    if unknown:
+        raise DataError(
+            f"{target}: boxes of class {', '.join(map(repr, unknown))}; classes= has {', '.join(map(repr, renamed))}. "
+            "Add them, with None for boxes to ignore"
+        )
+    finder = Finder(place, walk=target.is_dir())
+    for entry in reading.entries:
         try:
-            size = FileSource([str(path)]).header(0)[:2]
-        except ImageError as error:
-            raise DataError(str(error)) from error
-        if entry.size is not None and entry.size != size:
-            hint = ". If its EXIF orientation turns it, save it turned, or annotate it as viewers show it"
-            raise DataError(
-                f"{path}: the image has {size[0]} x {size[1]} pixels, its annotation speaks of {entry.size[0]} x "
-                f"{entry.size[1]}; boxes would lie elsewhere"
-                f"{hint if entry.size == size[::-1] else ''}"
-            )
-        for left, top, right, bottom in [] if entry.relative else entry.boxes:
-            if left > size[0] or top > size[1] or right < 0 or bottom < 0:
-                raise DataError(
-                    f"{entry.where}: the box from ({left:g}, {top:g}) to ({right:g}, {bottom:g}) lies outside "
-                    f"{path}, {size[0]} x {size[1]} pixels"
-                )
-        own = os.path.abspath(path)
-        if own in self._owner:
-            raise DataError(f"{entry.where}: the image {path} is annotated twice, also in {self._owner[own]}")
-        self._owner[own] = entry.where
-        return (folder, name), size
+            if entry.problem:
+                raise DataError(entry.problem)
+            path, size = finder.find(entry)
+        except DataError as error:
+            if on_error == "raise":
+                raise
+            skipped.append(str(error))
+        else:
+            good.append(entry)
+            paths.append(path)
+            sizes.append(size)
+    if not good:
+        raise DataError(f"{target}: not one of {len(reading.entries)} fields can be used; the first: {skipped[0]}")
+    return good, paths, sizes, skipped
 
-    def count_unnamed(self) -> int:
-        """Return how many images lie beside those that were found, and belong to no entry."""
-        folders = {os.path.dirname(path) for path in self._owner}
-        there = (os.path.join(folder, name) for folder in folders for name in os.listdir(folder) if is_image_name(name))
-        return sum(path not in self._owner for path in there)
 
-    def _search(self, entry: Entry, folders: Sequence[Path]) -> tuple[Path, str]:
-        plain = entry.file.replace("\\", "/")
-        parts = [part for part in plain.split("/") if part not in ("", ".", "..") and not part.endswith(":")]
-        tails = ["/".join(parts[start:]) for start in range(len(parts))]
-        for name in dict.fromkeys([entry.file, plain, *tails]):
-            for folder in folders:
-                if name and (folder / name).is_file():
-                    return folder, str(PurePosixPath(name))
-        bare = parts[-1] if parts and os.path.splitext(parts[-1])[1].lower() not in SUFFIXES else ""
-        for stem in filter(None, (bare, entry.stem)):
-            for folder in folders:
-                matching = self._list(folder).get(stem, [])
-                if len(matching) > 1:
-                    raise DataError(f"{entry.where}: the image may be {' or '.join(matching)} in {folder}; name one")
-                if matching:
-                    return folder, matching[0]
+def _sidecar(root: Path, classes: list[str]) -> tuple[list[str], list[str], dict[str, dict[str, Any]]]:
+    """Return the order of classes, the notes, and what is kept of each field, in their order, as `save` wrote it."""
+    path = root / SIDECAR
+    if not path.is_file():
+        return classes, [], {}
+    raw = AnnotationFile(path, SIDECAR).json
+    try:
+        order, notes = [name_of(name) for name in raw["class_names"]], [name_of(note) for note in raw["notes"]]
+        fields = {name: dict(kept) for name, kept in raw["fields"].items()}
+        for name, kept in fields.items():
+            strange = set(kept) - {"patient", "slide", "laboratory", "complete"}
+            texts = [kept.get(key, "") for key in ("patient", "slide", "laboratory")] + kept.get("complete", [])
+            if strange or not all(isinstance(text, str) for text in texts):
+                raise ValueError(f"fields, {name!r}: {kept!r:.80}; expected patient, slide, laboratory and complete")
+    except BAD as error:
         raise DataError(
-            f"{entry.where}: there is no image {entry.file!r} in {' or '.join(map(str, folders))}; pass images=FOLDER"
-        )
+            f"{path}: {reason(error)}. cellscan wrote this file beside annotations; delete it to read them alone"
+        ) from error
+    return list(dict.fromkeys([*order, *classes])), notes, fields
 
-    def _list(self, folder: Path) -> dict[str, list[str]]:
-        """Return the images right in a folder, by their names without suffix."""
-        if folder not in self._stems:
-            found: dict[str, list[str]] = {}
-            for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
-                stem, suffix = os.path.splitext(name)
-                if suffix.lower() in SUFFIXES:
-                    found.setdefault(stem, []).append(name)
-            self._stems[folder] = found
-        return self._stems[folder]
+
+def _read_plain(target: Path, place: Place, *, refuse: bool) -> FieldDataset:
+    """Read the images of a folder, unless something beside them may hold boxes."""
+    if not target.is_dir():
+        raise ArgumentError(f"{target}: boxes=False reads the images of a folder; expected its path")
+    if target != place.root:
+        place = Place(target, place.given, place.images, place.aside)
+    if not place.pictures:
+        raise DataError(f"{target}: there are neither annotations nor images in this folder")
+    masks = [name for name in place.pictures if set(name.casefold().split("/")[:-1]) & {*_MASK_FOLDERS}]
+    masks = masks if len(masks) < len(place.pictures) else []
+    if refuse:
+        unread = [name for name in place.others if may_hold_boxes(name)]
+        if target.name.casefold() in IMAGE_FOLDERS:
+            there = sorted(child.name for child in target.absolute().parent.iterdir() if child.is_dir())
+            unread += [f"../{name}" for name in there if name.casefold() in ("labels", "annotations")]
+        if unread or masks:
+            what = f"files beside the images may hold boxes and are not of a format that is read: {[*unread, ''][0]}"
+            if not unread:
+                what = f"images in folders such as {masks[0]} look like masks of cells, which are no fields"
+                unread = masks
+            raise DataError(
+                f"{target}: {what}{f' and {len(unread) - 1} others' if unread[1:] else ''}. Give the path of a COCO "
+                "file, a Pascal VOC or a YOLO folder; for the images alone, without boxes, pass boxes=False"
+            )
+    taken = [name for name in place.pictures if name not in set(masks)]
+    unread = [name for name in place.others if not is_about(name)]
+    notes = counted(len(masks), "images in folders for masks, not read")
+    notes += [f"{len(unread)} files not read, such as {unread[0]}"] if unread else []
+    paths = [place.root / name for name in taken]
+    nothing: list[list[float]] = [[]] * len(taken)
+    return FieldDataset.from_source(
+        FileSource(paths), nothing, nothing, names_of(paths, place.root), place.given or [], notes=notes,
+        annotated=False, format="images", told="images alone, no annotations",
+    )  # fmt: skip
+
+
+def _count_unnamed(paths: Iterable[Path]) -> int:
+    """Return how many images lie beside these and are none of them."""
+    own = {os.path.abspath(path) for path in paths}
+    folders = {os.path.dirname(path) for path in own}
+    there = (os.path.join(folder, name) for folder in folders for name in os.listdir(folder) if is_image_name(name))
+    return sum(path not in own for path in there)
 
 
 def _check_pixels(entries: Sequence[Entry]) -> None:
@@ -479,11 +411,5 @@ def _check_pixels(entries: Sequence[Entry]) -> None:
         raise DataError(f"{entries[0].where}: no box reaches beyond 1; expected pixels, these are shares of the image")
 
 
-def _names(paths: Sequence[tuple[Path, str]]) -> list[str]:
-    """Return names of fields: below the folder of their images, or where two are alike, below what all share."""
-    names = [name for _, name in paths]
-    if len(set(names)) == len(names) and not any(name.startswith(("/", "..")) for name in names):
-        return names
-    whole = [os.path.abspath(folder / name) for folder, name in paths]
-    shared = os.path.commonpath([os.path.dirname(path) for path in whole])
-    return [Path(path).relative_to(shared).as_posix() for path in whole]
+def _array(values: Any, width: int) -> np.ndarray:
+    return np.array(values, float).reshape(-1, width)

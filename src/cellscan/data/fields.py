@@ -4,33 +4,49 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
+import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from cellscan.data.cells import CellDataset, frozen, leave_out
+from cellscan.data.cutting import cut
+from cellscan.data.formats.common import Record
 from cellscan.data.images import ImageLike, fitted
+from cellscan.data.joined import path_of
 from cellscan.data.pixels import Pixels, open_map
+from cellscan.data.runs import find_blocks
+from cellscan.data.saving import save_records
+from cellscan.data.shapes import IGNORED, NONE, NOT_ANNOTATED, tidy, told_of
 from cellscan.data.sources import ArraySource, Source
+from cellscan.data.splits import assign
 from cellscan.data.tables import find_rows
-from cellscan.data.values import as_class_names, as_labels, as_list, as_texts, check_seed, check_whole, choose
-from cellscan.errors import ArgumentError, DataError, ImageError
+from cellscan.data.values import (
+    as_class_names,
+    as_list,
+    as_patient,
+    as_texts,
+    check_seed,
+    check_whole,
+    choose,
+)
+from cellscan.errors import ArgumentError, DataError, ImageError, check_choice
 from cellscan.notebook import as_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NONE, IGNORED = -1, -2
-"""Labels in a padded array of boxes: no box; a box that counts neither for nor against, such as a doubtful cell."""
+GROUPS = ("patient", "slide", "laboratory")
+"""What fields may be told apart by, the first that is known of a field being what a split keeps whole."""
 
-RUN = 12
-"""Consecutive fields that stay together in a split, at most."""
+_A_FIELD = ("names", "sizes", "rows", "patients", "slides", "laboratories", "complete")
+_A_LIST = ("boxes", "labels", "polygons", "points", "point_labels")
+"""Attributes with one entry a field: arrays, and tuples."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +63,14 @@ class Field:
         (n, 4) float32 xyxy, in the image's own pixels.
     labels : numpy.ndarray
         (n,) int32, indices into the class names; -2 for a box that is ignored.
+    polygons : tuple of tuple of numpy.ndarray
+        The polygons of every box, (k, 2) float32 x and y; none where there is a box alone.
+    points : numpy.ndarray
+        (m, 2) float32 x and y.
+    point_labels : numpy.ndarray
+        (m,) int32.
+    patient, slide, laboratory : str
+        ``""`` where it is not known.
 
     Examples
     --------
@@ -60,6 +84,12 @@ class Field:
     image: np.ndarray
     boxes: np.ndarray
     labels: np.ndarray
+    polygons: tuple[tuple[np.ndarray, ...], ...] = ()
+    points: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.float32))
+    point_labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    patient: str = ""
+    slide: str = ""
+    laboratory: str = ""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -82,6 +112,23 @@ class FieldDataset:
         What was clipped, dropped or passed over while it was read, counted.
     annotated : bool
         False for a folder of images without boxes.
+    polygons : tuple of tuple of tuple of numpy.ndarray
+        Of every field, for each of its boxes its polygons, (k, 2) float32 x and y in pixels; none where there is a box
+        alone, several where a cell is drawn in parts. As written: they may overrun the frame.
+    points : tuple[numpy.ndarray, ...]
+        (m, 2) float32 x and y of every field: cells that are marked, and not boxed.
+    point_labels : tuple[numpy.ndarray, ...]
+        (m,) int32; -2 for points that are ignored.
+    patients, slides, laboratories : numpy.ndarray
+        (N,) str; ``""`` where one is not known.
+    complete : numpy.ndarray
+        (N, K) bool: whether every cell of the class is annotated in the field. Where not, what has no box counts
+        neither as background in training nor as a false call in evaluation.
+    format : str
+        Which annotation format was recognised, as of ``load_fields(format=...)``; ``"images"`` for images alone, ``""``
+        where nothing was read.
+    told : str
+        The same in words, with how corners are counted.
 
     Examples
     --------
@@ -100,6 +147,40 @@ class FieldDataset:
     rows: np.ndarray = field(repr=False)
     notes: tuple[str, ...] = ()
     annotated: bool = True
+    polygons: tuple[tuple[tuple[np.ndarray, ...], ...], ...] = ()
+    points: tuple[np.ndarray, ...] = ()
+    point_labels: tuple[np.ndarray, ...] = ()
+    patients: np.ndarray = field(default_factory=lambda: np.zeros(0, "U1"))
+    slides: np.ndarray = field(default_factory=lambda: np.zeros(0, "U1"))
+    laboratories: np.ndarray = field(default_factory=lambda: np.zeros(0, "U1"))
+    complete: np.ndarray = field(default_factory=lambda: np.ones((0, 0), bool))
+    format: str = ""
+    told: str = field(default="", repr=False)
+
+    def __post_init__(self) -> None:
+        """Fill in what a caller that knows boxes alone has left out."""
+        count = len(self.rows)
+        empty: dict[str, Any] = {
+            "polygons": tuple(((),) * len(own) for own in self.boxes),
+            "points": (frozen(np.zeros((0, 2), np.float32)),) * count,
+            "point_labels": (frozen(np.zeros(0, np.int32)),) * count,
+            **{name: frozen(np.zeros(count, "U1")) for name in ("patients", "slides", "laboratories")},
+            "complete": frozen(np.ones((count, len(self.class_names)), bool)),
+        }
+        given = {name for name in empty if len(getattr(self, name)) == count}
+        given -= set() if self.complete.shape == (count, len(self.class_names)) else {"complete"}
+        for name in empty.keys() - given:
+            object.__setattr__(self, name, empty[name])
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for name in _A_FIELD:  # pickles forget it
+            getattr(self, name).flags.writeable = False
+        for name in ("boxes", "labels", "points", "point_labels"):
+            for array in getattr(self, name):
+                array.flags.writeable = False
+        for ring in (ring for own in self.polygons for rings in own for ring in rings):
+            ring.flags.writeable = False
 
     @classmethod
     def from_arrays(
@@ -110,6 +191,13 @@ class FieldDataset:
         *,
         class_names: Sequence[str],
         names: Iterable[str] | None = None,
+        polygons: Iterable[Sequence[Sequence[ArrayLike]]] | None = None,
+        points: Iterable[ArrayLike] | None = None,
+        point_labels: Iterable[ArrayLike] | None = None,
+        patients: Iterable[Any] | None = None,
+        slides: Iterable[Any] | None = None,
+        laboratories: Iterable[Any] | None = None,
+        complete: ArrayLike | None = None,
     ) -> FieldDataset:
         """Build a data set from images in memory, which are copied.
 
@@ -124,6 +212,16 @@ class FieldDataset:
         class_names : sequence of str
         names : iterable of str, optional
             Distinct. Numbers if left out.
+        polygons : iterable, optional
+            Of every field, for each of its boxes a sequence of (k, 2) arrays, of three corners or more each.
+        points : iterable of (m, 2) float, optional
+            x and y in pixels, inside the frame.
+        point_labels : iterable of (m,) int or str, optional
+            As `labels`.
+        patients, slides, laboratories : iterable, optional
+            (N,) each; None or ``""`` where one is not known.
+        complete : (N, K) or (K,) bool, optional
+            Whether every cell of the class is annotated in the field. All, if left out.
 
         Raises
         ------
@@ -146,7 +244,14 @@ class FieldDataset:
             raise ArgumentError(f"images is {images!r:.80}; expected one entry a field")
         source = ArraySource(images)
         named = [f"field_{number:04d}" for number in range(len(source))] if names is None else as_list("names", names)
-        return cls.from_source(source, as_list("boxes", boxes), as_list("labels", labels), named, class_names)
+        more: dict[str, Any] = {
+            name: None if value is None else as_list(name, value)
+            for name, value in (("polygons", polygons), ("points", points), ("point_labels", point_labels))
+        }
+        found = cls.from_source(
+            source, as_list("boxes", boxes), as_list("labels", labels), named, class_names, complete=complete, **more
+        )
+        return found.with_groups(patients, slides, laboratories)
 
     @classmethod
     def from_source(
@@ -159,10 +264,17 @@ class FieldDataset:
         *,
         notes: Sequence[str] = (),
         annotated: bool = True,
+        polygons: Sequence[Sequence[Sequence[ArrayLike]]] | None = None,
+        points: Sequence[ArrayLike] | None = None,
+        point_labels: Sequence[ArrayLike] | None = None,
+        complete: ArrayLike | None = None,
+        sizes: ArrayLike | None = None,
+        format: str = "",
+        told: str = "",
     ) -> FieldDataset:
         """Build a data set over a source of images; boxes are tidied, and what was tidied is counted.
 
-        Parameters and errors are those of `from_arrays`.
+        Parameters and errors are those of `from_arrays`; `sizes` (N, 2), width and height, are read where left out.
 
         Examples
         --------
@@ -173,44 +285,88 @@ class FieldDataset:
         >>> print(cellscan.FieldDataset.from_source(source, boxes, labels, ["a"], ["cell"]))
         1 fields, 1 boxes: cell 1
         """
-        if not len(source) == len(boxes) == len(labels) == len(names):
-            raise ArgumentError(
-                f"{len(source)} images, {len(boxes)} arrays of boxes, {len(labels)} of labels, {len(names)} names; "
-                "expected as many of each"
-            )
+        count = len(source)
+        lists = (boxes, labels, names, polygons, points, point_labels)
+        counts = [None if one is None else len(one) for one in lists]
+        if any(number not in (None, count) for number in counts):
+            what = ("arrays of boxes", "of labels", "names", "of polygons", "of points", "of their labels")
+            told_counts = ", ".join(f"{n} {kind}" for n, kind in zip(counts, what, strict=True) if n is not None)
+            raise ArgumentError(f"{count} images, {told_counts}; expected as many of each")
         names = as_texts("names", names)
         class_names = as_class_names(class_names) if as_list("class_names", class_names) else ()
         twice = [name for name, count in Counter(names).items() if count > 1 or not name]
         if twice:
             raise DataError(f"{twice[0]!r} is no name of a field, or one of several; expected a name for each")
-        sizes = np.array([source.header(row)[:2] for row in range(len(source))], np.int64).reshape(-1, 2)
-        clean, kept = [], []
-        counts = {"clipped to the frame": 0, "without area dropped": 0, "given twice dropped": 0}
-        for number, (own, said) in enumerate(zip(boxes, labels, strict=True)):
-            own, said = _check_boxes(names[number], own), _check_labels(names[number], said, class_names)
-            if len(own) != len(said):
-                raise DataError(f"{names[number]}: {len(own)} boxes and {len(said)} labels; expected as many of each")
-            inside = np.clip(own, 0, np.tile(sizes[number], 2).astype(np.float32))
-            area = (inside[:, 2] > inside[:, 0]) & (inside[:, 3] > inside[:, 1])
-            counts["clipped to the frame"] += int(((inside != own).any(1) & area).sum())
-            counts["without area dropped"] += int((~area).sum())
-            inside, said = inside[area], said[area]
-            _, first = np.unique(np.c_[inside, said], axis=0, return_index=True)
-            counts["given twice dropped"] += len(inside) - len(first)
-            clean.append(frozen(inside[np.sort(first)]))
-            kept.append(frozen(said[np.sort(first)]))
-        told = [f"{count:,} {'box' if count == 1 else 'boxes'} {what}" for what, count in counts.items() if count]
+        if sizes is None:
+            sizes = [source.header(row)[:2] for row in range(count)]
+        sizes = np.array(sizes, np.int64).reshape(-1, 2)
+        full = np.ones(len(class_names), bool) if complete is None else np.asarray(complete)
+        if full.dtype != bool or full.shape not in ((len(class_names),), (count, len(class_names))):
+            raise ArgumentError(
+                f"complete is {full.dtype} of shape {full.shape}; expected bool, ({count}, {len(class_names)}) or "
+                f"({len(class_names)},)"
+            )
+        given = zip(
+            boxes,
+            labels,
+            [None] * count if polygons is None else polygons,
+            [()] * count if points is None else points,
+            [()] * count if point_labels is None else point_labels,
+            strict=True,
+        )
+        rows = [tidy(name, size, class_names, *each) for name, size, each in zip(names, sizes, given, strict=True)]
         return cls(
             class_names,
             frozen(np.array(list(names), str)),
-            tuple(clean),
-            tuple(kept),
+            tuple(row.boxes for row in rows),
+            tuple(row.labels for row in rows),
             frozen(sizes),
             source,
-            frozen(np.arange(len(source))),
-            (*notes, *told),
+            frozen(np.arange(count)),
+            (*notes, *told_of(rows)),
             annotated,
+            tuple(row.polygons for row in rows),
+            tuple(row.points for row in rows),
+            tuple(row.point_labels for row in rows),
+            complete=frozen(np.broadcast_to(full, (count, len(class_names))).copy()),
+            format=format,
+            told=told,
         )
+
+    def with_groups(
+        self,
+        patients: Iterable[Any] | None = None,
+        slides: Iterable[Any] | None = None,
+        laboratories: Iterable[Any] | None = None,
+    ) -> FieldDataset:
+        """Return the data set with these patients, slides and laboratories; what is left out stays.
+
+        Parameters
+        ----------
+        patients, slides, laboratories : iterable, optional
+            (N,) texts or numbers each; None, NaN or ``""`` where one is not known.
+
+        Raises
+        ------
+        DataError
+            Where there are not as many as fields.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> fields = cellscan.synthetic_fields(4, seed=0).with_groups(patients=["p1", "p1", "p2", "p3"])
+        >>> fields.patients.tolist()
+        ['p1', 'p1', 'p2', 'p3']
+        """
+        given = {"patients": patients, "slides": slides, "laboratories": laboratories}
+        found: dict[str, Any] = {}
+        for name, values in given.items():
+            if values is not None:
+                texts = [as_patient(f"{name}[{row}]", value) for row, value in enumerate(as_list(name, values))]
+                if len(texts) != len(self):
+                    raise DataError(f"{len(self)} fields and {len(texts)} {name}; expected as many of each")
+                found[name] = frozen(np.array(texts, str) if texts else np.zeros(0, "U1"))
+        return replace(self, **found)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -220,20 +376,51 @@ class FieldDataset:
         if not isinstance(found, int):
             raise ArgumentError(f"fields[{index!r}]: expected a whole number; for many use fields.select(...)")
         image = self.source.read(int(self.rows[found]))
-        return Field(str(self.names[found]), image, self.boxes[found], self.labels[found])
+        return Field(
+            str(self.names[found]),
+            image,
+            self.boxes[found],
+            self.labels[found],
+            self.polygons[found],
+            self.points[found],
+            self.point_labels[found],
+            str(self.patients[found]),
+            str(self.slides[found]),
+            str(self.laboratories[found]),
+        )
 
     def __iter__(self) -> Iterator[Field]:
         return (self[index] for index in range(len(self)))
 
     def __str__(self) -> str:
-        told = [f"  {note}" for note in self.notes]
+        told = [f"  format {self.format}: {self.told}"] if self.format else []
+        groups = {"patients": self.patients, "slides": self.slides, "laboratories": self.laboratories}
+        known = {what: own[own != ""] for what, own in groups.items()}
+        texts = [
+            f"{len(set(own.tolist())):,} {what}{f' (of {len(own):,} fields)' if len(own) < len(self) else ''}"
+            for what, own in known.items()
+            if len(own)
+        ]
+        told += [f"  {', '.join(texts)}"] if texts else []
+        part = (~self.complete).sum(0)
+        texts = [
+            f"{name}{f' (in {count:,} fields)' if count < len(self) else ''}"
+            for name, count in zip(self.class_names, part.tolist(), strict=True)
+            if count
+        ]
+        told += [f"  not all annotated: {', '.join(texts)}"] if texts else []
+        told += [f"  {note}" for note in self.notes]
         if not self.annotated:
             return "\n".join([f"{len(self):,} fields without boxes", *told])
-        labels = np.concatenate([*self.labels, np.zeros(0, np.int32)])
-        counts = [f"{name} {(labels == number).sum():,}" for number, name in enumerate(self.class_names)]
-        if (labels == IGNORED).any():
-            counts.append(f"ignored {(labels == IGNORED).sum():,}")
-        return "\n".join([f"{len(self):,} fields, {len(labels):,} boxes: {', '.join(counts)}", *told])
+        lines = []
+        for what, each in (("boxes", self.labels), ("points", self.point_labels)):
+            labels = np.concatenate([*each, np.zeros(0, np.int32)])
+            counts = [f"{name} {(labels == number).sum():,}" for number, name in enumerate(self.class_names)]
+            if (labels == IGNORED).any():
+                counts.append(f"ignored {(labels == IGNORED).sum():,}")
+            if len(labels) or what == "boxes":
+                lines.append(f"{len(labels):,} {what}: {', '.join(counts)}")
+        return "\n".join([f"{len(self):,} fields, {lines[0]}", *(f"  {line}" for line in lines[1:]), *told])
 
     def __repr__(self) -> str:
         return f"FieldDataset({len(self)} fields, class_names={self.class_names})"
@@ -268,14 +455,8 @@ class FieldDataset:
         ['synthetic_0000.png', 'synthetic_0003.png']
         """
         chosen = choose(mask_or_indices, len(self))
-        return replace(
-            self,
-            names=frozen(self.names[chosen]),
-            boxes=tuple(self.boxes[i] for i in chosen),
-            labels=tuple(self.labels[i] for i in chosen),
-            sizes=frozen(self.sizes[chosen]),
-            rows=frozen(self.rows[chosen]),
-        )
+        arrays = {name: frozen(getattr(self, name)[chosen]) for name in _A_FIELD}
+        return replace(self, **arrays, **{name: tuple(getattr(self, name)[i] for i in chosen) for name in _A_LIST})
 
     def without(self, names: Iterable[str]) -> FieldDataset:
         """Return the data set without the fields of these names.
@@ -299,19 +480,82 @@ class FieldDataset:
         """
         return self.select(leave_out(self.names, names))
 
-    def split(self, *fractions: float, seed: int = 0) -> tuple[FieldDataset, ...]:
+    def rename_classes(self, names: Mapping[str, str | None]) -> FieldDataset:
+        """Return the data set with other names of classes: several of one name become one, None ignores.
+
+        Parameters
+        ----------
+        names : mapping
+            Old name -> new name, or None for boxes and points to ignore; classes that are not in it keep their name.
+
+        Raises
+        ------
+        DataError
+            Where it names a class that is not here.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> fields = cellscan.synthetic_fields(2, seed=0)
+        >>> fields.rename_classes({"red blood cell": "cell", "infected": "cell"}).class_names
+        ('cell',)
+        """
+        if not isinstance(names, Mapping) or not all(new is None or isinstance(new, str) for new in names.values()):
+            raise ArgumentError(f"names is {names!r:.80}; expected a mapping from names to names, or None")
+        strange = [old for old in names if old not in self.class_names]
+        if strange:
+            raise DataError(f"the class {strange[0]!r} is not among {', '.join(self.class_names)}")
+        new = [names.get(old, old) for old in self.class_names]
+        kept = list(dict.fromkeys(name for name in new if name is not None))
+        return self.relabelled(as_class_names(kept) if kept else (), [kept.index(n) if n else None for n in new])
+
+    def relabelled(self, class_names: Sequence[str], to: Sequence[int | None]) -> FieldDataset:
+        """Return the data set with these classes; `to` says for each of the old ones which it is, or None to ignore.
+
+        A class of the new ones is complete where every old one of it is; one that is no old one is not annotated.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> fields = cellscan.synthetic_fields(2, seed=0).relabelled(("infected", "platelet"), [None, 0])
+        >>> fields.complete.tolist()
+        [[True, False], [True, False]]
+        """
+        index = np.array([IGNORED if one is None else one for one in to], np.int32)
+        complete = np.zeros((len(self), len(class_names)), bool)
+        for number in range(len(class_names)):
+            own = self.complete[:, index == number]
+            complete[:, number] = own.all(1) & (own.shape[1] > 0)
+        labels = {
+            name: tuple(frozen(np.where(said >= 0, index[np.maximum(said, 0)], said).astype(np.int32)) for said in each)
+            for name, each in (("labels", self.labels), ("point_labels", self.point_labels))
+        }
+        return replace(self, class_names=tuple(class_names), complete=frozen(complete), **labels)
+
+    def split(
+        self, *fractions: float, by: Literal["patient", "slide", "laboratory"] | None = None, seed: int = 0
+    ) -> tuple[FieldDataset, ...]:
         """Split off parts; what is left comes first, as of `CellDataset.split`.
 
-        Fields whose names are alike but for consecutive numbers were mostly taken of one slide one after another. Runs
-        of up to twelve stay together, so that neighbours stand on one side; a slide may still stand on both, since
+        Whole patients stay on one side, where they are known, or else whole slides. Where neither is, fields whose
+        names are alike but for consecutive numbers were mostly taken of one slide one after another: runs of up to
+        twelve stay together, so that neighbours stand on one side. A slide may then still stand on both, since
         names do not tell where it ends. A number that counts nothing, such as an objective behind the counter, is
-        part of the name; a folder is too.
+        part of the name; a folder is too, so runs count in each.
 
         Parameters
         ----------
         *fractions : float
             Share of the fields in each part, each in (0, 1), together below 1.
+        by : {"patient", "slide", "laboratory"}, optional
+            What no part shares with another; it must be known of every field. Left out: of each field the patient,
+            or the slide, or its run.
         seed : int
+
+        Raises
+        ------
+        DataError
+            Where there are too few fields, or groups, or one is not known.
 
         Examples
         --------
@@ -324,10 +568,13 @@ class FieldDataset:
         numbers = all(isinstance(share, Real) and math.isfinite(share) and share > 0 for share in fractions)
         if not fractions or not numbers or sum(fractions) >= 1:
             raise ArgumentError(f"fractions are {fractions}; expected shares above 0 that sum to less than 1")
-        blocks = self._runs()
+        blocks = self._blocks(by)
+        what = (
+            "runs" if by is None else "patients" if by == "patient" else "slides" if by == "slide" else "laboratories"
+        )
         if len(blocks) <= len(fractions):
             raise DataError(
-                f"{len(self)} fields in {len(blocks)} runs cannot make {len(fractions) + 1} parts; use select(...)"
+                f"{len(self)} fields in {len(blocks)} {what} cannot make {len(fractions) + 1} parts; use select(...)"
             )
         order = rng.permutation(len(blocks))
         parts: list[list[int]] = [[] for _ in fractions]
@@ -341,17 +588,52 @@ class FieldDataset:
         rest = [index for block in left for index in block]
         return tuple(self.select(np.sort(chosen)) for chosen in (rest, *parts))
 
-    def _runs(self) -> list[list[int]]:
-        """Return runs of consecutive numbers, cut to `RUN`."""
-        keys = find_counters(self.names.tolist())
-        blocks: list[list[int]] = []
-        for index in sorted(range(len(self)), key=lambda i: keys[i]):
-            place, number = keys[index]
-            if blocks and len(blocks[-1]) < RUN and keys[blocks[-1][-1]] == (place, number - 1):
-                blocks[-1].append(index)
-            else:
-                blocks.append([index])
-        return blocks
+    def folds(
+        self, folds: int, *, by: Literal["patient", "slide", "laboratory"] | None = None, seed: int = 0
+    ) -> Iterator[tuple[FieldDataset, FieldDataset]]:
+        """Yield (train, test) for every fold; every field is in one test part.
+
+        Parameters
+        ----------
+        folds : int
+            How many; with ``by="laboratory"`` and as many as there are, each is kept apart once.
+        by, seed
+            As in `split`.
+
+        Raises
+        ------
+        DataError
+            Where there are fewer groups than folds, or one is not known.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> fields = cellscan.synthetic_fields(4, seed=0).with_groups(slides=["a", "a", "b", "b"])
+        >>> [sorted(set(test.slides.tolist())) for _, test in fields.folds(2, by="slide")]
+        [['a'], ['b']]
+        """
+        count = check_whole("folds", folds, 2)
+        group = np.zeros(len(self), np.int64)
+        for number, block in enumerate(blocks := self._blocks(by)):
+            group[block] = number
+        if len(blocks) < count:
+            raise DataError(f"{len(self)} fields in {len(blocks)} groups cannot fill {count} folds; ask for fewer")
+        fold = assign(np.zeros(len(self), np.int64), group, (1 / count,) * count, 1, check_seed(seed))
+        return ((self.select(fold != number), self.select(fold == number)) for number in range(count))
+
+    def _blocks(self, by: str | None) -> list[list[int]]:
+        """Return which fields a split keeps together."""
+        names = self.names.tolist()
+        if by is None:
+            return find_blocks(names, self.patients.tolist(), self.slides.tolist())
+        check_choice("by", by, GROUPS)
+        own = {"patient": self.patients, "slide": self.slides, "laboratory": self.laboratories}[by]
+        if (own == "").any():
+            raise DataError(
+                f"{names[int(np.flatnonzero(own == '')[0])]}: its {by} is not known; give one for every field, by "
+                f"load_fields(..., {by}=...), or leave by= out"
+            )
+        return find_blocks(names, own.tolist())
 
     def images(self, size: tuple[int, int], *, progress: bool = True) -> Pixels:
         """Return all fields, fitted into `size`: decoded once, kept in the cache.
@@ -393,7 +675,8 @@ class FieldDataset:
         Returns
         -------
         (N, M, 5) float32
-            xyxy and label: -1 where there is no box, -2 for one that is ignored.
+            xyxy and label: -1 where there is no box, -2 for one that is ignored, and, behind the boxes, -3 - k where
+            not every cell of class k has a box in this field: it has points, or is not `complete`.
 
         Examples
         --------
@@ -401,16 +684,34 @@ class FieldDataset:
         >>> cellscan.synthetic_fields(2, seed=0).targets((90, 120)).shape[2]
         5
         """
-        most = max((len(own) for own in self.boxes), default=0)
+        unknown = [np.flatnonzero(own) for own in ~self.boxed()]
+        most = max((len(own) + len(more) for own, more in zip(self.boxes, unknown, strict=True)), default=0)
         room = -(-max(most, 1) // 32) * 32 if room is None else check_whole("room", room, 1)
         if most > room:
-            raise DataError(f"a field has {most} boxes; there is room for {room}")
+            raise DataError(f"a field has {most} boxes and classes without some; there is room for {room}")
         found = np.full((len(self), room, 5), NONE, np.float32)
         found[:, :, :4] = 0
         factors = self.factors(size)
         for number, (own, said) in enumerate(zip(self.boxes, self.labels, strict=True)):
             found[number, : len(own), :4] = own * factors[number]
             found[number, : len(own), 4] = said
+            found[number, len(own) : len(own) + len(unknown[number]), 4] = NOT_ANNOTATED - unknown[number]
+        return found
+
+    def boxed(self) -> np.ndarray:
+        """Return (N, K) bool: whether every cell of the class has a box in the field.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> cellscan.synthetic_fields(1, seed=0).boxed().tolist()
+        [[True, True]]
+        """
+        found = np.array(self.complete)
+        for row, said in enumerate(self.point_labels):
+            found[row, said[said >= 0]] = False
+            if (said == IGNORED).any():  # a marked cell of an unknown kind
+                found[row] = False
         return found
 
     def factors(self, size: tuple[int, int]) -> np.ndarray:
@@ -426,8 +727,17 @@ class FieldDataset:
         inner = np.array([fitted(int(w), int(h), size) for w, h in self.sizes], np.float32).reshape(-1, 2)
         return np.tile(inner / self.sizes.astype(np.float32), 2)
 
-    def crops(self, *, least: int = 20, most: int | None = None, seed: int = 0) -> CellDataset:
-        """Cut the boxes out, as cells to classify; the field of each stands as its patient.
+    def crops(
+        self,
+        *,
+        least: int = 20,
+        most: int | None = None,
+        background: Literal["field", "black", "filled"] = "field",
+        seed: int = 0,
+    ) -> CellDataset:
+        """Cut the boxes out, as cells to classify.
+
+        The patient of each is that of its field; where that is not known of every field, the slide; else the field.
 
         Parameters
         ----------
@@ -435,12 +745,20 @@ class FieldDataset:
             Boxes with a shorter side, in pixels, are left out; so are ignored ones.
         most : int, optional
             Of every class but the last, at most so many a field, drawn with `seed`.
+        background : {"field", "black", "filled"}
+            ``"field"`` cuts the whole box. The others cut along polygons, which every box must have: outside the cell
+            is black, as of the NIH cells, or has the cell's mean colour.
         seed : int
 
         Returns
         -------
         CellDataset
             With the classes of the fields.
+
+        Raises
+        ------
+        DataError
+            Where no box is left, or one has no polygon to cut along.
 
         Examples
         --------
@@ -450,7 +768,10 @@ class FieldDataset:
         ('red blood cell', 'infected')
         """
         rng = np.random.default_rng(check_seed(seed))
+        check_choice("background", background, ("field", "black", "filled"))
         least, most = check_whole("least", least, 1), None if most is None else check_whole("most", most, 1)
+        known = [own for own in (self.patients, self.slides) if len(own) and (own != "").all()]
+        owner = (known[0] if known else self.names).tolist()
         images, labels, owners, names = [], [], [], []
         for index in range(len(self)):
             one = self[index]
@@ -460,15 +781,76 @@ class FieldDataset:
                 rows = np.flatnonzero(good & (one.labels == label))
                 if most is not None and label < len(self.class_names) - 1:
                     rows = np.sort(rng.permutation(rows)[:most])
-                for row in rows:
-                    left, top, right, bottom = corners[row]
-                    images.append(one.image[top:bottom, left:right])
+                for row in rows.tolist():
+                    if background != "field" and not one.polygons[row]:
+                        raise DataError(f"{one.name}: box {row} has no polygon to cut along; use background='field'")
+                    images.append(cut(one.image, corners[row].tolist(), one.polygons[row], background))
                     labels.append(label)
-                    owners.append(one.name)
+                    owners.append(owner[index])
                     names.append(f"{one.name}_{row:03d}")
         if not images:
             raise DataError("no box is left to cut out; expected fields with boxes")
         return CellDataset.from_arrays(images, labels, class_names=self.class_names, patients=owners, names=names)
+
+    def save(
+        self,
+        folder: str | os.PathLike[str],
+        format: Literal["coco", "yolo", "voc", "csv"] = "coco",
+        *,
+        images: bool = True,
+    ) -> tuple[str, ...]:
+        """Write images and annotations into a new folder that `load_fields`, and annotation tools, read.
+
+        Images that are files are copied, others written as PNG. Beside them stands a file `cellscan.json` with what
+        annotation formats have no room for: order of the classes, patients, slides, laboratories, completeness, notes.
+        COCO and CSV hold boxes, polygons, points and ignored boxes; YOLO boxes alone; Pascal VOC boxes, and ignored
+        ones as difficult.
+
+        Parameters
+        ----------
+        folder : path
+            It must not be there, or be empty. It appears whole or not at all.
+        format : {"coco", "yolo", "voc", "csv"}
+        images : bool
+            False writes annotations alone.
+
+        Returns
+        -------
+        tuple[str, ...]
+            What the format does not hold, counted: nothing is lost where it is empty.
+
+        Raises
+        ------
+        ArgumentError
+            Where the folder is there, or an argument is of another kind.
+        DataError
+            Where it cannot be written, or names of fields do not work as file names.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile, cellscan
+        >>> fields = cellscan.synthetic_fields(2, seed=0)
+        >>> folder = pathlib.Path(tempfile.mkdtemp()) / "set"
+        >>> fields.save(folder, format="yolo")
+        ()
+        >>> cellscan.load_fields(folder).per_class() == fields.per_class()
+        True
+        """
+
+        def read(row: int) -> Any:
+            return lambda: self.source.read(row)
+
+        records = [
+            Record(
+                str(self.names[row]), (int(size[0]), int(size[1])), path_of(self.source, int(self.rows[row])),
+                read(int(self.rows[row])), self.boxes[row], self.labels[row], self.polygons[row], self.points[row],
+                self.point_labels[row], None,
+                (str(self.patients[row]), str(self.slides[row]), str(self.laboratories[row])),
+                self.complete[row].tolist(),
+            )
+            for row, size in enumerate(self.sizes.tolist())
+        ]  # fmt: skip
+        return save_records(folder, format, records, self.class_names, self.notes, images=images)
 
     def describe(self) -> str:
         """Return what the set holds: counts a class, boxes a field, their sizes, and the notes.
@@ -515,7 +897,7 @@ class FieldDataset:
         return plot_fields([(f.name, f.image, f.boxes, f.labels, None) for f in found], self.class_names)
 
     def hash(self) -> str:
-        """Return 12 hexadecimal digits that identify pixels, boxes, labels and names, in this order of fields.
+        """Return 12 hexadecimal digits that identify pixels, boxes, points, labels and names, in this order of fields.
 
         Images are told by the content of their files, which is read once.
 
@@ -529,6 +911,10 @@ class FieldDataset:
         digest = hashlib.sha256(repr((self.class_names, self.names.tolist(), contents)).encode())
         for own, said in zip(self.boxes, self.labels, strict=True):
             digest.update(f"{own.shape}".encode() + own.tobytes() + said.tobytes() + b"|")
+        if not self.complete.all() or any(map(len, self.points)):
+            digest.update(self.complete.tobytes())
+            for own, said in zip(self.points, self.point_labels, strict=True):
+                digest.update(f"{own.shape}".encode() + own.tobytes() + said.tobytes() + b"|")
         return digest.hexdigest()[:12]
 
 
@@ -536,76 +922,3 @@ def _check_size(size: tuple[int, int]) -> tuple[int, int]:
     if not isinstance(size, Sequence) or isinstance(size, str) or len(size) != 2:
         raise ArgumentError(f"size is {size!r}; expected a height and a width in pixels")
     return check_whole("the height of size", size[0], 1), check_whole("the width of size", size[1], 1)
-
-
-def _check_boxes(name: str, boxes: Any) -> np.ndarray:
-    """Return boxes (n, 4) float32, a copy."""
-    try:
-        own = np.array(boxes, np.float32)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{name}: the boxes are no numbers; expected (n, 4), xyxy in pixels") from error
-    if own.size and own.shape[-1:] != (4,):
-        raise DataError(f"{name}: boxes of shape {own.shape}; expected (n, 4), xyxy in pixels")
-    own = own.reshape(-1, 4)
-    if not np.isfinite(own).all():
-        raise DataError(f"{name}: a box is not finite; expected numbers of pixels")
-    bad = own[(own[:, 2:] < own[:, :2]).any(1)]
-    if len(bad):
-        raise DataError(f"{name}: the box {bad[0].tolist()} has a negative side; expected left, top, right, bottom")
-    return own
-
-
-def _check_labels(name: str, labels: Any, class_names: Sequence[str]) -> np.ndarray:
-    """Return labels (n,) int32, a copy."""
-    given = np.array(labels, object).ravel().tolist()
-    ignored = [one is None or (isinstance(one, Real) and one == IGNORED) for one in given]
-    counts = ~np.array(ignored, bool)
-    said = np.full(len(given), IGNORED, np.int32)
-    try:
-        said[counts] = as_labels([one for one, real in zip(given, counts, strict=True) if real], class_names)
-    except DataError as error:
-        raise DataError(f"{name}: {error}; or {IGNORED}, or None among names, to ignore a box") from error
-    return said
-
-
-def find_counters(names: Sequence[str]) -> list[tuple[str, int]]:
-    """Return for every name what it shares with its neighbours, and its number among them.
-
-    The counter is the last number of the file's own name along which names have neighbours: another name that is the
-    same but for a number one higher or lower. For half of the names at least; else the number for which most have
-    some. Names without a number follow one another as they are given.
-
-    Examples
-    --------
-    >>> from cellscan.data.fields import find_counters
-    >>> find_counters(["A/001_100x.png", "A/002_100x.png", "B/001_100x.png"])
-    [('A/*_100x.png', 1), ('A/*_100x.png', 2), ('B/*_100x.png', 1)]
-    """
-    kinds: dict[tuple[str, ...], list[int]] = {}
-    split: list[tuple[str, list[str], str]] = []
-    for index, name in enumerate(names):
-        folder, slash, own = name.replace("\\", "/").rpartition("/")
-        stem, dot, suffix = own.rpartition(".")
-        split.append((folder + slash, re.split(r"(\d+)", stem if dot else own), dot + suffix if dot else ""))
-        kinds.setdefault(tuple(split[-1][1][::2]), []).append(index)
-    found: list[tuple[str, int]] = [("", index) for index in range(len(names))]
-    for kind, members in kinds.items():
-        best, most = None, 0
-        for place in reversed(range(1, 2 * len(kind) - 1, 2)):
-            keys = {}
-            for index in members:
-                folder, parts, suffix = split[index]
-                shared = "".join([folder, *parts[:place], "*", *parts[place + 1 :], suffix])
-                keys[index] = (shared, int(parts[place]))
-            there = set(keys.values())
-            count = sum((key, n - 1) in there or (key, n + 1) in there for key, n in keys.values())
-            if count > most:
-                best, most = keys, count
-            if 2 * most >= len(members):
-                break
-        if best is not None:
-            found = [best.get(index, one) for index, one in enumerate(found)]
-        elif len(kind) > 1:  # numbers that count nothing: no name has a neighbour
-            for index in members:
-                found[index] = (names[index], 0)
-    return found

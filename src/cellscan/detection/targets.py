@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from cellscan.data.fields import IGNORED, NONE
+from cellscan.data.shapes import IGNORED, NONE, NOT_ANNOTATED
 from cellscan.detection.anchors import encode, intersections, overlaps
 
 FOREGROUND, BACKGROUND = 0.5, 0.4
@@ -104,7 +104,8 @@ def detection_loss(
         ``"classes"`` (N, A, K) logits and ``"boxes"`` (N, A, 4) codes.
     anchors : (A, 4)
     targets : (N, M, 5)
-        Padded: a box in xyxy, and its label.
+        Padded: a box in xyxy, and its label; a label ``NOT_ANNOTATED - k`` says that background of this field may hold
+        cells of class k, whose loss there is left out.
     """
 
     def one(
@@ -112,7 +113,10 @@ def detection_loss(
     ) -> tuple[Float[Array, ""], Float[Array, ""], Int[Array, ""]]:
         said, rows = match(anchors, field[:, :4], field[:, 4].astype(jnp.int32))
         wanted = jax.nn.one_hot(said, classes.shape[-1])
-        losses = jnp.where((said == IGNORED)[:, None], 0, focal_loss(classes.astype(jnp.float32), wanted))
+        kinds = NOT_ANNOTATED - jnp.arange(classes.shape[-1])
+        open_ = (field[:, 4].astype(jnp.int32)[:, None] == kinds).any(0)
+        asked = (said >= 0)[:, None] | ((said == NONE)[:, None] & ~open_)
+        losses = jnp.where(asked, focal_loss(classes.astype(jnp.float32), wanted), 0)
         stands = said >= 0
         off = smooth_l1(codes.astype(jnp.float32) - encode(field[rows, :4], anchors)).sum(-1)
         return losses.sum(), jnp.where(stands, off, 0).sum(), stands.sum()

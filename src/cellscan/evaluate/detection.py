@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellscan.data.fields import IGNORED, FieldDataset
+from cellscan.data.fields import FieldDataset
+from cellscan.data.shapes import IGNORED
 from cellscan.detection.rules import Detection
 from cellscan.detections import Detections
 from cellscan.errors import DataError, MissingExtraError
@@ -28,6 +29,10 @@ class DetectionReport:
     neither for nor against, and nothing is left out by size. F1 and counts are taken at the thresholds, with
     matches from an overlap of 0.5.
 
+    Where not every cell of a class has a box in a field (`FieldDataset.boxed`), what is found there and matches no box
+    counts neither for nor against. A class that has points and no box has a recall alone: a point is found by a box
+    of its class around it, at the threshold, each box finding one.
+
     Attributes
     ----------
     ap, ap50, ap75 : float
@@ -39,9 +44,12 @@ class DetectionReport:
     precision_per_class, recall_per_class, f1_per_class : tuple[float, ...]
         At the thresholds.
     count_error : float
-        Mean over fields of the error of the count of all cells, each counted once, over the true count.
+        Mean over fields of the error of the count of all cells, each counted once, over the true count; of fields in
+        which every class is complete. NaN where there is none.
     found, truth : numpy.ndarray
-        (N,) int64, cells of every field: counted, and annotated.
+        (N,) int64, cells of every field: counted, and annotated, by box or point.
+    boxes, points : int
+        How many are annotated, ignored ones left out.
     curves : tuple of (R, 2) arrays
         Recall and precision at an overlap of 0.5, a class each.
     class_names : tuple[str, ...]
@@ -70,11 +78,12 @@ class DetectionReport:
     class_names: tuple[str, ...]
     detection: Detection
     curves: tuple[np.ndarray, ...] = field(default=())
+    points: int = 0
 
     def __str__(self) -> str:
         rules = self.detection
         lines = [
-            f"{len(self.truth):,} fields, {self.boxes:,} boxes",
+            f"{len(self.truth):,} fields, {self.boxes:,} boxes{f', {self.points:,} points' if self.points else ''}",
             f"AP {_text(self.ap)}, AP50 {_text(self.ap50)}, AP75 {_text(self.ap75)}, AR {_text(self.ar)}",
             f"{'class':20}{'AP50':>8}{'threshold':>11}{'precision':>11}{'recall':>8}{'F1':>8}",
         ]
@@ -83,7 +92,8 @@ class DetectionReport:
             name, ap50, threshold, precision, recall, f1 = row
             ap50, precision, recall, f1 = map(_text, (ap50, precision, recall, f1))
             lines.append(f"{name:20}{ap50:>8}{threshold:>11.3f}{precision:>11}{recall:>8}{f1:>8}")
-        lines.append(f"count of a field, mean error {self.count_error:.1%}")
+        error = "n/a: no field is annotated in full" if np.isnan(self.count_error) else f"{self.count_error:.1%}"
+        lines.append(f"count of a field, mean error {error}")
         lines.append(f"suppressed from an overlap of {rules.overlap:g}, at most {rules.most} boxes a field")
         return "\n".join([*lines, "Research use only, not a medical device."])
 
@@ -98,7 +108,7 @@ class DetectionReport:
         >>> sorted(det.evaluate(fields).to_dict())[:2]
         ['ap', 'ap50']
         """
-        names = ("ap", "ap50", "ap75", "ar", "count_error", "boxes")
+        names = ("ap", "ap50", "ap75", "ar", "count_error", "boxes", "points")
         per_class = ("ap50_per_class", "precision_per_class", "recall_per_class", "f1_per_class")
         found = {name: getattr(self, name) for name in (*names, *per_class)}
         return as_json({**found, "fields": len(self.truth), "rules": asdict(self.detection)})
@@ -126,7 +136,16 @@ def evaluate_detections(fields: FieldDataset, found: Sequence[Detections], detec
     per_class = [_mean(precision[0, :, k]) for k in range(len(fields.class_names))]
     at = [_at(counted, k, threshold) for k, threshold in enumerate(detection.thresholds)]
     counts = np.array([once(one, detection).sum() for one in found], np.int64)
-    truth = np.array([int((said != IGNORED).sum()) for said in fields.labels], np.int64)
+    boxes, points = (
+        np.array([int((said != IGNORED).sum()) for said in each], np.int64)
+        for each in (fields.labels, fields.point_labels)
+    )
+    truth, whole = boxes + points, fields.complete.all(1)
+    errors = np.abs(counts - truth)[whole] / np.maximum(truth[whole], 1)
+    recall_at = [_ratio(hit, total) for hit, _, total in at]
+    for k in range(len(fields.class_names)):
+        if not at[k][2]:  # no box
+            recall_at[k] = _recall_of_points(fields, found, k, detection.thresholds[k])
     return DetectionReport(
         ap=_mean(precision),
         ap50=_mean(precision[0]),
@@ -134,12 +153,13 @@ def evaluate_detections(fields: FieldDataset, found: Sequence[Detections], detec
         ar=_mean(recall),
         ap50_per_class=tuple(per_class),
         precision_per_class=tuple(_ratio(hit, hit + miss) for hit, miss, _ in at),
-        recall_per_class=tuple(_ratio(hit, total) for hit, _, total in at),
+        recall_per_class=tuple(recall_at),
         f1_per_class=tuple(_ratio(2 * hit, hit + miss + total) for hit, miss, total in at),
-        count_error=float((np.abs(counts - truth) / np.maximum(truth, 1)).mean()),
+        count_error=float(errors.mean()) if len(errors) else float("nan"),
         found=counts,
         truth=truth,
-        boxes=int(truth.sum()),
+        boxes=int(boxes.sum()),
+        points=int(points.sum()),
         class_names=fields.class_names,
         detection=detection,
         curves=tuple(np.c_[counted.params.recThrs, precision[0, :, k]] for k in range(len(fields.class_names))),
@@ -164,9 +184,13 @@ def choose_thresholds(fields: FieldDataset, found: Sequence[Detections], detecti
     if len(fields.class_names) != 2:
         return detection
     hit, _, total = _at(counted, 1, chosen[1])
-    others = np.array([int((said == 0).sum()) for said in fields.labels])
+    others = np.array(
+        [int((a == 0).sum() + (b == 0).sum()) for a, b in zip(fields.labels, fields.point_labels, strict=True)]
+    )
     each = [(np.zeros(0), np.zeros(0, bool)) if e is None else _real(e) for e in _images(counted, 1)]
     wrong = np.array([int((~hits[scores >= chosen[1]]).sum()) for scores, hits in each])
+    sure = fields.boxed()[:, 1] & fields.complete[:, 0]  # where a call is false, and how many could be called
+    others, wrong = others[sure], wrong[sure]
     rates = wrong / np.maximum(others, 1)
     return replace(
         detection,
@@ -191,6 +215,22 @@ def once(found: Detections, detection: Detection) -> np.ndarray:
     return mask
 
 
+def _recall_of_points(fields: FieldDataset, found: Sequence[Detections], kind: int, threshold: float) -> float:
+    """Return the share of the points of a class that have a box of it around them; each box finds one point."""
+    hits = total = 0
+    for marks, said, one in zip(fields.points, fields.point_labels, found, strict=True):
+        left = marks[said == kind]
+        total += len(left)
+        counts = (one.labels == kind) & (one.scores >= np.float32(threshold))
+        for box in one.boxes[counts][np.argsort(-one.scores[counts], kind="stable")]:
+            inside = ((left >= box[:2]) & (left <= box[2:])).all(1)
+            if inside.any():
+                far = np.where(inside, np.abs(left - (box[:2] + box[2:]) / 2).sum(1), np.inf)
+                left = np.delete(left, int(far.argmin()), 0)
+                hits += 1
+    return _ratio(hits, total)
+
+
 def _overlap(box: np.ndarray, others: np.ndarray) -> np.ndarray:
     sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
     shared = np.maximum(sides, 0).prod(1)
@@ -199,7 +239,10 @@ def _overlap(box: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _evaluate(fields: FieldDataset, found: Sequence[Detections], most: int) -> Any:
-    """Return pycocotools' evaluation; an ignored box is a crowd in every class."""
+    """Return pycocotools' evaluation.
+
+    An ignored box is a crowd in every class; a field in which not every cell of a class has a box is one crowd of it.
+    """
     try:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
@@ -208,7 +251,11 @@ def _evaluate(fields: FieldDataset, found: Sequence[Detections], most: int) -> A
     if len(found) != len(fields):
         raise DataError(f"{len(found)} fields were detected in, {len(fields)} are annotated; expected the same")
     truth: list[dict[str, Any]] = []
+    open_ = ~fields.boxed()
     for image, (own, said) in enumerate(zip(fields.boxes, fields.labels, strict=True), 1):
+        width, height = fields.sizes[image - 1].tolist()
+        for kind in np.flatnonzero(open_[image - 1]).tolist():
+            truth.append(_coco(len(truth) + 1, image, kind, [0.0, 0.0, width, height], crowd=1))
         for box, label in zip(own.tolist(), said.tolist(), strict=True):
             for kind in range(len(fields.class_names)) if label == IGNORED else [label]:
                 truth.append(_coco(len(truth) + 1, image, kind, box, crowd=int(label == IGNORED)))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cellscan.data.fields import IGNORED
+from cellscan.data.shapes import IGNORED
 from cellscan.errors import check_choice
 from cellscan.views import surround
 

@@ -1,0 +1,1 @@
+"""Annotation formats: one file each, and a table of them."""

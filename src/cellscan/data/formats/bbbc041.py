@@ -1,0 +1,56 @@
+"""BBBC041: one JSON, a list of image and objects. Ljosa et al. (2012), Nature Methods 9:637."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cellscan.data.formats.common import (
+    BAD,
+    AnnotationFile,
+    Entry,
+    Format,
+    Place,
+    Reading,
+    name_of,
+    number,
+    reason,
+    sorted_names,
+    whole_size,
+)
+from cellscan.errors import DataError
+
+
+def _recognise(file: AnnotationFile, place: Place) -> bool:
+    raw = file.json
+    first = raw[0] if isinstance(raw, list) and raw else None
+    return isinstance(first, dict) and {"image", "objects"} <= set(first) and isinstance(first["image"], dict)
+
+
+def _read(files: Sequence[AnnotationFile], place: Place) -> Reading:
+    entries: list[Entry] = []
+    for file in files:
+        try:
+            for row, item in enumerate(file.json):
+                entries.append(_read_one(file, row, item))
+        except BAD as error:
+            raise DataError(f"{file}: {reason(error)}") from error
+    return Reading(entries, sorted_names(entries), "corners by row and column in pixels, the first pixel from 0 to 1")
+
+
+def _read_one(file: AnnotationFile, row: int, item: dict[str, Any]) -> Entry:
+    entry = Entry(name_of(item["image"]["pathname"]), str(file))
+    where = f"{file}, image {entry.file!r} (number {row})"
+    try:
+        shape = item["image"].get("shape") or {}
+        entry.size = whole_size(shape.get("c"), shape.get("r"))
+        for count, thing in enumerate(item["objects"]):
+            where = f"{file}, image {entry.file!r}, object {count}"
+            least, most = thing["bounding_box"]["minimum"], thing["bounding_box"]["maximum"]
+            entry.add([number(corner[key]) for corner in (least, most) for key in "cr"], name_of(thing["category"]))
+    except BAD as error:
+        entry.fail(where, error)
+    return entry
+
+
+FORMAT = Format("bbbc041", "BBBC041", (".json",), _recognise, _read)

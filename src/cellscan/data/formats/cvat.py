@@ -1,0 +1,115 @@
+"""CVAT for images 1.1: one XML of images, each with its shapes; docs.cvat.ai."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cellscan.data.formats.common import (
+    BAD,
+    AnnotationFile,
+    Entry,
+    Format,
+    Place,
+    Reading,
+    around,
+    counted,
+    name_of,
+    number,
+    numbers,
+    round_box,
+    sorted_names,
+    whole_size,
+)
+from cellscan.errors import DataError
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+
+def _recognise(file: AnnotationFile, place: Place) -> bool:
+    return file.xml.tag == "annotations"
+
+
+def _read(files: Sequence[AnnotationFile], place: Place) -> Reading:
+    found = Reading([], [], "corners in pixels as written, the first pixel from 0 to 1")
+    masks = 0
+    for file in files:
+        root = file.xml
+        if root.find("track") is not None:
+            raise DataError(f"{file}: tracks of a video are not read; export it as CVAT for images, COCO or Pascal VOC")
+        found.classes += [(label.text or "").strip() for label in root.iterfind("./meta//labels/label/name")]
+        for row, image in enumerate(root.iterfind("image")):
+            try:
+                entry = Entry(name_of(image.get("name")), str(file))
+            except ValueError as error:
+                raise DataError(f"{file}, image number {row}: {error}") from error
+            found.entries.append(entry)
+            masks += _read_one(file, image, entry)
+    named = sorted_names(found.entries)
+    # The labels of the project, and those that boxes have beside them where it was renamed since.
+    found.classes = list(dict.fromkeys([*filter(None, found.classes), *named])) if found.classes else named
+    found.notes += counted(masks, "masks read as the box around them")
+    return found
+
+
+def _read_one(file: AnnotationFile, image: Element, entry: Entry) -> int:
+    """Add the shapes of an image; return how many were masks."""
+    where, masks = f"{file}, image {entry.file!r}", 0
+    try:
+        entry.size = whole_size(image.get("width"), image.get("height"))
+        for row, thing in enumerate(image):
+            where = f"{file}, image {entry.file!r}, shape {row} <{thing.tag}>"
+            if thing.tag == "tag":  # of the whole picture
+                continue
+            name, turn = name_of(thing.get("label")), number(thing.get("rotation") or 0)
+            if thing.tag == "box":
+                left, top, right, bottom = (number(thing.get(key)) for key in ("xtl", "ytl", "xbr", "ybr"))
+                if turn:
+                    ring = _turned(left, top, right, bottom, turn)
+                    entry.add(around(ring), name, [ring])
+                else:
+                    entry.add([left, top, right, bottom], name)
+            elif thing.tag == "polygon":
+                entry.add_polygon([_points(thing)], name)
+            elif thing.tag == "points":
+                flat = _points(thing)
+                for x, y in zip(flat[::2], flat[1::2], strict=True):
+                    entry.add_point(x, y, name)
+            elif thing.tag == "ellipse":
+                x, y, wide, high = (number(thing.get(key)) for key in ("cx", "cy", "rx", "ry"))
+                entry.add(round_box(x, y, wide, high, turn), name)
+            elif thing.tag == "mask":
+                left, top, wide, high = (number(thing.get(key)) for key in ("left", "top", "width", "height"))
+                entry.add([left, top, left + wide, top + high], name)
+                masks += 1
+            else:
+                raise ValueError("expected a box, polygon, ellipse, mask or points")
+    except BAD as error:
+        entry.fail(where, error)
+    return masks
+
+
+def _points(thing: Element) -> list[float]:
+    """Return x and y in turn of a text such as 1,2;3,4."""
+    pairs = [pair.split(",") for pair in (thing.get("points") or "").split(";")]
+    if any(len(pair) != 2 for pair in pairs):
+        raise ValueError(f"points are {thing.get('points')!r:.80}; expected x,y;x,y")
+    return numbers(side.strip() for pair in pairs for side in pair)
+
+
+def _turned(left: float, top: float, right: float, bottom: float, degrees: float) -> list[float]:
+    """Return the four corners of a box that is turned about its middle."""
+    import math
+
+    if right < left or bottom < top:
+        raise ValueError(f"the box from ({left:g}, {top:g}) to ({right:g}, {bottom:g}) has a negative side")
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    x, y = (left + right) / 2, (top + bottom) / 2
+    found: list[float] = []
+    for dx, dy in ((left - x, top - y), (right - x, top - y), (right - x, bottom - y), (left - x, bottom - y)):
+        found += [x + dx * c - dy * s, y + dx * s + dy * c]
+    return found
+
+
+FORMAT = Format("cvat", "CVAT for images", (".xml",), _recognise, _read)

@@ -1,0 +1,194 @@
+"""YOLO: one text a picture, class and shares of the image a line, as Darknet, Ultralytics and labelImg write it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from cellscan.data.formats.common import (
+    BAD,
+    LABEL_FOLDERS,
+    OVERRUN,
+    AnnotationFile,
+    Entry,
+    Format,
+    Place,
+    Reading,
+    Record,
+    around,
+    counted,
+    lost_shapes,
+    numbers,
+    read_lines,
+    read_text,
+)
+from cellscan.data.images import list_folder
+from cellscan.errors import DataError, MissingExtraError
+
+CLASS_FILES = ("classes.txt", "data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+
+NOT_LABELS = ("classes.txt", "notes.json")
+"""Files beside YOLO labels that are none; the second is Label Studio's."""
+
+
+def _recognise(file: AnnotationFile, place: Place) -> bool:
+    return place.may_be_label(file.name)
+
+
+def _read(files: Sequence[AnnotationFile], place: Place) -> Reading:
+    order, used = place.given, {name for name in place.others if _is_list(name)}
+    if order is None:
+        order = _find_classes(place.root, used)
+    labels = {_key(file.name[:-4]): file for file in files}
+    root = place.root if place.images is None else place.images
+    pictures = place.pictures if place.images is None else list_folder(place.images)[0]
+    claims: dict[str, dict[int, list[str]]] = {}
+    for name in pictures:
+        folder, _, stem = _key(os.path.splitext(name)[0]).rpartition("/")
+        parts = folder.split("/") if folder else []
+        swapped = ["labels" if part == "images" else part for part in parts]
+        for rank, where in enumerate((parts, swapped, ["labels", *parts], ["labels", *parts[1:]])):
+            key = "/".join([*where, stem])
+            if key in labels:
+                claims.setdefault(key, {}).setdefault(rank, []).append(name)
+                break
+    owners = {key: ranks[min(ranks)] for key, ranks in claims.items()}  # the images that lie nearest
+    label = {name: key for key, names in owners.items() for name in names}
+    # Folders with labelled images, and those called images: what lies elsewhere, such as previews, belongs to no label.
+    inside = {os.path.dirname(name) for name in label}
+    inside |= {folder for folder in map(os.path.dirname, pictures) if "images" in folder.casefold().split("/")}
+    taken = [name for name in pictures if place.images is not None or os.path.dirname(name) in inside]
+    entries, scores = [], 0
+    for name in taken:
+        file = labels.get(label.get(name, ""))
+        entries.append(Entry(name, str(file or place.root), folder=root, relative=True))
+        if file is not None:
+            if owners[label[name]] != [name]:
+                entries[-1].fail(str(file), f"it belongs to the images {' and '.join(owners[label[name]])}; keep one")
+            scores += _read_one(file, entries[-1], order)
+    lonely = sorted(labels.keys() - owners.keys())
+    if lonely and not owners:
+        raise DataError(f"{labels[lonely[0]]}: there is no image of that name where labels of YOLO have it, beside "
+                        "them or in images; pass images=FOLDER")  # fmt: skip
+    inner = [key for key in lonely if set(key.split("/")[:-1]) & {*LABEL_FOLDERS}]
+    for key in inner:
+        entries.append(Entry("", str(labels[key]), problem=f"{labels[key]}: there is no image of that name"))
+    notes = [
+        *counted(len(lonely) - len(inner), "text files without an image, elsewhere, not read"),
+        *counted(len(taken) - len(label), "images without a label file: fields without boxes"),
+        *counted(len(pictures) - len(taken), "images elsewhere, without labels, not read"),
+        *counted(scores, "scores not kept"),
+    ]
+    return Reading(
+        entries, order, "middle and size, or corners of polygons, in shares of the image", notes, used, False
+    )
+
+
+def _read_one(file: AnnotationFile, entry: Entry, order: Sequence[str]) -> int:
+    """Add the boxes of a label file to its entry; return how many had a score."""
+    scores: list[bool] = []
+    read_lines(file, entry, lambda line: scores.append(_add(entry, line.split(), order)))
+    return sum(scores)
+
+
+def _add(entry: Entry, columns: Sequence[str], order: Sequence[str]) -> bool:
+    """Add the box of a line; return whether it has a score."""
+    kind, *values = numbers(columns)
+    if kind != int(kind) or not 0 <= kind < len(order):
+        raise ValueError(f"expected a class number from 0 to {len(order) - 1}")
+    if not (len(values) in (4, 5) or (len(values) >= 6 and len(values) % 2 == 0)):
+        raise ValueError(
+            f"{len(columns)} columns; expected 5 (class, x, y, width, height), 6 with a score, or the class and x, y "
+            "of each corner of a polygon"
+        )
+    if min(values) < -OVERRUN or max(values) > 1 + OVERRUN:
+        raise ValueError("expected shares of the image from 0 to 1; are these pixels? Divide them by width and height")
+    name = order[int(kind)]
+    if len(values) > 5:
+        entry.add(around(values), name, [values])
+    else:
+        x, y, w, h = values[:4]
+        entry.add([x - w / 2, y - h / 2, x + w / 2, y + h / 2], name)
+    return len(values) == 5
+
+
+def _find_classes(root: Path, used: Iterable[str]) -> list[str]:
+    own = [root / name for name in sorted(used) if _is_list_of_classes(name)]
+    above = [root.absolute().parent / name for name in CLASS_FILES]  # where the folder is one part of a set
+    lists = [read_names(file) for file in own or above if file.is_file()]
+    if not lists:
+        raise DataError(
+            f"{root}: there is no classes.txt and no data.yaml; pass classes=[...] with the names in the order of "
+            "their numbers"
+        )
+    if any(names != lists[0] for names in lists):
+        raise DataError(f"{root}: its lists of classes differ; pass classes=[...] with the names in order")
+    return lists[0]
+
+
+def read_names(path: Path) -> list[str]:
+    """Return the classes of a ``classes.txt``, a Darknet ``.names`` file or a ``data.yaml``, in their order."""
+    if path.suffix.lower() in (".txt", ".names"):
+        names = [line.strip() for line in read_text(path).rstrip().splitlines()]
+        if not names or not all(names):
+            raise DataError(
+                f"{path}, line {names.index('') + 1 if names else 1}: it is empty; expected one class a line"
+            )
+        return names
+    try:
+        import yaml
+    except ImportError as error:
+        raise MissingExtraError(f"{path}: reading it needs PyYAML; pass classes=[...] instead") from error
+    try:
+        names = yaml.safe_load(read_text(path))["names"]
+        if isinstance(names, dict):
+            names = [names[number] for number in range(len(names))]
+        if not isinstance(names, list) or not names:
+            raise ValueError("names is no list")
+        return [str(name) for name in names]
+    except (yaml.YAMLError, *BAD) as error:
+        raise DataError(f"{path}: expected the names of the classes under 'names'; pass classes=[...]") from error
+
+
+def _is_list_of_classes(name: str) -> bool:
+    own = name.rpartition("/")[2].lower()
+    return own in CLASS_FILES or own.endswith(".names")
+
+
+def _is_list(name: str) -> bool:
+    """Whether a file speaks about the set, and need not be told of as unread."""
+    return (
+        _is_list_of_classes(name) or name.rpartition("/")[2].lower() in NOT_LABELS or name.endswith((".yaml", ".yml"))
+    )
+
+
+def _key(stem: str) -> str:
+    """Return a path without suffix, its folders in lower case."""
+    folder, slash, name = stem.rpartition("/")
+    return folder.casefold() + slash + name
+
+
+def _write(records: Sequence[Record], class_names: Sequence[str]) -> tuple[dict[str, str], dict[str, int]]:
+    names = "".join(f"  {number}: {json.dumps(name)}\n" for number, name in enumerate(class_names))
+    texts = {
+        "classes.txt": "".join(f"{name}\n" for name in class_names),
+        "data.yaml": f"path: .\ntrain: images\nval: images\nnames:\n{names}",
+    }
+    for one in records:
+        wide, high = one.size
+        lines = [
+            f"{label} {(left + right) / 2 / wide} {(top + bottom) / 2 / high} "
+            f"{(right - left) / wide} {(bottom - top) / high}\n"
+            for (left, top, right, bottom), label in zip(one.boxes.tolist(), one.labels.tolist(), strict=True)
+            if label >= 0
+        ]
+        texts[f"labels/{one.stem}.txt"] = "".join(lines)
+    left_out = {"ignored boxes not written: nothing says that they count for nothing": sum(
+        int((one.labels < 0).sum()) for one in records
+    )}  # fmt: skip
+    return texts, {**left_out, **lost_shapes(records)}
+
+
+FORMAT = Format("yolo", "YOLO", (".txt",), _recognise, _read, a_picture=True, write=_write)

@@ -1,0 +1,104 @@
+"""Whose a field is: patient, slide and laboratory, from a function, a mapping or a CSV file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from cellscan.data.listing import as_path
+from cellscan.data.values import as_patient, as_texts, read_table
+from cellscan.errors import ArgumentError, CellscanError, DataError
+
+Groups: TypeAlias = "str | os.PathLike[str] | Mapping[Any, Any] | Callable[[str], Any]"
+"""A CSV file of names and groups, a mapping from name to group, or a function from name to group."""
+
+
+def read_groups(what: str, names: Sequence[str], given: Any) -> list[str]:
+    """Return the patient, slide or laboratory of every field.
+
+    Parameters
+    ----------
+    what : {"patient", "slide", "laboratory"}
+    names : sequence of str
+        Of fields, with slashes.
+    given : callable, mapping or path
+        As of `cellscan.load_fields`; for a laboratory a text that ends in no ``.csv`` is its name.
+
+    Raises
+    ------
+    DataError
+        Where a field has none, a name of the mapping fits several, or the file or function fails.
+    ArgumentError
+        Where it is another kind of thing.
+
+    Examples
+    --------
+    >>> from cellscan.data.groups import read_groups
+    >>> read_groups("patient", ["p1/a.png", "p2/a.png"], lambda name: name.split("/")[0])
+    ['p1', 'p2']
+    >>> read_groups("slide", ["p1/a.png", "p2/b.png"], {"a.png": 7, "b.png": 8.0})
+    ['7', '8']
+    >>> read_groups("laboratory", ["a.png"], "Bangkok")
+    ['Bangkok']
+    """
+    if what == "laboratory" and isinstance(given, str) and not given.lower().endswith((".csv", ".tsv")):
+        if not as_patient(what, given):
+            raise ArgumentError(f"laboratory is {given!r}; expected its name")
+        return [as_patient(what, given)] * len(names)
+    if isinstance(given, (str, os.PathLike)):
+        given = _read_file(what, as_path(what, given))
+    if hasattr(given, "items"):  # a mapping, or a pandas Series
+        found = _look_up(what, names, dict(given.items()))
+    elif callable(given):
+        found = [_call(what, name, given) for name in names]
+    else:
+        raise ArgumentError(f"{what} is {given!r:.80}; expected a function, a mapping, or a CSV file of name,{what}")
+    owners = [as_patient(name, owner) for name, owner in zip(names, found, strict=True)]
+    for name, owner, said in zip(names, owners, found, strict=True):
+        if not owner:
+            raise DataError(f"{name}: `{what}` gives {said!r:.80}; expected the {what}'s id, which is not empty")
+    return owners
+
+
+def _read_file(what: str, path: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for row in read_table(path, f"file of {what}s", ("name", what)):
+        owner = as_patient(row["name"], row[what])
+        if found.setdefault(row["name"], owner) != owner:
+            raise DataError(f"{path}: {row['name']!r} stands in it twice, with another {what}; expected one")
+    return found
+
+
+def _call(what: str, name: str, given: Callable[[str], Any]) -> Any:
+    try:
+        return given(name)
+    except CellscanError:
+        raise
+    except Exception as error:  # somebody else's function
+        raise DataError(f"{name}: `{what}` fails ({type(error).__name__}: {error})") from error
+
+
+def _look_up(what: str, names: Sequence[str], given: dict[Any, Any]) -> list[Any]:
+    """Return what a mapping gives for each name; a key is a whole name, or an end of one that fits no other."""
+    rows = {name: row for row, name in enumerate(names)}
+    ends: dict[str, list[int]] = {}
+    for row, name in enumerate(names):
+        parts = name.split("/")
+        for start in range(1, len(parts)):
+            ends.setdefault("/".join(parts[start:]), []).append(row)
+    whole: dict[int, Any] = {}
+    partly: dict[int, Any] = {}
+    for key, owner in zip(as_texts(f"names of {what}", list(given)), given.values(), strict=True):
+        key = key if key in rows else key.replace("\\", "/")
+        fitting = ends.get(key, [])
+        if key in rows:
+            whole[rows[key]] = owner
+        elif len(fitting) > 1:
+            several = ", ".join(repr(names[row]) for row in fitting[:4])
+            raise DataError(f"`{what}` names {key!r}, which fits {len(fitting)} fields: {several}; give whole names")
+        elif fitting:
+            partly[fitting[0]] = owner
+    found = {**partly, **whole}
+    return [found.get(row) for row in range(len(names))]
