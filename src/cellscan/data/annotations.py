@@ -17,8 +17,8 @@ from cellscan.data.formats.common import (
     AnnotationFile,
     Entry,
     Format,
+    Parsed,
     Place,
-    Reading,
     counted,
     name_of,
     read_text,
@@ -309,7 +309,7 @@ def _read(
 
 
 def _locate(
-    target: Path, place: Place, reading: Reading, renamed: Mapping[str, str | None], on_error: str
+    target: Path, place: Place, reading: Parsed, renamed: Mapping[str, str | None], on_error: str
 ) -> tuple[list[Entry], list[Path], list[tuple[int, int]], list[str]]:
     """Return the entries that can be used, their images and sizes, and why others cannot."""
     good, paths, sizes, skipped = [], [], [], []

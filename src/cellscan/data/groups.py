@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from cellscan.data.listing import as_path
-from cellscan.data.values import as_patient, as_texts, read_table
+from cellscan.data.values import as_path, as_patient, as_texts, read_table
 from cellscan.errors import ArgumentError, CellscanError, DataError
 
 Groups: TypeAlias = "str | os.PathLike[str] | Mapping[Any, Any] | Callable[[str], Any]"

@@ -17,7 +17,7 @@ from cellscan.data.formats.common import Record
 from cellscan.data.formats.table import FORMATS, SIDECAR, is_about
 from cellscan.data.formats.yolo import NOT_LABELS
 from cellscan.data.images import is_image_name
-from cellscan.data.listing import as_path
+from cellscan.data.values import as_path
 from cellscan.errors import ArgumentError, CellscanError, DataError, check_choice
 
 WRITTEN = tuple(name for name, kind in FORMATS.items() if kind.write is not None)

@@ -10,8 +10,8 @@ from cellscan.data.formats.common import (
     AnnotationFile,
     Entry,
     Format,
+    Parsed,
     Place,
-    Reading,
     name_of,
     number,
     reason,
@@ -27,7 +27,7 @@ def _recognise(file: AnnotationFile, place: Place) -> bool:
     return isinstance(first, dict) and {"image", "objects"} <= set(first) and isinstance(first["image"], dict)
 
 
-def _read(files: Sequence[AnnotationFile], place: Place) -> Reading:
+def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
     entries: list[Entry] = []
     for file in files:
         try:
@@ -35,7 +35,7 @@ def _read(files: Sequence[AnnotationFile], place: Place) -> Reading:
                 entries.append(_read_one(file, row, item))
         except BAD as error:
             raise DataError(f"{file}: {reason(error)}") from error
-    return Reading(entries, sorted_names(entries), "corners by row and column in pixels, the first pixel from 0 to 1")
+    return Parsed(entries, sorted_names(entries), "corners by row and column in pixels, the first pixel from 0 to 1")
 
 
 def _read_one(file: AnnotationFile, row: int, item: dict[str, Any]) -> Entry:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cellscan.data.formats.common import AnnotationFile, Entry, Format, Place, Reading, counted, numbers, read_lines
+from cellscan.data.formats.common import AnnotationFile, Entry, Format, Parsed, Place, counted, numbers, read_lines
 
 CLASSES = (
     "normal", "macrocyte", "microcyte", "spherocyte", "target", "stomatocyte", "ovalocyte", "teardrop", "burr",
@@ -18,7 +18,7 @@ def _recognise(file: AnnotationFile, place: Place) -> bool:
     return len(columns) == 3 and all(map(str.isdecimal, columns)) and place.may_be_label(file.name)
 
 
-def _read(files: Sequence[AnnotationFile], place: Place) -> Reading:
+def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
     order, entries = place.given or list(CLASSES), []
     for file in files:
         entry = Entry("", str(file), stem=file.path.stem)
@@ -26,7 +26,7 @@ def _read(files: Sequence[AnnotationFile], place: Place) -> Reading:
         read_lines(file, entry, lambda line, entry=entry: _add(entry, line, order))
     stems = {entry.stem for entry in entries}
     notes = counted(len(place.stems - stems), "images without a label file, left out") if len(files) > 1 else []
-    return Reading(entries, order, "points in pixels, the first pixel from 0 to 1", notes, whole=False)
+    return Parsed(entries, order, "points in pixels, the first pixel from 0 to 1", notes, whole=False)
 
 
 def _add(entry: Entry, line: str, order: Sequence[str]) -> None:

@@ -11,8 +11,8 @@ from cellscan.data.formats.common import (
     AnnotationFile,
     Entry,
     Format,
+    Parsed,
     Place,
-    Reading,
     Record,
     around,
     counted,
@@ -31,8 +31,8 @@ def _recognise(file: AnnotationFile, place: Place) -> bool:
     return isinstance(file.json, dict) and set(file.json) >= _KEYS
 
 
-def _read(files: Sequence[AnnotationFile], place: Place) -> Reading:
-    found = Reading([], [], "corners in pixels as written, the first pixel from 0 to 1")
+def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
+    found = Parsed([], [], "corners in pixels as written, the first pixel from 0 to 1")
     tally = {
         "masks (RLE) read as the box around them": 0,
         "polygons of less than three corners left out, their boxes kept": 0,
@@ -49,7 +49,7 @@ def _read(files: Sequence[AnnotationFile], place: Place) -> Reading:
     return found
 
 
-def _read_one(file: AnnotationFile, found: Reading, tally: dict[str, int]) -> None:
+def _read_one(file: AnnotationFile, found: Parsed, tally: dict[str, int]) -> None:
     raw = file.json
     if not isinstance(raw, dict) or not set(raw) >= _KEYS:
         raise ValueError("this is no COCO file; expected images, annotations and categories")

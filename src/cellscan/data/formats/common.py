@@ -109,7 +109,7 @@ class Entry:
 
 
 @dataclass
-class Reading:
+class Parsed:
     """What was read of annotation files.
 
     Attributes
@@ -304,7 +304,7 @@ class Format:
     recognise : callable
         Whether a file is one of this format, by its content; a `DataError` where it cannot be parsed.
     read : callable
-        The files of a folder -> `Reading`. A `DataError` stops all; `Entry.fail` one field.
+        The files of a folder -> `Parsed`. A `DataError` stops all; `Entry.fail` one field.
     a_picture : bool
         Whether a file speaks of one picture.
     write : callable or None
@@ -318,7 +318,7 @@ class Format:
     title: str
     suffixes: tuple[str, ...]
     recognise: Callable[[AnnotationFile, Place], bool]
-    read: Callable[[Sequence[AnnotationFile], Place], Reading]
+    read: Callable[[Sequence[AnnotationFile], Place], Parsed]
     a_picture: bool = False
     write: Callable[[Sequence[Record], Sequence[str]], tuple[dict[str, str], dict[str, int]]] | None = None
     image_folder: str = "images"

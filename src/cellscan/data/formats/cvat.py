@@ -10,8 +10,8 @@ from cellscan.data.formats.common import (
     AnnotationFile,
     Entry,
     Format,
+    Parsed,
     Place,
-    Reading,
     around,
     counted,
     name_of,
@@ -31,8 +31,8 @@ def _recognise(file: AnnotationFile, place: Place) -> bool:
     return file.xml.tag == "annotations"
 
 
-def _read(files: Sequence[AnnotationFile], place: Place) -> Reading:
-    found = Reading([], [], "corners in pixels as written, the first pixel from 0 to 1")
+def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
+    found = Parsed([], [], "corners in pixels as written, the first pixel from 0 to 1")
     masks = 0
     for file in files:
         root = file.xml

@@ -10,8 +10,8 @@ from cellscan.data.formats.common import (
     AnnotationFile,
     Entry,
     Format,
+    Parsed,
     Place,
-    Reading,
     name_of,
     number,
     reason,
@@ -25,7 +25,7 @@ def _recognise(file: AnnotationFile, place: Place) -> bool:
     return isinstance(raw, list) and bool(raw) and isinstance(raw[0], dict) and "image_name" in raw[0]
 
 
-def _read(files: Sequence[AnnotationFile], place: Place) -> Reading:
+def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
     entries: list[Entry] = []
     for file in files:
         try:
@@ -33,7 +33,7 @@ def _read(files: Sequence[AnnotationFile], place: Place) -> Reading:
                 entries.append(_read_one(file, item))
         except BAD as error:
             raise DataError(f"{file}: {reason(error)}") from error
-    return Reading(entries, sorted_names(entries), "corners in pixels as written, the first pixel from 0 to 1")
+    return Parsed(entries, sorted_names(entries), "corners in pixels as written, the first pixel from 0 to 1")
 
 
 def _read_one(file: AnnotationFile, item: dict[str, Any]) -> Entry:

@@ -8,8 +8,8 @@ from cellscan.data.formats.common import (
     AnnotationFile,
     Entry,
     Format,
+    Parsed,
     Place,
-    Reading,
     counted,
     numbers,
     read_lines,
@@ -28,14 +28,14 @@ def _recognise(file: AnnotationFile, place: Place) -> bool:
     return False
 
 
-def _read(files: Sequence[AnnotationFile], place: Place) -> Reading:
+def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
     entries, scores = [], []
     for file in files:
         entry = Entry("", str(file), stem=file.path.stem)
         entries.append(entry)
         read_lines(file, entry, lambda line, entry=entry: scores.append(_add(entry, line)))
     notes = counted(sum(scores), "scores not kept")
-    return Reading(entries, sorted_names(entries), "corners in pixels as written, the first pixel from 0 to 1", notes)
+    return Parsed(entries, sorted_names(entries), "corners in pixels as written, the first pixel from 0 to 1", notes)
 
 
 def _add(entry: Entry, line: str) -> bool:

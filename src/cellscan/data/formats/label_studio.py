@@ -12,8 +12,8 @@ from cellscan.data.formats.common import (
     AnnotationFile,
     Entry,
     Format,
+    Parsed,
     Place,
-    Reading,
     around,
     counted,
     name_of,
@@ -42,7 +42,7 @@ def _is_regions(value: Any) -> bool:
     return isinstance(first, dict) and any(shape in first for shape in _SHAPES)
 
 
-def _read(files: Sequence[AnnotationFile], place: Place) -> Reading:
+def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
     entries: list[Entry] = []
     tally = {"results that are no regions left out": 0, "tasks without an annotation: fields without boxes": 0}
     for file in files:
@@ -64,7 +64,7 @@ def _read(files: Sequence[AnnotationFile], place: Place) -> Reading:
             except BAD as error:
                 entry.fail(where, error)
     notes = [note for what, count in tally.items() for note in counted(count, what)]
-    return Reading(entries, sorted_names(entries), "coordinates in hundredths of the image", notes)
+    return Parsed(entries, sorted_names(entries), "coordinates in hundredths of the image", notes)
 
 
 def _file_of(task: dict[str, Any]) -> str:

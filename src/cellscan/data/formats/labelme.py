@@ -11,8 +11,8 @@ from cellscan.data.formats.common import (
     AnnotationFile,
     Entry,
     Format,
+    Parsed,
     Place,
-    Reading,
     corners,
     counted,
     name_of,
@@ -28,7 +28,7 @@ def _recognise(file: AnnotationFile, place: Place) -> bool:
     return isinstance(file.json, dict) and {"shapes", "imagePath"} <= set(file.json)
 
 
-def _read(files: Sequence[AnnotationFile], place: Place) -> Reading:
+def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
     entries, masks = [], 0
     for file in files:
         entry = Entry("", str(file), stem=file.path.stem)
@@ -45,7 +45,7 @@ def _read(files: Sequence[AnnotationFile], place: Place) -> Reading:
         except (DataError, *BAD) as error:
             entry.fail(where, error)
     told = "corners in pixels as written, the first pixel from 0 to 1"
-    return Reading(entries, sorted_names(entries), told, counted(masks, "masks read as the box around them"))
+    return Parsed(entries, sorted_names(entries), told, counted(masks, "masks read as the box around them"))
 
 
 def _add(entry: Entry, thing: dict[str, Any]) -> None:

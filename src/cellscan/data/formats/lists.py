@@ -10,8 +10,8 @@ from cellscan.data.formats.common import (
     AnnotationFile,
     Entry,
     Format,
+    Parsed,
     Place,
-    Reading,
     name_of,
     number,
     numbers,
@@ -25,8 +25,8 @@ def _recognise(file: AnnotationFile, place: Place) -> bool:
     return isinstance(file.json, dict) and {"classes", "fields"} <= set(file.json)
 
 
-def _read(files: Sequence[AnnotationFile], place: Place) -> Reading:
-    found = Reading([], [], "boxes and points in pixels, the first pixel from 0 to 1")
+def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
+    found = Parsed([], [], "boxes and points in pixels, the first pixel from 0 to 1")
     for file in files:
         try:
             names = [name_of(name) for name in file.json["classes"]]

@@ -10,8 +10,8 @@ from cellscan.data.formats.common import (
     AnnotationFile,
     Entry,
     Format,
+    Parsed,
     Place,
-    Reading,
     number,
     numbers,
     read_lines,
@@ -28,7 +28,7 @@ def _recognise(file: AnnotationFile, place: Place) -> bool:
     return _HEADER.match(file.first) is not None and place.may_be_label(file.name)
 
 
-def _read(files: Sequence[AnnotationFile], place: Place) -> Reading:
+def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
     entries = []
     for file in files:
         entry = Entry("", str(file), stem=file.path.stem, either_way=True)
@@ -45,7 +45,7 @@ def _read(files: Sequence[AnnotationFile], place: Place) -> Reading:
             entry.fail(f"{file}, line 1", error)
         read_lines(file, entry, lambda line, entry=entry: _add(entry, line.strip(" ,").split(",")), skip=1)
     told = "polygons, circles and points in pixels as written, the first pixel from 0 to 1"
-    return Reading(entries, sorted_names(entries), told)
+    return Parsed(entries, sorted_names(entries), told)
 
 
 def _add(entry: Entry, columns: Sequence[str]) -> None:

@@ -18,8 +18,8 @@ from cellscan.data.formats.common import (
     AnnotationFile,
     Entry,
     Format,
+    Parsed,
     Place,
-    Reading,
     Record,
     counted,
     numbers,
@@ -122,7 +122,7 @@ def _recognise(file: AnnotationFile, place: Place) -> bool:
     return _layout(file).complete
 
 
-def _read(files: Sequence[AnnotationFile], place: Place) -> Reading:
+def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
     folders = [file.path.parent for file in files]
     if len(set(folders)) < len(files):
         twice = [str(file) for file in files if folders.count(file.path.parent) > 1]
@@ -150,7 +150,7 @@ def _read(files: Sequence[AnnotationFile], place: Place) -> Reading:
     if any(shares) != all(shares):
         mixed = [str(file) for file, one in zip(files, shares, strict=True) if one]
         notes.append(f"coordinates of {' and '.join(mixed[:3])} are shares of the image, those of other files pixels")
-    return Reading(entries, sorted_names(entries), "; ".join(dict.fromkeys(told)), notes)
+    return Parsed(entries, sorted_names(entries), "; ".join(dict.fromkeys(told)), notes)
 
 
 def _read_one(file: AnnotationFile, layout: _Layout) -> tuple[list[Entry], list[str]]:

@@ -14,8 +14,8 @@ from cellscan.data.formats.common import (
     AnnotationFile,
     Entry,
     Format,
+    Parsed,
     Place,
-    Reading,
     counted,
     name_of,
     number,
@@ -47,7 +47,7 @@ def _recognise(file: AnnotationFile, place: Place) -> bool:
     return isinstance(first, dict) and {"filename", "regions"} <= set(first)
 
 
-def _read(files: Sequence[AnnotationFile], place: Place) -> Reading:
+def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
     entries: list[Entry] = []
     bare = 0
     for file in files:
@@ -63,7 +63,7 @@ def _read(files: Sequence[AnnotationFile], place: Place) -> Reading:
                     entry.fail(where, error)
         entries += own.values()
     told = "corners in pixels as written, the first pixel from 0 to 1"
-    return Reading(entries, sorted_names(entries), told, counted(bare, f"regions without a class, read as {BARE!r}"))
+    return Parsed(entries, sorted_names(entries), told, counted(bare, f"regions without a class, read as {BARE!r}"))
 
 
 def _regions(file: AnnotationFile) -> Iterator[tuple[str, str, Any, Any]]:

@@ -10,8 +10,8 @@ from cellscan.data.formats.common import (
     AnnotationFile,
     Entry,
     Format,
+    Parsed,
     Place,
-    Reading,
     Record,
     lost_shapes,
     number,
@@ -30,7 +30,7 @@ def _recognise(file: AnnotationFile, place: Place) -> bool:
     return file.xml.tag == "annotation"
 
 
-def _read(files: Sequence[AnnotationFile], place: Place) -> Reading:
+def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
     entries = []
     for file in files:
         entry = Entry(f"{file.path.stem}.jpg", str(file), stem=file.path.stem)
@@ -45,7 +45,7 @@ def _read(files: Sequence[AnnotationFile], place: Place) -> Reading:
         notes.append("no corner lies at 0, some at 1 and some at the far edge: this set may count pixels from 1; "
                      "corners are kept as written")  # fmt: skip
     told = "corners in pixels as written, the first pixel from 0 to 1"
-    return Reading(entries, sorted_names(entries), told, notes, used)
+    return Parsed(entries, sorted_names(entries), told, notes, used)
 
 
 def _counts_from_one(entries: Sequence[Entry]) -> bool:

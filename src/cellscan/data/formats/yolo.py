@@ -14,8 +14,8 @@ from cellscan.data.formats.common import (
     AnnotationFile,
     Entry,
     Format,
+    Parsed,
     Place,
-    Reading,
     Record,
     around,
     counted,
@@ -37,7 +37,7 @@ def _recognise(file: AnnotationFile, place: Place) -> bool:
     return place.may_be_label(file.name)
 
 
-def _read(files: Sequence[AnnotationFile], place: Place) -> Reading:
+def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
     order, used = place.given, {name for name in place.others if _is_list(name)}
     if order is None:
         order = _find_classes(place.root, used)
@@ -81,9 +81,7 @@ def _read(files: Sequence[AnnotationFile], place: Place) -> Reading:
         *counted(len(pictures) - len(taken), "images elsewhere, without labels, not read"),
         *counted(scores, "scores not kept"),
     ]
-    return Reading(
-        entries, order, "middle and size, or corners of polygons, in shares of the image", notes, used, False
-    )
+    return Parsed(entries, order, "middle and size, or corners of polygons, in shares of the image", notes, used, False)
 
 
 def _read_one(file: AnnotationFile, entry: Entry, order: Sequence[str]) -> int:
