@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from cellscan.decisions.conformal import Coverage as Coverage
     from cellscan.decisions.decision import Decision as Decision
     from cellscan.decisions.novelty import Novelty as Novelty
+    from cellscan.detection.diameter import estimate_cell_diameter as estimate_cell_diameter
     from cellscan.detection.rules import Detection as Detection
     from cellscan.detections import Detections as Detections
     from cellscan.detections import FieldDetections as FieldDetections
@@ -100,6 +101,7 @@ _HOMES = {
     "synthetic_cells": "data.synthetic",
     "synthetic_fields": "data.synthetic",
     "Detection": "detection.rules",
+    "estimate_cell_diameter": "detection.diameter",
     "Detections": "detections",
     "FieldDetections": "detections",
     "Detector": "detector",
@@ -146,7 +148,7 @@ __all__ = [  # noqa: RUF022 - the order of the road
     "Card", "Decision", "Conformal", "Novelty",
     "cross_validate", "Study", "Transfer", "Suspects", "Suspect", "Coverage",
     "compare", "Comparison",
-    "Detector", "Detections", "FieldDetections", "DetectionReport", "Detection",
+    "Detector", "Detections", "FieldDetections", "DetectionReport", "Detection", "estimate_cell_diameter",
     "screen", "SmearReport", "FieldCount",
     "list_backbones", "models", "training",
     "CellscanError", "ArgumentError", "DataError", "ImageError", "MissingExtraError",

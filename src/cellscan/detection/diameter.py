@@ -90,7 +90,11 @@ def estimate_cell_diameter(image: ImageLike) -> tuple[float, float]:
     (True, True)
     """
     image = read_rgb(image)
-    ground = find_ground(image)
+    return measure_diameter(image, find_ground(image))
+
+
+def measure_diameter(image: np.ndarray, ground: Ground) -> tuple[float, float]:
+    """Return what `estimate_cell_diameter` does of an image (H, W, 3) uint8 that has been looked at."""
     reason = _why_none(ground, discs := find_discs(ground))
     part = image
     for _ in range(2):  # cells that are small in the field: a part of it, enlarged
@@ -102,7 +106,7 @@ def estimate_cell_diameter(image: ImageLike) -> tuple[float, float]:
         part = part[height // 2 : height // 2 + height, width // 2 : width // 2 + width]
         closer = find_ground(part)
         again = find_discs(closer)
-        if (why := _why_none(closer, again)) is None:
+        if _why_none(closer, again) is None:
             ground, discs, reason = closer, again, None
         elif reason is None:
             break

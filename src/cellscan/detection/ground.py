@@ -152,8 +152,8 @@ def _fit_background(green: np.ndarray, lit: np.ndarray) -> tuple[np.ndarray, flo
     weights = np.zeros(6)
     for _ in range(4):
         part = known[keep]
-        # By einsum: what BLAS does of so thin a matrix on all cores takes longer than the rest of this file. A little of
-        # a flat surface is added, so that few points cannot bend it.
+        # By einsum: BLAS on all cores takes longer over so thin a matrix than the rest of this file. A little of a flat
+        # surface is added, so that few points cannot bend it.
         square = np.einsum("ni,nj->ij", part, part) + len(part) * np.diag([1e-9, *[_FLAT] * 5])
         weights = np.linalg.solve(square, np.einsum("ni,n->i", part, values[keep]))
         off = values - np.einsum("ni,i->n", known, weights)

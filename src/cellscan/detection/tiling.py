@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -163,7 +164,7 @@ def _cut(length: int, side: int, overlap: float) -> list[tuple[int, float, float
     overlap = min(overlap, side / 2)
     count = 1 if length <= side else math.ceil((length - overlap) / (side - overlap))
     starts = [round(number * (length - side) / max(count - 1, 1)) for number in range(count)]
-    seams = [(first + side + second) / 2 for first, second in zip(starts, starts[1:], strict=False)]
+    seams = [(first + side + second) / 2 for first, second in itertools.pairwise(starts)]
     return list(zip(starts, [-math.inf, *seams], [*seams, math.inf], strict=True))
 
 
