@@ -559,11 +559,17 @@ def _unknown(how: _How, appearances: Sequence[Sequence[float]], apparent: float,
             else "together with another classifier, or another threshold of it,"
         )
         return [f"Error rates were measured {who} on {source}, not as cells are judged here. {share}"]
-    if known is not None and appearances:
-        differ = known.differences(appearances)
-        if differ:
-            listed = differ[0] if len(differ) == 1 else f"{', '.join(differ[:-1])} and {differ[-1]}"
-            return [f"Error rates are known from {source} only; these fields differ in {listed}. {share}"]
+    if known is None or not appearances:
+        why = (
+            "the card does not say what the fields looked like on which error rates were measured; choose_threshold "
+            "measures them anew"
+            if known is None
+            else "with cell_diameter=None fields are not compared with those on which error rates are known"
+        )
+        return [f"No claim: {why}. {share}"]
+    if differ := known.differences(appearances):
+        listed = differ[0] if len(differ) == 1 else f"{', '.join(differ[:-1])} and {differ[-1]}"
+        return [f"Error rates are known from {source} only; these fields differ in {listed}. {share}"]
     if total < FEW:
         return [f"{total} red cells are too few to claim anything of; expected at least {FEW}. {share}"]
     return []
