@@ -10,7 +10,7 @@ from helpers import random_image
 from PIL import Image
 
 import cellscan
-from cellscan.confirming import name_classifier
+from cellscan.confirming import confirm, name_classifier
 from cellscan.detection.anchors import Anchors
 from cellscan.detection.likeness import Likeness
 from cellscan.detection.rules import Detection
@@ -67,6 +67,54 @@ def test_boxes_come_in_the_pixels_of_the_field(trained) -> None:
         assert np.abs(large.boxes - 2 * box).max(1).min() < 8
     wide = np.pad(image, ((0, 0), (0, 128), (0, 0)))
     assert trained.predict(wide, least=0.3)[0].boxes[:, 2].max() <= 384
+
+
+def test_large_fields_are_cut_into_tiles_and_not_shrunk(trained) -> None:
+    image = cellscan.synthetic_fields(1, seed=9, size=(192, 256), difficulty="easy")[0].image
+    alone = trained.predict(image)[0]
+    many = np.tile(image, (3, 3, 1))
+    cut, given, shrunk = (trained.predict(many, cell_diameter=mode)[0] for mode in ("auto", 50, None))
+    for one in (cut, given):
+        assert 0.75 < len(one) / (9 * len(alone)) < 1.25
+        assert one.boxes.max() > 500
+    assert len(shrunk) < 0.5 * len(cut)
+    assert cut.cell_diameter is not None
+    assert 40 < cut.cell_diameter < 60
+    assert given.cell_diameter == 50
+    assert shrunk.cell_diameter is None
+    together = trained.predict([image, many, image], cell_diameter=50)
+    assert [len(one) for one in together] == [len(alone), len(given), len(alone)]
+    white = trained.predict(np.full((192, 256, 3), 255, np.uint8))[0]
+    assert white.cell_diameter is None
+    for wrong in (0, -3, "large", float("nan"), True):
+        with pytest.raises(cellscan.ArgumentError, match="cell_diameter"):
+            trained.predict(image, cell_diameter=wrong)
+    with pytest.raises(cellscan.ArgumentError, match="tiles"):
+        trained.predict(np.zeros((3000, 4000, 3), np.uint8) + 90, cell_diameter=2)
+    with pytest.raises(cellscan.ArgumentError, match="does not know the diameter"):
+        cellscan.Detector(image_size=(64, 64)).predict(image, cell_diameter=50)
+
+
+def test_both_have_to_say_so() -> None:
+    fields = cellscan.synthetic_fields(2, seed=3, size=(192, 256))
+    one = perfect(fields)[1]
+    infected = int((one.labels == 1).sum())
+    assert infected > 1
+
+    class Second(cellscan.Classifier):
+        answer = 0
+
+        def predict(self, images, **_):
+            return type("Said", (), {"labels": np.full(len(images), self.answer)})()
+
+    clf = Second(image_size=16, seed=0)
+    both = confirm(one, RULES, clf)
+    assert int((both.labels == 1).sum()) == infected
+    clf.answer = 1
+    none = confirm(one, RULES, clf)
+    assert len(none) == len(both)
+    assert not none.labels.any()
+    assert int((confirm(one, RULES, None).labels == 1).sum()) == infected
 
 
 def test_everything_that_holds_fields_gives_the_same(trained, tmp_path) -> None:
