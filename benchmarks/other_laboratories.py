@@ -76,9 +76,9 @@ def true_diameter(boxes: np.ndarray, width: int, height: int) -> float:
 
 
 def measure_diameters(fields: list[tuple[Path, np.ndarray]], factor: float) -> dict[str, Any]:
-    """Return how far estimates are off, of the fields of odd position."""
+    """Return how far estimates are off."""
     ratios, seconds = [], []
-    for path, boxes in fields[1::2]:
+    for path, boxes in fields:
         (image,) = read([path])
         truth = true_diameter(boxes, image.shape[1], image.shape[0])
         if not np.isfinite(truth):
@@ -140,8 +140,8 @@ def main() -> None:
         told = {k: f"{v:.4f}" if isinstance(v, float) else v for k, v in known[title].items()}
         print(f"{title}: {', '.join(f'{k} {v}' for k, v in told.items())}", flush=True)
 
-    def few(name: str) -> list[tuple[Path, np.ndarray]]:
-        every = sets[name]
+    def few(name: str, step: int = 1) -> list[tuple[Path, np.ndarray]]:
+        every = sets[name][step - 1 :: step]
         count = min(args.most or len(every), len(every))
         return [every[int(i)] for i in np.linspace(0, len(every) - 1, count)]
 
@@ -149,7 +149,7 @@ def main() -> None:
     if args.diameters:
         for factor in (1.0, 0.25, 0.5, 2.0, 4.0):
             for name in sets:
-                show(f"diameter {name} x {factor:g}{most}", lambda n=name, f=factor: measure_diameters(few(n), f))
+                show(f"diameter {name} x {factor:g}{most}", lambda n=name, f=factor: measure_diameters(few(n, 2), f))
     else:
         modes: tuple[tuple[str, dict[str, Any]], ...] = (
             ("as it was", {"cell_diameter": None, "classifier": None}),

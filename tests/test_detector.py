@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,7 +105,7 @@ def test_both_have_to_say_so() -> None:
     class Second(cellscan.Classifier):
         answer = 0
 
-        def predict(self, images, **_):
+        def predict(self, images, **_) -> Any:
             return type("Said", (), {"labels": np.full(len(images), self.answer)})()
 
     clf = Second(image_size=16, seed=0)

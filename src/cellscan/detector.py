@@ -697,7 +697,7 @@ def check_diameter(value: Any) -> float | str | None:
     """Return ``"auto"``, a number of pixels as float, or None."""
     if value is None or (isinstance(value, str) and value == "auto"):
         return value
-    if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) and value >= 2:
+    if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) and float(value) >= 2:
         return float(value)
     raise ArgumentError(
         f'cell_diameter is {value!r}; expected "auto", the diameter of a red cell in pixels of the image as it is, 2 '

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cellscan.data.images import ImageLike, read_rgb
-from cellscan.detection.ground import WORK, Ground, find_ground
+from cellscan.detection.ground import WORK, Ground, find_ground, load_ndimage
 from cellscan.errors import DataError
 
 _LEAST, _STEP, _MOST = 3.5, 1.12, 0.36
@@ -19,8 +19,13 @@ _ROUND = 0.38
 _LOOSE, _NEAR = 0.22, 0.75
 """How far, in radii, votes for one middle may lie apart; and how near to a more complete circle none is kept."""
 
-_WEIGHT, _SURE = 1.25, 1.0
+_WEIGHT = 1.25
+"""Power of its radius by which a circle counts in the median: of 2, few large things set it; of 0, many specks."""
+
 _OVAL, _LONG = 0.97, 0.6
+"""Area of a piece over that of the ellipse of its moments, from which it is one; and short over long axis, up to which
+such an ellipse is one cell rather than one circle."""
+
 _SMALL = 7.0
 """Radius at that size below which a field is looked at again, a part of it enlarged."""
 
@@ -112,7 +117,7 @@ def measure_diameter(image: np.ndarray, ground: Ground) -> tuple[float, float]:
             break
     if reason is not None:
         raise DataError(f"no red cells are to be seen, so they have no diameter: {reason}")
-    sizes, weights = 2 * discs.radii / _BOX, discs.complete**_SURE * discs.radii**_WEIGHT
+    sizes, weights = 2 * discs.radii / _BOX, discs.complete * discs.radii**_WEIGHT
     low, middle, high = _quantiles(sizes, weights, (0.16, 0.5, 0.84))
     return middle, (high - low) / 2
 
@@ -147,7 +152,7 @@ def find_discs(ground: Ground) -> Discs:
     >>> len(find_discs(find_ground(cellscan.synthetic_fields(1, seed=0)[0].image)).radii) > 20
     True
     """
-    from scipy import ndimage
+    ndimage = load_ndimage()
 
     dark = ground.cells.astype(np.float32)
     height, width = dark.shape
@@ -178,7 +183,7 @@ def _vote(
     y: np.ndarray, x: np.ndarray, ny: np.ndarray, nx: np.ndarray, radius: float, shape: tuple[int, ...]
 ) -> np.ndarray:
     """Return the circles of one radius (n, 4): completeness, radius, row, column."""
-    from scipy import ndimage
+    ndimage = load_ndimage()
 
     step = max(1.0, 0.2 * radius)  # votes of larger circles lie farther apart
     pad = 2
@@ -231,7 +236,7 @@ def _join_ovals(circles: np.ndarray, ground: Ground) -> np.ndarray:
 
     An elongated cell has a circle at either end; a pair of cells is no ellipse, for it has a waist.
     """
-    from scipy import ndimage
+    ndimage = load_ndimage()
 
     solid = ndimage.binary_fill_holes(ground.cells)
     pieces, count = ndimage.label(solid)

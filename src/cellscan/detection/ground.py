@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -70,7 +70,7 @@ def find_ground(image: np.ndarray, work: int = WORK) -> Ground:
     >>> ground.box, bool(ground.lit.all()), 0.1 < ground.cells.mean() < 0.9
     ((0, 0, 480, 360), True, True)
     """
-    from scipy import ndimage
+    ndimage = load_ndimage()
 
     height, width = image.shape[:2]
     factor = work / max(height, width)
@@ -102,9 +102,16 @@ def find_ground(image: np.ndarray, work: int = WORK) -> Ground:
     return Ground(factor, lit, box, colour.round().astype(np.uint8), dark.round().astype(np.uint8), depth, cells, noise)
 
 
+def load_ndimage() -> Any:
+    """Return scipy.ndimage, which takes a while to import, and whose annotations say float of what is bool."""
+    from scipy import ndimage
+
+    return ndimage
+
+
 def _find_lit(small: np.ndarray) -> np.ndarray:
     """Return (h, w) bool: all but dark pieces that touch the frame and are too large for a cell."""
-    from scipy import ndimage
+    ndimage = load_ndimage()
 
     light = small.max(-1)
     limit = min(_DARK, _DARK_SHARE * float(np.percentile(light, 90)))
