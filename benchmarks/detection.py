@@ -5,10 +5,13 @@
 
 IML has no lists of its own: runs of up to twelve consecutive fields go to training, validation or test, with a fixed
 seed. BCCD has its own. Thresholds are chosen on validation fields. A run that is stopped goes on when called again.
-With --ship, the IML detector is written into the package, in float16, with the figures of this test in its card.
+With --ship, the IML detector is written into the package, in float16, with the figures of this test in its card. With
+--card, nothing is trained: the detector in the package is given the diameter of the cells it was trained at, thresholds
+and error rates together with the classifier in the package, what the validation fields look like, and new figures.
 """
 
 import argparse
+import functools
 import time
 from pathlib import Path
 
@@ -55,6 +58,27 @@ def measure(name: str, parts: tuple[cellscan.FieldDataset, ...], args: argparse.
     return det
 
 
+def describe(parts: tuple[cellscan.FieldDataset, ...], args: argparse.Namespace) -> None:
+    """Measure anew what the card of the detector in the package says, and print its figures."""
+    train, valid, test = parts
+    det, clf = cellscan.Detector.pretrained(), cellscan.Classifier.pretrained()
+    print(f"trained at cells of {det.learn_diameter(train):.2f} px")
+    for classifier in (None, clf):
+        det.choose_threshold(valid, classifier=classifier, source="IML-Malaria")
+        rules = det.card.detection
+        assert rules is not None
+        print(
+            f"{'with' if classifier else 'without'} the classifier: s {rules.sensitivity:.4f}, "
+            f"f {rules.false_positive_rate:.5f} on {len(rules.outcomes)} fields; {rules.likeness}"
+        )
+    report = det.evaluate(test)
+    print(f"as trained, test\n{det.evaluate(test, cell_diameter=None)}")
+    print(f"IML-Malaria, test\n{report}")
+    print(versions())
+    det.save(args.out / "detector.safetensors", report=report, licence=LICENCE, half=True)
+    det.save(TARGET, report=report, licence=LICENCE, half=True)
+
+
 def main() -> None:
     """Train what is missing and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -68,12 +92,13 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--augment", default="small")
     parser.add_argument("--ship", action="store_true")
+    parser.add_argument("--card", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("detection_output"))
     args = parser.parse_args()
     args.out.mkdir(exist_ok=True, parents=True)
     if args.iml:
         fields = cellscan.load_fields(args.iml / "annotations.json", classes=cellscan.IML_TWO_CLASS)
-        measure("IML-Malaria", fields.split(0.15, 0.2, seed=0), args)
+        (describe if args.card else functools.partial(measure, "IML-Malaria"))(fields.split(0.15, 0.2, seed=0), args)
     if args.bccd:
         lists = [args.bccd / "ImageSets" / "Main" / f"{name}.txt" for name in ("train", "val", "test")]
         measure("BCCD", tuple(map(cellscan.load_fields, lists)), args)

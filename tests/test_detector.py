@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from helpers import random_image
 from PIL import Image
 
 import cellscan
+from cellscan.confirming import confirm, name_classifier
 from cellscan.detection.anchors import Anchors
+from cellscan.detection.likeness import Likeness
 from cellscan.detection.rules import Detection
 from cellscan.evaluate.detection import choose_thresholds, evaluate_detections, once
 
@@ -65,6 +68,54 @@ def test_boxes_come_in_the_pixels_of_the_field(trained) -> None:
         assert np.abs(large.boxes - 2 * box).max(1).min() < 8
     wide = np.pad(image, ((0, 0), (0, 128), (0, 0)))
     assert trained.predict(wide, least=0.3)[0].boxes[:, 2].max() <= 384
+
+
+def test_large_fields_are_cut_into_tiles_and_not_shrunk(trained) -> None:
+    image = cellscan.synthetic_fields(1, seed=9, size=(192, 256), difficulty="easy")[0].image
+    alone = trained.predict(image)[0]
+    many = np.tile(image, (3, 3, 1))
+    cut, given, shrunk = (trained.predict(many, cell_diameter=mode)[0] for mode in ("auto", 50, None))
+    for one in (cut, given):
+        assert 0.75 < len(one) / (9 * len(alone)) < 1.25
+        assert one.boxes.max() > 500
+    assert len(shrunk) < 0.5 * len(cut)
+    assert cut.cell_diameter is not None
+    assert 40 < cut.cell_diameter < 60
+    assert given.cell_diameter == 50
+    assert shrunk.cell_diameter is None
+    together = trained.predict([image, many, image], cell_diameter=50)
+    assert [len(one) for one in together] == [len(alone), len(given), len(alone)]
+    white = trained.predict(np.full((192, 256, 3), 255, np.uint8))[0]
+    assert white.cell_diameter is None
+    for wrong in (0, -3, "large", float("nan"), True):
+        with pytest.raises(cellscan.ArgumentError, match="cell_diameter"):
+            trained.predict(image, cell_diameter=wrong)
+    with pytest.raises(cellscan.ArgumentError, match="tiles"):
+        trained.predict(np.zeros((3000, 4000, 3), np.uint8) + 90, cell_diameter=2)
+    with pytest.raises(cellscan.ArgumentError, match="does not know the diameter"):
+        cellscan.Detector(image_size=(64, 64)).predict(image, cell_diameter=50)
+
+
+def test_both_have_to_say_so() -> None:
+    fields = cellscan.synthetic_fields(2, seed=3, size=(192, 256))
+    one = perfect(fields)[1]
+    infected = int((one.labels == 1).sum())
+    assert infected > 1
+
+    class Second(cellscan.Classifier):
+        answer = 0
+
+        def predict(self, images, **_) -> Any:
+            return type("Said", (), {"labels": np.full(len(images), self.answer)})()
+
+    clf = Second(image_size=16, seed=0)
+    both = confirm(one, RULES, clf)
+    assert int((both.labels == 1).sum()) == infected
+    clf.answer = 1
+    none = confirm(one, RULES, clf)
+    assert len(none) == len(both)
+    assert not none.labels.any()
+    assert int((confirm(one, RULES, None).labels == 1).sum()) == infected
 
 
 def test_everything_that_holds_fields_gives_the_same(trained, tmp_path) -> None:
@@ -292,53 +343,115 @@ class Fake(cellscan.Detector):
         for one in self._truth:
             draw = self._rng.random(len(one))
             labels = np.where(one.labels == 1, draw >= self._rates[0], draw < self._rates[1]).astype(np.int32)
-            yield cellscan.Detections(one.name, one.size, one.boxes, labels, one.scores, one.class_names, one.image)
+            yield replace(one.with_labels(labels), cell_diameter=50.0, appearance=(0.5,) * 7)
+
+
+LIKE = Likeness("here", 10, (0.0,) * 7, (1.0,) * 7)
+KNOWN = {"sensitivity": 0.7, "false_positive_rate": 0.04, "false_positive_sd": 0.05, "likeness": LIKE}
+
+
+def with_rules(det: cellscan.Detector, **rules) -> cellscan.Detector:
+    assert det.card.detection is not None
+    det._card = replace(det.card, detection=replace(det.card.detection, **rules))
+    return det
 
 
 def test_screening_corrects_what_was_measured() -> None:
     fields = cellscan.synthetic_fields(60, seed=3, size=(192, 256))
     truth = sum(int((said == 1).sum()) for said in fields.labels) / sum(map(len, fields.labels))
     det = Fake(fields, miss=0.3, wrong=0.04)
-    plain = cellscan.screen(fields, det)
+    plain = cellscan.screen(fields, det, classifier=None)
     assert not plain.corrected
-    assert plain.parasitemia == plain.apparent
+    assert plain.parasitemia is None
+    assert plain.interval is None
     assert plain.limit_of_detection is None
-    assert det.card.detection is not None
-    rules = replace(det.card.detection, sensitivity=0.7, false_positive_rate=0.04, false_positive_sd=0.05)
-    det._card = replace(det.card, detection=rules)
-    smear = cellscan.screen(fields, det, minimum_cells=100, red_cells_per_microlitre=5e6)
+    assert str(plain).startswith("Warning: Error rates were not measured")
+    smear = cellscan.screen(
+        fields, with_rules(det, **KNOWN), classifier=None, minimum_cells=100, red_cells_per_microlitre=5e6
+    )
+    assert smear.interval is not None
+    assert smear.parasitemia is not None
+    assert not smear.warnings
     low, high = smear.interval
     assert low <= truth <= high
-    assert abs(smear.parasitemia - truth) < abs(plain.parasitemia - truth) + 0.01
+    assert abs(smear.parasitemia - truth) < abs(plain.apparent - truth) + 0.01
     assert math.isclose(smear.parasitemia, (smear.apparent - 0.04) / 0.66)
     assert smear.enough
     assert smear.per_microlitre == smear.parasitemia * 5e6
     assert smear.red_cells == sum(one.red_cells for one in smear.fields)
     assert smear.limit_of_detection is not None
     assert 0 < smear.limit_of_detection < 0.1
-    few = cellscan.screen(fields, det)
+    few = cellscan.screen(fields, det, classifier=None)
     assert not few.enough
     assert "not enough cells" in str(few)
     assert len(smear.plot().axes) == 4
 
 
 def test_one_field_gives_no_interval() -> None:
-    fields = cellscan.synthetic_fields(3, seed=0, size=(192, 256))
-    smear = cellscan.screen(fields, Fake(fields.select([0]), 0, 0))
-    assert np.isnan(smear.interval).all()
+    fields = cellscan.synthetic_fields(3, seed=0, size=(384, 512))
+    smear = cellscan.screen(fields, with_rules(Fake(fields.select([0]), 0, 0), **KNOWN), classifier=None)
+    assert smear.interval is None
     assert "(95 % over fields n/a: one field)" in str(smear)
     assert "nan" not in str(smear)
-    smear = cellscan.screen(fields, Fake(fields, 0, 0))
+    smear = cellscan.screen(fields, with_rules(Fake(fields, 0, 0), **KNOWN), classifier=None)
+    assert smear.interval is not None
     low, high = smear.interval
+    assert smear.parasitemia is not None
     assert low <= smear.parasitemia <= high
-    # A field without cells adds nothing: draws of it alone have no parasitemia, and none of 0.
-    bare = cellscan.FieldDataset.from_arrays(
-        [random_image(0, 96, 96)] * 2,
-        [np.array([[10, 10, 40, 40], [50, 50, 80, 80]]), np.zeros((0, 4))],
-        [[0, 1], []],
-        class_names=("red blood cell", "infected"),
-    )
-    assert cellscan.screen(bare, Fake(bare, 0, 0)).interval == (0.5, 0.5)
+
+
+def test_what_is_not_known_of_errors_widens_the_interval() -> None:
+    fields = cellscan.synthetic_fields(40, seed=3, size=(192, 256))
+    widths = []
+    for outcomes in ((), ((70, 100, 40, 1000),) * 40, ((7, 10, 4, 100),) * 3):
+        det = with_rules(Fake(fields, 0.3, 0.04), **KNOWN, outcomes=outcomes)
+        low, high = cellscan.screen(fields, det, classifier=None).interval or (0, 0)
+        widths.append(high - low)
+    assert widths[0] < 1.2 * widths[1] < widths[2]
+
+
+def test_claims_need_errors_known_for_fields_like_these() -> None:
+    fields = cellscan.synthetic_fields(6, seed=3, size=(192, 256))
+    clf = cellscan.Classifier(image_size=16, seed=0)
+
+    def said(options: dict, **rules) -> str:
+        smear = cellscan.screen(fields, with_rules(Fake(fields, 0, 0), **{**KNOWN, **rules}), **options)
+        assert (smear.parasitemia is None) == bool(smear.warnings)
+        return " ".join(smear.warnings)
+
+    alone: dict = {"classifier": None}
+    assert said(alone) == ""
+    far = replace(LIKE, source="A", low=(0, 0, 0.6, 0, 0, 0, 0.6))
+    assert "known from A only; these fields differ in stain and cell size. The apparent" in said(alone, likeness=far)
+    assert "does not say what the fields looked like" in said(alone, likeness=None)
+    assert "not as cells are judged here" in said({"classifier": clf})
+    assert "not as cells are judged here" in said(alone, judged_with="another")
+    assert said({"classifier": clf}, judged_with=name_classifier(clf)) == ""
+    assert "as often as infected ones" in said(alone, sensitivity=0.01)
+
+
+def test_many_smears_are_a_table(tmp_path) -> None:
+    fields = cellscan.synthetic_fields(9, seed=3, size=(192, 256))
+    slides = ["a", "b", "c"] * 3
+    names = fields.names.tolist()
+    det = with_rules(Fake(fields, 0, 0), **KNOWN)
+    tables = [
+        cellscan.screen(fields, det, classifier=None, by=by)
+        for by in (slides, dict(zip(names, slides, strict=True)), lambda name: slides[names.index(name)])
+    ]
+    for table in tables:
+        assert table.names == ("a", "b", "c")
+        assert [len(one.fields) for one in table if one is not None] == [3, 3, 3]
+        assert str(table) == str(tables[0])
+    tables[0].to_csv(tmp_path / "table.csv")
+    assert len((tmp_path / "table.csv").read_text().splitlines()) == 4
+    assert len(tables[0].plot().axes) == 1
+    with pytest.raises(cellscan.ArgumentError, match="no such attribute"):
+        cellscan.screen(fields, det, classifier=None, by="slide")
+    with pytest.raises(cellscan.ArgumentError, match="2 entries"):
+        cellscan.screen(fields, det, classifier=None, by=["a", "b"])
+    with pytest.raises(cellscan.DataError, match="no entry"):
+        cellscan.screen(fields, det, classifier=None, by={})
 
 
 def test_what_screening_refuses(fields, trained) -> None:
@@ -347,11 +460,13 @@ def test_what_screening_refuses(fields, trained) -> None:
         {"red_cells_per_microlitre": float("nan")}, {"red_cells_per_microlitre": "5e6"}, {"seed": -1}, {"seed": None},
     ):  # fmt: skip
         with pytest.raises(cellscan.ArgumentError, match="expected"):
-            cellscan.screen(fields, trained, **options)  # type: ignore[arg-type]
+            cellscan.screen(fields, trained, classifier=None, **options)  # type: ignore[arg-type]
     with pytest.raises(cellscan.ArgumentError, match=r"expected a cellscan\.Detector"):
-        cellscan.screen(fields, cellscan.Classifier(image_size=32))  # type: ignore[arg-type]
+        cellscan.screen(fields, cellscan.Classifier(image_size=32))  # type: ignore[call-overload]
+    with pytest.raises(cellscan.ArgumentError, match=r"expected a cellscan\.Classifier"):
+        cellscan.screen(fields, trained, classifier="other")
     with pytest.raises(cellscan.DataError, match="not one of 2 fields could be read"):
-        cellscan.screen(["no.png", "none.png"], trained, on_error="skip")
+        cellscan.screen(["no.png", "none.png"], trained, classifier=None, on_error="skip")
 
 
 def test_what_is_refused(fields, trained) -> None:
@@ -380,7 +495,7 @@ def test_what_is_refused(fields, trained) -> None:
     with pytest.raises(cellscan.ArgumentError, match="two classes"):
         cellscan.screen(fields, cellscan.Detector(class_names=("a", "b", "c"), image_size=(64, 64)))
     with pytest.raises(cellscan.DataError, match="no cell was found"):
-        cellscan.screen(random_image(0, 64, 64), det)
+        cellscan.screen(random_image(0, 64, 64), det, classifier=None)
     with pytest.raises(cellscan.ArgumentError, match="thresholds"):
         det.thresholds = (0.5, 1.5)
 

@@ -15,7 +15,7 @@ SOURCE = REPOSITORY / "src" / "cellscan"
 ROOMS = (
     "errors", "process", "progress", "notebook", "plots", "tensors", "data", "views", "models", "detection",
     "decisions", "card", "tasks", "predictions", "detections", "inference", "explain", "export", "training",
-    "evaluate", "classifier", "study", "detector", "screening",
+    "evaluate", "classifier", "study", "confirming", "detector", "screening",
 )  # fmt: skip
 
 

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from cellscan.decisions.conformal import Coverage as Coverage
     from cellscan.decisions.decision import Decision as Decision
     from cellscan.decisions.novelty import Novelty as Novelty
+    from cellscan.detection.diameter import estimate_cell_diameter as estimate_cell_diameter
+    from cellscan.detection.likeness import Likeness as Likeness
     from cellscan.detection.rules import Detection as Detection
     from cellscan.detections import Detections as Detections
     from cellscan.detections import FieldDetections as FieldDetections
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
     from cellscan.predictions import Predictions as Predictions
     from cellscan.screening import FieldCount as FieldCount
     from cellscan.screening import SmearReport as SmearReport
+    from cellscan.screening import SmearTable as SmearTable
     from cellscan.screening import screen as screen
     from cellscan.study import Study as Study
     from cellscan.study import Transfer as Transfer
@@ -104,6 +107,7 @@ _HOMES = {
     "synthetic_cells": "data.synthetic",
     "synthetic_fields": "data.synthetic",
     "Detection": "detection.rules",
+    "estimate_cell_diameter": "detection.diameter",
     "Detections": "detections",
     "FieldDetections": "detections",
     "Detector": "detector",
@@ -124,7 +128,9 @@ _HOMES = {
     "Patients": "evaluate.patients",
     "Report": "evaluate.report",
     "FieldCount": "screening",
+    "Likeness": "detection.likeness",
     "SmearReport": "screening",
+    "SmearTable": "screening",
     "screen": "screening",
     "Study": "study",
     "Transfer": "study",
@@ -150,8 +156,8 @@ __all__ = [  # noqa: RUF022 - the order of the road
     "Card", "Decision", "Conformal", "Novelty",
     "cross_validate", "Study", "Transfer", "Suspects", "Suspect", "Coverage",
     "compare", "Comparison",
-    "Detector", "Detections", "FieldDetections", "DetectionReport", "Detection",
-    "screen", "SmearReport", "FieldCount",
+    "Detector", "Detections", "FieldDetections", "DetectionReport", "Detection", "Likeness",
+    "estimate_cell_diameter", "screen", "SmearReport", "SmearTable", "FieldCount",
     "list_backbones", "models", "training",
     "CellscanError", "ArgumentError", "DataError", "ImageError", "MissingExtraError",
     "ModelFileError", "TrainingError",

@@ -28,6 +28,7 @@ from cellscan.decisions.conformal import Conformal
 from cellscan.decisions.decision import Decision
 from cellscan.decisions.novelty import Novelty
 from cellscan.detection.anchors import Anchors
+from cellscan.detection.likeness import Likeness
 from cellscan.detection.rules import Detection
 from cellscan.errors import ArgumentError, ModelFileError, check_choice
 from cellscan.tensors import check_digest, read_tensors, write_tensors
@@ -391,6 +392,10 @@ def _parse_detection(raw: dict[str, Any]) -> Detection:
     anchors = raw["anchors"]
     known["anchors"] = Anchors(tuple(anchors["strides"]), float(anchors["size"]), tuple(map(float, anchors["ratios"])))
     known["thresholds"] = tuple(map(float, raw["thresholds"]))
+    known["outcomes"] = tuple((int(a), int(b), int(c), int(d)) for a, b, c, d in raw.get("outcomes", ()))
+    if (told := raw.get("likeness")) is not None:
+        low, high = tuple(map(float, told["low"])), tuple(map(float, told["high"]))
+        known["likeness"] = Likeness(str(told["source"]), int(told["fields"]), low, high)
     return Detection(**known)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
@@ -40,6 +40,13 @@ class Detections:
         (n,) float32 in [0, 1].
     class_names : tuple[str, ...]
         The classes.
+    cell_diameter : float or None
+        Of the red cells, in pixels of the field, as given or estimated; None where it was not asked for, and where
+        no red cells were to be seen.
+    lit_area : float
+        Pixels of the field that are not dark surround; 0 where it was not looked for.
+    appearance : tuple[float, ...]
+        What the field looks like, in numbers that `cellscan.screen` compares; empty where it was not looked at.
 
     Examples
     --------
@@ -55,6 +62,9 @@ class Detections:
     scores: np.ndarray
     class_names: tuple[str, ...]
     image: Any = field(repr=False)
+    cell_diameter: float | None = None
+    lit_area: float = 0.0
+    appearance: tuple[float, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -73,9 +83,21 @@ class Detections:
         0
         """
         rows = choose(mask, len(self))
-        return Detections(
-            self.name, self.size, self.boxes[rows], self.labels[rows], self.scores[rows], self.class_names, self.image
-        )
+        return replace(self, boxes=self.boxes[rows], labels=self.labels[rows], scores=self.scores[rows])
+
+    def with_labels(self, labels: np.ndarray) -> Detections:
+        """Return the detections under other labels, (n,) int, such as a second opinion.
+
+        Examples
+        --------
+        >>> found = det.predict(fields)[0]
+        >>> int(found.with_labels(found.labels * 0).labels.sum())
+        0
+        """
+        said = np.array(labels, np.int32)
+        if said.shape != self.labels.shape or not np.isin(said, range(len(self.class_names))).all():
+            raise DataError(f"labels of shape {said.shape}; expected {len(self)}, each an index into class_names")
+        return replace(self, labels=said)
 
     def pixels(self) -> np.ndarray:
         """Read the field again: (H, W, 3) uint8.

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from numbers import Real
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cellscan import card as cards
 from cellscan.card import Card
+from cellscan.confirming import confirm, name_classifier
 from cellscan.data.fields import FieldDataset
-from cellscan.data.images import FIT, PIXEL_LIMIT, fitted, read_rgb
+from cellscan.data.images import FIT, PIXEL_LIMIT, read_rgb
 from cellscan.data.inputs import Images, Item, decode, list_items
 from cellscan.data.values import as_list, as_path, check_number, check_seed
 from cellscan.detection.anchors import Anchors, fit_anchors
+from cellscan.detection.diameter import measure_diameter
+from cellscan.detection.ground import find_ground
+from cellscan.detection.likeness import describe_field, learn_likeness
 from cellscan.detection.rules import Detection
+from cellscan.detection.tiling import Tiling, as_trained, plan_tiles
 from cellscan.detections import Detections, FieldDetections
 from cellscan.errors import ArgumentError, DataError, ImageError, ModelFileError, check_choice, check_names
-from cellscan.evaluate.detection import DetectionReport, choose_thresholds, evaluate_detections
+from cellscan.evaluate.detection import DetectionReport, choose_thresholds, evaluate_detections, measure_errors
 from cellscan.models.network import Network, Weights, weights_of
 from cellscan.models.retinanet import PLANS, find, make
 from cellscan.predictions import Failure
@@ -34,6 +42,9 @@ from cellscan.training.devices import Examples
 from cellscan.training.history import History
 from cellscan.training.loop import Call
 from cellscan.training.loop import train as run_fit
+
+if TYPE_CHECKING:
+    from cellscan.classifier import Classifier
 
 BATCH_SIZES = (1, 8)
 """The only batch sizes that are ever compiled for prediction."""
@@ -175,7 +186,8 @@ class Detector:
                 f"thresholds is {value!r:.80}; expected a number for each of {', '.join(self.class_names)}"
             )
         found = tuple(check_number(f"thresholds[{row}]", one, LEAST, 1, "[)") for row, one in enumerate(given))
-        unmeasured = {"sensitivity": None, "false_positive_rate": None, "false_positive_sd": None}
+        unmeasured: dict[str, Any] = {"sensitivity": None, "false_positive_rate": None, "false_positive_sd": None}
+        unmeasured |= {"outcomes": (), "likeness": None, "judged_with": None}
         self._card = replace(self._card, detection=replace(self._detection, thresholds=found, **unmeasured))
 
     @property
@@ -269,7 +281,8 @@ class Detector:
             raise DataError("there is not one box to train on; expected fields with boxes")
         card, size = self._card, self.image_size
         if card.epochs == 0:
-            card = replace(card, detection=replace(self._detection, anchors=self._fit_anchors(fields)))
+            anchors, diameter = self._fit_anchors(fields), self._typical(fields)
+            card = replace(card, detection=replace(self._detection, anchors=anchors, cell_diameter=diameter))
         assert card.detection is not None
         recipe = with_rate(recipe, tuning=True)
         sets = (fields,) if checked is None else (fields, checked)
@@ -277,7 +290,8 @@ class Detector:
         room = max(-(-most // 32) * 32, 32)
         shown = [Examples(part.images(size, progress=progress), part.targets(size, room)) for part in sets]
         data = {"train": _facts(fields), "validation": None if checked is None else _facts(checked)}
-        detection = Detection(card.detection.anchors, (0.5,) * len(self.class_names))
+        kept = card.detection
+        detection = Detection(kept.anchors, (0.5,) * len(self.class_names), cell_diameter=kept.cell_diameter)
         after = replace(card.trained_on(np.array([""]), call.options(recipe), data), detection=detection)
         network = self._task.network
         return run_fit(
@@ -301,6 +315,43 @@ class Detector:
         ]
         return fit_anchors(np.concatenate(scaled), find(self._card.architecture).strides)
 
+    def learn_diameter(self, train: FieldDataset) -> float:
+        """Keep the diameter of red cells in the fields that this detector was trained on; `fit` does it by itself.
+
+        For files that were saved before it was kept.
+
+        Parameters
+        ----------
+        train : FieldDataset
+            The fields of its training.
+
+        Returns
+        -------
+        float
+            In pixels of the detector's input: the median side of the boxes of the first class.
+
+        Examples
+        --------
+        >>> import copy
+        >>> 20 < copy.copy(det).learn_diameter(fields) < 60
+        True
+        """
+        diameter = self._typical(self._matched(train, "train"))
+        self._card = replace(self._card, detection=replace(self._detection, cell_diameter=diameter))
+        return diameter
+
+    def _typical(self, fields: FieldDataset) -> float:
+        """Return the median side of the boxes of the first class, in pixels of the input; of all where it has none."""
+        factors = fields.factors(self.image_size)
+        for kinds in (0, slice(0, None)):
+            sides = [
+                np.sqrt(((own[:, 2:] - own[:, :2]) * factor[:2]).prod(1))[said == 0 if kinds == 0 else said >= 0]
+                for own, said, factor in zip(fields.boxes, fields.labels, factors, strict=True)
+            ]
+            if (joined := np.concatenate(sides)).size:
+                break
+        return round(float(np.median(joined)), 2)
+
     def _matched(self, fields: FieldDataset, name: str) -> FieldDataset:
         """Return the fields with labels in the order of this detector's classes."""
         if not isinstance(fields, FieldDataset):
@@ -322,8 +373,8 @@ class Detector:
         return fields.relabelled(self.class_names, [mine[own.casefold()] for own in fields.class_names])
 
     def predict(
-        self, images: Images | FieldDataset, *, least: float | None = None, on_error: str = "raise",
-        progress: bool = True,
+        self, images: Images | FieldDataset, *, cell_diameter: float | str | None = "auto",
+        least: float | None = None, on_error: str = "raise", progress: bool = True,
     ) -> FieldDetections:  # fmt: skip
         """Find the cells of one field or many.
 
@@ -332,6 +383,13 @@ class Detector:
         images
             A path, a folder, a Pillow image, an array (H, W, 3) or (N, H, W, 3), a `FieldDataset`, or a list or
             generator of single images.
+        cell_diameter : "auto", float or None
+            Of the red cells, in pixels of the image as it is: fields are rescaled so that they have the diameter that
+            the detector was trained at. What is larger than its input then is cut into tiles that overlap, and room
+            is filled with the colour of the background; the dark surround of an eyepiece is left out.
+            ``"auto"`` estimates it, a field each, by `cellscan.estimate_cell_diameter`; a field where that sees no
+            red cells, or that fits the input with cells within a fifth of the trained diameter, is shown as in
+            training. None shows every field as in training: fitted into the input, on black.
         least : float, optional
             Score from which a box is returned; left out, the thresholds of the classes.
         on_error : {"raise", "skip"}
@@ -358,13 +416,14 @@ class Detector:
         """
         found: list[Detections] = []
         failed: list[Failure] = []
-        for one in self.stream(images, least=least, on_error=on_error, progress=progress):
+        options: dict[str, Any] = {"least": least, "on_error": on_error, "progress": progress}
+        for one in self.stream(images, cell_diameter=cell_diameter, **options):
             (found if isinstance(one, Detections) else failed).append(one)  # type: ignore[arg-type]
         return FieldDetections(tuple(found), tuple(failed), self.class_names)
 
     def stream(
-        self, images: Images | FieldDataset, *, least: float | None = None, on_error: str = "raise",
-        progress: bool = True,
+        self, images: Images | FieldDataset, *, cell_diameter: float | str | None = "auto",
+        least: float | None = None, on_error: str = "raise", progress: bool = True,
     ) -> Iterator[Detections | Failure]:  # fmt: skip
         """Yield what `predict` returns field by field, in bounded memory; failures where they are met.
 
@@ -381,7 +440,9 @@ class Detector:
         else:
             listed, total = list_items(images)
             pairs = decode(listed, None)
-        waiting: list[tuple[str, Any, np.ndarray, tuple[int, int]]] = []
+        read = self._reader(check_diameter(cell_diameter))
+        open_fields: deque[_Shown] = deque()
+        waiting: list[tuple[_Shown, np.ndarray]] = []
         with Progress("detecting", total, show=progress) as bar:
             for item, image in pairs:
                 bar.advance(1)
@@ -390,42 +451,83 @@ class Detector:
                         raise image
                     yield Failure(item.index, item.name, str(image))
                     continue
-                whole = (image.shape[1], image.shape[0])
-                again: Any = image
-                if isinstance(item.image, (str, os.PathLike)) or callable(item.image):
-                    again = functools.partial(_read_again, item.image, item.name, zlib.crc32(image))
-                waiting.append((item.name, again, read_rgb(image, self.image_size, where=item.name), whole))
-                if len(waiting) == BATCH_SIZES[-1]:
-                    yield from self._run(waiting, least)
-                    waiting = []
+                shown, tiles = read(item, image)
+                open_fields.append(shown)
+                waiting += [(shown, pixels) for pixels in tiles]
+                while len(waiting) >= BATCH_SIZES[-1]:
+                    self._run(waiting[: BATCH_SIZES[-1]])
+                    waiting = waiting[BATCH_SIZES[-1] :]
+                while open_fields and open_fields[0].finished:
+                    yield self._found(open_fields.popleft(), least)
             if waiting:
-                yield from self._run(waiting, least)
+                self._run(waiting)
+            for shown in open_fields:
+                yield self._found(shown, least)
 
-    def _run(
-        self, batch: list[tuple[str, Any, np.ndarray, tuple[int, int]]], least: float | None
-    ) -> Iterator[Detections]:
+    def _reader(self, cell_diameter: float | str | None) -> Callable[[Item, np.ndarray], tuple[_Shown, list[Any]]]:
+        """Return what turns an image into the inputs that show it."""
+        trained = self._detection.cell_diameter
+        if isinstance(cell_diameter, float) and trained is None:
+            raise ArgumentError(
+                f"cell_diameter is {cell_diameter:g}, but this detector does not know the diameter it was trained at; "
+                "leave it out, or train with fit(...)"
+            )
+
+        def read(item: Item, image: np.ndarray) -> tuple[_Shown, list[Any]]:
+            again: Any = image
+            if isinstance(item.image, (str, os.PathLike)) or callable(item.image):
+                again = functools.partial(_read_again, item.image, item.name, zlib.crc32(image))
+            if cell_diameter is None:
+                tiling = as_trained(image, self.image_size)
+                return _Shown(item.name, again, image.shape[1::-1], tiling), tiling.show(image, None)
+            ground = find_ground(image)
+            try:
+                diameter = cell_diameter if isinstance(cell_diameter, float) else measure_diameter(image, ground)[0]
+            except DataError:  # no red cells to be seen: shown as in training, and told by the result
+                diameter = None
+            tiling = plan_tiles(ground, self.image_size, diameter, trained)
+            area = float(ground.lit.sum()) / ground.factor**2
+            shown = _Shown(
+                item.name, again, image.shape[1::-1], tiling, diameter, area, describe_field(ground, diameter)
+            )
+            return shown, tiling.show(image, ground)
+
+        return read
+
+    def _run(self, batch: list[tuple[_Shown, np.ndarray]]) -> None:
+        """Run a batch of tiles, each of which keeps what was found in it."""
         use_jax()
         size = next(size for size in BATCH_SIZES if size >= len(batch))
         pixels = np.zeros((size, *self.image_size, 3), np.uint8)
-        for row, (_, _, image, _) in enumerate(batch):
+        for row, (_, image) in enumerate(batch):
             pixels[row] = image
         rows = np.asarray(predict(self._task, (self._weights,), self._anchors, pixels))
-        wanted = np.array(self.thresholds if least is None else [least] * len(self.class_names), np.float32)
-        for found, (name, image, _, whole) in zip(rows, batch, strict=False):
-            inner = np.array(fitted(*whole, self.image_size), np.float32)
-            labels = found[:, 5].astype(np.int32)
-            good = (found[:, 4] > 0) & (found[:, 4] >= wanted[labels])
-            corners = np.clip(found[:, :4], 0, np.tile(inner, 2)) * np.tile(np.array(whole, np.float32) / inner, 2)
-            good &= (corners[:, 2] > corners[:, 0]) & (corners[:, 3] > corners[:, 1])
-            yield Detections(name, whole, corners[good], labels[good], found[good, 4], self.class_names, image)
+        for found, (shown, _) in zip(rows, batch, strict=False):
+            shown.rows.append(found)
 
-    def evaluate(self, fields: FieldDataset, *, progress: bool = True) -> DetectionReport:
+    def _found(self, shown: _Shown, least: float | None) -> Detections:
+        wanted = np.array(self.thresholds if least is None else [least] * len(self.class_names), np.float32)
+        found = shown.tiling.merge(shown.rows, self._detection.overlap)
+        labels = found[:, 5].astype(np.int32)
+        corners = np.ascontiguousarray(found[:, :4])
+        good = found[:, 4] >= wanted[labels]
+        good &= (corners[:, 2] > corners[:, 0]) & (corners[:, 3] > corners[:, 1])
+        return Detections(
+            shown.name, shown.whole, corners[good], labels[good], found[good, 4], self.class_names, shown.image,
+            shown.diameter, shown.lit_area, shown.appearance,
+        )  # fmt: skip
+
+    def evaluate(
+        self, fields: FieldDataset, *, cell_diameter: float | str | None = "auto", progress: bool = True
+    ) -> DetectionReport:
         """Judge the detector on annotated fields, by pycocotools (extra ``detect``).
 
         Parameters
         ----------
         fields : FieldDataset
             Other fields than in training.
+        cell_diameter : "auto", float or None
+            As of `predict`.
         progress : bool
 
         Returns
@@ -445,23 +547,40 @@ class Detector:
         True
         """
         fields = self._matched(fields, "fields")
-        found = self.predict(fields, least=LEAST, progress=progress)
+        found = self.predict(fields, cell_diameter=cell_diameter, least=LEAST, progress=progress)
         return evaluate_detections(fields, found, self._detection)
 
-    def choose_threshold(self, valid: FieldDataset, *, progress: bool = True) -> tuple[float, ...]:
+    def choose_threshold(
+        self,
+        valid: FieldDataset,
+        *,
+        classifier: Classifier | None = None,
+        cell_diameter: float | str | None = "auto",
+        source: str = "fields of your own",
+        progress: bool = True,
+    ) -> tuple[float, ...]:
         """Choose the threshold of each class that gives the best F1, and measure what `screen` corrects by.
+
+        Ten annotated fields of one's own microscope, some cells of them infected, make what `screen` claims one's own:
+        its correction, its interval and its limit of detection then rest on them, and hold for fields like them.
 
         Parameters
         ----------
         valid : FieldDataset
             Fields that `fit` did not see.
+        classifier : Classifier, optional
+            That confirms infected cells in `screen`: the errors are those of the two together.
+        cell_diameter : "auto", float or None
+            As of `predict`.
+        source : str
+            Where the fields are from, in words: what `screen` says of where errors are known.
         progress : bool
 
         Returns
         -------
         tuple[float, ...]
-            One a class. The card also keeps how often a cell of the last class is found, and false ones for
-            every cell that is none.
+            One a class. The card also keeps how often a cell of the last class is found, false ones for
+            every cell that is none, both field by field, and what the fields look like.
 
         Examples
         --------
@@ -470,8 +589,15 @@ class Detector:
         2
         """
         valid = self._matched(valid, "valid")
-        found = self.predict(valid, least=LEAST, progress=progress)
-        self._card = replace(self._card, detection=choose_thresholds(valid, found, self._detection))
+        found = self.predict(valid, cell_diameter=cell_diameter, least=LEAST, progress=progress)
+        rules = choose_thresholds(valid, found, self._detection)
+        if len(self.class_names) == 2:
+            second = None if classifier is None else name_classifier(classifier)
+            judged = [confirm(one, rules, classifier) for one in found]
+            rules = replace(measure_errors(valid, judged, rules), judged_with=second)
+            described = [one.appearance for one in found if one.appearance]
+            rules = replace(rules, likeness=learn_likeness(described, source) if described else None)
+        self._card = replace(self._card, detection=rules)
         return self.thresholds
 
     def save(
@@ -557,6 +683,36 @@ class Detector:
         detector = cls.__new__(cls)
         detector._set(network, weights, card)
         return detector
+
+
+@dataclass
+class _Shown:
+    """A field on its way: how it is shown, and what was found in its tiles so far."""
+
+    name: str
+    image: Any
+    whole: tuple[int, int]
+    tiling: Tiling
+    diameter: float | None = None
+    lit_area: float = 0.0
+    appearance: tuple[float, ...] = ()
+    rows: list[np.ndarray] = field(default_factory=list)
+
+    @property
+    def finished(self) -> bool:
+        return len(self.rows) == len(self.tiling.tiles)
+
+
+def check_diameter(value: Any) -> float | str | None:
+    """Return ``"auto"``, a number of pixels as float, or None."""
+    if value is None or (isinstance(value, str) and value == "auto"):
+        return value
+    if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) and float(value) >= 2:
+        return float(value)
+    raise ArgumentError(
+        f'cell_diameter is {value!r}; expected "auto", the diameter of a red cell in pixels of the image as it is, 2 '
+        "or more, or None for fields shown as in training"
+    )
 
 
 def _read(fields: FieldDataset) -> Iterator[tuple[Item, np.ndarray | ImageError]]:

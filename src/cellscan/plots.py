@@ -302,3 +302,19 @@ def plot_detection(
     counts.scatter(truth, counted, s=14, alpha=0.7, color=_BLUE)
     counts.set(xlabel="cells annotated", ylabel="cells counted", title=f"a field each, mean error {count_error:.1%}")
     return figure
+
+
+def plot_smears(rows: Sequence[tuple[str, float, float | None, tuple[float, float] | None]]) -> Figure:
+    """Draw the share of every smear: name, apparent share, and parasitemia and its interval or None of each."""
+    figure, axis = plt.subplots(figsize=(6.4, 0.9 + 0.34 * len(rows)), layout="constrained")
+    for place, (_, apparent, claimed, between) in enumerate(rows):
+        if claimed is None:
+            axis.plot(100 * apparent, place, "o", mfc="none", color="0.4")
+            continue
+        if between is not None:
+            axis.plot([100 * side for side in between], [place, place], color="C0")
+        axis.plot(100 * claimed, place, "o", color="C0")
+    axis.set_yticks(range(len(rows)), [name for name, *_ in rows])
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+    axis.set_xlabel("infected red cells, %: filled as claimed with 95 %, hollow as counted without a claim")
+    return figure

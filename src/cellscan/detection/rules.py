@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cellscan.detection.anchors import Anchors
+from cellscan.detection.likeness import Likeness
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,15 @@ class Detection:
     sensitivity, false_positive_rate, false_positive_sd : float or None
         Of the last class, measured by `Detector.choose_threshold`: share of its cells that are found; false ones for
         every cell that is none; and the standard deviation of that over fields.
+    outcomes : tuple of (int, int, int, int)
+        Of every field that these were measured on: cells of the last class found and annotated; false ones, and
+        annotated cells that are none.
+    cell_diameter : float or None
+        Median side of the boxes that the detector was trained on, in pixels of its input.
+    likeness : Likeness or None
+        What the fields looked like on which the errors were measured, and where they are from.
+    judged_with : str or None
+        Fingerprint of the classifier that confirmed the last class while the errors were measured; None where none did.
 
     Examples
     --------
@@ -39,3 +49,7 @@ class Detection:
     sensitivity: float | None = None
     false_positive_rate: float | None = None
     false_positive_sd: float | None = None
+    outcomes: tuple[tuple[int, int, int, int], ...] = ()
+    cell_diameter: float | None = None
+    likeness: Likeness | None = None
+    judged_with: str | None = None

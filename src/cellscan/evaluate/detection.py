@@ -183,21 +183,47 @@ def choose_thresholds(fields: FieldDataset, found: Sequence[Detections], detecti
     detection = replace(detection, thresholds=tuple(chosen))
     if len(fields.class_names) != 2:
         return detection
-    hit, _, total = _at(counted, 1, chosen[1])
-    others = np.array(
-        [int((a == 0).sum() + (b == 0).sum()) for a, b in zip(fields.labels, fields.point_labels, strict=True)]
-    )
-    each = [(np.zeros(0), np.zeros(0, bool)) if e is None else _real(e) for e in _images(counted, 1)]
-    wrong = np.array([int((~hits[scores >= chosen[1]]).sum()) for scores, hits in each])
-    sure = fields.boxed()[:, 1] & fields.complete[:, 0]  # where a call is false, and how many could be called
-    others, wrong = others[sure], wrong[sure]
-    rates = wrong / np.maximum(others, 1)
+    return measure_errors(fields, [one.select(once(one, detection)) for one in found], detection)
+
+
+def measure_errors(fields: FieldDataset, cells: Sequence[Detections], detection: Detection) -> Detection:
+    """Return the rules with the error rates of the last class, of cells that each count once.
+
+    A cell is annotated where a box of it overlaps the one that was found by a half at least, each box once, the surest
+    first. What lies in an ignored box counts neither for nor against; nor do false calls in fields in which not every
+    cell has a box.
+    """
+    outcomes = []
+    whole = fields.boxed()[:, 1] & fields.complete[:, 0]  # where a call is false, and how many could be called
+    for row, (own, said, one) in enumerate(zip(fields.boxes, fields.labels, cells, strict=True)):
+        sick, called = own[said == 1], one.boxes[one.labels == 1][np.argsort(-one.scores[one.labels == 1])]
+        free = np.ones(len(sick), bool)
+        wrong = 0
+        for box in called:
+            shared = np.where(free, _overlap(box, sick), 0) if len(sick) else np.zeros(0)
+            if shared.size and shared.max() >= 0.5:
+                free[shared.argmax()] = False
+            else:
+                wrong += not _lies_in(box, own[said == IGNORED])
+        others = int((said == 0).sum() + (fields.point_labels[row] == 0).sum())
+        outcomes.append((int((~free).sum()), len(sick), *((wrong, others) if whole[row] else (0, 0))))
+    hit, total, wrong, others = np.array(outcomes, np.int64).sum(0).tolist()
+    rates = np.array([o[2] / max(o[3], 1) for o, sure in zip(outcomes, whole, strict=True) if sure])
     return replace(
         detection,
-        sensitivity=_ratio(hit, total),
-        false_positive_rate=_ratio(int(wrong.sum()), int(others.sum())) if others.any() else None,
+        sensitivity=hit / total if total else None,
+        false_positive_rate=wrong / others if others else None,
         false_positive_sd=float(rates.std(ddof=1)) if len(rates) > 1 else 0.0,
+        outcomes=tuple(outcomes),
     )
+
+
+def _lies_in(box: np.ndarray, ignored: np.ndarray) -> bool:
+    """Whether half of a box lies in an ignored one."""
+    if not len(ignored):
+        return False
+    sides = np.minimum(box[2:], ignored[:, 2:]) - np.maximum(box[:2], ignored[:, :2])
+    return bool((np.maximum(sides, 0).prod(1) >= 0.5 * (box[2:] - box[:2]).prod()).any())
 
 
 def once(found: Detections, detection: Detection) -> np.ndarray:

@@ -1,0 +1,173 @@
+"""Fields of laboratories that trained nothing: what is found, and what `screen` says of them.
+
+    python benchmarks/other_laboratories.py --data FOLDER --out other_laboratories.json
+
+FOLDER holds `iml_malaria`, `bccd`, `chula_rbc12` and `draaslan`, unpacked. Every figure is a cell of the table in the
+JSON file; one that is there is not measured again, so a run that is stopped goes on when called again. Prints the table
+of the models in the package: as trained (`cell_diameter=None`) beside `cell_diameter="auto"`, and IML fields redrawn.
+
+With --diameters only the estimates of the diameter: constants were chosen on fields of even position (in the order of
+the annotations, BCCD's by name); what is printed is of those of odd position.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accuracy import versions
+from PIL import Image
+
+import cellscan
+
+CLASSES = ("red blood cell", "infected")
+
+
+def resize(image: np.ndarray, factor: float) -> np.ndarray:
+    """Return an image redrawn at another scale."""
+    if factor == 1:
+        return image
+    size = (round(image.shape[1] * factor), round(image.shape[0] * factor))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+
+
+def read(paths: list[Path]) -> list[np.ndarray]:
+    """Return images, RGB."""
+    return [np.asarray(Image.open(path).convert("RGB")) for path in paths]
+
+
+def load_sets(data: Path) -> dict[str, Callable[[], Iterator[tuple[Path, np.ndarray]]]]:
+    """Return what gives path and red-cell boxes (n, 4), or points (n, 2), of every field, by the name of its set."""
+
+    def boxed(fields: cellscan.FieldDataset, folder: Path) -> Iterator[tuple[Path, np.ndarray]]:
+        red = [n for n, name in enumerate(fields.class_names) if name.lower() in ("rbc", "red blood cell", "infected")]
+        for name, own, said in zip(fields.names.tolist(), fields.boxes, fields.labels, strict=True):
+            yield folder / name, own[np.isin(said, red)]
+
+    def iml() -> Iterator[tuple[Path, np.ndarray]]:
+        file = data / "iml_malaria" / "annotations.json"
+        yield from boxed(cellscan.load_fields(file, classes=cellscan.IML_TWO_CLASS), file.parent / "images")
+
+    def bccd() -> Iterator[tuple[Path, np.ndarray]]:
+        yield from boxed(cellscan.load_fields(data / "bccd" / "Annotations"), data / "bccd" / "JPEGImages")
+
+    def plain(name: str, key: str) -> Callable[[], Iterator[tuple[Path, np.ndarray]]]:
+        def each() -> Iterator[tuple[Path, np.ndarray]]:
+            for one in json.loads((data / name / "annotations.json").read_text())["fields"]:
+                kept = [entry for entry in one[key] if key == "points" or entry[4] in (0, "rbc")]
+                width = 2 if key == "points" else 4
+                yield data / name / one["file"], np.array([e[:width] for e in kept], np.float64).reshape(-1, width)
+
+        return each
+
+    return {"IML": iml, "BCCD": bccd, "Chula": plain("chula_rbc12", "points"), "draaslan": plain("draaslan", "boxes")}
+
+
+def true_diameter(boxes: np.ndarray, width: int, height: int) -> float:
+    """Return the median side of the boxes that touch no frame; Chula's cells are about 91 px at 1280 px width."""
+    if boxes.shape[1] == 2:
+        return 91 * width / 1280
+    inside = (boxes[:, :2] > 2).all(1) & (boxes[:, 2:] < (width - 2, height - 2)).all(1)
+    sides = (boxes[inside, 2:] - boxes[inside, :2]) if inside.any() else boxes[:, 2:] - boxes[:, :2]
+    return float(np.median(np.sqrt(sides.prod(1)))) if len(sides) else float("nan")
+
+
+def measure_diameters(fields: list[tuple[Path, np.ndarray]], factor: float) -> dict[str, Any]:
+    """Return how far estimates are off."""
+    ratios, seconds = [], []
+    for path, boxes in fields:
+        (image,) = read([path])
+        truth = true_diameter(boxes, image.shape[1], image.shape[0])
+        if not np.isfinite(truth):
+            continue
+        image = resize(image, factor)
+        start = time.process_time()
+        try:
+            ratios.append(cellscan.estimate_cell_diameter(image)[0] / factor / truth)
+        except cellscan.DataError:
+            ratios.append(float("nan"))
+        seconds.append(time.process_time() - start)
+    off = np.abs(np.array(ratios) - 1)
+    return {
+        "fields": len(ratios), "median ratio": float(np.nanmedian(ratios)), "within 15 %": float((off < 0.15).mean()),
+        "within 30 %": float((off < 0.3).mean()), "none seen": int(np.isnan(ratios).sum()),
+        "ms": 1000 * float(np.mean(seconds)),
+    }  # fmt: skip
+
+
+def measure_screening(fields: list[tuple[Path, np.ndarray]], factor: float, options: dict[str, Any]) -> dict[str, Any]:
+    """Return what `screen` says of a set as one smear."""
+    try:
+        smear = cellscan.screen((resize(read([path])[0], factor) for path, _ in fields), progress=False, **options)
+    except cellscan.DataError as error:
+        return {"fields": len(fields), "refused": str(error)}
+    return {
+        "fields": len(fields), "red cells": smear.red_cells, "called": smear.infected, "apparent": smear.apparent,
+        "claimed": smear.parasitemia, "warnings": list(smear.warnings),
+    }  # fmt: skip
+
+
+def measure_boxes(fields: list[tuple[Path, np.ndarray]], mode: str | None) -> dict[str, Any]:
+    """Return average precision of red cells, whatever they were called, and the mean error of counts."""
+    images = read([path for path, _ in fields])
+    boxes = [own for _, own in fields]
+    labels = [np.zeros(len(own), int) for own in boxes]
+    truth = cellscan.FieldDataset.from_arrays(images, boxes, labels, class_names=CLASSES)
+    report = cellscan.Detector.pretrained().evaluate(truth, cell_diameter=mode, progress=False)
+    return {"fields": len(fields), "AP50 red": report.ap50_per_class[0], "count error": report.count_error}
+
+
+def main() -> None:
+    """Measure what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("other_laboratories.json"))
+    parser.add_argument("--most", type=int, help="fields of a set, evenly taken; left out, all")
+    parser.add_argument("--diameters", action="store_true")
+    args = parser.parse_args()
+    known: dict[str, Any] = json.loads(args.out.read_text()) if args.out.exists() else {}
+    sets = {name: list(each()) for name, each in load_sets(args.data).items()}
+
+    def show(title: str, call: Callable[[], dict[str, Any]]) -> None:
+        if title not in known:
+            known[title] = call()
+            part = args.out.with_suffix(".part")
+            part.write_text(json.dumps(known, indent=1))
+            part.replace(args.out)
+        told = {k: f"{v:.4f}" if isinstance(v, float) else v for k, v in known[title].items()}
+        print(f"{title}: {', '.join(f'{k} {v}' for k, v in told.items())}", flush=True)
+
+    def few(name: str, step: int = 1) -> list[tuple[Path, np.ndarray]]:
+        every = sets[name][step - 1 :: step]
+        count = min(args.most or len(every), len(every))
+        return [every[int(i)] for i in np.linspace(0, len(every) - 1, count)]
+
+    most = f", {args.most}" if args.most else ""
+    if args.diameters:
+        for factor in (1.0, 0.25, 0.5, 2.0, 4.0):
+            for name in sets:
+                show(f"diameter {name} x {factor:g}{most}", lambda n=name, f=factor: measure_diameters(few(n, 2), f))
+    else:
+        modes: tuple[tuple[str, dict[str, Any]], ...] = (
+            ("as it was", {"cell_diameter": None, "classifier": None}),
+            ("auto, detector alone", {"classifier": None}),
+            ("auto, both", {}),
+        )
+        for name in ("draaslan", "BCCD"):
+            for mode in (None, "auto"):
+                show(f"boxes {name} {mode}{most}", lambda n=name, m=mode: measure_boxes(few(n), m))
+        for name in ("draaslan", "BCCD", "Chula"):
+            for told, options in modes:
+                show(f"screen {name} {told}{most}", lambda n=name, o=options: measure_screening(few(n), 1, o))
+        for pixels in (55, 82, 100, 120, 150, 200):
+            for told, options in (modes[0], modes[2]):
+                title = f"screen IML redrawn to {pixels} px {told}{most}"
+                show(title, lambda f=pixels / 82, o=options: measure_screening(few("IML"), f, o))
+    print(versions())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""What a field shows before any network has seen it: its lit part, its background, and what is darker than that."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+WORK = 512
+"""Longer side, in pixels, at which a field is looked at."""
+
+_DARK, _DARK_SHARE = 48, 0.35
+"""Brightest channel of a dark surround, at most: grey levels, and share of the brightness of the field."""
+
+_EDGE = 0.02
+"""Share of the field from which a dark piece at the frame is a surround and no cell or pointer."""
+
+_TILES = 4
+
+_FLAT = 1e-3
+_GREEN = 1
+
+
+class Ground(NamedTuple):
+    """A field at working size, and its background.
+
+    Attributes
+    ----------
+    factor : float
+        Working pixels to a pixel of the image.
+    lit : (h, w) bool
+        Where the field is lit: not in the dark surround of an eyepiece, nor in a black frame.
+    box : tuple[int, int, int, int]
+        Left, top, right and bottom of the lit part, in pixels of the image.
+    colour : (3,) uint8
+        Median colour of the background.
+    cell_colour : (3,) uint8
+        Median colour of what is darker; the background's where nothing is.
+    depth : (h, w) float32
+        Grey levels of green below the local background, at working size; 0 where it is not lit.
+    cells : (h, w) bool
+        Where it is darker than halfway between background and cells.
+    noise : float
+        Median distance of the background from its smooth surface, in grey levels of green.
+    """
+
+    factor: float
+    lit: np.ndarray
+    box: tuple[int, int, int, int]
+    colour: np.ndarray
+    cell_colour: np.ndarray
+    depth: np.ndarray
+    cells: np.ndarray
+    noise: float
+
+
+def find_ground(image: np.ndarray, work: int = WORK) -> Ground:
+    """Look at a field (H, W, 3) uint8.
+
+    The background is a smooth surface through the brightest fifth of each of sixteen parts; what is darker is parted
+    from it by Otsu's (1979) threshold, taken twice, so that few very dark things do not set it.
+
+    Examples
+    --------
+    >>> import cellscan
+    >>> from cellscan.detection.ground import find_ground
+    >>> field = cellscan.synthetic_fields(1, seed=0)[0].image
+    >>> ground = find_ground(field)
+    >>> ground.box, bool(ground.lit.all()), 0.1 < ground.cells.mean() < 0.9
+    ((0, 0, 480, 360), True, True)
+    """
+    ndimage = load_ndimage()
+
+    height, width = image.shape[:2]
+    factor = work / max(height, width)
+    size = (max(round(width * factor), 2), max(round(height * factor), 2))
+    how = Image.Resampling.BILINEAR if factor < 1 else Image.Resampling.BICUBIC
+    small = np.asarray(Image.fromarray(image).resize(size, how))
+    lit = _find_lit(small)
+    green = ndimage.gaussian_filter(small[..., _GREEN].astype(np.float32), 1.0)
+    if not lit.any():
+        nothing = np.zeros(lit.shape, bool)
+        black = np.zeros(3, np.uint8)
+        return Ground(factor, lit, (0, 0, width, height), black, black, np.zeros_like(green), nothing, 0.0)
+    surface, noise = _fit_background(green, lit)
+    depth = np.where(lit, surface - green, 0).astype(np.float32)
+    seen = depth[::2, ::2][lit[::2, ::2]]
+    if not seen.size:
+        seen = depth[lit]
+    threshold = _otsu(np.maximum(seen, -20))
+    threshold = _otsu(np.clip(seen, -10, 2 * max(threshold, 1.0)))
+    cells = depth > threshold
+    bright = lit & (depth < threshold / 2)
+    colour = np.median(small[bright if bright.any() else lit], axis=0)
+    dark = np.median(small[cells], axis=0) if cells.any() else colour
+    rows, columns = np.flatnonzero(lit.any(1)), np.flatnonzero(lit.any(0))
+    box = (
+        int(columns[0] / factor), int(rows[0] / factor),
+        min(int(np.ceil((columns[-1] + 1) / factor)), width), min(int(np.ceil((rows[-1] + 1) / factor)), height),
+    )  # fmt: skip
+    return Ground(factor, lit, box, colour.round().astype(np.uint8), dark.round().astype(np.uint8), depth, cells, noise)
+
+
+def load_ndimage() -> Any:
+    """Return scipy.ndimage, which takes a while to import, and whose annotations say float of what is bool."""
+    from scipy import ndimage
+
+    return ndimage
+
+
+def _find_lit(small: np.ndarray) -> np.ndarray:
+    """Return (h, w) bool: all but dark pieces that touch the frame and are too large for a cell."""
+    ndimage = load_ndimage()
+
+    light = small.max(-1)
+    limit = min(_DARK, _DARK_SHARE * float(np.percentile(light, 90)))
+    dark = light <= limit
+    if not dark.any():
+        return ~dark
+    pieces, count = ndimage.label(dark)
+    edge = np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]])
+    touching = np.unique(edge[edge > 0])
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1)
+    surround = np.isin(pieces, touching[sizes[touching] >= _EDGE * dark.size])
+    if not surround.any():
+        return ~surround
+    # Specks in it are of it, and so is its soft edge: what is left is the largest lit piece.
+    lit = ndimage.binary_erosion(~surround, iterations=3, border_value=1)
+    pieces, count = ndimage.label(lit)
+    if not count:
+        return lit
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    return ndimage.binary_fill_holes(pieces == sizes.argmax()) & ~surround
+
+
+def _fit_background(green: np.ndarray, lit: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return a quadratic surface (h, w) through the background, and the median distance from it."""
+    height, width = green.shape
+    step = max(1, min(height, width) // 64)
+
+    def terms(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        y, x = rows / height - 0.5, columns / width - 0.5
+        return np.stack([np.ones_like(x), x, y, x * y, x * x, y * y], -1)
+
+    rows, columns = np.nonzero(lit[::step, ::step])
+    if not len(rows):
+        rows, columns, step = *np.nonzero(lit), 1
+    rows, columns = rows * step, columns * step
+    values, known = green[rows, columns].astype(np.float64), terms(rows, columns)
+    tile = (rows * _TILES // height) * _TILES + columns * _TILES // width
+    keep = np.zeros(len(values), bool)
+    for number in range(_TILES**2):
+        here = tile == number
+        if here.any():
+            keep |= here & (values >= np.percentile(values[here], 80))
+    noise = 0.0
+    weights = np.zeros(6)
+    for _ in range(4):
+        part = known[keep]
+        # By einsum: BLAS on all cores takes longer over so thin a matrix than the rest of this file. A little of a flat
+        # surface is added, so that few points cannot bend it.
+        square = np.einsum("ni,nj->ij", part, part) + len(part) * np.diag([1e-9, *[_FLAT] * 5])
+        weights = np.linalg.solve(square, np.einsum("ni,n->i", part, values[keep]))
+        off = values - np.einsum("ni,i->n", known, weights)
+        noise = float(np.median(np.abs(off[keep])))
+        keep = (off > -2.5 * max(1.48 * noise, 1.0)) & (off < 4 * max(1.48 * noise, 1.0))
+        if keep.sum() < 12:
+            break
+    y, x = np.arange(height)[:, None] / height - 0.5, np.arange(width)[None] / width - 0.5
+    a, b, c, d, e, f = weights
+    return (a + b * x + c * y + d * x * y + e * x * x + f * y * y).astype(np.float32), noise
+
+
+def _otsu(values: np.ndarray) -> float:
+    """Return the threshold that parts values into two most apart (Otsu, 1979)."""
+    low, high = float(values.min()), float(values.max())
+    if high - low < 1e-6:
+        return high
+    counts, edges = np.histogram(values, 256, (low, high))
+    middles = (edges[:-1] + edges[1:]) / 2
+    below, total = np.cumsum(counts), counts.sum()
+    sums = np.cumsum(counts * middles)
+    above = total - below
+    with np.errstate(divide="ignore", invalid="ignore"):
+        apart = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
+    return float(middles[int(np.nan_to_num(apart).argmax())])
