@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import jax
 import numpy as np
 
 from cellscan.card import Card, to_json
-from cellscan.data import images
+from cellscan.data import images, reading, tiffs
 from cellscan.data.values import as_path
 from cellscan.errors import ArgumentError, MissingExtraError
 from cellscan.tasks.classification import ClassificationTask, Settings
@@ -42,12 +44,30 @@ if __name__ == "__main__":
         print(path, *(f"{{name}}={{p:.6f}}" for name, p in zip({names}, row)))
 """
 
-_ERRORS = """class ImageError(ValueError):
+_FUTURE = "from __future__ import annotations\n"
+
+_ERRORS = """
+
+class CellscanError(Exception):
     pass
 
 
-class DataError(ValueError):
+class ArgumentError(CellscanError, ValueError):
     pass
+
+
+class DataError(CellscanError, ValueError):
+    pass
+
+
+class ImageError(CellscanError, ValueError):
+    pass
+
+
+class MissingExtraError(CellscanError, ImportError):
+    pass
+
+
 """
 
 _RUN = {
@@ -100,12 +120,18 @@ def export(
 
 
 def _decoder() -> str:
-    """Return the source of `cellscan.data.images`: there is one decoder, and a script beside a file has it too."""
-    source = inspect.getsource(images)
-    mine = "from cellscan.errors import DataError, ImageError\n"
-    body = source[source.index("from __future__") :]
-    assert mine in body
-    return body.replace(mine, "\n" + _ERRORS)
+    """Return the source of what decodes images: there is one decoder, and a script beside a file has it too."""
+    return _FUTURE + _ERRORS + "\n\n".join(map(_without_imports_of_ours, (reading, tiffs, images)))
+
+
+def _without_imports_of_ours(module: ModuleType) -> str:
+    source = inspect.getsource(module)
+    lines = source.splitlines()
+    for node in reversed(ast.parse(source).body):
+        ours = isinstance(node, ast.ImportFrom) and str(node.module).startswith(("cellscan", "__future__"))
+        if ours or node.lineno == 1:  # its docstring
+            del lines[node.lineno - 1 : node.end_lineno]
+    return "\n".join(lines).strip() + "\n"
 
 
 def _stablehlo(

@@ -145,8 +145,8 @@ def test_colours_of_sixteen_bits(tmp_path) -> None:
         assert np.array_equal(read_rgb((tmp_path / "c.tif").read_bytes(), reading=TWELVE), want)
         tifffile.imwrite(tmp_path / "c.tif", stored * 16, photometric="rgb", planarconfig=planar)
         assert np.abs(read_rgb(tmp_path / "c.tif").astype(int) - (values // 16)).max() <= 1
-    with pytest.raises(ImageError, match="pass its path"):
-        read_rgb(Image.open(tmp_path / "c.tif"))
+    with Image.open(tmp_path / "c.tif") as opened, pytest.raises(ImageError, match="pass its path"):
+        read_rgb(opened)
 
 
 def test_a_turned_page_is_the_right_way_up_whoever_decodes_it(tmp_path) -> None:
