@@ -76,7 +76,7 @@ def test_large_fields_are_cut_into_tiles_and_not_shrunk(trained) -> None:
     many = np.tile(image, (3, 3, 1))
     cut, given, shrunk = (trained.predict(many, cell_diameter=mode)[0] for mode in ("auto", 50, None))
     for one in (cut, given):
-        assert 0.75 < len(one) / (9 * len(alone)) < 1.25
+        assert 0.6 < len(one) / (9 * len(alone)) < 1.4  # neighbours stand where a frame was
         assert one.boxes.max() > 500
     assert len(shrunk) < 0.5 * len(cut)
     assert cut.cell_diameter is not None
@@ -388,7 +388,7 @@ def test_screening_corrects_what_was_measured() -> None:
 
 
 def test_one_field_gives_no_interval() -> None:
-    fields = cellscan.synthetic_fields(3, seed=0, size=(384, 512))
+    fields = cellscan.synthetic_fields(3, seed=0, size=(900, 1200))
     smear = cellscan.screen(fields, with_rules(Fake(fields.select([0]), 0, 0), **KNOWN), classifier=None)
     assert smear.interval is None
     assert "(95 % over fields n/a: one field)" in str(smear)
@@ -411,7 +411,7 @@ def test_what_is_not_known_of_errors_widens_the_interval() -> None:
 
 
 def test_claims_need_errors_known_for_fields_like_these() -> None:
-    fields = cellscan.synthetic_fields(6, seed=3, size=(192, 256))
+    fields = cellscan.synthetic_fields(6, seed=3, size=(480, 640))
     clf = cellscan.Classifier(image_size=16, seed=0)
 
     def said(options: dict, **rules) -> str:
@@ -428,6 +428,22 @@ def test_claims_need_errors_known_for_fields_like_these() -> None:
     assert "not as cells are judged here" in said(alone, judged_with="another")
     assert said({"classifier": clf}, judged_with=name_classifier(clf)) == ""
     assert "as often as infected ones" in said(alone, sensitivity=0.01)
+
+
+def test_a_failed_field_moves_no_other_to_another_smear(trained, tmp_path) -> None:
+    fields = cellscan.synthetic_fields(4, seed=9, size=(192, 256), difficulty="easy")
+    for index in range(4):
+        Image.fromarray(fields[index].image).save(tmp_path / f"{index}.png")
+    (tmp_path / "1.png").write_bytes(b"nothing")
+    paths = [tmp_path / f"{index}.png" for index in range(4)]
+    table = cellscan.screen(paths, trained, classifier=None, by=["a", "a", "b", "b"], on_error="skip")
+    assert [[one.name[-5:] for one in report.fields] for report in table if report is not None] == [
+        ["0.png"],
+        ["2.png", "3.png"],
+    ]
+    first = table[0]
+    assert first is not None
+    assert "1.png" in first.warnings[-1]
 
 
 def test_many_smears_are_a_table(tmp_path) -> None:

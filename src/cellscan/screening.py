@@ -105,7 +105,7 @@ class SmearReport:
     Examples
     --------
     >>> import cellscan
-    >>> smear = cellscan.screen(fields, det)  # as of `cellscan.Detector`
+    >>> smear = cellscan.screen(fields, det, classifier=None, cell_diameter=50)  # as of `cellscan.Detector`
     >>> len(smear.fields), smear.enough
     (4, False)
     """
@@ -156,7 +156,7 @@ class SmearReport:
         Examples
         --------
         >>> import cellscan
-        >>> len(cellscan.screen(fields, det).plot().axes)
+        >>> len(cellscan.screen(fields, det, classifier=None, cell_diameter=50).plot().axes)
         4
         """
         from cellscan.plots import plot_fields
@@ -173,7 +173,7 @@ class SmearReport:
         --------
         >>> import pathlib, tempfile, cellscan
         >>> file = pathlib.Path(tempfile.mkdtemp()) / "smear.csv"
-        >>> cellscan.screen(fields, det).to_csv(file)
+        >>> cellscan.screen(fields, det, classifier=None, cell_diameter=50).to_csv(file)
         >>> file.read_text().splitlines()[0]
         'field,red_cells,infected'
         """
@@ -198,7 +198,7 @@ class SmearTable(Sequence["SmearReport | None"]):
     Examples
     --------
     >>> import cellscan
-    >>> table = cellscan.screen(fields, det, classifier=None, by=lambda name: name[-5])  # as of `cellscan.Detector`
+    >>> table = cellscan.screen(fields, det, classifier=None, cell_diameter=50, by=len)  # as of `cellscan.Detector`
     >>> len(table.names) == len(table.reports)
     True
     """
@@ -254,7 +254,7 @@ class SmearTable(Sequence["SmearReport | None"]):
         --------
         >>> import pathlib, tempfile, cellscan
         >>> file = pathlib.Path(tempfile.mkdtemp()) / "smears.csv"
-        >>> cellscan.screen(fields, det, classifier=None, by=lambda name: name[-5]).to_csv(file)
+        >>> cellscan.screen(fields, det, classifier=None, cell_diameter=50, by=len).to_csv(file)
         >>> file.read_text().splitlines()[0]
         'smear,fields,red_cells,infected,apparent,parasitemia,low,high,warnings,refused'
         """
@@ -278,7 +278,7 @@ class SmearTable(Sequence["SmearReport | None"]):
         Examples
         --------
         >>> import cellscan
-        >>> len(cellscan.screen(fields, det, classifier=None, by=lambda name: name[-5]).plot().axes)
+        >>> len(cellscan.screen(fields, det, classifier=None, cell_diameter=50, by=len).plot().axes)
         1
         """
         from cellscan.plots import plot_smears
@@ -365,7 +365,7 @@ def screen(
     Examples
     --------
     >>> import cellscan
-    >>> smear = cellscan.screen(fields, det, classifier=None)  # as of `cellscan.Detector`
+    >>> smear = cellscan.screen(fields, det, classifier=None, cell_diameter=50)  # as of `cellscan.Detector`
     >>> smear.red_cells == sum(one.red_cells for one in smear.fields), smear.infected <= smear.red_cells
     (True, True)
     """
@@ -387,14 +387,15 @@ def screen(
     assert rules is not None
     smears: dict[str, _Smear] = {}
     stream = detector.stream(images, cell_diameter=cell_diameter, on_error=on_error, progress=progress)
-    number = 0
+    number, failed = 0, set[int]()
     for one in stream:
-        name = belongs(one.name, number if isinstance(one, Detections) else one.index)
-        smear = smears.setdefault(name, _Smear())
-        if isinstance(one, Failure):
-            smear.failed.append(one)
-        else:
-            smear.add(confirm(one, rules, second))
+        if isinstance(one, Failure):  # comes as soon as it is read, before fields that still wait for their batch
+            failed.add(one.index)
+            smears.setdefault(belongs(one.name, one.index), _Smear()).failed.append(one)
+            continue
+        while number in failed:
+            number += 1
+        smears.setdefault(belongs(one.name, number), _Smear()).add(confirm(one, rules, second))
         number += 1
     if by is None and not smears:
         raise DataError("there are no fields; expected at least one")

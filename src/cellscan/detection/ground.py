@@ -67,7 +67,7 @@ def find_ground(image: np.ndarray, work: int = WORK) -> Ground:
     >>> from cellscan.detection.ground import find_ground
     >>> field = cellscan.synthetic_fields(1, seed=0)[0].image
     >>> ground = find_ground(field)
-    >>> ground.box, bool(ground.lit.all()), 0.1 < ground.cells.mean() < 0.9
+    >>> ground.box, bool(ground.lit.all()), 0.1 < float(ground.cells.mean()) < 0.9
     ((0, 0, 480, 360), True, True)
     """
     ndimage = load_ndimage()

@@ -26,7 +26,7 @@ class Likeness:
     fields : int
         How many they were.
     low, high : tuple[float, ...]
-        Range of every feature of `describe_field` over them, a quarter of it added at either end.
+        Range of every feature of `describe_field` over them, half of it added at either end.
 
     Examples
     --------
@@ -42,7 +42,15 @@ class Likeness:
     high: tuple[float, ...]
 
     def differences(self, described: Sequence[Sequence[float]]) -> tuple[str, ...]:
-        """Return in what most of the described fields differ from those known, by name; nothing where in nothing."""
+        """Return in what most of the described fields differ from those known, by name; nothing where in nothing.
+
+        Examples
+        --------
+        >>> from cellscan.detection.likeness import Likeness
+        >>> known = Likeness("here", 10, (0.0,) * 7, (1.0,) * 7)
+        >>> known.differences([(0.5,) * 7, (0.4,) * 7])
+        ()
+        """
         rows = np.array(described, np.float64).reshape(-1, len(_NAMES))
         if not len(rows):
             return FEATURES
@@ -98,10 +106,10 @@ def learn_likeness(described: Sequence[Sequence[float]], source: str) -> Likenes
     --------
     >>> from cellscan.detection.likeness import learn_likeness
     >>> learn_likeness([(0.0,) * 7, (1.0,) * 7], "here").high[0]
-    1.25
+    1.5
     """
     rows = np.array(described, np.float64).reshape(-1, len(_NAMES))
     low, high = np.nanmin(rows, 0), np.nanmax(rows, 0)
-    room = (high - low) / 4
+    room = (high - low) / 2
     low, high = np.nan_to_num(low - room), np.nan_to_num(high + room)
     return Likeness(source, len(rows), tuple(map(float, low)), tuple(map(float, high)))
