@@ -72,9 +72,9 @@ def test_boxes_come_in_the_pixels_of_the_field(trained) -> None:
 
 def test_large_fields_are_cut_into_tiles_and_not_shrunk(trained) -> None:
     image = cellscan.synthetic_fields(1, seed=9, size=(192, 256), difficulty="easy")[0].image
-    alone = trained.predict(image)[0]
+    alone = trained.predict(image, least=0.3)[0]
     many = np.tile(image, (3, 3, 1))
-    cut, given, shrunk = (trained.predict(many, cell_diameter=mode)[0] for mode in ("auto", 50, None))
+    cut, given, shrunk = (trained.predict(many, cell_diameter=mode, least=0.3)[0] for mode in ("auto", 50, None))
     for one in (cut, given):
         assert 0.6 < len(one) / (9 * len(alone)) < 1.4  # neighbours stand where a frame was
         assert one.boxes.max() > 500
@@ -83,7 +83,7 @@ def test_large_fields_are_cut_into_tiles_and_not_shrunk(trained) -> None:
     assert 40 < cut.cell_diameter < 60
     assert given.cell_diameter == 50
     assert shrunk.cell_diameter is None
-    together = trained.predict([image, many, image], cell_diameter=50)
+    together = trained.predict([image, many, image], cell_diameter=50, least=0.3)
     assert [len(one) for one in together] == [len(alone), len(given), len(alone)]
     white = trained.predict(np.full((192, 256, 3), 255, np.uint8))[0]
     assert white.cell_diameter is None
@@ -462,8 +462,11 @@ def test_many_smears_are_a_table(tmp_path) -> None:
     tables[0].to_csv(tmp_path / "table.csv")
     assert len((tmp_path / "table.csv").read_text().splitlines()) == 4
     assert len(tables[0].plot().axes) == 1
-    with pytest.raises(cellscan.ArgumentError, match="no such attribute"):
+    assert str(cellscan.screen(fields.with_groups(slides=slides), det, classifier=None, by="slide")) == str(tables[0])
+    with pytest.raises(cellscan.DataError, match="its slide is not known"):
         cellscan.screen(fields, det, classifier=None, by="slide")
+    with pytest.raises(cellscan.ArgumentError, match="a FieldDataset can tell alone"):
+        cellscan.screen([one.image for one in fields], det, classifier=None, by="slide")
     with pytest.raises(cellscan.ArgumentError, match="2 entries"):
         cellscan.screen(fields, det, classifier=None, by=["a", "b"])
     with pytest.raises(cellscan.DataError, match="no entry"):

@@ -337,8 +337,8 @@ def screen(
     cell_diameter : "auto", float or None
         As of `Detector.predict`.
     by : str, callable, mapping or sequence, optional
-        Of which smear a field is: what a function or a mapping gives of its name, one entry a field, or the attribute
-        of a `FieldDataset` of this name, such as ``"slide"``. There is a `SmearTable` then, a smear each.
+        Of which smear a field is: ``"slide"``, ``"patient"`` or ``"laboratory"`` of a `FieldDataset` that knows them;
+        what a function or a mapping gives of its name; or one entry a field. There is a `SmearTable` then.
     minimum_cells : int
         Below, the report says that cells are not enough.
     red_cells_per_microlitre : float, optional
@@ -442,12 +442,12 @@ def _grouping(by: Grouping | None, images: Any) -> Callable[[str, int], str]:
         return look
     groups: Any = by
     if isinstance(by, str):
-        groups = getattr(images, by, None) if isinstance(images, FieldDataset) else None
-        if groups is None:
+        if not isinstance(images, FieldDataset):
             raise ArgumentError(
-                f"by is {by!r}, but these fields have no such attribute; pass a function or a mapping of their names, "
+                f"by is {by!r}, which a FieldDataset can tell alone; pass a function or a mapping of names, "
                 "or a list with the smear of every field"
             )
+        groups = images.groups(by)
     listed = [str(one) for one in groups]
     if hasattr(images, "__len__") and not isinstance(images, (str, bytes)) and len(images) != len(listed):
         raise ArgumentError(f"by has {len(listed)} entries and there are {len(images)} fields; expected one for each")

@@ -626,14 +626,35 @@ class FieldDataset:
         names = self.names.tolist()
         if by is None:
             return find_blocks(names, self.patients.tolist(), self.slides.tolist())
+        return find_blocks(names, self.groups(by).tolist())
+
+    def groups(self, by: str) -> np.ndarray:
+        """Return the patient, slide or laboratory of every field, (N,) str.
+
+        Parameters
+        ----------
+        by : {"patient", "slide", "laboratory"}
+
+        Raises
+        ------
+        DataError
+            Where that of a field is not known.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> fields = cellscan.synthetic_fields(2, seed=0).with_groups(slides=["s1", "s2"])
+        >>> fields.groups("slide").tolist()
+        ['s1', 's2']
+        """
         check_choice("by", by, GROUPS)
         own = {"patient": self.patients, "slide": self.slides, "laboratory": self.laboratories}[by]
         if (own == "").any():
             raise DataError(
-                f"{names[int(np.flatnonzero(own == '')[0])]}: its {by} is not known; give one for every field, by "
+                f"{self.names[own == ''][0]}: its {by} is not known; give one for every field, by "
                 f"load_fields(..., {by}=...), or leave by= out"
             )
-        return find_blocks(names, own.tolist())
+        return own
 
     def images(self, size: tuple[int, int], *, progress: bool = True) -> Pixels:
         """Return all fields, fitted into `size`: decoded once, kept in the cache.
