@@ -30,7 +30,8 @@ _SMALL = 7.0
 """Radius at that size below which a field is looked at again, a part of it enlarged."""
 
 _BOX = 0.9
-"""Diameter of a circle over the side of the box that people draw about the cell; chosen on fields of even position, see `benchmarks/other_laboratories.py`."""
+"""Diameter of a circle over the side of the box that people draw about the cell: chosen on fields of even position, see
+`benchmarks/other_laboratories.py`."""
 
 _CIRCLES, _COVER = 4, 0.02
 """Circles, and their share of the field, below which it has no red cells."""
