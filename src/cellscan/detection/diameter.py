@@ -30,7 +30,8 @@ _SMALL = 7.0
 """Radius at that size below which a field is looked at again, a part of it enlarged."""
 
 _BOX = 0.9
-"""Diameter of a circle over the side of the box that people draw about the cell; see `benchmarks/RESULTS.md`."""
+"""Diameter of a circle over the side of the box that people draw about the cell: chosen on fields of even position, see
+`benchmarks/other_laboratories.py`."""
 
 _CIRCLES, _COVER = 4, 0.02
 """Circles, and their share of the field, below which it has no red cells."""
@@ -83,7 +84,8 @@ def estimate_cell_diameter(image: ImageLike) -> tuple[float, float]:
 
     Notes
     -----
-    On fields of four laboratories, as they are and redrawn at a quarter to four times: see `benchmarks/RESULTS.md`.
+    On fields of four laboratories, as they are and redrawn at a quarter to four times, it is measured by
+    `benchmarks/other_laboratories.py --diameters`.
     It is wrong where most of what is round is no red cell, as in thick films.
 
     Examples
