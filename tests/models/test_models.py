@@ -214,5 +214,5 @@ def test_first_weights_are_those_of_flax_without_a_program_a_shape(shape) -> Non
     lecun_normal(key, (1, 1))
     with compilations() as names:
         found = lecun_normal(key, shape)
-    assert names == [] or np.prod(shape) > 2**18
+    assert set(names) <= {"stage"} or np.prod(shape) > 2**18  # what brings an array to the device
     assert np.array_equal(found, nnx.initializers.lecun_normal()(key, shape, np.float32))
