@@ -20,7 +20,8 @@ from _pytest.doctest import DoctestItem
 
 _STUDIES = ("cellscan.study.Study", "cellscan.study.Transfer", "cellscan.evaluate.confident.Suspects")
 _DETECTORS = (
-    "cellscan.detector.Detector.", "cellscan.detections.", "cellscan.screening.", "cellscan.evaluate.detection.D"
+    "cellscan.confirming.", "cellscan.detector.Detector.", "cellscan.detections.", "cellscan.screening.",
+    "cellscan.evaluate.detection.D",
 )  # fmt: skip
 
 
