@@ -14,7 +14,7 @@ DRAWS = 2000
 _MANY = 10_000
 """Groups from which indices are drawn and counted: the same distribution as a multinomial, ten times as fast."""
 
-_ROOM = 16_000_000
+_ROOM = 2_000_000
 """Weights of cells that are in memory at a time."""
 
 

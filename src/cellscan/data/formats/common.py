@@ -146,7 +146,9 @@ class AnnotationFile:
     """
 
     def __init__(self, path: Path, name: str) -> None:
-        self.path, self.name, self._text = path, name, str(path)
+        self.path: Path = path
+        self.name: str = name
+        self._text = str(path)
 
     def __str__(self) -> str:
         return self._text  # kept: every object of every file is named by it
@@ -213,7 +215,10 @@ class Place:
         images: Path | None = None,
         aside: frozenset[str] = frozenset(),
     ) -> None:
-        self.root, self.given, self.images, self.aside = root, given, images, aside
+        self.root: Path = root
+        self.given: list[str] | None = given
+        self.images: Path | None = images
+        self.aside: frozenset[str] = aside
 
     @functools.cached_property
     def _listed(self) -> tuple[list[str], list[str]]:
