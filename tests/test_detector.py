@@ -532,3 +532,17 @@ def test_what_was_detected_is_cut_from_the_image_that_was_seen(trained, fields, 
     assert np.array_equal(last.pixels(), fields[1].image)
     with pytest.raises(cellscan.ImageError, match="has changed since"):
         first.crops()
+
+
+def test_detections_of_a_file_are_saved_with_the_file_itself(trained, fields, tmp_path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.fromarray(fields[0].image).save(path)
+    found = trained.predict([path], least=0.05)
+    found = replace(found, fields=tuple(replace(one, name="a.jpg") for one in found))
+    found.save(tmp_path / "set", format="coco")
+    (copy,) = (tmp_path / "set").rglob("a.jpg")
+    assert copy.read_bytes() == path.read_bytes()
+    Image.fromarray(fields[1].image).save(path)
+    with pytest.raises(cellscan.ImageError, match="has changed since"):
+        found.save(tmp_path / "other", format="coco")
+    assert not (tmp_path / "other").exists()

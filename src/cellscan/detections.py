@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -15,11 +16,57 @@ from cellscan.data.images import read_rgb
 from cellscan.data.saving import save_records
 from cellscan.data.tables import find_rows, write_csv
 from cellscan.data.values import choose
-from cellscan.errors import DataError
+from cellscan.errors import DataError, ImageError
 from cellscan.predictions import Failure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class SeenImage:
+    """Reads an image again, or raises where it is another one: a loop may have written the next picture to its file.
+
+    Attributes
+    ----------
+    image : path, or callable that returns pixels
+    name : str
+        For errors.
+    checksum : int
+        CRC-32 of the pixels that were seen.
+
+    Examples
+    --------
+    >>> import zlib, numpy as np
+    >>> from cellscan.detections import SeenImage
+    >>> image = np.zeros((4, 4, 3), np.uint8)
+    >>> SeenImage(lambda: image, "a", zlib.crc32(image))().shape
+    (4, 4, 3)
+    """
+
+    image: Any
+    name: str
+    checksum: int
+
+    def __call__(self) -> np.ndarray:
+        pixels = np.asarray(self.image()) if callable(self.image) else read_rgb(self.image, where=self.name)
+        if zlib.crc32(pixels) != self.checksum:
+            raise ImageError(f"{self.name}: the file has changed since its cells were detected; predict it again")
+        return pixels
+
+    def file(self) -> str | None:
+        """Return the file that holds the image still; None where it is no file.
+
+        Examples
+        --------
+        >>> from cellscan.detections import SeenImage
+        >>> SeenImage(len, "a", 0).file() is None
+        True
+        """
+        if callable(self.image):
+            return None
+        self()
+        return os.fsdecode(self.image)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -276,13 +323,20 @@ class FieldDetections(Sequence[Detections]):
         none = np.zeros(0, np.int32)
         records = [
             Record(
-                one.name, one.size, os.fsdecode(one.image) if isinstance(one.image, (str, os.PathLike)) else None,
+                one.name, one.size, _file_of(one.image),
                 one.pixels, one.boxes, one.labels, [()] * len(one), np.zeros((0, 2), np.float32), none, one.scores,
                 complete=[True] * len(self.class_names),
             )
             for one in self.fields
         ]  # fmt: skip
         return save_records(folder, format, records, self.class_names, (), images=images)
+
+
+def _file_of(image: Any) -> str | None:
+    """Return the file that an image is read from; None where it is none."""
+    if isinstance(image, SeenImage):
+        return image.file()
+    return os.fsdecode(image) if isinstance(image, (str, os.PathLike)) else None
 
 
 def _write(found: Sequence[Detections], path: str | os.PathLike[str]) -> None:

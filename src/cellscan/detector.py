@@ -18,7 +18,7 @@ from cellscan import card as cards
 from cellscan.card import Card
 from cellscan.confirming import confirm, name_classifier
 from cellscan.data.fields import FieldDataset
-from cellscan.data.images import FIT, PIXEL_LIMIT, read_rgb
+from cellscan.data.images import FIT, PIXEL_LIMIT
 from cellscan.data.inputs import Images, Item, decode, list_items
 from cellscan.data.values import as_list, as_path, check_number, check_seed
 from cellscan.detection.anchors import Anchors, fit_anchors
@@ -27,7 +27,7 @@ from cellscan.detection.ground import find_ground
 from cellscan.detection.likeness import describe_field, learn_likeness
 from cellscan.detection.rules import Detection
 from cellscan.detection.tiling import Tiling, as_trained, plan_tiles
-from cellscan.detections import Detections, FieldDetections
+from cellscan.detections import Detections, FieldDetections, SeenImage
 from cellscan.errors import ArgumentError, DataError, ImageError, ModelFileError, check_choice, check_names
 from cellscan.evaluate.detection import DetectionReport, choose_thresholds, evaluate_detections, measure_errors
 from cellscan.models.network import Network, Weights, weights_of
@@ -476,7 +476,7 @@ class Detector:
         def read(item: Item, image: np.ndarray) -> tuple[_Shown, list[Any]]:
             again: Any = image
             if isinstance(item.image, (str, os.PathLike)) or callable(item.image):
-                again = functools.partial(_read_again, item.image, item.name, zlib.crc32(image))
+                again = SeenImage(item.image, item.name, zlib.crc32(image))
             if cell_diameter is None:
                 tiling = as_trained(image, self.image_size)
                 return _Shown(item.name, again, image.shape[1::-1], tiling), tiling.show(image, None)
@@ -723,14 +723,6 @@ def _read(fields: FieldDataset) -> Iterator[tuple[Item, np.ndarray | ImageError]
             yield Item(index, name, again), again()
         except ImageError as error:
             yield Item(index, name, again), error
-
-
-def _read_again(image: Any, name: str, checksum: int) -> np.ndarray:
-    """Read an image that was predicted; a loop may have written another picture to the same file since."""
-    pixels = np.asarray(image()) if callable(image) else read_rgb(image, where=name)
-    if zlib.crc32(pixels) != checksum:
-        raise ImageError(f"{name}: the file has changed since its cells were detected; predict it again")
-    return pixels
 
 
 def _facts(fields: FieldDataset) -> dict[str, Any]:
