@@ -1,4 +1,4 @@
-"""Whose a field is: patient, slide and laboratory, from a function, a mapping or a CSV file."""
+"""Whose a field or a cell is: patient, slide and laboratory, from a function, a mapping or a CSV file."""
 
 from __future__ import annotations
 
@@ -14,21 +14,32 @@ Groups: TypeAlias = "str | os.PathLike[str] | Mapping[Any, Any] | Callable[[str]
 """A CSV file of names and groups, a mapping from name to group, or a function from name to group."""
 
 
-def read_groups(what: str, names: Sequence[str], given: Any) -> list[str]:
-    """Return the patient, slide or laboratory of every field.
+def read_groups(
+    what: str,
+    names: Sequence[str],
+    given: Any,
+    *,
+    below: Sequence[str] | None = None,
+    what_is_named: str = "fields",
+) -> list[str]:
+    """Return the patient, slide or laboratory of every field or cell.
 
     Parameters
     ----------
     what : {"patient", "slide", "laboratory"}
     names : sequence of str
-        Of fields, with slashes.
+        With slashes.
     given : callable, mapping or path
         As of `cellscan.load_fields`; for a laboratory a text that ends in no ``.csv`` is its name.
+    below : sequence of str, optional
+        What a function is given of each; its name if left out.
+    what_is_named : str
+        For errors.
 
     Raises
     ------
     DataError
-        Where a field has none, a name of the mapping fits several, or the file or function fails.
+        Where one has none, a name of the mapping fits several, or the file or function fails.
     ArgumentError
         Where it is another kind of thing.
 
@@ -49,9 +60,9 @@ def read_groups(what: str, names: Sequence[str], given: Any) -> list[str]:
     if isinstance(given, (str, os.PathLike)):
         given = _read_file(what, as_path(what, given))
     if hasattr(given, "items"):  # a mapping, or a pandas Series
-        found = _look_up(what, names, dict(given.items()))
+        found = _look_up(what, names, dict(given.items()), what_is_named)
     elif callable(given):
-        found = [_call(what, name, given) for name in names]
+        found = [_call(what, name, given, one) for name, one in zip(names, below or names, strict=True)]
     else:
         raise ArgumentError(f"{what} is {given!r:.80}; expected a function, a mapping, or a CSV file of name,{what}")
     owners = [as_patient(name, owner) for name, owner in zip(names, found, strict=True)]
@@ -70,16 +81,16 @@ def _read_file(what: str, path: Path) -> dict[str, str]:
     return found
 
 
-def _call(what: str, name: str, given: Callable[[str], Any]) -> Any:
+def _call(what: str, name: str, given: Callable[[str], Any], below: str) -> Any:
     try:
-        return given(name)
+        return given(below)
     except CellscanError:
         raise
     except Exception as error:  # somebody else's function
         raise DataError(f"{name}: `{what}` fails ({type(error).__name__}: {error})") from error
 
 
-def _look_up(what: str, names: Sequence[str], given: dict[Any, Any]) -> list[Any]:
+def _look_up(what: str, names: Sequence[str], given: dict[Any, Any], named: str) -> list[Any]:
     """Return what a mapping gives for each name; a key is a whole name, or an end of one that fits no other."""
     rows = {name: row for row, name in enumerate(names)}
     ends: dict[str, list[int]] = {}
@@ -96,7 +107,7 @@ def _look_up(what: str, names: Sequence[str], given: dict[Any, Any]) -> list[Any
             whole[rows[key]] = owner
         elif len(fitting) > 1:
             several = ", ".join(repr(names[row]) for row in fitting[:4])
-            raise DataError(f"`{what}` names {key!r}, which fits {len(fitting)} fields: {several}; give whole names")
+            raise DataError(f"`{what}` names {key!r}, which fits {len(fitting)} {named}: {several}; give whole names")
         elif fitting:
             partly[fitting[0]] = owner
     found = {**partly, **whole}

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from cellscan.data.cells import CellDataset
+from cellscan.data.groups import read_groups
 from cellscan.data.images import warn_of_others
 from cellscan.data.layouts import choose_splits, place
 from cellscan.data.listing import list_images
 from cellscan.data.malaria import read_malaria
 from cellscan.data.reading import Reading, check_reading
 from cellscan.data.sources import FileSource, Source
-from cellscan.data.values import as_list, as_path, as_patient, as_texts, read_rows, read_table
-from cellscan.errors import ArgumentError, CellscanError, DataError
+from cellscan.data.values import as_list, as_path, as_texts, read_rows
+from cellscan.errors import ArgumentError, DataError
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 Patients: TypeAlias = "Mapping[str, Any] | Callable[[str], Any] | PathLike"
@@ -170,7 +171,7 @@ def load_folder(
     labels = [class_names.index(one.class_name) for one in placed]
     patients = [one.patient for one in placed]
     if patient is not None:
-        patients = _patients(names, [one.below for one in placed], patient)
+        patients = read_groups("patient", names, patient, below=[one.below for one in placed], what_is_named="cells")
     table = Path(patient).absolute() if isinstance(patient, (str, os.PathLike)) else None
     warn_of_others(listing.root, [path for path in listing.others if listing.root / path != table])
     cells = CellDataset.from_source(
@@ -315,65 +316,6 @@ def _listed(where: str, paths: list[str], root: Path, reading: Reading) -> tuple
         common = os.path.commonpath([os.path.dirname(name) for name in names])
         names = [os.path.relpath(name, common) for name in names]
     return names, source()
-
-
-def _patients(names: Sequence[str], below: Sequence[str], patient: Any) -> list[str]:
-    """Return the patient of each cell, from whatever tells it."""
-    if isinstance(patient, (str, os.PathLike)):
-        rows = read_table(as_path("patient", patient), "file of patients", ("name", "patient"))
-        pairs = {(row["name"], as_patient(row["name"], row["patient"])) for row in rows}
-        if len({name for name, _ in pairs}) < len(pairs):
-            twice = next(name for name, _ in pairs if sum(name == other for other, _ in pairs) > 1)
-            raise DataError(f"{patient}: {twice!r} stands in it twice, with different patients; expected one")
-        patient = dict(pairs)
-    if hasattr(patient, "items"):  # a mapping, or a pandas Series
-        found = _look_up(names, dict(patient.items()))
-    elif callable(patient):
-        found = [_call(patient, name, path) for name, path in zip(names, below, strict=True)]
-    else:
-        raise ArgumentError(
-            f"patient is {patient!r:.80}; expected a function, a mapping, or a CSV file of name,patient"
-        )
-    owners = [as_patient(name, owner) for name, owner in zip(names, found, strict=True)]
-    for name, owner, given in zip(names, owners, found, strict=True):
-        if not owner:
-            raise DataError(f"{name}: `patient` gives {given!r}; expected the patient's id, which is not empty")
-    return owners
-
-
-def _call(patient: Callable[[str], Any], name: str, below: str) -> Any:
-    try:
-        return patient(below)
-    except CellscanError:
-        raise
-    except Exception as error:  # somebody else's function
-        raise DataError(f"{name}: `patient` fails ({type(error).__name__}: {error})") from error
-
-
-def _look_up(names: Sequence[str], patient: dict[Any, Any]) -> list[Any]:
-    """Return what a mapping gives for each name; a key is a whole name, or an end of one that fits no other."""
-    rows = {name: row for row, name in enumerate(names)}
-    ends: dict[str, list[int]] = {}
-    for row, name in enumerate(names):
-        parts = name.split("/")
-        for start in range(1, len(parts)):
-            ends.setdefault("/".join(parts[start:]), []).append(row)
-    found: dict[int, Any] = {}
-    whole: dict[int, Any] = {}
-    for key, owner in zip(as_texts("names of patient", list(patient)), patient.values(), strict=True):
-        key = key if key in rows else key.replace("\\", "/")
-        fitting = ends.get(key, [])
-        if key in rows:
-            whole[rows[key]] = owner
-        elif len(fitting) > 1:
-            cells = ", ".join(repr(names[row]) for row in fitting[:4])
-            raise DataError(
-                f"`patient` names {key!r}, which fits {len(fitting)} cells: {cells}; give their whole names"
-            )
-        elif fitting:
-            found[fitting[0]] = owner
-    found |= whole
-    return [found.get(row) for row in range(len(names))]
 
 
 def _load_tfds(prepared: Path | None, data_dir: Path | None) -> CellDataset:
