@@ -141,7 +141,7 @@ def _are_splits(names: set[str]) -> bool:
 
 
 def _unclear(where: str, folders: dict[str, list[str]], around: str, first: str) -> DataError:
-    path, above = max(folders.items(), key=lambda entry: len(entry[1]))
+    path, above = max(sorted(folders.items()), key=lambda entry: len(entry[1]))
     one, other = above[1:3] if first else above[:2]
     options = (
         (f"{first}class/patient/image", f"class {one!r}, patient {other!r}"),
