@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cellscan.data.cache import clear_cache as clear_cache
     from cellscan.data.cells import Cell as Cell
     from cellscan.data.cells import CellDataset as CellDataset
+    from cellscan.data.composing import compose_fields as compose_fields
     from cellscan.data.description import Description as Description
     from cellscan.data.fields import Field as Field
     from cellscan.data.fields import FieldDataset as FieldDataset
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from cellscan.data.loaders import load_folder as load_folder
     from cellscan.data.loaders import load_malaria as load_malaria
     from cellscan.data.loaders import load_table as load_table
+    from cellscan.data.mosaic import mosaic_fields as mosaic_fields
     from cellscan.data.patients import malaria_patient as malaria_patient
     from cellscan.data.pixels import Pixels as Pixels
     from cellscan.data.reading import Reading as Reading
@@ -96,10 +98,12 @@ _HOMES = {
     "Cell": "data.cells",
     "CellDataset": "data.cells",
     "Description": "data.description",
+    "compose_fields": "data.composing",
     "concat": "data.joining",
     "load_folder": "data.loaders",
     "load_malaria": "data.loaders",
     "load_table": "data.loaders",
+    "mosaic_fields": "data.mosaic",
     "malaria_patient": "data.patients",
     "Pixels": "data.pixels",
     "Reading": "data.reading",
@@ -150,7 +154,7 @@ __all__ = [  # noqa: RUF022 - the order of the road
     "load_malaria", "load_folder", "load_table", "synthetic_cells", "concat", "malaria_patient", "clear_cache",
     "keep_programs",
     "CellDataset", "Cell", "Description", "Pixels", "Split", "Reading",
-    "load_fields", "synthetic_fields", "FieldDataset", "Field", "IML_TWO_CLASS",
+    "load_fields", "synthetic_fields", "compose_fields", "mosaic_fields", "FieldDataset", "Field", "IML_TWO_CLASS",
     "Classifier", "Recipe", "History", "Predictions", "Prediction", "Failure", "Report", "Patients", "Patient",
     "Explanations", "Explanation",
     "Card", "Decision", "Conformal", "Novelty",

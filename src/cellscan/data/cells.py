@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -379,6 +380,27 @@ class CellDataset:
             for row in np.flatnonzero((self._part == number) & np.isin(self._row, list(failed))):
                 bad[int(row)] = failed[int(self._row[row])]
         return Pixels(tuple(maps), self._part, self._row), dict(sorted(bad.items()))
+
+    def sizes(self) -> np.ndarray:
+        """Return width and height of every image as stored, (N, 2) int64, without decoding it.
+
+        Raises
+        ------
+        ImageError
+            Where an image cannot be read.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> cellscan.synthetic_cells(60, seed=0).sizes().shape
+        (60, 2)
+        """
+
+        def size(row: int) -> tuple[int, int]:
+            return self._sources[int(self._part[row])].header(int(self._row[row]))[:2]
+
+        with ThreadPoolExecutor() as pool:
+            return np.array(list(pool.map(size, range(len(self)))), np.int64).reshape(-1, 2)
 
     def describe(self, *, progress: bool = True) -> Description:
         """Count classes, patients, sizes and formats; opens every file but decodes none.

@@ -35,7 +35,7 @@ from cellscan.data.values import (
     check_whole,
     choose,
 )
-from cellscan.errors import ArgumentError, DataError, ImageError, check_choice
+from cellscan.errors import ArgumentError, DataError, ImageError, check_choice, check_names
 from cellscan.notebook import as_text
 
 if TYPE_CHECKING:
@@ -508,6 +508,76 @@ class FieldDataset:
         new = [names.get(old, old) for old in self.class_names]
         kept = list(dict.fromkeys(name for name in new if name is not None))
         return self.relabelled(as_class_names(kept) if kept else (), [kept.index(n) if n else None for n in new])
+
+    def drop_classes(self, names: Sequence[str]) -> FieldDataset:
+        """Return the data set without these classes, their boxes and their points: such cells count as background.
+
+        To ignore them instead, so that they count neither way, use ``rename_classes({name: None})``.
+
+        Parameters
+        ----------
+        names : sequence of str
+
+        Raises
+        ------
+        DataError
+            Where it names a class that is not here.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> fields = cellscan.synthetic_fields(2, seed=0)
+        >>> print(fields.drop_classes(["infected"]))  # doctest: +ELLIPSIS
+        2 fields, ... boxes: red blood cell ...
+        """
+        unwanted = check_names("names", names, 1)
+        strange = [name for name in unwanted if name not in self.class_names]
+        if strange:
+            raise DataError(f"the class {strange[0]!r} is not among {', '.join(self.class_names)}")
+        numbers = [self.class_names.index(name) for name in unwanted]
+        kept = [~np.isin(said, numbers) for said in self.labels]
+        marked = [~np.isin(said, numbers) for said in self.point_labels]
+        left = replace(
+            self,
+            boxes=tuple(frozen(own[keep]) for own, keep in zip(self.boxes, kept, strict=True)),
+            labels=tuple(frozen(own[keep]) for own, keep in zip(self.labels, kept, strict=True)),
+            polygons=tuple(
+                tuple(rings for rings, stays in zip(own, keep.tolist(), strict=True) if stays)
+                for own, keep in zip(self.polygons, kept, strict=True)
+            ),
+            points=tuple(frozen(own[keep]) for own, keep in zip(self.points, marked, strict=True)),
+            point_labels=tuple(frozen(own[keep]) for own, keep in zip(self.point_labels, marked, strict=True)),
+        )
+        rest = [name for name in self.class_names if name not in unwanted]
+        return left.relabelled(rest, [rest.index(name) if name in rest else None for name in self.class_names])
+
+    def add_classes(self, names: Sequence[str]) -> FieldDataset:
+        """Return the data set with more classes, of which no field has a cell, such as "infected" of healthy donors.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Names that are not among the classes.
+
+        Raises
+        ------
+        DataError
+            Where it names a class that is here.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> fields = cellscan.synthetic_fields(2, seed=0).drop_classes(["infected"]).add_classes(["infected"])
+        >>> fields.class_names, bool(fields.complete.all())
+        (('red blood cell', 'infected'), True)
+        """
+        new = check_names("names", names, 1)
+        there = [name for name in new if name in self.class_names]
+        if there:
+            raise DataError(f"the class {there[0]!r} is there already: {', '.join(self.class_names)}")
+        found = self.relabelled((*self.class_names, *new), range(len(self.class_names)))
+        complete = np.concatenate([self.complete, np.ones((len(self), len(new)), bool)], 1)
+        return replace(found, complete=frozen(complete))
 
     def relabelled(self, class_names: Sequence[str], to: Sequence[int | None]) -> FieldDataset:
         """Return the data set with these classes; `to` says for each of the old ones which it is, or None to ignore.

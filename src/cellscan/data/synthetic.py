@@ -287,12 +287,7 @@ def synthetic_fields(
     count, seed = check_whole("count", count, 1), check_seed(seed)
     if count > MOST:
         raise ArgumentError(f"count is {count}; expected at most {MOST:,}")
-    shape = size.shape if isinstance(size, np.ndarray) else (len(size),) if isinstance(size, (tuple, list)) else ()
-    if shape != (2,):
-        raise ArgumentError(f"size is {size!r}; expected a height and a width of at least 96 pixels")
-    height, width = (check_whole("size", side, 96, "pixels") for side in size)
-    if height * width > PIXEL_LIMIT:
-        raise ArgumentError(f"size is {size!r}; a field has at most {PIXEL_LIMIT:,} pixels")
+    height, width = check_field_size(size)
     level = _DIFFICULTIES[difficulty]
     images, boxes, labels = [], [], []
     for number in range(count):
@@ -305,6 +300,17 @@ def synthetic_fields(
         labels.append(said)
     names = [f"synthetic_{number:04d}.png" for number in range(count)]
     return FieldDataset.from_arrays(images, boxes, labels, class_names=("red blood cell", "infected"), names=names)
+
+
+def check_field_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Return height and width of a field that is made here, or raise `ArgumentError`."""
+    shape = size.shape if isinstance(size, np.ndarray) else (len(size),) if isinstance(size, (tuple, list)) else ()
+    if shape != (2,):
+        raise ArgumentError(f"size is {size!r}; expected a height and a width of at least 96 pixels")
+    height, width = (check_whole("size", side, 96, "pixels") for side in size)
+    if height * width > PIXEL_LIMIT:
+        raise ArgumentError(f"size is {size!r}; a field has at most {PIXEL_LIMIT:,} pixels")
+    return height, width
 
 
 def _paint_field(

@@ -80,6 +80,24 @@ def check_number(name: str, value: object, low: float, high: float, ends: str = 
     raise ArgumentError(f"{name} is {value!r:.80}; expected a number {between}")
 
 
+def as_range(name: str, value: Any, low: float, high: float) -> tuple[float, float]:
+    """Return a number, or a pair of numbers, as the pair of the least and the most, or raise `ArgumentError`.
+
+    Examples
+    --------
+    >>> from cellscan.data.values import as_range
+    >>> as_range("cell_diameter", 30, 8, 100), as_range("cell_diameter", (20, 40), 8, 100)
+    ((30.0, 30.0), (20.0, 40.0))
+    """
+    pair = value if isinstance(value, (tuple, list)) else (value, value)
+    if len(pair) != 2:
+        raise ArgumentError(f"{name} is {value!r:.80}; expected a number, or the least and the most of a range")
+    first, last = (check_number(name, side, low, high, "[]") for side in pair)
+    if first > last:
+        raise ArgumentError(f"{name} is {value!r:.80}; expected the least first")
+    return first, last
+
+
 def check_flag(name: str, value: object) -> bool:
     """Return a bool, NumPy's too, or raise `ArgumentError`.
 

@@ -1,0 +1,102 @@
+"""One detector over several laboratories, and what it finds in each of them when that one trained nothing.
+
+    python benchmarks/several_laboratories.py --data FOLDER --out FOLDER [--leave-out IML]
+
+FOLDER holds `cell_images`, `iml_malaria`, `bccd` and `draaslan`, unpacked. Training fields are mosaics of annotated
+fields, and fields composed of NIH cells in the colours of those fields. Thresholds are chosen on validation fields of
+the laboratories that are trained on. A run that is stopped goes on when called again.
+
+With --ship, what is trained on sets whose licence permits it (NIH, BCCD, draaslan) is written into the package.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+from accuracy import versions
+
+import cellscan
+
+CLASSES = ("red blood cell", "infected")
+TARGET = Path(__file__).parents[1] / "src" / "cellscan" / "weights" / "fields_retinanet_small.safetensors"
+LICENCE = "MIT; trained on images of NIH/NLM (public domain), BCCD (MIT) and draaslan's Blood Cell Detection Dataset (MIT)"
+
+
+def as_healthy(fields: cellscan.FieldDataset) -> cellscan.FieldDataset:
+    """Return fields of people without malaria: red cells have boxes, white cells and platelets are background."""
+    fields = fields.rename_classes({name: CLASSES[0] for name in fields.class_names if name.lower() == "rbc"})
+    return fields.drop_classes([name for name in fields.class_names if name != CLASSES[0]]).add_classes([CLASSES[1]])
+
+
+def load(data: Path, name: str) -> tuple[cellscan.FieldDataset, cellscan.FieldDataset]:
+    """Return training and validation fields of a laboratory."""
+    if name == "IML":
+        file = data / "iml_malaria" / "annotations.json"
+        every = cellscan.load_fields(file, classes=cellscan.IML_TWO_CLASS, laboratory=name)
+        train, valid, _ = every.split(0.15, 0.2, seed=0)
+        return train, valid
+    if name == "BCCD":  # many of its red cells have no box: where there is none, nothing is learned about red cells
+        lists = data / "bccd" / "ImageSets" / "Main"
+        kept = {"complete": ("WBC", "Platelets"), "laboratory": name}
+        return tuple(as_healthy(cellscan.load_fields(lists / f"{part}.txt", **kept)) for part in ("train", "val"))
+    train, valid = as_healthy(cellscan.load_fields(data / "draaslan", laboratory=name)).split(0.2, seed=0)
+    return train, valid
+
+
+def make_training(
+    data: Path, names: list[str], composed: int, mosaics: int
+) -> tuple[cellscan.FieldDataset, cellscan.FieldDataset]:
+    """Return training and validation fields of all laboratories, with cells of about one size."""
+    parts = {name: load(data, name) for name in names}
+    cells = cellscan.load_malaria(data / "cell_images")
+    own, kept = cells.split(0.15, by="patient", seed=0)
+    found = []
+    for number, (real, patients) in enumerate(zip(zip(*parts.values(), strict=True), (own, kept), strict=True)):
+        share = 1 if number == 0 else 0.1
+        sets = [
+            cellscan.mosaic_fields(fields, round(share * mosaics), margin=0.3, seed=number) for fields in real
+        ]
+        style = cellscan.concat(list(real)) if real else None
+        half = round(share * composed / 2)
+        sets.append(cellscan.compose_fields(patients, half, seed=2 * number))
+        sets.append(cellscan.compose_fields(patients, half, style=style, seed=2 * number + 1))
+        found.append(cellscan.concat(sets))
+    return found[0], found[1]
+
+
+def main() -> None:
+    """Train what is missing and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--leave-out", choices=("IML", "BCCD", "draaslan"), default="IML")
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--composed", type=int, default=500)
+    parser.add_argument("--mosaics", type=int, default=110)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--ship", action="store_true")
+    args = parser.parse_args()
+    folder = args.out / f"without-{args.leave_out}"
+    folder.mkdir(exist_ok=True, parents=True)
+    names = [name for name in ("IML", "BCCD", "draaslan") if name != args.leave_out]
+    train, valid = make_training(args.data, names, args.composed, args.mosaics)
+    print(train, valid, sep="\n", flush=True)
+    det = cellscan.Detector("retinanet_small", image_size=(360, 480), class_names=CLASSES, seed=0)
+    start = time.monotonic()
+    history = det.fit(
+        train, validation=valid, epochs=args.epochs, batch_size=8, recipe=cellscan.Recipe(learning_rate=args.rate),
+        checkpoint=folder / "checkpoint", resume=True, progress=True,
+    )  # fmt: skip
+    print({name: [round(value, 4) for value in history[name]] for name in history}, flush=True)
+    det.choose_threshold(valid, cell_diameter=None, source=", ".join(["NIH", *names]))
+    report = det.evaluate(valid, cell_diameter=None)
+    print(f"validation\n{report}\n{time.monotonic() - start:.0f} s\n{versions()}")
+    det.save(folder / "detector.safetensors", report=report, licence=LICENCE, half=True)
+    (folder / "history.json").write_text(json.dumps({name: list(history[name]) for name in history}))
+    if args.ship:
+        det.save(TARGET, report=report, licence=LICENCE, half=True)
+
+
+if __name__ == "__main__":
+    main()
