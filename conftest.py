@@ -21,7 +21,7 @@ from _pytest.doctest import DoctestItem
 _STUDIES = ("cellscan.study.Study", "cellscan.study.Transfer", "cellscan.evaluate.confident.Suspects")
 _DETECTORS = (
     "cellscan.confirming.", "cellscan.detector.Detector.", "cellscan.detections.", "cellscan.screening.",
-    "cellscan.evaluate.detection.D",
+    "cellscan.evaluate.detection.D", "cellscan.laboratories.L",
 )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from cellscan.confirming import confirm, name_classifier
 from cellscan.detection.anchors import Anchors
 from cellscan.detection.likeness import Likeness
 from cellscan.detection.rules import Detection
-from cellscan.evaluate.detection import choose_thresholds, evaluate_detections, once
+from cellscan.evaluate.detection import choose_thresholds, evaluate_detections, measure_errors, once
 
 SIZE = (96, 128)
 
@@ -315,6 +315,7 @@ def test_thresholds_of_best_f1_and_the_rates_that_follow(fields) -> None:
             one = cellscan.Detections(one.name, one.size, one.boxes, one.labels, scores, one.class_names, one.image)
         found.append(one)
     rules = choose_thresholds(some, found, RULES)
+    rules = measure_errors(some, [one.select(once(one, rules)) for one in found], rules)
     assert rules.thresholds[0] < 0.8
     assert rules.thresholds[1] < 0.4
     red = sum(int((said == 0).sum()) for said in some.labels)

@@ -67,6 +67,8 @@ if TYPE_CHECKING:
     from cellscan.evaluate.report import Report as Report
     from cellscan.explain import Explanation as Explanation
     from cellscan.explain import Explanations as Explanations
+    from cellscan.laboratories import LaboratoryStudy as LaboratoryStudy
+    from cellscan.laboratories import leave_one_laboratory_out as leave_one_laboratory_out
     from cellscan.models.registry import list_backbones as list_backbones
     from cellscan.predictions import Failure as Failure
     from cellscan.predictions import Prediction as Prediction
@@ -141,6 +143,8 @@ _HOMES = {
     "cross_validate": "study",
     "Explanation": "explain",
     "Explanations": "explain",
+    "LaboratoryStudy": "laboratories",
+    "leave_one_laboratory_out": "laboratories",
     "list_backbones": "models.registry",
     "Failure": "predictions",
     "Prediction": "predictions",
@@ -161,6 +165,7 @@ __all__ = [  # noqa: RUF022 - the order of the road
     "cross_validate", "Study", "Transfer", "Suspects", "Suspect", "Coverage",
     "compare", "Comparison",
     "Detector", "Detections", "FieldDetections", "DetectionReport", "Detection", "Likeness",
+    "leave_one_laboratory_out", "LaboratoryStudy",
     "estimate_cell_diameter", "screen", "SmearReport", "SmearTable", "FieldCount",
     "list_backbones", "models", "training",
     "CellscanError", "ArgumentError", "DataError", "ImageError", "MissingExtraError",

@@ -590,15 +590,71 @@ class Detector:
         """
         valid = self._matched(valid, "valid")
         found = self.predict(valid, cell_diameter=cell_diameter, least=LEAST, progress=progress)
-        rules = choose_thresholds(valid, found, self._detection)
+        self._card = replace(self._card, detection=choose_thresholds(valid, found, self._detection))
         if len(self.class_names) == 2:
-            second = None if classifier is None else name_classifier(classifier)
-            judged = [confirm(one, rules, classifier) for one in found]
-            rules = replace(measure_errors(valid, judged, rules), judged_with=second)
-            described = [one.appearance for one in found if one.appearance]
-            rules = replace(rules, likeness=learn_likeness(described, source) if described else None)
-        self._card = replace(self._card, detection=rules)
+            self._measure(valid, found, classifier, source)
         return self.thresholds
+
+    def measure_errors(
+        self,
+        fields: FieldDataset,
+        *,
+        classifier: Classifier | None = None,
+        cell_diameter: float | str | None = "auto",
+        source: str = "fields of your own",
+        progress: bool = True,
+    ) -> tuple[float | None, float | None]:
+        """Measure at the present thresholds what `screen` corrects by, on fields that chose nothing.
+
+        Parameters
+        ----------
+        fields : FieldDataset
+            Fields that took part neither in `fit` nor in `choose_threshold`, some cells of them infected.
+        classifier, cell_diameter, source, progress
+            As of `choose_threshold`.
+
+        Returns
+        -------
+        tuple[float or None, float or None]
+            Share of the infected cells that are found, and false calls for each uninfected cell; None where there are
+            no such cells. The card keeps both, field by field, and what the fields look like.
+
+        Raises
+        ------
+        ArgumentError
+            Where the detector does not have two classes.
+        DataError
+            As of `fit`.
+
+        Examples
+        --------
+        >>> import copy, cellscan
+        >>> s, f = copy.copy(det).measure_errors(cellscan.synthetic_fields(4, seed=2))
+        >>> s is not None and 0 <= s <= 1
+        True
+        """
+        if len(self.class_names) != 2:
+            raise ArgumentError(
+                f"the detector knows {', '.join(self.class_names)}; errors are measured of two classes, the second "
+                "infected"
+            )
+        fields = self._matched(fields, "fields")
+        found = self.predict(fields, cell_diameter=cell_diameter, least=LEAST, progress=progress)
+        self._measure(fields, found, classifier, source)
+        rules = self._detection
+        return rules.sensitivity, rules.false_positive_rate
+
+    def _measure(
+        self, fields: FieldDataset, found: FieldDetections, classifier: Classifier | None, source: str
+    ) -> None:
+        """Keep the error rates of detector and classifier together, and what the fields look like."""
+        rules = self._detection
+        second = None if classifier is None else name_classifier(classifier)
+        judged = [confirm(one, rules, classifier) for one in found]
+        rules = replace(measure_errors(fields, judged, rules), judged_with=second)
+        described = [one.appearance for one in found if one.appearance]
+        rules = replace(rules, likeness=learn_likeness(described, source) if described else None)
+        self._card = replace(self._card, detection=rules)
 
     def save(
         self, path: str | os.PathLike[str], *, report: DetectionReport | None = None, licence: str | None = None,

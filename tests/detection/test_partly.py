@@ -12,7 +12,7 @@ from cellscan.data.shapes import NOT_ANNOTATED
 from cellscan.detection.anchors import Anchors
 from cellscan.detection.rules import Detection
 from cellscan.detection.targets import detection_loss
-from cellscan.evaluate.detection import choose_thresholds, evaluate_detections
+from cellscan.evaluate.detection import choose_thresholds, evaluate_detections, measure_errors, once
 
 RULES = Detection(Anchors((8,)), (0.5, 0.5))
 NAMES = ("red blood cell", "infected")
@@ -80,8 +80,13 @@ def test_what_is_found_where_nothing_is_annotated_is_no_false_call() -> None:
 def test_rates_are_measured_where_a_call_can_be_false() -> None:
     full, part = make(2), make(3, complete=[True, False])
     found = found_in(full, [*BOXES, [10, 70, 30, 90]], [0, 1, 1], [0.9, 0.9, 0.95])
-    alone = choose_thresholds(full, found, RULES)
-    both = choose_thresholds(cellscan.concat([full, part]), [*found, *found, found[0]], RULES)
+
+    def measured(fields, found):
+        rules = choose_thresholds(fields, found, RULES)
+        return measure_errors(fields, [one.select(once(one, rules)) for one in found], rules)
+
+    alone = measured(full, found)
+    both = measured(cellscan.concat([full, part]), [*found, *found, found[0]])
     assert alone.false_positive_rate == both.false_positive_rate == 1.0  # one false call for one cell that is none
 
 

@@ -167,7 +167,7 @@ def evaluate_detections(fields: FieldDataset, found: Sequence[Detections], detec
 
 
 def choose_thresholds(fields: FieldDataset, found: Sequence[Detections], detection: Detection) -> Detection:
-    """Return the rules with the thresholds of best F1, and the error rates of the last class under them."""
+    """Return the rules with the thresholds of best F1."""
     counted = _evaluate(fields, found, detection.most)
     chosen = []
     for k, name in enumerate(fields.class_names):
@@ -180,10 +180,7 @@ def choose_thresholds(fields: FieldDataset, found: Sequence[Detections], detecti
         # Halfway to the next score below, so that the last box that counts is not on the edge.
         below = scores[best + 1] if best + 1 < len(scores) else 0.0
         chosen.append(float(np.clip((scores[best] + below) / 2, 1e-3, 0.999)) if f1.max() > 0 else 0.5)
-    detection = replace(detection, thresholds=tuple(chosen))
-    if len(fields.class_names) != 2:
-        return detection
-    return measure_errors(fields, [one.select(once(one, detection)) for one in found], detection)
+    return replace(detection, thresholds=tuple(chosen))
 
 
 def measure_errors(fields: FieldDataset, cells: Sequence[Detections], detection: Detection) -> Detection:

@@ -1,0 +1,195 @@
+"""How well detectors do in laboratories that trained nothing: each is left out in turn."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+
+from cellscan.data.fields import FieldDataset
+from cellscan.data.tables import find_rows, write_csv
+from cellscan.data.values import as_path
+from cellscan.detector import Detector
+from cellscan.errors import ArgumentError, DataError
+from cellscan.evaluate.detection import DetectionReport
+from cellscan.notebook import as_text
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class LaboratoryStudy(Sequence[DetectionReport]):
+    """Reports of detectors on laboratories that were left out of their training; prints as a table, a row each.
+
+    An integer gives the report of a laboratory, a slice gives a study of fewer.
+
+    Attributes
+    ----------
+    names : tuple[str, ...]
+        The laboratories that were left out, one report each.
+    reports : tuple[DetectionReport, ...]
+    detectors : tuple[Detector, ...]
+        What was trained without each.
+
+    Examples
+    --------
+    >>> import cellscan
+    >>> two = fields.with_groups(laboratories=["A", "A", "B", "B"])  # `fields` and `det` as of `cellscan.Detector`
+    >>> table = cellscan.leave_one_laboratory_out(two, lambda others: det)
+    >>> table.names, len(table[:1])
+    (('A', 'B'), 1)
+    """
+
+    names: tuple[str, ...]
+    reports: tuple[DetectionReport, ...]
+    detectors: tuple[Detector, ...]
+
+    @overload
+    def __getitem__(self, index: int) -> DetectionReport: ...
+    @overload
+    def __getitem__(self, index: slice) -> LaboratoryStudy: ...
+    def __getitem__(self, index: int | slice) -> DetectionReport | LaboratoryStudy:
+        found = find_rows(index, len(self), "laboratories")
+        if isinstance(found, int):
+            return self.reports[found]
+        rows = np.arange(len(self))[found].tolist()
+        return LaboratoryStudy(*(tuple(own[row] for row in rows) for own in (self.names, self.reports, self.detectors)))
+
+    def __iter__(self) -> Iterator[DetectionReport]:
+        return iter(self.reports)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __repr__(self) -> str:
+        return f"LaboratoryStudy({', '.join(self.names)})"
+
+    def __str__(self) -> str:
+        classes = self.reports[0].class_names
+        width = max([14, *map(len, self.names)])
+        head = "".join(f"{f'AP50 {name}':>{max(len(name) + 7, 10)}}" for name in classes)
+        head += "".join(f"{f'F1 {name}':>{max(len(name) + 5, 10)}}" for name in classes)
+        lines = [f"{'left out':{width}}{'fields':>8}{head}{'count error':>13}"]
+        for name, report in zip(self.names, self.reports, strict=True):
+            row = "".join(
+                f"{_text(value):>{max(len(kind) + 7, 10)}}"
+                for kind, value in zip(classes, report.ap50_per_class, strict=True)
+            )
+            row += "".join(
+                f"{_text(value):>{max(len(kind) + 5, 10)}}"
+                for kind, value in zip(classes, report.f1_per_class, strict=True)
+            )
+            error = "n/a" if np.isnan(report.count_error) else f"{report.count_error:.1%}"
+            lines.append(f"{name:{width}}{len(report.truth):>8,}{row}{error:>13}")
+        return "\n".join([*lines, "Research use only, not a medical device."])
+
+    def _repr_html_(self) -> str:
+        return as_text(str(self))
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write one line a laboratory and class.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile, cellscan
+        >>> two = fields.with_groups(laboratories=["A", "A", "B", "B"])
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "laboratories.csv"
+        >>> cellscan.leave_one_laboratory_out(two, lambda others: det).to_csv(file)
+        >>> file.read_text().splitlines()[0]
+        'laboratory,class,fields,ap50,precision,recall,f1,count_error'
+        """
+        rows: list[list[object]] = [
+            ["laboratory", "class", "fields", "ap50", "precision", "recall", "f1", "count_error"]
+        ]
+        for name, one in zip(self.names, self.reports, strict=True):
+            each = (one.ap50_per_class, one.precision_per_class, one.recall_per_class, one.f1_per_class)
+            for kind, *values in zip(one.class_names, *each, strict=True):
+                numbers = ["" if np.isnan(value) else f"{value:.6f}" for value in (*values, one.count_error)]
+                rows.append([name, kind, len(one.truth), *numbers])
+        write_csv(path, rows)
+
+
+def leave_one_laboratory_out(
+    fields: FieldDataset,
+    train: Callable[[FieldDataset], Detector],
+    *,
+    cell_diameter: float | str | None = "auto",
+    checkpoint: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> LaboratoryStudy:
+    """Train a detector without each laboratory in turn, and evaluate it on that laboratory.
+
+    This measures what to expect on the fields of a laboratory that gave no training data. Everything that is chosen,
+    such as thresholds and the number of epochs, has to be chosen inside `train`, from the fields that it gets.
+
+    Parameters
+    ----------
+    fields : FieldDataset
+        Of two laboratories or more; the laboratory of every field is known.
+    train : callable
+        Takes the fields of the other laboratories and returns a trained detector, with its thresholds.
+    cell_diameter : "auto", float or None
+        As of `Detector.predict`.
+    checkpoint : path, optional
+        Folder in which each detector is kept. One that is there is not trained again, so that a study that was stopped
+        continues; delete the folder to start anew.
+    progress : bool
+
+    Returns
+    -------
+    LaboratoryStudy
+
+    Raises
+    ------
+    ArgumentError
+        Where `train` is not callable, or returns something else than a detector.
+    DataError
+        Where a laboratory is not known, or there is only one.
+
+    Examples
+    --------
+    >>> import cellscan
+    >>> fields = cellscan.synthetic_fields(4, seed=0)
+    >>> two_laboratories = fields.with_groups(laboratories=["A", "A", "B", "B"])
+    >>> def train(others):
+    ...     mosaics = cellscan.mosaic_fields(others, 2, size=(96, 128))
+    ...     det = cellscan.Detector("retinanet_small", image_size=(96, 128), seed=0)
+    ...     det.fit(mosaics, epochs=1, batch_size=2, progress=False)
+    ...     return det
+    >>> print(cellscan.leave_one_laboratory_out(two_laboratories, train))  # doctest: +ELLIPSIS
+    left out        fields   AP50 red blood cell   AP50 infected ...
+    A                    2 ...
+    B                    2 ...
+    Research use only, not a medical device.
+    """
+    if not isinstance(fields, FieldDataset):
+        raise ArgumentError(f"fields is a {type(fields).__name__}; expected a FieldDataset, see cellscan.load_fields")
+    if not callable(train):
+        raise ArgumentError(f"train is {train!r:.80}; expected a function from fields to a trained Detector")
+    owner = fields.groups("laboratory")
+    names = tuple(dict.fromkeys(owner.tolist()))
+    if len(names) < 2:
+        raise DataError(f"all fields are of the laboratory {names[0]!r}; expected two or more")
+    folder = None if checkpoint is None else as_path("checkpoint", checkpoint)
+    detectors, reports = [], []
+    for number, name in enumerate(names):
+        file = None if folder is None else folder / f"{number}-{re.sub(r'[^A-Za-z0-9.-]+', '_', name)}.safetensors"
+        if file is not None and file.is_file():
+            detector = Detector.load(file)
+        else:
+            detector = train(fields.select(owner != name))
+            if not isinstance(detector, Detector):
+                raise ArgumentError(f"train returned {detector!r:.80}; expected a cellscan.Detector")
+            if file is not None:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                detector.save(file)
+        kept = fields.select(owner == name)
+        reports.append(detector.evaluate(kept, cell_diameter=cell_diameter, progress=progress))
+        detectors.append(detector)
+    return LaboratoryStudy(names, tuple(reports), tuple(detectors))
+
+
+def _text(value: float) -> str:
+    return "n/a" if np.isnan(value) else f"{value:.3f}"
