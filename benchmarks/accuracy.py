@@ -1,4 +1,4 @@
-"""Accuracy on the real cells: by patient and by cell, with and without the disputed cells, and abroad.
+"""Accuracy on the real cells: by patient and by cell, with and without the disputed cells, and on external fields.
 
     python benchmarks/accuracy.py DATA --folds folds.csv --suspects suspects.csv --fields iml_malaria
 
@@ -58,7 +58,7 @@ def field_crops(folder: Path) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]
 
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:
-    """Return a parser of what most tables need: the cells, their folds, the disputed names, the fields abroad."""
+    """Return a parser of what most tables need: the cells, their folds, the disputed names, the external fields."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     for name in ("--folds", "--suspects", "--fields"):
@@ -77,7 +77,7 @@ def read_suspects(path: Path) -> np.ndarray:
 
 
 def figures(report: cellscan.Report, suspects: Path | None) -> dict[str, float]:
-    """Return the figures at home, of all cells and of those whose label nobody disputes."""
+    """Return the internal figures, of all cells and of those whose label nobody disputes."""
     row: dict[str, float] = {"accuracy": report.accuracy, "roc_auc": report.roc_auc}
     row["low"], row["high"] = report.interval["accuracy"]
     row["ece"] = expected_calibration_error(report.probabilities, report.labels)
@@ -88,8 +88,8 @@ def figures(report: cellscan.Report, suspects: Path | None) -> dict[str, float]:
     return row
 
 
-def transfer(clf: cellscan.Classifier, folder: Path | None) -> dict[str, float]:
-    """Return the figures abroad; the second half of the fields was never looked at while options were chosen."""
+def external_metrics(clf: cellscan.Classifier, folder: Path | None) -> dict[str, float]:
+    """Return the figures on the external fields; options were never chosen by the second half of the fields."""
     from sklearn.metrics import roc_auc_score
 
     if not folder:
@@ -98,9 +98,9 @@ def transfer(clf: cellscan.Classifier, folder: Path | None) -> dict[str, float]:
     p = clf.predict_proba(crops)[:, 0]
     called, first = p >= (clf.threshold or 0.5), fields < fields.max() / 2
     return {
-        "transfer_auc": float(roc_auc_score(infected, p)),
-        "transfer_auc_first_half": float(roc_auc_score(infected[first], p[first])),
-        "transfer_auc_second_half": float(roc_auc_score(infected[~first], p[~first])),
+        "external_auc": float(roc_auc_score(infected, p)),
+        "external_auc_first_half": float(roc_auc_score(infected[first], p[first])),
+        "external_auc_second_half": float(roc_auc_score(infected[~first], p[~first])),
         "infected_called": float(called[infected].mean()),
         "healthy_called": float(called[~infected].mean()),
         "crops_infected": int(infected.sum()),
@@ -123,7 +123,7 @@ def measure(
     report = clf.evaluate(test)
     print(report, flush=True)
     clf.save(args.out / f"{by}-{view}-{surround}.safetensors", report=report)
-    return {**figures(report, args.suspects), **transfer(clf, args.fields), "seconds": seconds}
+    return {**figures(report, args.suspects), **external_metrics(clf, args.fields), "seconds": seconds}
 
 
 def fold_hash(cells: cellscan.CellDataset, folds: Path) -> str:
@@ -163,14 +163,14 @@ def main() -> None:
         line = f"| {name} | {epochs} | {row['accuracy']:.4f} ({row['low']:.4f} to {row['high']:.4f}) |"
         line += f" {row['roc_auc']:.4f} |"
         line += f" {row.get('undisputed', float('nan')):.4f} | {row.get('disputed', float('nan')):.2f} |"
-        line += f" {row.get('transfer_auc', float('nan')):.3f} |"
+        line += f" {row.get('external_auc', float('nan')):.3f} |"
         line += f" {row.get('infected_called', float('nan')):.2f} / {row.get('healthy_called', float('nan')):.2f} |"
         table.append(line + f" {row['seconds'] / 60:.1f} |")
     print(
         "\n| small_cnn, 64 px | epochs | accuracy (95 % interval) | ROC AUC | undisputed | agreement with disputed",
         end="",
     )
-    print(" | transfer AUC | called parasitized abroad: infected / healthy | minutes |")
+    print(" | external AUC | called parasitized on the external set: infected / healthy | minutes |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     print("\n".join(table))
     print(f"\n{versions()}")

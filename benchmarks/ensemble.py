@@ -103,27 +103,27 @@ def judge(
             kept = here / "answers.safetensors"
             if not kept.exists():
                 clf.fit(train, epochs=row.epochs, checkpoint=here, resume=True, progress=False)
-                parts = {"home": test, "abroad": crops}
+                parts = {"internal": test, "external": crops}
                 said = {name: clf.predict_proba(part, tta=row.tta, progress=False) for name, part in parts.items()}
                 write_tensors(kept, said, {})
             _, answers = read_tensors(kept)
-            probabilities[seed, fold == number] = answers["home"]
-            judged[number, seed] = clf, answers["abroad"]
+            probabilities[seed, fold == number] = answers["internal"]
+            judged[number, seed] = clf, answers["external"]
             print(f"{row.title}, fold {number}, seed {seed}: judged", flush=True)
-    members, abroad = zip(*(judged[key] for key in sorted(judged)), strict=True)
+    members, external = zip(*(judged[key] for key in sorted(judged)), strict=True)
     options = {"tta": row.tta}
     study = cellscan.Study(cells, fold, tuple(range(args.seeds)), members, probabilities, "by patient", options)
-    return study, np.stack(abroad)
+    return study, np.stack(external)
 
 
-def averaged(studies: list[cellscan.Study], abroad: list[np.ndarray]) -> tuple[cellscan.Study, np.ndarray]:
-    """Return the study, and the answers abroad, of the mean over seeds and over rows."""
+def averaged(studies: list[cellscan.Study], external: list[np.ndarray]) -> tuple[cellscan.Study, np.ndarray]:
+    """Return the study, and the answers on the external set, of the mean over seeds and over rows."""
     first = studies[0]
     mean = np.mean([study.probabilities.mean(0, keepdims=True) for study in studies], axis=0)
     members = first.members[:: len(first.seeds)]
     study = cellscan.Study(first.cells, first.fold, (0,), members, mean, "by patient", {"tta": False})
     folds = len(members)
-    return study, np.mean([said.reshape(folds, -1, *said.shape[1:]).mean(1) for said in abroad], axis=0)
+    return study, np.mean([said.reshape(folds, -1, *said.shape[1:]).mean(1) for said in external], axis=0)
 
 
 def main() -> None:
@@ -141,9 +141,9 @@ def main() -> None:
     suspects = suspects_of(cells, disputed, args) if any(ROWS[number].pruned for number in args.only) else {}
     rows, judged = [], []
 
-    def tell(title: str, study: cellscan.Study, abroad: np.ndarray) -> None:
+    def tell(title: str, study: cellscan.Study, external: np.ndarray) -> None:
         gain = points_gained(study.report, judged[0][0].report) if rows else ""
-        rows.append(f"{line(title, figures(study, disputed, crops.labels, abroad))} {gain} |")
+        rows.append(f"{line(title, figures(study, disputed, crops.labels, external))} {gain} |")
         print(rows[-1], flush=True)
 
     for number in args.only:
@@ -152,8 +152,8 @@ def main() -> None:
         if args.seeds > 1:
             tell(f"{ROWS[number].title}, average of {args.seeds} seeds", *averaged(*([one] for one in judged[-1])))
     if len(judged) > 1:
-        studies, abroad = (list(part) for part in zip(*judged, strict=True))
-        tell("average of all of these", *averaged(studies, abroad))
+        studies, external = (list(part) for part in zip(*judged, strict=True))
+        tell("average of all of these", *averaged(studies, external))
         clean = ~np.isin(cells.names, disputed)
         wrong = np.all([one.report.predicted != cells.labels for one in studies], axis=0) & clean
         share = 1 - wrong.sum() / clean.sum()

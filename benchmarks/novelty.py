@@ -70,12 +70,12 @@ def main() -> None:
     clf.learn_novelty(cells.select(fold != 0), progress=False)
     print(clf.card.novelty)
     size, rng = clf.image_size, np.random.default_rng(0)
-    home = np.asarray(cells.select(fold == 0).images(size))
+    internal = np.asarray(cells.select(fold == 0).images(size))
     iml = cellscan.load_fields(args.fields)
     bccd = cellscan.load_fields(args.bccd).crops(least=8)
     of = {name: np.asarray(bccd.select(bccd.labels == k).images(size)) for k, name in enumerate(bccd.class_names)}
     sets = {
-        "cells of the 34 patients of fold 0": home,
+        "cells of the 34 patients of fold 0": internal,
         "crops of IML's fields": np.asarray(crops_of(args.fields).images(size)),
         "BCCD, red blood cells": of["RBC"],
         "BCCD, white blood cells": of["WBC"],
@@ -84,8 +84,8 @@ def main() -> None:
         "photographs": photographs(rng, size),
         "noise": rng.integers(0, 256, (500, size, size, 3), dtype=np.uint8),
         "plain colours": np.broadcast_to(rng.integers(0, 256, (500, 1, 1, 3), dtype=np.uint8), (500, size, size, 3)),
-        "fold 0, hue turned by 30 degrees": turn_hue(home, 30),
-        "fold 0, hue turned by 90 degrees": turn_hue(home, 90),
+        "fold 0, hue turned by 30 degrees": turn_hue(internal, 30),
+        "fold 0, hue turned by 90 degrees": turn_hue(internal, 90),
     }
     print("\n| images | number | flagged | AUROC against fold 0 |\n| --- | --- | --- | --- |")
     familiar = None

@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from accuracy import figures, make_parser, transfer, versions
+from accuracy import external_metrics, figures, make_parser, versions
 
 import cellscan
 from cellscan import card as cards
@@ -46,7 +46,7 @@ def measure(number: int, cells: cellscan.CellDataset, args: argparse.Namespace) 
     row: dict[str, float] = {"temperature": clf.calibrate(valid), "ece_before_temperature": before}
     report = clf.evaluate(test)
     print(report, flush=True)
-    row |= figures(report, args.suspects) | transfer(clf, args.fields)
+    row |= figures(report, args.suspects) | external_metrics(clf, args.fields)
     row |= {"sensitivity": report.sensitivity, "specificity": report.specificity}
     again = figures(clf.evaluate(test, tta=True), args.suspects)
     row |= {f"{name}_tta": again[name] for name in ("accuracy", "roc_auc", "undisputed")}
@@ -89,7 +89,7 @@ def main() -> None:
     )
     TARGET.parent.mkdir(exist_ok=True)
     cards.write(TARGET, card, tensors)
-    print(f"final, on the fields: {json.dumps(transfer(cellscan.Classifier.load(TARGET), args.fields))}")
+    print(f"final, on the fields: {json.dumps(external_metrics(cellscan.Classifier.load(TARGET), args.fields))}")
     print(f"{TARGET.name}: {os.path.getsize(TARGET):,} bytes")
     print(versions())
 

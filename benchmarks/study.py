@@ -1,4 +1,4 @@
-"""The honest study: five folds by patient, undisputed cells, patients, calibration, label errors, transfer.
+"""The honest study: five folds by patient, undisputed cells, patients, calibration, label errors, external validation.
 
     python benchmarks/study.py DATA --folds folds.csv --suspects suspects.csv --fields iml_malaria \
         --network tf_efficientnet_lite0 --weights FILE --size 112 --epochs 4 --tta
@@ -103,7 +103,7 @@ def main() -> None:
     suspects.to_csv(args.out / "suspects.csv")
     suspects.plot().savefig(args.out / "suspects.png", dpi=90)
     if args.fields:
-        print(f"\n{study.transfer(crops_of(args.fields))}")
+        print(f"\n{study.external_validation(crops_of(args.fields))}")
 
 
 if __name__ == "__main__":

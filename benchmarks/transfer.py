@@ -14,7 +14,7 @@ import json
 import time
 from pathlib import Path
 
-from accuracy import figures, transfer, versions
+from accuracy import external_metrics, figures, versions
 
 import cellscan
 
@@ -44,7 +44,7 @@ def measure(number: int, cells: cellscan.CellDataset, args: argparse.Namespace) 
     seconds = time.monotonic() - start
     report = clf.evaluate(test)
     clf.save(args.out / f"row{number}.safetensors", report=report)
-    row = {**figures(report, args.suspects), **transfer(clf, args.fields), "seconds": seconds}
+    row = {**figures(report, args.suspects), **external_metrics(clf, args.fields), "seconds": seconds}
     if args.tta:
         averaged = figures(clf.evaluate(test, tta=True), args.suspects)
         row |= {f"tta_{name}": value for name, value in averaged.items()}
@@ -81,11 +81,11 @@ def main() -> None:
         columns += [f"{row['accuracy']:.4f} ({row['low']:.4f} to {row['high']:.4f})", f"{row['roc_auc']:.4f}"]
         columns += [f"{row['tta_accuracy']:.4f} / {row['tta_roc_auc']:.4f}" if "tta_accuracy" in row else ""]
         columns += [f"{row.get('undisputed', missing):.4f}", f"{row.get('disputed', missing):.2f}"]
-        columns += [f"{row.get('transfer_auc', missing):.3f}"]
+        columns += [f"{row.get('external_auc', missing):.3f}"]
         columns += [f"{row.get('infected_called', missing):.2f} / {row.get('healthy_called', missing):.2f}"]
         table.append(f"| {' | '.join(columns)} | {row['seconds'] / 60:.1f} |")
     print("\n| fold 0 | size, epochs | accuracy (95 % interval) | ROC AUC | both with tta | undisputed", end="")
-    print(" | agreement with disputed | transfer AUC | called abroad: infected / healthy | minutes |")
+    print(" | agreement with disputed | external AUC | called on the external set: infected / healthy | minutes |")
     print(f"|{' --- |' * 10}")
     print("\n".join(table))
     print(f"\n{versions()}")

@@ -1,4 +1,4 @@
-"""What a network is shown, and how it is trained: one study over the folds a row, at home and abroad.
+"""What a network is shown, and how it is trained: one study over the folds a row, on the internal and the external set.
 
     python benchmarks/views.py DATA --folds folds.csv --suspects suspects.csv --fields iml_malaria --table views
     python benchmarks/views.py DATA --folds folds.csv --suspects suspects.csv --fields iml_malaria --table options
@@ -53,8 +53,8 @@ TABLES = {
 
 
 COLUMNS = (
-    "accuracy | ROC AUC | undisputed | agreement with disputed: parasitized / uninfected | transfer AUC | "
-    "called abroad: infected / healthy"
+    "accuracy | ROC AUC | undisputed | agreement with disputed: parasitized / uninfected | external AUC | "
+    "called on the external set: infected / healthy"
 )
 """What `line` prints behind the title."""
 
@@ -70,9 +70,9 @@ def inside(cells: cellscan.CellDataset) -> cellscan.CellDataset:
 
 
 def figures(
-    study: cellscan.Study, disputed: np.ndarray, labels: np.ndarray, abroad: Sequence[np.ndarray] | np.ndarray
+    study: cellscan.Study, disputed: np.ndarray, labels: np.ndarray, external: Sequence[np.ndarray] | np.ndarray
 ) -> dict[str, float]:
-    """Return what a row says of a study; `abroad` is what each member says of the crops, whose labels are given."""
+    """Return what a row says of a study; `external` is what each member says of the crops, whose labels are given."""
     from sklearn.metrics import roc_auc_score
 
     row = {}
@@ -83,27 +83,27 @@ def figures(
     called = study.probabilities[:, :, 0] >= 0.5
     on_list = np.isin(study.cells.names, disputed)
     first, second = (on_list & (study.cells.labels == label) for label in (0, 1))
-    positive = np.asarray(abroad)[:, :, 0]
+    positive = np.asarray(external)[:, :, 0]
     aucs = [float(roc_auc_score(labels == 0, member)) for member in positive]
-    called_abroad = positive >= 0.5
+    called_external = positive >= 0.5
     return row | {
         "undisputed": float(np.mean([report.accuracy for report in clean])),
         "disputed_parasitized": float(called[:, first].mean()),
         "disputed_uninfected": float(1 - called[:, second].mean()),
-        "transfer": float(np.mean(aucs)),
-        "transfer_sd": float(np.std(aucs, ddof=1)),
-        "infected_called": float(called_abroad[:, labels == 0].mean()),
-        "healthy_called": float(called_abroad[:, labels == 1].mean()),
+        "external": float(np.mean(aucs)),
+        "external_sd": float(np.std(aucs, ddof=1)),
+        "infected_called": float(called_external[:, labels == 0].mean()),
+        "healthy_called": float(called_external[:, labels == 1].mean()),
     }
 
 
 def line(title: str, row: dict[str, float]) -> str:
     """Return a row of the table."""
-    home = f"{row['accuracy']:.4f} ± {row['accuracy_sd']:.4f} | {row['roc_auc']:.4f} | {row['undisputed']:.4f}"
+    internal = f"{row['accuracy']:.4f} ± {row['accuracy_sd']:.4f} | {row['roc_auc']:.4f} | {row['undisputed']:.4f}"
     disputes = f"{row['disputed_parasitized']:.2f} / {row['disputed_uninfected']:.2f}"
-    abroad = f"{row['transfer']:.3f} ± {row['transfer_sd']:.3f}"
+    external = f"{row['external']:.3f} ± {row['external_sd']:.3f}"
     called = f"{row['infected_called']:.2f} / {row['healthy_called']:.2f}"
-    return f"| {title} | {home} | {disputes} | {abroad} | {called} |"
+    return f"| {title} | {internal} | {disputes} | {external} | {called} |"
 
 
 def points_gained(report: cellscan.Report, first: cellscan.Report) -> str:
@@ -156,8 +156,8 @@ def main() -> None:
             np.save(kept, study.probabilities)
             crops = crops_of(args.fields)
             shown = inside(crops) if middle else crops
-            abroad = [clf.predict_proba(shown, progress=False) for clf in study.members]
-            log.write_text(json.dumps(figures(study, disputed, shown.labels, abroad)))
+            external = [clf.predict_proba(shown, progress=False) for clf in study.members]
+            log.write_text(json.dumps(figures(study, disputed, shown.labels, external)))
         report, gain = judged(cells, args.folds, kept), ""
         if number == 0:
             first = report

@@ -23,7 +23,7 @@ print(cells.describe())
 cells.plot(rows=2, columns=8)
 
 # %%
-# The cutting program left black around every cell, and its outline gives the label away at home. The view
+# The cutting program left black around every cell, and its outline gives the label away within this set. The view
 # ``"filled"``, the default, hides it; ``"outline"`` shows nothing else, as a baseline.
 
 images = jnp.asarray(cells.select(range(6)).images(96)[:])

@@ -157,7 +157,7 @@ CALLS = {
     "study.coverage, alpha": lambda x, t, d: t.study.coverage(alpha=x),
     "study.coverage, splits": lambda x, t, d: t.study.coverage(splits=one(x, 3)),
     "study.coverage, seed": lambda x, t, d: t.study.coverage(splits=3, seed=x),
-    "study.transfer": lambda x, t, d: t.study.transfer(x),
+    "study.external_validation": lambda x, t, d: t.study.external_validation(x),
     "study.to_csv": lambda x, t, d: t.study.to_csv(nowhere(x, d)),
     "suspects.against": lambda x, t, d: t.study.suspects().against(x),
     "suspects.plot": lambda x, t, d: t.study.suspects().plot(one(x, 2)),

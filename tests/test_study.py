@@ -177,9 +177,9 @@ def test_suspects_are_what_others_contradict(study, tmp_path) -> None:
         suspects.against(["nobody.png"])
 
 
-def test_transfer_and_outline(study) -> None:
+def test_external_validation_and_outline(study) -> None:
     crops = tiny_cells(40, patients=8)
-    found = study.transfer(crops, progress=False)
+    found = study.external_validation(crops, progress=False)
     assert len(found.reports) == 6
     low, high = found.interval["roc_auc"]
     assert low <= found.mean["roc_auc"] <= high

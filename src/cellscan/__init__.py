@@ -75,8 +75,8 @@ if TYPE_CHECKING:
     from cellscan.screening import SmearReport as SmearReport
     from cellscan.screening import SmearTable as SmearTable
     from cellscan.screening import screen as screen
+    from cellscan.study import ExternalValidation as ExternalValidation
     from cellscan.study import Study as Study
-    from cellscan.study import Transfer as Transfer
     from cellscan.study import cross_validate as cross_validate
     from cellscan.tasks.keeping import keep_programs as keep_programs
     from cellscan.tasks.recipe import Recipe as Recipe
@@ -137,7 +137,7 @@ _HOMES = {
     "SmearTable": "screening",
     "screen": "screening",
     "Study": "study",
-    "Transfer": "study",
+    "ExternalValidation": "study",
     "cross_validate": "study",
     "Explanation": "explain",
     "Explanations": "explain",
@@ -158,7 +158,7 @@ __all__ = [  # noqa: RUF022 - the order of the road
     "Classifier", "Recipe", "History", "Predictions", "Prediction", "Failure", "Report", "Patients", "Patient",
     "Explanations", "Explanation",
     "Card", "Decision", "Conformal", "Novelty",
-    "cross_validate", "Study", "Transfer", "Suspects", "Suspect", "Coverage",
+    "cross_validate", "Study", "ExternalValidation", "Suspects", "Suspect", "Coverage",
     "compare", "Comparison",
     "Detector", "Detections", "FieldDetections", "DetectionReport", "Detection", "Likeness",
     "estimate_cell_diameter", "screen", "SmearReport", "SmearTable", "FieldCount",

@@ -195,8 +195,8 @@ def _mean_text(reports: Sequence[Report], name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Transfer:
-    """What the members of a study are worth on cells from elsewhere; prints as a table.
+class ExternalValidation:
+    """Metrics of the members of a study on an external set, one of another laboratory; prints as a table.
 
     Attributes
     ----------
@@ -208,8 +208,9 @@ class Transfer:
     Examples
     --------
     >>> import cellscan
-    >>> abroad = study.transfer(cellscan.synthetic_cells(60, seed=9))
-    >>> len(abroad.reports), abroad.interval["roc_auc"][0] <= abroad.mean["roc_auc"] <= abroad.interval["roc_auc"][1]
+    >>> external = study.external_validation(cellscan.synthetic_cells(60, seed=9))
+    >>> low, high = external.interval["roc_auc"]
+    >>> len(external.reports), low <= external.mean["roc_auc"] <= high
     (2, True)
     """
 
@@ -513,8 +514,10 @@ class Study:
         recipe = replace(self._options["recipe"], surround="view")
         return cross_validate(cells=self.cells, **{**self._options, **changes, "recipe": recipe})
 
-    def transfer(self, crops: CellDataset, *, tta: bool | None = None, progress: bool = True) -> Transfer:
-        """Judge cells of another source by every member, at its threshold.
+    def external_validation(
+        self, crops: CellDataset, *, tta: bool | None = None, progress: bool = True
+    ) -> ExternalValidation:
+        """Evaluate every member, at its threshold, on an external set: cells of another laboratory.
 
         Parameters
         ----------
@@ -526,12 +529,12 @@ class Study:
 
         Examples
         --------
-        >>> round(study.transfer(cells).reports[0].prevalence, 1)
+        >>> round(study.external_validation(cells).reports[0].prevalence, 1)
         0.5
         """
         reports = tuple(clf.evaluate(crops, tta=tta, progress=progress) for clf in self.members)
         drawn = [report.draw() for report in reports]
-        return Transfer(
+        return ExternalValidation(
             reports,
             {name: float(np.mean([getattr(report, name) for report in reports])) for name in NAMES},
             {name: interval(np.mean([draw[name] for draw in drawn], axis=0)) for name in NAMES},
