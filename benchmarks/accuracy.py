@@ -3,7 +3,7 @@
     python benchmarks/accuracy.py DATA --folds folds.csv --suspects suspects.csv --fields iml_malaria
 
 DATA is the publisher's archive or folder; the other three are optional. Every row trains `small_cnn`
-by the default recipe, but for the surround where the row says so, and prints one table row; models and a
+by the default recipe, but for the background where the row says so, and prints one table row; models and a
 log of rows go to --out, and a row that is there already is not trained again.
 """
 
@@ -20,13 +20,13 @@ from PIL import Image
 import cellscan
 from cellscan.evaluate.calibration import expected_calibration_error
 
-# name, how the cells are divided, what the network sees, of the surround in training, epochs
+# name, how the cells are divided, background, background in training, epochs
 ROWS = (
-    ("fold 0 by patient, surround not varied", "patient", "filled", "view", 6),
-    ("random 80/20 by cell, surround not varied", "cell", "filled", "view", 6),
-    ("silhouettes only, fold 0", "patient", "outline", "view", 4),
-    ("as stored, fold 0", "patient", "cell", "view", 6),
-    ("fold 0 by patient, default recipe", "patient", "filled", "random", 6),
+    ("fold 0 by patient, fixed background", "patient", "fill", None, 6),
+    ("random 80/20 by cell, fixed background", "cell", "fill", None, 6),
+    ("silhouettes only, fold 0", "patient", "silhouette", None, 4),
+    ("as stored, fold 0", "patient", "keep", None, 6),
+    ("fold 0 by patient, default recipe", "patient", "fill", "random", 6),
 )
 INFECTED = ("ring", "trophozoite", "schizont", "gametocyte")
 
@@ -109,20 +109,20 @@ def external_metrics(clf: cellscan.Classifier, folder: Path | None) -> dict[str,
 
 
 def measure(
-    cells: cellscan.CellDataset, args: argparse.Namespace, by: str, view: str, surround: str, epochs: int
+    cells: cellscan.CellDataset, args: argparse.Namespace, by: str, background: str, varied: str | None, epochs: int
 ) -> dict[str, float]:
     """Train one row and return its figures."""
     if by == "patient":
         train, test = next(iter(cells.folds(args.folds if args.folds else 5)))
     else:
         train, test = cells.split(0.2, by="cell", seed=0)
-    clf = cellscan.Classifier("small_cnn", image_size=64, view=view, seed=0)
+    clf = cellscan.Classifier("small_cnn", image_size=64, background=background, seed=0)
     start = time.monotonic()
-    clf.fit(train, epochs=epochs, recipe=cellscan.Recipe(surround=surround))
+    clf.fit(train, epochs=epochs, recipe=cellscan.Recipe(background=varied))
     seconds = time.monotonic() - start
     report = clf.evaluate(test)
     print(report, flush=True)
-    clf.save(args.out / f"{by}-{view}-{surround}.safetensors", report=report)
+    clf.save(args.out / f"{by}-{background}-{varied}.safetensors", report=report)
     return {**figures(report, args.suspects), **external_metrics(clf, args.fields), "seconds": seconds}
 
 
@@ -155,10 +155,10 @@ def main() -> None:
     print(cells)
     table = []
     for number in args.only:
-        name, by, view, surround, epochs = ROWS[number]
-        log = args.out / f"{by}-{view}-{surround}.json"
+        name, by, background, varied, epochs = ROWS[number]
+        log = args.out / f"{by}-{background}-{varied}.json"
         if not log.exists():
-            log.write_text(json.dumps(measure(cells, args, by, view, surround, epochs)))
+            log.write_text(json.dumps(measure(cells, args, by, background, varied, epochs)))
         row = json.loads(log.read_text())
         line = f"| {name} | {epochs} | {row['accuracy']:.4f} ({row['low']:.4f} to {row['high']:.4f}) |"
         line += f" {row['roc_auc']:.4f} |"

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 from accuracy import fold_hash, make_parser, read_suspects, slug, versions
+from backgrounds import COLUMNS, figures, line, points_gained
 from study import crops_of
-from views import COLUMNS, figures, line, points_gained
 
 import cellscan
 from cellscan.evaluate.confident import find_contradicted

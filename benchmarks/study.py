@@ -54,7 +54,7 @@ def main() -> None:
         from dataclasses import replace
 
         cells = replace(cells, labels=np.random.default_rng(0).permutation(cells.labels))
-    probe = cellscan.Recipe(freeze="backbone", augment="none", surround="view")
+    probe = cellscan.Recipe(freeze="backbone", augment="none", background=None)
     recipe = probe if args.frozen else cellscan.Recipe()
     if args.part is not None:
         train, _ = list(cells.folds(args.folds))[args.part]

@@ -18,7 +18,7 @@ from accuracy import external_metrics, figures, versions
 
 import cellscan
 
-PROBE = cellscan.Recipe(freeze="backbone", augment="none", surround="view")
+PROBE = cellscan.Recipe(freeze="backbone", augment="none", background=None)
 # name, network, option with its weights, size, epochs, recipe
 ROWS = (
     ("SqueezeNet 1.1, frozen", "squeezenet1_1", "squeezenet", 96, 20, PROBE),

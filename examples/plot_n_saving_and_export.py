@@ -22,7 +22,7 @@ clf = cellscan.Classifier.pretrained()
 folder = Path(tempfile.mkdtemp())
 
 # %%
-# The card says what the classifier is: architecture, classes, size, view, normalisation, decisions, figures,
+# The card says what the classifier is: architecture, classes, size, background, normalisation, decisions, figures,
 # versions, and hashes of the patients it has seen.
 
 clf.save(folder / "model.safetensors", licence="Apache-2.0")

@@ -357,13 +357,13 @@ def test_the_view_reaches_predict_and_embed() -> None:
     cell = cellscan.synthetic_cells(8, seed=0)[0].image
     black, grey = cell.copy(), cell.copy()
     grey[cell.max(-1) == 0] = 200
-    for view, same in (("cell", False), ("filled", False), ("outline", False)):
-        clf = Classifier(image_size=32, view=view, seed=0)
+    for background, same in (("keep", False), ("fill", False), ("silhouette", False)):
+        clf = Classifier(image_size=32, background=background, seed=0)
         assert np.array_equal(clf.predict_proba(black), clf.predict_proba(grey)) == same
     mean = np.array(cell[cell.max(-1) > 0].mean(0), np.uint8)
     painted = cell.copy()
     painted[cell.max(-1) == 0] = mean
-    clf = Classifier(image_size=32, view="filled", seed=0)
+    clf = Classifier(image_size=32, background="fill", seed=0)
     near = np.abs(clf.embed(painted) - clf.embed(cell)).mean()
     far = np.abs(clf.embed(grey) - clf.embed(cell)).mean()
     assert near < far

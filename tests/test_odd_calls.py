@@ -68,7 +68,7 @@ CALLS = {
     "Classifier": lambda x, t, d: SCAN.Classifier(x),
     "Classifier, weights": lambda x, t, d: SCAN.Classifier("small_cnn", weights=x),
     "Classifier, image_size": lambda x, t, d: SCAN.Classifier(image_size=one(x, 16)),
-    "Classifier, view": lambda x, t, d: SCAN.Classifier(view=x),
+    "Classifier, background": lambda x, t, d: SCAN.Classifier(background=x),
     "Classifier, class_names": lambda x, t, d: SCAN.Classifier(class_names=x),
     "Classifier, class name": lambda x, t, d: SCAN.Classifier(class_names=["a", x]),
     "Classifier, positive_class": lambda x, t, d: SCAN.Classifier(positive_class=x),

@@ -23,7 +23,7 @@ PREDICTIONS: Any = Predictions(
 CELLS = tiny_cells(20)
 REPORT: Any = make_report(
     CELLS.labels, CELLS.labels, np.eye(2, dtype=np.float32)[CELLS.labels], names=CELLS.names, patients=CELLS.patients,
-    class_names=CLASSES, positive=0, threshold=0.5, split="whole", seen=Seen(6, 0, 0), view="filled",
+    class_names=CLASSES, positive=0, threshold=0.5, split="whole", seen=Seen(6, 0, 0), background="fill",
 )  # fmt: skip
 ONE: Any = cellscan.Detections(
     "a", (96, 96), FIELDS.boxes[0], FIELDS.labels[0], np.ones(len(FIELDS.boxes[0]), np.float32), CLASSES, None

@@ -10,7 +10,7 @@ from helpers import TinyNet, tiny_cells
 import cellscan
 from cellscan.errors import ArgumentError, DataError
 
-PLAIN = cellscan.Recipe(augment="none", surround="view", learning_rate=3e-2)
+PLAIN = cellscan.Recipe(augment="none", background=None, learning_rate=3e-2)
 
 
 def run(cells: cellscan.CellDataset, **changes) -> cellscan.Study:
@@ -177,16 +177,16 @@ def test_suspects_are_what_others_contradict(study, tmp_path) -> None:
         suspects.against(["nobody.png"])
 
 
-def test_external_validation_and_outline(study) -> None:
+def test_external_validation_and_silhouette(study) -> None:
     crops = tiny_cells(40, patients=8)
     found = study.external_validation(crops, progress=False)
     assert len(found.reports) == 6
     low, high = found.interval["roc_auc"]
     assert low <= found.mean["roc_auc"] <= high
     assert "8 patients or fields" in str(found)
-    outline = run(tiny_cells(36), epochs=1).outline()
-    assert outline.report.view == "outline"
-    assert "BASELINE" in str(outline.report)
+    baseline = run(tiny_cells(36), epochs=1).silhouette()
+    assert baseline.report.background == "silhouette"
+    assert "BASELINE" in str(baseline.report)
 
 
 def test_a_killed_study_goes_on(tmp_path) -> None:

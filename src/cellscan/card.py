@@ -31,8 +31,8 @@ from cellscan.detection.anchors import Anchors
 from cellscan.detection.likeness import Likeness
 from cellscan.detection.rules import Detection
 from cellscan.errors import ArgumentError, ModelFileError, check_choice
+from cellscan.preprocessing import Normalization
 from cellscan.tensors import check_digest, read_tensors, write_tensors
-from cellscan.views import Normalization
 
 FORMAT = 2
 _PARTS = ("train", "validation", "decision")
@@ -54,7 +54,7 @@ class Card:
         The class that the threshold speaks of.
     image_size : int or (int, int)
         Side of the square input, in pixels; height and width of a detector's.
-    view : str
+    background : str
         What the network is shown; ``"field"`` of a detector.
     resize : dict
         The resize rule.
@@ -98,15 +98,15 @@ class Card:
     --------
     >>> import cellscan
     >>> card = cellscan.Classifier(image_size=32).card
-    >>> card.architecture, card.decision.threshold, card.view
-    ('small_cnn', 0.5, 'filled')
+    >>> card.architecture, card.decision.threshold, card.background
+    ('small_cnn', 0.5, 'fill')
     """
 
     architecture: str = field(metadata=_KIND)
     class_names: tuple[str, ...] = field(metadata=_KIND)
     positive_class: str | None = field(metadata=_KIND)
     image_size: int | tuple[int, int] = field(metadata=_KIND)
-    view: str = field(metadata=_KIND)
+    background: str = field(metadata=_KIND)
     resize: dict[str, str] = field(default_factory=lambda: dict(RESIZE), metadata=_KIND)
     normalization: Normalization = field(default_factory=Normalization, metadata=_KIND)
     members: int = 1
@@ -145,7 +145,7 @@ class Card:
         --------
         >>> import cellscan
         >>> list(cellscan.Classifier(image_size=32).card.kind())
-        ['architecture', 'class_names', 'positive_class', 'image_size', 'view', 'resize', 'normalization']
+        ['architecture', 'class_names', 'positive_class', 'image_size', 'background', 'resize', 'normalization']
         """
         plain = asdict(replace(self, novelty=None))
         own = {one.name: plain[one.name] for one in fields(self) if one.metadata.get("kind")}

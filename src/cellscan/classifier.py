@@ -33,6 +33,7 @@ from cellscan.models.network import Network, weights_of
 from cellscan.models.pretrained import Loaded
 from cellscan.models.registry import build, find
 from cellscan.predictions import Predictions
+from cellscan.preprocessing import BACKGROUNDS, Normalization
 from cellscan.tasks.batches import Forward, batches, run_all, run_batch
 from cellscan.tasks.classification import ClassificationTask, Settings, embed, sign
 from cellscan.tasks.programs import Members, predict, trained_by
@@ -44,7 +45,6 @@ from cellscan.training.loop import Call
 from cellscan.training.loop import train as run_fit
 from cellscan.training.probe import make_probe
 from cellscan.training.together import SMALL, run_together, unstack
-from cellscan.views import VIEWS, Normalization
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -53,7 +53,7 @@ _PRETRAINED = ("malaria_squeezenet",)
 
 
 class Classifier:
-    """A network with everything it needs to judge an image: size, view, normalisation, classes, threshold.
+    """A network with everything it needs to predict an image: size, background, normalisation, classes, threshold.
 
     For research use only: not a medical device.
 
@@ -69,10 +69,10 @@ class Classifier:
         that they expect comes with them. Left out, weights are fresh.
     image_size : int
         Side of the square that every image is stretched to, in pixels; each network has its least.
-    view : {"filled", "cell", "outline"}
-        What the network is shown. ``"filled"``: the black surround takes the cell's mean colour, and
-        an image without surround stays as it is. ``"cell"``: as stored. ``"outline"``: the silhouette
-        alone, a baseline. A network that is shown the black surround is right on these cells and
+    background : {"fill", "keep", "silhouette"}
+        What the network is shown. ``"fill"``: the black background takes the cell's mean colour, and
+        an image without background stays as it is. ``"keep"``: as stored. ``"silhouette"``: the silhouette
+        alone, a baseline. A network that is shown the black background is right on these cells and
         calls nearly every cell of another laboratory parasitized.
     class_names : sequence of str
         In the order of the network's outputs.
@@ -107,13 +107,13 @@ class Classifier:
         *,
         weights: str | os.PathLike[str] | None = None,
         image_size: int = 64,
-        view: str = "filled",
+        background: str = "fill",
         class_names: Sequence[str] = ("parasitized", "uninfected"),
         positive_class: str | None = None,
         seed: int = 0,
     ) -> None:
         class_names = check_names("class_names", class_names, 2)
-        check_choice("view", view, VIEWS)
+        check_choice("background", background, BACKGROUNDS)
         least = find(model).least_size if isinstance(model, str) else 8
         if isinstance(image_size, bool) or not isinstance(image_size, (int, np.integer)) or image_size < least:
             what = f"{model} takes" if isinstance(model, str) else "expected"
@@ -138,7 +138,7 @@ class Classifier:
                 class_names=class_names,
                 positive_class=_check_positive(positive_class, class_names),
                 image_size=int(image_size),
-                view=view,
+                background=background,
                 normalization=loaded.normalization,
                 seed=check_seed(seed),
                 weights=loaded.record or None,
@@ -147,7 +147,7 @@ class Classifier:
 
     def _set(self, network: Network, members: Members, card: Card) -> None:
         self._members, self._card = members, card
-        self._task = ClassificationTask(network, view=card.view, normalization=card.normalization)
+        self._task = ClassificationTask(network, background=card.background, normalization=card.normalization)
 
     @property
     def card(self) -> Card:
@@ -284,7 +284,7 @@ class Classifier:
         Parameters
         ----------
         members : sequence of Classifier
-            Of one architecture, size, view, normalisation and classes. Temperature, threshold and rules
+            Of one architecture, size, background, normalisation and classes. Temperature, threshold and rules
             are reset. Whether the ensemble has seen a patient can be told where all members come from one
             `cellscan.cross_validate`; of others the patients count as unknown.
 
@@ -331,7 +331,7 @@ class Classifier:
     def __repr__(self) -> str:
         card = self._card
         return (
-            f"Classifier({card.architecture!r}, image_size={card.image_size}, view={card.view!r}, "
+            f"Classifier({card.architecture!r}, image_size={card.image_size}, background={card.background!r}, "
             f"class_names={card.class_names}, epochs={card.epochs})"
         )
 
@@ -342,7 +342,7 @@ class Classifier:
         --------
         >>> import cellscan
         >>> cellscan.Classifier(image_size=32).summary()  # doctest: +ELLIPSIS
-        small_cnn: 495,554 parameters, input 32 x 32 px, view "filled", classes parasitized, uninfected
+        small_cnn: 495,554 parameters, input 32 x 32 px, background "fill", classes parasitized, uninfected
         part         shape                parameters
         stem         (16, 16, 32)              3,456
         ...
@@ -357,7 +357,7 @@ class Classifier:
         print(
             f"{card.architecture}: {several}{sum(counts.values()):,} parameters, "
             f"input {card.image_size} x {card.image_size} px, "
-            f'view "{card.view}", classes {", ".join(card.class_names)}'
+            f'background "{card.background}", classes {", ".join(card.class_names)}'
         )
         print(f"{'part':12} {'shape':18} {'parameters':>12}")
         for part in dict.fromkeys([*shapes, *counts]):
@@ -738,7 +738,7 @@ class Classifier:
             threshold=self.threshold,
             split="the whole set, not divided" if cells.split_info is None else str(cells.split_info),
             seen=Seen.among(cells.patients.tolist(), **card.find_seen(cells.patients)),
-            view=card.view,
+            background=card.background,
             rule=card.decision.patient_rule,
         )
 
@@ -1057,7 +1057,7 @@ class Classifier:
     def export(self, path: str | os.PathLike[str], *, platforms: Sequence[str] = ("cpu", "cuda")) -> None:
         """Write a program that runs without this library: RGB uint8 (N, S, S, 3) in, probabilities (N, K) out.
 
-        View, normalisation, temperature and the average over members are inside; any N goes. What stays
+        Background, normalisation, temperature and the average over members are inside; any N goes. What stays
         outside, decoding and the resize rule, stands in a script beside the file, such as ``model.onnx.py``:
         it runs the file on images without this library. The card goes into an ONNX file's metadata under
         ``cellscan``, and into ``model.stablehlo.json`` beside a StableHLO file. Threshold, label sets and novelty

@@ -114,7 +114,7 @@ class Detector:
             class_names=names,
             positive_class=names[-1] if len(names) == 2 else None,
             image_size=(int(size[0]), int(size[1])),
-            view="field",
+            background="field",
             resize=dict(FIT),
             normalization=loaded.normalization,
             seed=check_seed(seed),
@@ -243,7 +243,7 @@ class Detector:
         epochs, batch_size : int
         recipe : Recipe, optional
             What speaks of labels of whole images does not apply: `loss`, `class_weight`, `label_smoothing`, `mixup`,
-            `surround`. `augment` mirrors fields with their boxes, and paints them. `monitor` is ``"loss"``.
+            `background`. `augment` mirrors fields with their boxes, and paints them. `monitor` is ``"loss"``.
         checkpoint, resume, progress
             As of `Classifier.fit`.
 

@@ -51,7 +51,7 @@ def cross_validate(
     recipe: Recipe | None = None,
     weights: str | os.PathLike[str] | None = None,
     image_size: int = 64,
-    view: str = "filled",
+    background: str = "fill",
     positive_class: str | None = None,
     tta: bool = False,
     together: bool | None = None,
@@ -63,7 +63,7 @@ def cross_validate(
 
     Parameters
     ----------
-    model, weights, image_size, view, positive_class
+    model, weights, image_size, background, positive_class
         As in `cellscan.Classifier`.
     cells : CellDataset
         With patients.
@@ -136,13 +136,14 @@ def cross_validate(
         raise ArgumentError(f"{place} holds a study; pass resume=True to go on, or name another folder")
     if resume and place is None:
         raise ArgumentError("resume=True goes on with a study's folder; pass checkpoint=...")
-    options = {"model": model, "weights": weights, "image_size": image_size, "view": view,
+    options = {"model": model, "weights": weights, "image_size": image_size, "background": background,
                "positive_class": positive_class, "folds": folds, "seeds": seeds, "epochs": epochs,
                "batch_size": batch_size, "recipe": recipe, "tta": tta, "together": together, "checkpoint": checkpoint,
                "resume": resume, "progress": progress}  # fmt: skip
     keys = [(number, seed) for number in range(len(parts)) for seed in chosen]
-    members = make_members(model, [seed for _, seed in keys], weights=weights, image_size=image_size, view=view,
-                           class_names=cells.class_names, positive_class=positive_class)  # fmt: skip
+    members = make_members(model, [seed for _, seed in keys], weights=weights, image_size=image_size,
+                           background=background, class_names=cells.class_names,
+                           positive_class=positive_class)  # fmt: skip
     if together is None:
         together = are_small(members)
     if together:
@@ -300,7 +301,7 @@ class Study:
             threshold=threshold if len(self.cells.class_names) == 2 else None,
             split=split,
             seen=Seen(len(set(patients.tolist())), 0, 0),
-            view=card.view,
+            background=card.background,
         )
 
     def _repr_html_(self) -> str:
@@ -312,7 +313,7 @@ class Study:
     def __str__(self) -> str:
         card = self.members[0].card
         lines = [
-            f'{card.architecture}, {card.image_size} px, view "{card.view}", {card.epochs} epochs'
+            f'{card.architecture}, {card.image_size} px, background "{card.background}", {card.epochs} epochs'
             f"{', test-time averaging' if self._options['tta'] else ''}; {self.split}; seeds {self.seeds}",
             ", ".join(f"{name} {version}" for name, version in card.versions.items())
             + f"; {jax.devices()[0].device_kind}, {platform.machine()}, {os.cpu_count()} cores",
@@ -496,22 +497,22 @@ class Study:
         """
         return Classifier.ensemble(self.members)
 
-    def outline(self) -> Study:
+    def silhouette(self) -> Study:
         """Train the same on silhouettes alone: how far the outline gives the label away.
 
         Returns
         -------
         Study
-            With ``view="outline"``; kept in the folder ``outline`` of the study's checkpoint.
+            With ``background="silhouette"``; kept in the folder ``silhouette`` of the study's checkpoint.
 
         Examples
         --------
-        >>> study.outline().report.view
-        'outline'
+        >>> study.silhouette().report.background
+        'silhouette'
         """
         place = self._options["checkpoint"]
-        changes = {"view": "outline", "checkpoint": None if place is None else Path(place) / "outline"}
-        recipe = replace(self._options["recipe"], surround="view")
+        changes = {"background": "silhouette", "checkpoint": None if place is None else Path(place) / "silhouette"}
+        recipe = replace(self._options["recipe"], background=None)
         return cross_validate(cells=self.cells, **{**self._options, **changes, "recipe": recipe})
 
     def external_validation(

@@ -32,7 +32,7 @@ def test_healthy_patients_have_no_parasites_and_infected_ones_have_both() -> Non
     assert max(share.values()) < 1
 
 
-def test_surround_is_black_and_cells_are_not() -> None:
+def test_background_is_black_and_cells_are_not() -> None:
     cell = cellscan.synthetic_cells(40, seed=0)[0]
     light = cell.image.max(-1)
     assert (light == 0).mean() > 0.1

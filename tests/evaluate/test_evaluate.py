@@ -187,7 +187,7 @@ def report(**changes):
     p = np.tile([0.8, 0.2], (40, 1)).astype(np.float32)
     base = {
         "names": cells.names, "patients": cells.patients, "class_names": cells.class_names, "positive": 0,
-        "threshold": 0.5, "split": "whole", "seen": Seen(6, 0, 0), "view": "filled",
+        "threshold": 0.5, "split": "whole", "seen": Seen(6, 0, 0), "background": "fill",
     }  # fmt: skip
     return make_report(cells.labels, np.zeros(40, np.int32), p, **{**base, **changes})
 
@@ -199,7 +199,7 @@ def test_report_says_what_must_be_said() -> None:
     assert "not a medical device" in text
     assert "prevalence here 0.500" in text
     assert "2 SEEN IN TRAINING and 1 as validation: the figures flatter" in str(report(seen=Seen(6, 2, 1)))
-    assert "BASELINE" in str(report(view="outline"))
+    assert "BASELINE" in str(report(background="silhouette"))
     unknown = report(seen=Seen(0, None, None))
     assert "patients unknown" in str(unknown).splitlines()[0]
     assert "over CELLS (patients unknown): too narrow" in str(unknown)
@@ -247,7 +247,7 @@ def made(labels, scores, patients, **changes):
     names = np.array([f"{i}.png" for i in range(len(labels))])
     base = {
         "names": names, "patients": np.asarray(patients), "class_names": ("parasitized", "uninfected"), "positive": 0,
-        "threshold": 0.5, "split": "whole", "seen": Seen(len(set(patients)), 0, 0), "view": "filled",
+        "threshold": 0.5, "split": "whole", "seen": Seen(len(set(patients)), 0, 0), "background": "fill",
     }  # fmt: skip
     probabilities = np.stack([scores, 1 - np.asarray(scores)], 1).astype(np.float32)
     predicted = np.where(np.asarray(scores) >= 0.5, 0, 1).astype(np.int32)

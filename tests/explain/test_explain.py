@@ -35,7 +35,7 @@ def infected(painted) -> cellscan.CellDataset:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_maps_equal_captum(method: str) -> None:
-    clf = cellscan.Classifier(SmallNet(), image_size=16, view="cell")
+    clf = cellscan.Classifier(SmallNet(), image_size=16, background="keep")
     why = clf.explain(images(), method=method, label=clf.class_names[LABEL], progress=False)
     expected = np.array(json.loads(REFERENCE.read_text())[method])
     assert np.abs(expected).max() > 1e-3

@@ -10,7 +10,7 @@ import pytest
 from helpers import run_python
 
 import cellscan
-from cellscan.views import prepare
+from cellscan.preprocessing import prepare
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +51,11 @@ def test_splits_are_balanced_within_three_points(cells, seed) -> None:
         assert abs(len(set(part.patients)) / 170 - share) < 0.03
 
 
-def test_the_surround_of_real_cells_is_found_and_filled(cells) -> None:
+def test_the_background_of_real_cells_is_found_and_filled(cells) -> None:
     chosen = cells.select(np.random.default_rng(0).choice(len(cells), 200, replace=False))
     images = chosen.images(64)[:]
     assert 0.15 < (images.max(-1) < 24).mean() < 0.4
-    filled = np.asarray(prepare(jnp.asarray(images), "filled"))
+    filled = np.asarray(prepare(jnp.asarray(images), "fill"))
     dark = (filled.max(-1) < 0.3).mean()
     assert dark < 0.002  # what is left is inside the cells
 

@@ -242,7 +242,7 @@ class Report:
     positive_class: str | None
     split: str
     seen: Seen
-    view: str
+    background: str
     rule: float | np.ndarray | None
     labels: np.ndarray = field(repr=False)
     predicted: np.ndarray = field(repr=False)
@@ -292,8 +292,8 @@ class Report:
             else f"{cells:,} cells, {self.seen.sentence()}"
         ]
         lines.append(f"split: {self.split}")
-        if self.view == "outline":
-            lines.append('BASELINE: this network sees silhouettes only (view="outline")')
+        if self.background == "silhouette":
+            lines.append('BASELINE: this network sees silhouettes only (background="silhouette")')
         if self.threshold is not None:
             lines.append(
                 f"positive: {self.positive_class} from P >= {self.threshold:.3g}; prevalence here {self.prevalence:.3f}"
@@ -442,7 +442,7 @@ class Report:
             threshold=self.threshold,
             split=self.split if len(rows) == len(self.labels) else f"{self.split}; {len(rows):,} of its cells",
             seen=self.seen.select(patients.tolist()),
-            view=self.view,
+            background=self.background,
             rule=self.rule[rows] if isinstance(self.rule, np.ndarray) else self.rule,
         )
 
@@ -513,7 +513,7 @@ def make_report(
     threshold: float | None,
     split: str,
     seen: Seen,
-    view: str,
+    background: str,
     rule: float | np.ndarray | None = None,
 ) -> Report:
     """Compute every figure."""
@@ -541,7 +541,7 @@ def make_report(
         positive_class=None if positive is None else class_names[positive],
         split=split,
         seen=seen,
-        view=view,
+        background=background,
         rule=rule,
         labels=labels,
         predicted=predicted,

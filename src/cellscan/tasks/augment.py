@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from cellscan.data.shapes import IGNORED
 from cellscan.errors import check_choice
-from cellscan.views import surround
+from cellscan.preprocessing import find_background
 
 Augment: TypeAlias = Callable[[PRNGKeyArray, Float[Array, "n h w 3"]], Float[Array, "n h w 3"]]
 AUGMENTS = ("none", "small", "strong")
@@ -159,13 +159,13 @@ def turn(key: PRNGKeyArray, images: Float[Array, "n s s 3"]) -> Float[Array, "n 
     return jnp.where(swap, images.swapaxes(1, 2), images)
 
 
-def vary_surround(key: PRNGKeyArray, images: Float[Array, "n h w 3"]) -> Float[Array, "n h w 3"]:
-    """Give the black surround of each image another look, as a field of view might have it.
+def random_background(key: PRNGKeyArray, images: Float[Array, "n h w 3"]) -> Float[Array, "n h w 3"]:
+    """Replace the black background of each image by one that a field of view might have.
 
-    In half of the images it takes the cell's mean colour, as the view ``"filled"`` has it. In the
+    In half of the images it takes the cell's mean colour, as ``background="fill"`` has it. In the
     others its colour is drawn between that and nearly white, and in half of these a piece of another
-    cell of the batch, in the same stain, lies in it. Images without a surround stay as they are.
-    A network trained so has nothing to learn from the surround, and meets the bright backgrounds and
+    cell of the batch, in the same stain, lies in it. Images without a background stay as they are.
+    A network trained so has nothing to learn from the background, and meets the bright backgrounds and
     the neighbours that boxes cut out of whole fields have.
 
     Parameters
@@ -176,15 +176,15 @@ def vary_surround(key: PRNGKeyArray, images: Float[Array, "n h w 3"]) -> Float[A
     Examples
     --------
     >>> import jax, jax.numpy as jnp
-    >>> from cellscan.tasks.augment import vary_surround
+    >>> from cellscan.tasks.augment import random_background
     >>> images = jnp.zeros((2, 16, 16, 3)).at[:, 4:12, 4:12].set(0.6)
-    >>> varied = vary_surround(jax.random.key(0), images)
+    >>> varied = random_background(jax.random.key(0), images)
     >>> bool((varied[:, 5:11, 5:11] == images[:, 5:11, 5:11]).all()), bool(varied.min() > 0.5)
     (True, True)
     """
     keys = jax.random.split(key, 6)
     count, height, width, _ = images.shape
-    outside = surround(images)[..., None]
+    outside = find_background(images)[..., None]
     inside = jnp.logical_not(outside)
     area = jnp.maximum(inside.sum((1, 2), keepdims=True), 1)
     mean = jnp.where(inside, images, 0).sum((1, 2), keepdims=True) / area

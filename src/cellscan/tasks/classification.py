@@ -12,11 +12,11 @@ import numpy as np
 
 from cellscan.decisions.novelty import Axes, distance
 from cellscan.models.network import Network, Weights
-from cellscan.tasks.augment import make_augment, vary_surround
+from cellscan.preprocessing import Normalization, prepare
+from cellscan.tasks.augment import make_augment, random_background
 from cellscan.tasks.batches import batches, run_all
 from cellscan.tasks.programs import Members, Metrics, predict
 from cellscan.tasks.recipe import Recipe, make_loss
-from cellscan.views import Normalization, prepare
 
 
 class Settings(NamedTuple):
@@ -101,25 +101,25 @@ class ClassificationTask(_Labelling):
     ----------
     network, recipe
         As of every task.
-    view, normalization
+    background, normalization
         What the network is shown; see `cellscan.Classifier`.
     """
 
-    view: str = "filled"
+    background: str = "fill"
     normalization: Normalization = field(default_factory=Normalization)
 
     def show(self, images: Any) -> jax.Array:
-        """Return images under the view, normalised."""
-        return self.normalization(prepare(images, self.view))
+        """Return images on their background, normalised."""
+        return self.normalization(prepare(images, self.background))
 
     def prepare(self, images: jax.Array, labels: jax.Array, keys: jax.Array) -> tuple[jax.Array, Any]:
         """Return images as they are shown in training, and labels with the share of each in its mixed image."""
-        augment_key, _, surround_key, mixup_key = keys
+        augment_key, _, background_key, mixup_key = keys
         recipe = self.recipe
-        varied = recipe.surround == "random" and self.view == "filled"
-        x = prepare(images, "cell" if varied else self.view)
+        varied = recipe.background == "random" and self.background == "fill"
+        x = prepare(images, "keep" if varied else self.background)
         if varied:
-            x = vary_surround(surround_key, x)
+            x = random_background(background_key, x)
         augment = make_augment(recipe.augment) if isinstance(recipe.augment, str) else recipe.augment
         if augment is not None:
             x = augment(augment_key, x)

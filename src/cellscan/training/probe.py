@@ -69,7 +69,7 @@ def make_probe(task: ClassificationTask, judge: ClassificationTask, weights: Wei
     `images` in training must be the head's on ``features(x)["pre_logits"]``.
     """
     network, recipe = task.network, task.recipe
-    changes = recipe.augment != "none" or recipe.mixup or (task.view == "filled" and recipe.surround == "random")
+    changes = recipe.augment != "none" or recipe.mixup or (task.background == "fill" and recipe.background == "random")
     if changes or not network.head_alone:
         return None
     module = network.module(weights)

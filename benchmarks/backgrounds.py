@@ -1,12 +1,12 @@
 """What a network is shown, and how it is trained: one study over the folds a row, on the internal and the external set.
 
-    python benchmarks/views.py DATA --folds folds.csv --suspects suspects.csv --fields iml_malaria --table views
-    python benchmarks/views.py DATA --folds folds.csv --suspects suspects.csv --fields iml_malaria --table options
+    python benchmarks/backgrounds.py DATA --folds folds.csv --suspects suspects.csv --fields iml_malaria
+    python benchmarks/backgrounds.py DATA --folds folds.csv --suspects suspects.csv --fields iml_malaria --table options
 
-Every row is `small_cnn` at 64 px. `views` sets views and augmentations side by side, `options` takes one option of
-`Recipe` away or adds one. The last column is what a row gains over the default, which comes first, in points of
-accuracy over all cells, with its interval by paired bootstrap over patients. Rows are kept in --out; one that is there
-is not trained again.
+Every row is `small_cnn` at 64 px. The default table, `backgrounds`, compares backgrounds and augmentations; `options`
+takes one option of `Recipe` away or adds one. The last column is what a row gains over the default, which comes first,
+in points of accuracy over all cells, with its interval by paired bootstrap over patients. Rows are kept in --out; one
+that is there is not trained again.
 """
 
 import json
@@ -23,31 +23,31 @@ from cellscan import Recipe
 SHARE = 0.7
 """Side of the crop inside, of the box's side."""
 
-DEFAULT = ("default: surround varied", "filled", Recipe(), False)
+DEFAULT = ("default: random background", "fill", Recipe(), False)
 
-# title, view, recipe, whether the middle alone is shown
+# title, background, recipe, whether the middle alone is shown
 TABLES = {
-    "views": (
+    "backgrounds": (
         DEFAULT,
-        ("as stored", "cell", Recipe(surround="view"), False),
-        ("as stored, strong colour", "cell", Recipe(surround="view", augment="strong"), False),
-        ("filled", "filled", Recipe(surround="view"), False),
-        ("filled, strong colour", "filled", Recipe(surround="view", augment="strong"), False),
-        ("surround varied, no augmentation", "filled", Recipe(augment="none"), False),
-        ("surround varied, strong colour", "filled", Recipe(augment="strong"), False),
-        ("surround varied, crop inside", "filled", Recipe(), True),
-        ("silhouettes alone", "outline", Recipe(surround="view"), False),
+        ("as stored", "keep", Recipe(background=None), False),
+        ("as stored, strong colour", "keep", Recipe(background=None, augment="strong"), False),
+        ("filled", "fill", Recipe(background=None), False),
+        ("filled, strong colour", "fill", Recipe(background=None, augment="strong"), False),
+        ("random background, no augmentation", "fill", Recipe(augment="none"), False),
+        ("random background, strong colour", "fill", Recipe(augment="strong"), False),
+        ("random background, crop inside", "fill", Recipe(), True),
+        ("silhouettes alone", "silhouette", Recipe(background=None), False),
     ),
     "options": (
         DEFAULT,
-        ("no average of weights", "filled", Recipe(ema=None), False),
-        ("no label smoothing", "filled", Recipe(label_smoothing=0.0), False),
-        ("no gradient clipping", "filled", Recipe(clip_norm=None), False),
-        ("no weight decay", "filled", Recipe(weight_decay=0.0), False),
-        ("cosine schedule", "filled", Recipe(schedule="cosine"), False),
-        ("mixup 0.2", "filled", Recipe(mixup=0.2), False),
-        ("classes balanced", "filled", Recipe(class_weight="balanced"), False),
-        ("bfloat16", "filled", Recipe(dtype="bfloat16"), False),
+        ("no average of weights", "fill", Recipe(ema=None), False),
+        ("no label smoothing", "fill", Recipe(label_smoothing=0.0), False),
+        ("no gradient clipping", "fill", Recipe(clip_norm=None), False),
+        ("no weight decay", "fill", Recipe(weight_decay=0.0), False),
+        ("cosine schedule", "fill", Recipe(schedule="cosine"), False),
+        ("mixup 0.2", "fill", Recipe(mixup=0.2), False),
+        ("classes balanced", "fill", Recipe(class_weight="balanced"), False),
+        ("bfloat16", "fill", Recipe(dtype="bfloat16"), False),
     ),
 }
 
@@ -124,12 +124,12 @@ def judged(cells: cellscan.CellDataset, folds: Path, file: Path) -> cellscan.Rep
 def main() -> None:
     """Train what is missing and print the table."""
     parser = make_parser(__doc__)
-    parser.add_argument("--table", choices=TABLES, default="views")
+    parser.add_argument("--table", choices=TABLES, default="backgrounds")
     parser.add_argument("--only", type=int, nargs="*", help="numbers of rows")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--in-turn", action="store_true", help="on an accelerator too, one member after the other")
-    parser.add_argument("--out", type=Path, default=Path("views_output"))
+    parser.add_argument("--out", type=Path, default=Path("backgrounds_output"))
     args = parser.parse_args()
     args.out.mkdir(exist_ok=True, parents=True)
     cells = cellscan.load_malaria(args.data)
@@ -137,7 +137,7 @@ def main() -> None:
     rows, first = [], None
     table = TABLES[args.table]
     for number in range(len(table)) if args.only is None else args.only:
-        title, view, recipe, middle = table[number]
+        title, background, recipe, middle = table[number]
         log, kept = (args.out / f"{slug(title)}.{suffix}" for suffix in ("json", "npy"))
         if not log.exists():
             study = cellscan.cross_validate(
@@ -146,7 +146,7 @@ def main() -> None:
                 folds=args.folds,
                 seeds=args.seeds,
                 epochs=args.epochs,
-                view=view,
+                background=background,
                 recipe=recipe,
                 together=False if args.in_turn else None,
                 checkpoint=args.out / slug(title),
