@@ -71,7 +71,7 @@ def slug(title: str) -> str:
     return title.replace(": ", "-").replace(", ", "-").replace(" ", "-")
 
 
-def read_suspects(path: Path) -> np.ndarray:
+def read_suspected_labels(path: Path) -> np.ndarray:
     """Return the names of the cells whose labels experts dispute."""
     return np.genfromtxt(path, str, delimiter=",", skip_header=1)[:, 0]
 
@@ -83,7 +83,7 @@ def figures(report: cellscan.Report, suspects: Path | None) -> dict[str, float]:
     row["ece"] = expected_calibration_error(report.probabilities, report.labels)
     if suspects:
         right = (report.probabilities[:, 0] >= (report.threshold or 0.5)) == (report.labels == 0)
-        disputed = np.isin(report.names, read_suspects(suspects))
+        disputed = np.isin(report.names, read_suspected_labels(suspects))
         row |= {"undisputed": float(right[~disputed].mean()), "disputed": float(right[disputed].mean())}
     return row
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from accuracy import fold_hash, make_parser, read_suspects, slug, versions
+from accuracy import fold_hash, make_parser, read_suspected_labels, slug, versions
 from study import crops_of
 
 import cellscan
@@ -133,7 +133,7 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(exist_ok=True, parents=True)
     cells = cellscan.load_malaria(args.data)
-    disputed = read_suspects(args.suspects)
+    disputed = read_suspected_labels(args.suspects)
     rows, first = [], None
     table = TABLES[args.table]
     for number in range(len(table)) if args.only is None else args.only:

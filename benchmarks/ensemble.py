@@ -1,9 +1,9 @@
-"""Networks with and without suspect labels in training, alone and averaged, over the folds.
+"""Networks with and without label issues in training, alone and averaged, over the folds.
 
     python benchmarks/ensemble.py DATA --folds folds.csv --suspects suspects.csv --fields iml_malaria \
         --squeezenet squeezenet1_1.safetensors --lite0 tf_efficientnet_lite0.safetensors --only 0 3
 
-The suspects of a fold are found among its training patients alone: features of two backbones as they were
+The label issues of a fold are found among its training patients alone: features of two backbones as they were
 pretrained, a logistic regression for every group of patients that never saw it, and confident learning on what it says.
 The experts' list only measures. What each network says is kept in --out, and a network that was killed goes on. With
 two rows or more, the last row averages their probabilities, and a line counts the undisputed labels that all of them
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from accuracy import fold_hash, make_parser, read_suspects, slug, versions
+from accuracy import fold_hash, make_parser, read_suspected_labels, slug, versions
 from backgrounds import COLUMNS, figures, line, points_gained
 from study import crops_of
 
@@ -41,9 +41,9 @@ class Row:
 
 ROWS = (
     Row("small_cnn", "small_cnn", 64, 10, False, False),
-    Row("small_cnn, suspects left out", "small_cnn", 64, 10, False, True),
+    Row("small_cnn, label issues left out", "small_cnn", 64, 10, False, True),
     Row("EfficientNet-Lite0", "tf_efficientnet_lite0", 112, 4, True, False),
-    Row("EfficientNet-Lite0, suspects left out", "tf_efficientnet_lite0", 112, 4, True, True),
+    Row("EfficientNet-Lite0, label issues left out", "tf_efficientnet_lite0", 112, 4, True, True),
     Row("SqueezeNet 1.1", "squeezenet1_1", 96, 4, False, False),
 )
 
@@ -54,8 +54,10 @@ def embeddings(cells: cellscan.CellDataset, args: argparse.Namespace) -> np.ndar
     return np.hstack([cellscan.Classifier(n, weights=w, image_size=size).embed(cells) for n, w, size in networks])
 
 
-def suspects_of(cells: cellscan.CellDataset, disputed: np.ndarray, args: argparse.Namespace) -> dict[int, np.ndarray]:
-    """Return for every fold the names of the suspects among the other folds' patients, worst first."""
+def label_issues_of(
+    cells: cellscan.CellDataset, disputed: np.ndarray, args: argparse.Namespace
+) -> dict[int, np.ndarray]:
+    """Return for every fold the names of the cells with label issues among the other folds' patients, worst first."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
     from sklearn.pipeline import make_pipeline
@@ -77,7 +79,7 @@ def suspects_of(cells: cellscan.CellDataset, disputed: np.ndarray, args: argpars
         right = (probabilities.argmax(1) == cells.labels[rest]).mean()
         found[number] = cells.names[rest[find_contradicted(cells.labels[rest], probabilities)]]
         listed = np.isin(found[number], disputed).mean()
-        print(f"fold {number}: {len(found[number])} suspects of {len(rest):,} cells to train on; ", end="")
+        print(f"fold {number}: {len(found[number])} label issues in {len(rest):,} cells to train on; ", end="")
         print(f"{listed:.2f} of them on the experts' list; features alone {right:.4f} accurate", flush=True)
     return found
 
@@ -85,7 +87,7 @@ def suspects_of(cells: cellscan.CellDataset, disputed: np.ndarray, args: argpars
 def judge(
     row: Row,
     cells: cellscan.CellDataset,
-    suspects: dict[int, np.ndarray],
+    issues: dict[int, np.ndarray],
     crops: cellscan.CellDataset,
     args: argparse.Namespace,
 ) -> tuple[cellscan.Study, np.ndarray]:
@@ -97,7 +99,7 @@ def judge(
     for seed in range(args.seeds):
         for number, (train, test) in enumerate(cells.folds(args.folds)):
             if row.pruned:
-                train = train.without(suspects[number])
+                train = train.without(issues[number])
             clf = cellscan.Classifier(row.network, weights=weights, image_size=row.size, seed=seed)
             here = place / f"fold{number}-seed{seed}"
             kept = here / "answers.safetensors"
@@ -137,8 +139,8 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(exist_ok=True, parents=True)
     cells, crops = cellscan.load_malaria(args.data), crops_of(args.fields)
-    disputed = read_suspects(args.suspects)
-    suspects = suspects_of(cells, disputed, args) if any(ROWS[number].pruned for number in args.only) else {}
+    disputed = read_suspected_labels(args.suspects)
+    issues = label_issues_of(cells, disputed, args) if any(ROWS[number].pruned for number in args.only) else {}
     rows, judged = [], []
 
     def tell(title: str, study: cellscan.Study, external: np.ndarray) -> None:
@@ -147,7 +149,7 @@ def main() -> None:
         print(rows[-1], flush=True)
 
     for number in args.only:
-        judged.append(judge(ROWS[number], cells, suspects, crops, args))
+        judged.append(judge(ROWS[number], cells, issues, crops, args))
         tell(ROWS[number].title, *judged[-1])
         if args.seeds > 1:
             tell(f"{ROWS[number].title}, average of {args.seeds} seeds", *averaged(*([one] for one in judged[-1])))

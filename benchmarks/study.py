@@ -11,7 +11,7 @@ import functools
 from pathlib import Path
 
 import numpy as np
-from accuracy import field_crops, read_suspects
+from accuracy import field_crops, read_suspected_labels
 
 import cellscan
 
@@ -81,7 +81,7 @@ def main() -> None:
     if args.shuffle:
         return
     study.plot().savefig(args.out / "study.png", dpi=90)
-    disputed = read_suspects(args.suspects)
+    disputed = read_suspected_labels(args.suspects)
     print("\nwithout the disputed cells, means over folds:", means(study.without(disputed), "accuracy", "roc_auc"))
     on_list = study.report.select(np.isin(cells.names, disputed))
     print(
@@ -97,11 +97,11 @@ def main() -> None:
     print(f"\nconformal sets: {calibrated.coverage(alpha=0.1)}")
     print(f"conformal sets: {calibrated.coverage(alpha=0.05)}")
     print(f"\n{study.report.at_prevalence(0.02)}")
-    suspects = study.suspects()
-    print(f"\n{suspects}\nagainst the experts' list of {np.isin(cells.names, disputed).sum():,}: ", end="")
-    print(suspects.against(disputed))
-    suspects.to_csv(args.out / "suspects.csv")
-    suspects.plot().savefig(args.out / "suspects.png", dpi=90)
+    issues = study.label_issues()
+    print(f"\n{issues}\nagainst the experts' list of {np.isin(cells.names, disputed).sum():,}: ", end="")
+    print(issues.against(disputed))
+    issues.to_csv(args.out / "label_issues.csv")
+    issues.plot().savefig(args.out / "label_issues.png", dpi=90)
     if args.fields:
         print(f"\n{study.external_validation(crops_of(args.fields))}")
 

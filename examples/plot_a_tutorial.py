@@ -86,5 +86,5 @@ report.plot()
 # Where it goes further
 # ---------------------
 # What the random split hides: :doc:`plot_f_patient_split`. Probabilities that mean what they say:
-# :doc:`plot_e_calibration`. Where the network looks: :doc:`plot_j_explain`. Folds, suspect labels and other
+# :doc:`plot_e_calibration`. Where the network looks: :doc:`plot_j_explain`. Folds, label issues and other
 # laboratories: :doc:`/studies`.

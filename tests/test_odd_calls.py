@@ -159,8 +159,8 @@ CALLS = {
     "study.coverage, seed": lambda x, t, d: t.study.coverage(splits=3, seed=x),
     "study.external_validation": lambda x, t, d: t.study.external_validation(x),
     "study.to_csv": lambda x, t, d: t.study.to_csv(nowhere(x, d)),
-    "suspects.against": lambda x, t, d: t.study.suspects().against(x),
-    "suspects.plot": lambda x, t, d: t.study.suspects().plot(one(x, 2)),
+    "label_issues.against": lambda x, t, d: t.study.label_issues().against(x),
+    "label_issues.plot": lambda x, t, d: t.study.label_issues().plot(one(x, 2)),
     "compare": lambda x, t, d: SCAN.compare(x, t.report),
     "keep_programs": lambda x, t, d: SCAN.keep_programs(nowhere(x, d)),
 }

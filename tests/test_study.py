@@ -161,20 +161,20 @@ def test_temperatures_come_from_other_folds(study) -> None:
     assert np.allclose(scaled.probabilities[1, here], apply_temperature(sure[1, here], temperature))
 
 
-def test_suspects_are_what_others_contradict(study, tmp_path) -> None:
+def test_label_issues_are_what_others_contradict(study, tmp_path) -> None:
     flipped = study.cells.labels.copy()
     flipped[:6] = 1 - flipped[:6]
     cells = replace(study.cells, labels=flipped)
     other = cellscan.Study(cells, study.fold, study.seeds, study.members, study.probabilities, "x", study._options)
-    suspects = other.suspects()
-    assert {s.name for s in suspects} >= set(cells.names[:6])
-    assert suspects[0].probability <= suspects[1].probability
-    assert suspects.against(cells.names[:6])["roc_auc"] > 0.95
-    suspects.to_csv(tmp_path / "s.csv")
-    assert len((tmp_path / "s.csv").read_text().splitlines()) == len(suspects) + 1
-    suspects.plot(4)
+    issues = other.label_issues()
+    assert {s.name for s in issues} >= set(cells.names[:6])
+    assert issues[0].probability <= issues[1].probability
+    assert issues.against(cells.names[:6])["roc_auc"] > 0.95
+    issues.to_csv(tmp_path / "s.csv")
+    assert len((tmp_path / "s.csv").read_text().splitlines()) == len(issues) + 1
+    issues.plot(4)
     with pytest.raises(DataError, match="on the list"):
-        suspects.against(["nobody.png"])
+        issues.against(["nobody.png"])
 
 
 def test_external_validation_and_silhouette(study) -> None:

@@ -59,8 +59,8 @@ if TYPE_CHECKING:
     from cellscan.errors import TrainingError as TrainingError
     from cellscan.evaluate.compare import Comparison as Comparison
     from cellscan.evaluate.compare import compare as compare
-    from cellscan.evaluate.confident import Suspect as Suspect
-    from cellscan.evaluate.confident import Suspects as Suspects
+    from cellscan.evaluate.confident import LabelIssue as LabelIssue
+    from cellscan.evaluate.confident import LabelIssues as LabelIssues
     from cellscan.evaluate.detection import DetectionReport as DetectionReport
     from cellscan.evaluate.patients import Patient as Patient
     from cellscan.evaluate.patients import Patients as Patients
@@ -125,8 +125,8 @@ _HOMES = {
     "TrainingError": "errors",
     "Comparison": "evaluate.compare",
     "compare": "evaluate.compare",
-    "Suspect": "evaluate.confident",
-    "Suspects": "evaluate.confident",
+    "LabelIssue": "evaluate.confident",
+    "LabelIssues": "evaluate.confident",
     "Coverage": "decisions.conformal",
     "Patient": "evaluate.patients",
     "Patients": "evaluate.patients",
@@ -158,7 +158,7 @@ __all__ = [  # noqa: RUF022 - the order of the road
     "Classifier", "Recipe", "History", "Predictions", "Prediction", "Failure", "Report", "Patients", "Patient",
     "Explanations", "Explanation",
     "Card", "Decision", "Conformal", "Novelty",
-    "cross_validate", "Study", "ExternalValidation", "Suspects", "Suspect", "Coverage",
+    "cross_validate", "Study", "ExternalValidation", "LabelIssues", "LabelIssue", "Coverage",
     "compare", "Comparison",
     "Detector", "Detections", "FieldDetections", "DetectionReport", "Detection", "Likeness",
     "estimate_cell_diameter", "screen", "SmearReport", "SmearTable", "FieldCount",

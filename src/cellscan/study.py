@@ -23,7 +23,7 @@ from cellscan.decisions.decision import Decision, decide
 from cellscan.errors import ArgumentError, DataError, ModelFileError
 from cellscan.evaluate.bootstrap import interval
 from cellscan.evaluate.calibration import apply_temperature, fit_temperature
-from cellscan.evaluate.confident import Suspects, find_contradicted
+from cellscan.evaluate.confident import LabelIssues, find_contradicted
 from cellscan.evaluate.metrics import AVERAGED, NAMES
 from cellscan.evaluate.patients import Patients, make_patients
 from cellscan.evaluate.report import Report, Seen, figure_text, interval_text, make_report
@@ -475,17 +475,17 @@ class Study:
         probabilities = self.probabilities.mean(0)
         return simulate(probabilities, self.cells.labels, self.cells.patients, alpha, splits=splits, seed=seed)
 
-    def suspects(self) -> Suspects:
+    def label_issues(self) -> LabelIssues:
         """Return the cells whose label is contradicted by networks that never saw the patient, worst first.
 
         Examples
         --------
-        >>> study.suspects().rows.dtype
+        >>> study.label_issues().rows.dtype
         dtype('int64')
         """
         probabilities, labels = self.probabilities.mean(0), self.cells.labels
         rows = find_contradicted(labels, probabilities)
-        return Suspects(rows, probabilities[np.arange(len(labels)), labels], probabilities, self.cells)
+        return LabelIssues(rows, probabilities[np.arange(len(labels)), labels], probabilities, self.cells)
 
     def ensemble(self) -> Classifier:
         """Return one classifier that averages all members; it has seen every patient of the study.

@@ -478,7 +478,7 @@ class CellDataset:
         return replace(self, split_info=info, **taken)
 
     def without(self, names: Iterable[str]) -> CellDataset:
-        """Return the data set without the cells of these names, such as those whose label is suspect.
+        """Return the data set without the cells of these names, such as those with label issues.
 
         Parameters
         ----------
