@@ -4,7 +4,7 @@
         --squeezenet squeezenet1_1.safetensors --lite0 tf_efficientnet_lite0.safetensors --only 0 3
 
 The label issues of a fold are found among its training patients alone: features of two backbones as they were
-pretrained, a logistic regression for every group of patients that never saw it, and confident learning on what it says.
+pretrained, a logistic regression for every group of patients, trained without it, and confident learning on its answers.
 The experts' list only measures. What each network says is kept in --out, and a network that was killed goes on. With
 two rows or more, the last row averages their probabilities, and a line counts the undisputed labels that all of them
 contradict. Points gained are against the first row, with the interval of a paired bootstrap over patients.

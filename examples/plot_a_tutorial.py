@@ -73,7 +73,7 @@ history.plot()
 # %%
 # Test
 # ----
-# The first line says how many patients training has seen; intervals are drawn over patients, not cells.
+# The first line states the patient overlap with training; intervals are drawn over patients, not cells.
 
 report = clf.evaluate(test, progress=False)
 print(report)

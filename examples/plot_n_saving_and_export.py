@@ -23,7 +23,7 @@ folder = Path(tempfile.mkdtemp())
 
 # %%
 # The card says what the classifier is: architecture, classes, size, background, normalisation, decisions, figures,
-# versions, and hashes of the patients it has seen.
+# versions, and hashes of the patients of its training.
 
 clf.save(folder / "model.safetensors", licence="Apache-2.0")
 again = cellscan.Classifier.load(folder / "model.safetensors")

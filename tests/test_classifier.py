@@ -423,18 +423,18 @@ def test_positive_class_by_name_in_any_case() -> None:
     assert clf.predict(random_image())[0].positive in (True, False)
 
 
-# --- evaluate and the patients seen
+# --- evaluate and patient overlap
 
 
-def test_report_counts_patients_that_were_seen(trained) -> None:
+def test_report_counts_patient_overlap(trained) -> None:
     train, valid = tiny_cells(96).split(0.34, seed=0)
-    assert "4 SEEN IN TRAINING and 0 as validation" in str(trained.evaluate(train)).splitlines()[0]
-    assert "0 SEEN IN TRAINING and 2 as validation" in str(trained.evaluate(valid)).splitlines()[0]
+    assert "PATIENT OVERLAP: 4 in training, 0 in validation" in str(trained.evaluate(train)).splitlines()[0]
+    assert "PATIENT OVERLAP: 0 in training, 2 in validation" in str(trained.evaluate(valid)).splitlines()[0]
     new = tiny_cells(20).select(slice(0, 20))
     strangers = cellscan.CellDataset.from_arrays(
         [c.image for c in new], new.labels, patients=[f"new{i % 3}" for i in range(20)]
     )
-    assert "none of them seen" in str(trained.evaluate(strangers)).splitlines()[0]
+    assert "no overlap with training" in str(trained.evaluate(strangers)).splitlines()[0]
     text = json.dumps(asdict(trained.card))
     assert '"p0"' not in text
     clf = Classifier(image_size=16)
@@ -459,7 +459,7 @@ def test_save_and_load_keep_everything(trained, tmp_path) -> None:
     assert np.array_equal(loaded.predict_proba(tiny_cells()), trained.predict_proba(tiny_cells()))
     assert loaded.card.licence == "Apache-2.0"
     assert loaded.card.metrics["report"]["figures"]["accuracy"]["value"] == report.accuracy
-    assert loaded.card.seen == trained.card.seen
+    assert loaded.card.patient_hashes == trained.card.patient_hashes
     assert loaded.card.recipe == trained.card.recipe
     assert set(loaded.card.versions) >= {"cellscan", "jax", "flax", "python"}
     assert str(loaded.evaluate(tiny_cells())) == str(report)
@@ -571,7 +571,7 @@ def test_calibration_mends_probabilities_and_moves_no_label(trained, tmp_path) -
     assert temperature > 1
     assert error(after.probabilities, cells.labels) < error(before.probabilities, cells.labels)
     assert np.array_equal(before.labels, after.labels)
-    assert clf.card.count_seen(np.array(["q1"])) == (1, {"train": 0, "validation": 0, "decision": 1})
+    assert clf.card.count_overlap(np.array(["q1"])) == (1, {"train": 0, "validation": 0, "decision": 1})
     clf.save(tmp_path / "n.safetensors")
     assert np.array_equal(Classifier.load(tmp_path / "n.safetensors").predict_proba(cells), after.probabilities)
 

@@ -29,9 +29,9 @@ def test_no_patient_is_on_both_sides(study) -> None:
     assert study.keys == ((0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1))
     for clf, (number, _), report in zip(study.members, study.keys, study.reports, strict=True):
         own = study.cells.select(study.fold == number)
-        count, met = clf.card.count_seen(own.patients)
+        count, overlap = clf.card.count_overlap(own.patients)
         assert count > 0
-        assert met == {"train": 0, "validation": 0, "decision": 0}
+        assert overlap == {"train": 0, "validation": 0, "decision": 0}
         assert set(report.cell_patients) == set(own.patients)
         alone = clf.predict_proba(own)
         assert (alone == study.probabilities[study.seeds.index(clf.card.seed), study.fold == number]).all()
@@ -49,7 +49,7 @@ def test_the_ensemble_averages_and_travels(study, tmp_path) -> None:
     cells = study.cells
     want = np.mean([member.predict_proba(cells) for member in study.members], axis=0)
     assert np.allclose(clf.predict_proba(cells), want, atol=1e-6)
-    assert "12 SEEN IN TRAINING" in str(clf.evaluate(cells))
+    assert "PATIENT OVERLAP: 12 in training" in str(clf.evaluate(cells))
     clf.save(tmp_path / "e.safetensors")
     again = cellscan.Classifier.load(tmp_path / "e.safetensors", model=TinyNet(rngs=nnx.Rngs(1)))
     assert (again.predict_proba(cells) == clf.predict_proba(cells)).all()
@@ -66,7 +66,7 @@ def test_the_ensemble_averages_and_travels(study, tmp_path) -> None:
 
 
 def strangers(letter: str, seed: int) -> cellscan.CellDataset:
-    """Ten patients that the study never saw, five of them healthy."""
+    """Ten patients that are not in the study, five of them healthy."""
     rng = np.random.default_rng(seed)
     labels = np.arange(200) % 2
     light = np.where(labels == 0, 90, 170)[:, None, None, None]
@@ -95,7 +95,7 @@ def test_from_folds_to_a_patient_called_infected(study, tmp_path) -> None:
     assert len(report.patients) == 10
     assert report.patients.sensitivity == 1.0
     assert {p.patient for p in report.patients if p.truth} == {f"t{n}" for n in range(5)}
-    assert "none of them seen" in str(report)
+    assert "no overlap with training" in str(report)
 
 
 def test_an_ensemble_of_strangers_does_not_claim_to_know() -> None:

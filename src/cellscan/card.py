@@ -74,7 +74,7 @@ class Card:
         Hashes and sizes of what it was trained on, and how that was split.
     salt : str
         Of the patient hashes.
-    seen : dict
+    patient_hashes : dict
         Hashes of the patients in ``"train"`` and ``"validation"``, and of those by which a ``"decision"``
         was chosen; never an id. None in place of a list: the patients were unknown. The salt keeps hashes of
         different files apart; whoever has the file and guesses an id can check the guess.
@@ -116,7 +116,7 @@ class Card:
     recipe: dict[str, Any] | None = None
     data: dict[str, Any] = field(default_factory=dict)
     salt: str = field(default_factory=lambda: new_salt())
-    seen: dict[str, list[str] | None] = field(default_factory=lambda: {part: [] for part in _PARTS})
+    patient_hashes: dict[str, list[str] | None] = field(default_factory=lambda: {part: [] for part in _PARTS})
     metrics: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     weights: dict[str, Any] | None = None
@@ -178,19 +178,19 @@ class Card:
             return None
         return sorted(map(self._hash, distinct))
 
-    def with_seen(self, part: str, patients: np.ndarray) -> Card:
+    def with_patients(self, part: str, patients: np.ndarray) -> Card:
         """Return the card with these patients added to ``"train"``, ``"validation"`` or ``"decision"``.
 
         Examples
         --------
         >>> import numpy as np, cellscan
-        >>> card = cellscan.Classifier(image_size=32).card.with_seen("train", np.array(["C1"]))
-        >>> len(card.seen["train"] or [])
+        >>> card = cellscan.Classifier(image_size=32).card.with_patients("train", np.array(["C1"]))
+        >>> len(card.patient_hashes["train"] or [])
         1
         """
-        before, new = self.seen[part], self.hash_patients(patients)
+        before, new = self.patient_hashes[part], self.hash_patients(patients)
         joined = None if before is None or new is None else sorted({*before, *new})
-        return replace(self, seen={**self.seen, part: joined})
+        return replace(self, patient_hashes={**self.patient_hashes, part: joined})
 
     def trained_on(self, patients: np.ndarray, recipe: dict[str, Any], data: dict[str, Any]) -> Card:
         """Return the card after a training on these patients; decisions, chosen for other weights, are reset.
@@ -199,34 +199,34 @@ class Card:
         --------
         >>> import numpy as np, cellscan
         >>> card = cellscan.Classifier(image_size=32).card.trained_on(np.array(["C1"]), {}, {})
-        >>> len(card.seen["train"] or [])
+        >>> len(card.patient_hashes["train"] or [])
         1
         """
-        card = self.with_seen("train", patients)
+        card = self.with_patients("train", patients)
         return replace(
             card,
             recipe=recipe,
             data=data,
             decision=Decision(),
             novelty=None,
-            seen={**card.seen, "decision": []},
+            patient_hashes={**card.patient_hashes, "decision": []},
             versions=library_versions(),
         )
 
-    def find_seen(self, patients: np.ndarray) -> dict[str, frozenset[str] | None]:
-        """Return which of these patients each part has seen; None where those of that part, or these, are unknown.
+    def find_overlap(self, patients: np.ndarray) -> dict[str, frozenset[str] | None]:
+        """Return which of these patients are in each part; None where those of that part, or these, are unknown.
 
         Examples
         --------
         >>> import numpy as np, cellscan
-        >>> card = cellscan.Classifier(image_size=32).card.with_seen("train", np.array(["C1"]))
-        >>> card.find_seen(np.array(["C1", "C2", "C2"]))["train"]
+        >>> card = cellscan.Classifier(image_size=32).card.with_patients("train", np.array(["C1"]))
+        >>> card.find_overlap(np.array(["C1", "C2", "C2"]))["train"]
         frozenset({'C1'})
         """
         if self.hash_patients(patients) is None:
             return dict.fromkeys(_PARTS)
         by_hash = {self._hash(patient): patient for patient in set(patients.tolist())}
-        known = {part: self.seen[part] for part in _PARTS}
+        known = {part: self.patient_hashes[part] for part in _PARTS}
         return {
             part: None if ids is None else frozenset(by_hash[one] for one in ids if one in by_hash)
             for part, ids in known.items()
@@ -235,19 +235,19 @@ class Card:
     def _hash(self, patient: str) -> str:
         return hashlib.sha256(f"{self.salt}:{patient}".encode(errors="surrogateescape")).hexdigest()[:16]
 
-    def count_seen(self, patients: np.ndarray) -> tuple[int, dict[str, int | None]]:
-        """Return how many patients these are, and how many of them each part has seen.
+    def count_overlap(self, patients: np.ndarray) -> tuple[int, dict[str, int | None]]:
+        """Return how many patients these are, and how many of them are in each part.
 
         0 patients means that they are unknown; None, that those of that part were.
 
         Examples
         --------
         >>> import numpy as np, cellscan
-        >>> card = cellscan.Classifier(image_size=32).card.with_seen("train", np.array(["C1"]))
-        >>> card.count_seen(np.array(["C1", "C2", "C2"]))
+        >>> card = cellscan.Classifier(image_size=32).card.with_patients("train", np.array(["C1"]))
+        >>> card.count_overlap(np.array(["C1", "C2", "C2"]))
         (2, {'train': 1, 'validation': 0, 'decision': 0})
         """
-        found = self.find_seen(patients)
+        found = self.find_overlap(patients)
         count = 0 if self.hash_patients(patients) is None else len(set(patients.tolist()))
         return count, {part: None if who is None else len(who) for part, who in found.items()}
 
@@ -375,7 +375,7 @@ def _parse(text: str | None, target: Path, tensors: dict[str, np.ndarray]) -> Ca
             known["detection"] = _parse_detection(raw["detection"])
         if raw.get("novelty") is not None:
             known["novelty"] = _parse_novelty(raw["novelty"], tensors)
-        known["seen"] = {part: raw["seen"].get(part, []) for part in _PARTS}
+        known["patient_hashes"] = {part: raw["patient_hashes"].get(part, []) for part in _PARTS}
         card = Card(**known)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, ModelFileError):

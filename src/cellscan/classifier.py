@@ -24,7 +24,7 @@ from cellscan.decisions.decision import Decision, decide
 from cellscan.decisions.novelty import Axes, axes_of, learn
 from cellscan.errors import ArgumentError, DataError, ModelFileError, check_choice, check_names
 from cellscan.evaluate.calibration import fit_temperature
-from cellscan.evaluate.report import Report, Seen, make_report
+from cellscan.evaluate.report import PatientOverlap, Report, make_report
 from cellscan.evaluate.thresholds import choose, choose_rule
 from cellscan.explain import METHODS, Explanations, explain
 from cellscan.export import export
@@ -285,7 +285,7 @@ class Classifier:
         ----------
         members : sequence of Classifier
             Of one architecture, size, background, normalisation and classes. Temperature, threshold and rules
-            are reset. Whether the ensemble has seen a patient can be told where all members come from one
+            are reset. Its patient overlap is known where all members come from one
             `cellscan.cross_validate`; of others the patients count as unknown.
 
         Raises
@@ -311,18 +311,18 @@ class Classifier:
         differ = [name for name, value in kinds[0].items() if any(kind[name] != value for kind in kinds)]
         if differ:
             raise ArgumentError(f"the members differ in {', '.join(differ)}; expected the same of all")
-        seen: dict[str, list[str] | None] = {}
-        for part in first.seen:
-            lists = [m.card.seen[part] for m in members]
+        hashes: dict[str, list[str] | None] = {}
+        for part in first.patient_hashes:
+            lists = [m.card.patient_hashes[part] for m in members]
             shared = len({m.card.salt for m in members}) == 1 or not any(lists)
             known = {patient for ids in lists for patient in ids or ()}
-            seen[part] = sorted(known) if shared and None not in lists else None
+            hashes[part] = sorted(known) if shared and None not in lists else None
         card = replace(
             first,
             members=sum(m.card.members for m in members),
             decision=Decision(),
             novelty=None,
-            seen={**seen, "decision": []},
+            patient_hashes={**hashes, "decision": []},
             metrics={},
             data={"members": [m.card.data for m in members]},
         )
@@ -455,7 +455,7 @@ class Classifier:
             if probe is not None:
                 plan["backbone"] = probe.digest()
         if validation is not None:
-            after = after.with_seen("validation", validation.patients)
+            after = after.with_patients("validation", validation.patients)
         constants = class_weights(recipe, examples.labels, self.class_names)
         sets = examples, checked
         if probe is None:
@@ -719,7 +719,7 @@ class Classifier:
         >>> import cellscan
         >>> report = cellscan.Classifier(image_size=32).evaluate(cellscan.synthetic_cells(80, seed=0))
         >>> print(str(report).splitlines()[0])
-        80 cells of 4 patients, none of them seen in training or as validation
+        80 cells of 4 patients, no overlap with training or validation
         """
         card = self._card
         labels = self._labels(cells, "test")
@@ -737,7 +737,7 @@ class Classifier:
             positive=card.positive,
             threshold=self.threshold,
             split="the whole set, not divided" if cells.split_info is None else str(cells.split_info),
-            seen=Seen.among(cells.patients.tolist(), **card.find_seen(cells.patients)),
+            patient_overlap=PatientOverlap.among(cells.patients.tolist(), **card.find_overlap(cells.patients)),
             background=card.background,
             rule=card.decision.patient_rule,
         )
@@ -765,7 +765,7 @@ class Classifier:
         Raises
         ------
         DataError
-            Where patients were seen by `fit`, saying how many; or all cells are of one class.
+            Where patients overlap with those of `fit`, saying how many; or all cells are of one class.
 
         Examples
         --------
@@ -1005,13 +1005,13 @@ class Classifier:
     def _new_labels(self, cells: CellDataset, what: str, *, patients: bool = False) -> np.ndarray:
         """Return labels of cells of patients that `fit` did not see, or refuse."""
         labels = self._labels(cells, "calibration")
-        count, met = self._card.count_seen(cells.patients)
+        count, overlap = self._card.count_overlap(cells.patients)
         if patients and not count:
             raise DataError(f"the patients of these cells are unknown; {what} needs them. Load cells with patient=...")
-        if met["train"] or met["validation"]:
+        if overlap["train"] or overlap["validation"]:
             raise DataError(
-                f"{met['train']} of these {count} patients were seen in training and {met['validation']} as validation"
-                f"; {what} is chosen on patients that neither saw. Set some apart with cells.split(...)"
+                f"{overlap['train']} of these {count} patients are in training and {overlap['validation']} in "
+                f"validation; {what} is chosen on patients of neither. Set some apart with cells.split(...)"
             )
         return labels
 
@@ -1022,7 +1022,7 @@ class Classifier:
         return self._run(forward, cells, "raise", progress).rows.probabilities
 
     def _choose(self, cells: CellDataset, decision: Decision) -> Decision:
-        self._card = replace(self._card.with_seen("decision", cells.patients), decision=decision)
+        self._card = replace(self._card.with_patients("decision", cells.patients), decision=decision)
         return decision
 
     def save(
@@ -1108,7 +1108,7 @@ class Classifier:
         ----------
         name : str, optional
             ``"malaria_squeezenet"``, the only one and the default: SqueezeNet 1.1 from ImageNet at 96 px, fine-tuned
-            on the NIH malaria cells. ``card.metrics`` has its figures, on patients and fields it never saw.
+            on the NIH malaria cells. ``card.metrics`` has its metrics, on patients and fields not in training.
 
         Raises
         ------

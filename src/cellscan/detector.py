@@ -638,7 +638,7 @@ class Detector:
         ----------
         name : str, optional
             ``"iml_retinanet_small"``, the only one and the default: `retinanet_small` at 480 x 360 px, trained on
-            fields of IML-Malaria (*P. vivax*, thin films). ``card.metrics`` has its figures, on fields it never saw.
+            fields of IML-Malaria (*P. vivax*, thin films). ``card.metrics`` has its metrics, on fields not in training.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Studies: a classifier judged by patients that it never saw, fold by fold."""
+"""Studies: a classifier evaluated on patients that were not in training, fold by fold."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from cellscan.evaluate.calibration import apply_temperature, fit_temperature
 from cellscan.evaluate.confident import LabelIssues, find_contradicted
 from cellscan.evaluate.metrics import AVERAGED, NAMES
 from cellscan.evaluate.patients import Patients, make_patients
-from cellscan.evaluate.report import Report, Seen, figure_text, interval_text, make_report
+from cellscan.evaluate.report import PatientOverlap, Report, figure_text, interval_text, make_report
 from cellscan.evaluate.thresholds import choose_rule
 from cellscan.notebook import as_text
 from cellscan.tasks.recipe import Recipe, as_recipe
@@ -221,9 +221,8 @@ class ExternalValidation:
 
     def __str__(self) -> str:
         first = self.reports[0]
-        lines = [
-            f"{len(self.reports)} members on {len(first.labels):,} cells, {first.seen.patients} patients or fields"
-        ]
+        patients = first.patient_overlap.patients
+        lines = [f"{len(self.reports)} members on {len(first.labels):,} cells, {patients} patients or fields"]
         lines.append(f"{'':20}{'mean ± SD of members':24}95 % interval of the mean, over {first.interval_over}")
         for name in ("roc_auc", "sensitivity", "specificity", "average_precision", "calibration_error"):
             text = f"{name.replace('_', ' '):20}{_mean_text(self.reports, name):24}"
@@ -232,7 +231,7 @@ class ExternalValidation:
 
 
 class Study:
-    """A cross-validation by patient: what every cell was given by networks that never saw its patient.
+    """A cross-validation by patient: out-of-fold predictions of every cell.
 
     Made by `cellscan.cross_validate`; prints as a table. The examples go on from the one there.
 
@@ -300,7 +299,7 @@ class Study:
             positive=card.positive,
             threshold=threshold if len(self.cells.class_names) == 2 else None,
             split=split,
-            seen=Seen(len(set(patients.tolist())), 0, 0),
+            patient_overlap=PatientOverlap(len(set(patients.tolist())), 0, 0),
             background=card.background,
         )
 
@@ -322,7 +321,7 @@ class Study:
         ]
         for (number, seed), report in zip(self.keys, self.reports, strict=True):
             lines.append(
-                f"{number:>4} {seed:>4} {report.seen.patients:>8} {len(report.labels):>7,}  "
+                f"{number:>4} {seed:>4} {report.patient_overlap.patients:>8} {len(report.labels):>7,}  "
                 + "".join(f"{figure_text(getattr(report, name)):>14}" for name in _SHOWN)
             )
         lines.append(f"\n{'':20}{'mean ± SD':20}{'pooled':10}95 % interval over patients")
@@ -433,7 +432,7 @@ class Study:
     def patients(self, *, sensitivity: float | None = None, specificity: float | None = None) -> Patients:
         """Judge patients: the rule for a fold is chosen on the patients of the other folds.
 
-        Each of those was judged by networks that never saw it.
+        Each of those was predicted out of fold.
 
         Parameters
         ----------
@@ -476,7 +475,7 @@ class Study:
         return simulate(probabilities, self.cells.labels, self.cells.patients, alpha, splits=splits, seed=seed)
 
     def label_issues(self) -> LabelIssues:
-        """Return the cells whose label is contradicted by networks that never saw the patient, worst first.
+        """Return the cells whose label is contradicted by out-of-fold networks, worst first.
 
         Examples
         --------
@@ -488,7 +487,7 @@ class Study:
         return LabelIssues(rows, probabilities[np.arange(len(labels)), labels], probabilities, self.cells)
 
     def ensemble(self) -> Classifier:
-        """Return one classifier that averages all members; it has seen every patient of the study.
+        """Return one classifier that averages all members; all patients of the study were in its training.
 
         Examples
         --------
@@ -548,4 +547,4 @@ def _short(name: str) -> str:
 
 def _row(report: Report) -> list[float]:
     averaged = [report.averaged[name] for name in AVERAGED if name in report.averaged]
-    return [report.seen.patients, len(report.labels), *(getattr(report, name) for name in NAMES), *averaged]
+    return [report.patient_overlap.patients, len(report.labels), *(getattr(report, name) for name in NAMES), *averaged]

@@ -15,7 +15,7 @@ import cellscan
 from cellscan.errors import ArgumentError, DataError
 from cellscan.evaluate.bootstrap import draw_chunks, draw_figures, draw_weights, interval
 from cellscan.evaluate.metrics import AVERAGED, LEAST, NAMES, figures, from_confusion, weighted_figures
-from cellscan.evaluate.report import Seen, make_report
+from cellscan.evaluate.report import PatientOverlap, make_report
 
 ATOL = 1e-6  # probabilities are float32, and scikit-learn cuts them at 1 - eps in the logarithmic loss
 
@@ -187,24 +187,26 @@ def report(**changes):
     p = np.tile([0.8, 0.2], (40, 1)).astype(np.float32)
     base = {
         "names": cells.names, "patients": cells.patients, "class_names": cells.class_names, "positive": 0,
-        "threshold": 0.5, "split": "whole", "seen": Seen(6, 0, 0), "background": "fill",
+        "threshold": 0.5, "split": "whole", "patient_overlap": PatientOverlap(6, 0, 0), "background": "fill",
     }  # fmt: skip
     return make_report(cells.labels, np.zeros(40, np.int32), p, **{**base, **changes})
 
 
 def test_report_says_what_must_be_said() -> None:
     text = str(report())
-    assert text.splitlines()[0] == "40 cells of 6 patients, none of them seen in training or as validation"
+    assert text.splitlines()[0] == "40 cells of 6 patients, no overlap with training or validation"
     assert "95 % interval over patients" in text
     assert "not a medical device" in text
     assert "prevalence here 0.500" in text
-    assert "2 SEEN IN TRAINING and 1 as validation: the figures flatter" in str(report(seen=Seen(6, 2, 1)))
+    assert "PATIENT OVERLAP: 2 in training, 1 in validation; the metrics are optimistically biased" in str(
+        report(patient_overlap=PatientOverlap(6, 2, 1))
+    )
     assert "BASELINE" in str(report(background="silhouette"))
-    unknown = report(seen=Seen(0, None, None))
+    unknown = report(patient_overlap=PatientOverlap(0, None, None))
     assert "patients unknown" in str(unknown).splitlines()[0]
     assert "over CELLS (patients unknown): too narrow" in str(unknown)
     assert unknown.interval_over == "cells"
-    assert "cannot be told" in str(report(seen=Seen(6, None, 0)))
+    assert "cannot be determined" in str(report(patient_overlap=PatientOverlap(6, None, 0)))
     assert "n/a" in str(make_one_class())
 
 
@@ -247,7 +249,8 @@ def made(labels, scores, patients, **changes):
     names = np.array([f"{i}.png" for i in range(len(labels))])
     base = {
         "names": names, "patients": np.asarray(patients), "class_names": ("parasitized", "uninfected"), "positive": 0,
-        "threshold": 0.5, "split": "whole", "seen": Seen(len(set(patients)), 0, 0), "background": "fill",
+        "threshold": 0.5, "split": "whole", "background": "fill",
+        "patient_overlap": PatientOverlap(len(set(patients)), 0, 0),
     }  # fmt: skip
     probabilities = np.stack([scores, 1 - np.asarray(scores)], 1).astype(np.float32)
     predicted = np.where(np.asarray(scores) >= 0.5, 0, 1).astype(np.int32)
@@ -295,7 +298,7 @@ def test_what_is_left_out_and_what_is_refused() -> None:
     labels, scores = [0, 1] * 10, [0.9, 0.1] * 9 + [0.1, 0.9]
     found = made(labels, scores, [f"p{i % 5}" for i in range(20)])
     kept = found.without(["18.png", "19.png", "elsewhere.png"])
-    assert (len(kept.labels), kept.accuracy, kept.seen.patients) == (18, 1.0, 5)
+    assert (len(kept.labels), kept.accuracy, kept.patient_overlap.patients) == (18, 1.0, 5)
     with pytest.raises(DataError, match="none of the 1 names"):
         found.without(["x.png"])
     with pytest.raises(DataError, match="no cell is left"):
@@ -306,25 +309,27 @@ def test_what_is_left_out_and_what_is_refused() -> None:
         made(labels, [np.nan, *scores[1:]], [f"p{i % 5}" for i in range(20)])
 
 
-def test_a_part_of_a_report_knows_which_patients_were_seen() -> None:
+def test_a_part_of_a_report_knows_its_patient_overlap() -> None:
     patients = [f"p{i}" for i in range(10) for _ in range(4)]
     labels, scores = [0, 1] * 20, [0.9, 0.1] * 20
-    seen = Seen.among(patients, train=["p0", "p1", "p2", "gone"], validation=["p9"], decision=[])
-    found = made(labels, scores, patients, seen=seen)
-    assert "3 SEEN IN TRAINING and 1 as validation" in str(found).splitlines()[0]
+    overlap = PatientOverlap.among(patients, train=["p0", "p1", "p2", "gone"], validation=["p9"], decision=[])
+    found = made(labels, scores, patients, patient_overlap=overlap)
+    assert "PATIENT OVERLAP: 3 in training, 1 in validation" in str(found).splitlines()[0]
     mine = found.cell_patients
-    assert found.select(~np.isin(mine, ["p0", "p1", "p2"])).seen.train == 0
-    assert found.select(np.isin(mine, ["p0", "p7"])).seen == Seen(2, 1, 0, 0)
-    assert found.select(np.isin(mine, ["p0", "p7"])).select(slice(0, 4)).seen == Seen(1, 1, 0, 0)
-    assert found.select(slice(None, None, 2)).seen == found.seen
+    assert found.select(~np.isin(mine, ["p0", "p1", "p2"])).patient_overlap.train == 0
+    assert found.select(np.isin(mine, ["p0", "p7"])).patient_overlap == PatientOverlap(2, 1, 0, 0)
+    assert found.select(np.isin(mine, ["p0", "p7"])).select(slice(0, 4)).patient_overlap == PatientOverlap(1, 1, 0, 0)
+    assert found.select(slice(None, None, 2)).patient_overlap == found.patient_overlap
     text = str(found.without(found.names[mine == "p9"]))
-    assert text.startswith("36 cells of 9 patients, 3 SEEN IN TRAINING and 0 as validation")
+    assert text.startswith("36 cells of 9 patients, PATIENT OVERLAP: 3 in training, 0 in validation")
     # Counts alone say something of a part where they are none, or all.
-    counted = made(labels, scores, patients, seen=Seen(10, 3, 0, 10))
-    assert counted.select(mine == "p0").seen == Seen(1, None, 0, 1)
-    assert "cannot be told" in str(counted.select(mine == "p0"))
-    assert Seen.among(["", ""], train=["a"], validation=[], decision=[]) == Seen(0, None, None, None)
-    assert Seen.among(["a"], train=None, validation=[], decision=[]) == Seen(1, None, 0, 0)
+    counted = made(labels, scores, patients, patient_overlap=PatientOverlap(10, 3, 0, 10))
+    assert counted.select(mine == "p0").patient_overlap == PatientOverlap(1, None, 0, 1)
+    assert "cannot be determined" in str(counted.select(mine == "p0"))
+    assert PatientOverlap.among(["", ""], train=["a"], validation=[], decision=[]) == PatientOverlap(
+        0, None, None, None
+    )
+    assert PatientOverlap.among(["a"], train=None, validation=[], decision=[]) == PatientOverlap(1, None, 0, 0)
 
 
 def test_odd_arguments_of_reports() -> None:

@@ -86,9 +86,9 @@ def test_training_on_real_cells_beats_chance_by_far(source, cells) -> None:
     report = clf.evaluate(test)
     print(report)
     assert report.accuracy > 0.85
-    assert "none of them seen" in str(report).splitlines()[0]
+    assert "no overlap with training" in str(report).splitlines()[0]
     leaked = clf.evaluate(few.select(slice(0, 200)))
-    assert "SEEN IN TRAINING" in str(leaked).splitlines()[0]
+    assert "PATIENT OVERLAP" in str(leaked).splitlines()[0]
 
 
 def test_shuffled_labels_score_a_half(source, cells) -> None:
@@ -125,7 +125,7 @@ def test_the_model_that_comes_along_knows_these_patients_and_says_so(cells) -> N
     chosen = cells.select(np.random.default_rng(0).choice(len(cells), 600, replace=False))
     report = clf.evaluate(chosen)
     assert report.accuracy > 0.94
-    assert "SEEN IN TRAINING" in str(report).splitlines()[0]
+    assert "PATIENT OVERLAP" in str(report).splitlines()[0]
 
 
 def test_the_model_that_comes_along_tells_cells_from_photographs(cells) -> None:

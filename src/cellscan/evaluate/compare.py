@@ -100,5 +100,5 @@ def compare(first: Report, second: Report, *, seed: int = 0) -> Comparison:
         {name: getattr(a, name) - getattr(b, name) for name in NAMES},
         {name: interval(drawn[0][name] - drawn[1][name]) for name in NAMES},
         len(a.labels),
-        a.seen.patients,
+        a.patient_overlap.patients,
     )

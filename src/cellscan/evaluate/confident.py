@@ -64,7 +64,7 @@ class LabelIssue:
     label_name : str
         As published.
     suggested : str
-        What networks that never saw the patient say.
+        What out-of-fold networks say.
     probability : float
         That they give to the published label.
 
@@ -146,7 +146,7 @@ class LabelIssues(Sequence[LabelIssue]):
         return f"LabelIssues({len(self)} of {len(self.cells)} cells)"
 
     def __str__(self) -> str:
-        lines = [f"{len(self):,} of {len(self.cells):,} labels are contradicted by networks that never saw the patient"]
+        lines = [f"{len(self):,} of {len(self.cells):,} labels are contradicted by out-of-fold networks"]
         for label, name in enumerate(self.cells.class_names):
             count = int((self.cells.labels[self.rows] == label).sum())
             lines.append(f"  labelled {name}: {count:,}")

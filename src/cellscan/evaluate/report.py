@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """How many of the evaluated patients the classifier met before; None where that cannot be told.
+class PatientOverlap:
+    """How many of the evaluated patients were used in training, validation or decisions; None where that is unknown.
 
     Attributes
     ----------
     patients : int
         How many are evaluated; 0 where they are unknown.
     train, validation, decision : int or None
-        Seen in training, as validation, and when temperature, threshold or a rule were chosen.
+        Those in training, in validation, and used to choose temperature, threshold or a rule.
     who : dict of frozenset, or None
         Which patients they are, by the names of the three; without it the counts of a part of the patients can be
-        told only where none was seen, or all.
+        known only where all overlap, or none.
 
     Examples
     --------
-    >>> from cellscan.evaluate.report import Seen
-    >>> Seen(patients=34, train=0, validation=0).sentence()
-    '34 patients, none of them seen in training or as validation'
+    >>> from cellscan.evaluate.report import PatientOverlap
+    >>> PatientOverlap(patients=34, train=0, validation=0).sentence()
+    '34 patients, no overlap with training or validation'
     """
 
     patients: int
@@ -59,38 +59,38 @@ class Seen:
         train: Iterable[str] | None,
         validation: Iterable[str] | None,
         decision: Iterable[str] | None,
-    ) -> Seen:
-        """Count those of the evaluated patients that were met before, and remember who they are.
+    ) -> PatientOverlap:
+        """Count the overlap of the evaluated patients with each part, and keep who they are.
 
         Parameters
         ----------
         patients : iterable of str
             Of the evaluated cells; ``""`` where they are unknown.
         train, validation, decision : iterable of str, or None
-            Who was seen; None where that cannot be told.
+            The patients of each part; None where they are unknown.
 
         Examples
         --------
-        >>> from cellscan.evaluate.report import Seen
-        >>> Seen.among(["a", "b", "b"], train=["a", "z"], validation=[], decision=[]).sentence()
-        '2 patients, 1 SEEN IN TRAINING and 0 as validation: the figures flatter'
+        >>> from cellscan.evaluate.report import PatientOverlap
+        >>> PatientOverlap.among(["a", "b", "b"], train=["a", "z"], validation=[], decision=[]).sentence()
+        '2 patients, PATIENT OVERLAP: 1 in training, 0 in validation; the metrics are optimistically biased'
         """
         here = frozenset(patients)
         if "" in here:
             return cls(0, None, None, None)
         parts = {"train": train, "validation": validation, "decision": decision}
-        who = {part: here & frozenset(met) for part, met in parts.items() if met is not None}
+        who = {part: here & frozenset(ids) for part, ids in parts.items() if ids is not None}
         counts = {part: len(who[part]) if part in who else None for part in parts}
         return cls(len(here), counts["train"], counts["validation"], counts["decision"], who)
 
-    def select(self, patients: Iterable[str]) -> Seen:
-        """Return how many of some of the evaluated patients were met before.
+    def select(self, patients: Iterable[str]) -> PatientOverlap:
+        """Return the overlap of some of the evaluated patients.
 
         Examples
         --------
-        >>> from cellscan.evaluate.report import Seen
-        >>> seen = Seen.among(["a", "b"], train=["a"], validation=[], decision=[])
-        >>> seen.select(["b"]).train, seen.select(["a"]).train, Seen(2, 1, 0).select(["b"]).train
+        >>> from cellscan.evaluate.report import PatientOverlap
+        >>> overlap = PatientOverlap.among(["a", "b"], train=["a"], validation=[], decision=[])
+        >>> overlap.select(["b"]).train, overlap.select(["a"]).train, PatientOverlap(2, 1, 0).select(["b"]).train
         (0, 1, None)
         """
         here = frozenset(patients)
@@ -98,35 +98,35 @@ class Seen:
             return self
         parts = ("train", "validation", "decision")
         if self.who is not None:
-            return Seen.among(here, **{part: self.who.get(part) for part in parts})
+            return PatientOverlap.among(here, **{part: self.who.get(part) for part in parts})
         known = {0: 0, self.patients: len(here)}
         train, validation, decision = (known.get(getattr(self, part)) for part in parts)
-        return Seen(len(here), train, validation, decision)
+        return PatientOverlap(len(here), train, validation, decision)
 
     def sentence(self) -> str:
         """Say it.
 
         Examples
         --------
-        >>> from cellscan.evaluate.report import Seen
-        >>> Seen(patients=34, train=34, validation=0).sentence()
-        '34 patients, 34 SEEN IN TRAINING and 0 as validation: the figures flatter'
+        >>> from cellscan.evaluate.report import PatientOverlap
+        >>> PatientOverlap(patients=34, train=34, validation=0).sentence()
+        '34 patients, PATIENT OVERLAP: 34 in training, 0 in validation; the metrics are optimistically biased'
         """
         if not self.patients:
-            return "patients unknown: whether they were seen in training cannot be told"
+            return "patients unknown: patient overlap with training cannot be determined"
         if self.train is None or self.validation is None or self.decision is None:
-            return f"{self.patients} patients; trained on unknown patients, so whether these were seen cannot be told"
+            return f"{self.patients} patients; trained on unknown patients: patient overlap cannot be determined"
         if self.train or self.validation:
             return (
-                f"{self.patients} patients, {self.train} SEEN IN TRAINING and {self.validation} as validation: "
-                "the figures flatter"
+                f"{self.patients} patients, PATIENT OVERLAP: {self.train} in training, {self.validation} in validation"
+                "; the metrics are optimistically biased"
             )
         if self.decision:
             return (
-                f"{self.patients} patients, none seen in training or as validation, but {self.decision} USED TO CHOOSE "
-                "temperature, threshold or rules: the figures flatter"
+                f"{self.patients} patients, no overlap with training or validation, but {self.decision} USED TO CHOOSE "
+                "temperature, threshold or rules: the metrics are optimistically biased"
             )
-        return f"{self.patients} patients, none of them seen in training or as validation"
+        return f"{self.patients} patients, no overlap with training or validation"
 
 
 @dataclass(frozen=True)
@@ -205,8 +205,8 @@ class Report:
         P(positive class) from which a cell was called positive.
     split : str
         How these cells were set apart.
-    seen : Seen
-        Whether the patients were met before.
+    patient_overlap : PatientOverlap
+        How many of the patients were used in training, validation or decisions.
     labels, predicted, probabilities, names, cell_patients : numpy.ndarray
         (N,) int32, (N,) int32, (N, K) float32, (N,) str, (N,) str: what the figures were computed from.
     rule : float, array, or None
@@ -241,7 +241,7 @@ class Report:
     class_names: tuple[str, ...]
     positive_class: str | None
     split: str
-    seen: Seen
+    patient_overlap: PatientOverlap
     background: str
     rule: float | np.ndarray | None
     labels: np.ndarray = field(repr=False)
@@ -287,9 +287,9 @@ class Report:
     def __str__(self) -> str:
         cells = len(self.labels)
         lines = [
-            f"{cells:,} cells of {self.seen.sentence()}"
-            if self.seen.patients
-            else f"{cells:,} cells, {self.seen.sentence()}"
+            f"{cells:,} cells of {self.patient_overlap.sentence()}"
+            if self.patient_overlap.patients
+            else f"{cells:,} cells, {self.patient_overlap.sentence()}"
         ]
         lines.append(f"split: {self.split}")
         if self.background == "silhouette":
@@ -309,7 +309,7 @@ class Report:
         lines.append(f"\n{'truth / called':{wide}}" + "".join(f"{name:>{wide}}" for name in self.class_names))
         for name, row in zip(self.class_names, self.confusion, strict=True):
             lines.append(f"{name:{wide}}" + "".join(f"{count:>{wide},}" for count in row))
-        if self.positive_class is not None and self.seen.patients:
+        if self.positive_class is not None and self.patient_overlap.patients:
             lines += ["", self.patients.summary()]
             if len(self.patients) > 1:
                 lines += ["", "the worst patients", describe_rows(self.patients.worst())]
@@ -337,8 +337,8 @@ class Report:
         found = {name: {"value": value, "interval": ends} for name, (value, ends) in values.items()}
         told = {
             "cells": len(self.labels),
-            "patients": self.seen.patients,
-            "seen": self.seen.sentence(),
+            "patients": self.patient_overlap.patients,
+            "patient_overlap": self.patient_overlap.sentence(),
             "split": self.split,
             "threshold": self.threshold,
             "prevalence": self.prevalence,
@@ -441,7 +441,7 @@ class Report:
             positive=self._positive,
             threshold=self.threshold,
             split=self.split if len(rows) == len(self.labels) else f"{self.split}; {len(rows):,} of its cells",
-            seen=self.seen.select(patients.tolist()),
+            patient_overlap=self.patient_overlap.select(patients.tolist()),
             background=self.background,
             rule=self.rule[rows] if isinstance(self.rule, np.ndarray) else self.rule,
         )
@@ -481,7 +481,7 @@ class Report:
 
         positive, count = self._positive, len(self.class_names)
         classes = range(count) if positive is None or count != 2 else [positive]
-        patients = self.patients if len(classes) == 1 and self.seen.patients else None
+        patients = self.patients if len(classes) == 1 and self.patient_overlap.patients else None
         return plot_report(
             self.labels,
             self.probabilities,
@@ -512,7 +512,7 @@ def make_report(
     positive: int | None,
     threshold: float | None,
     split: str,
-    seen: Seen,
+    patient_overlap: PatientOverlap,
     background: str,
     rule: float | np.ndarray | None = None,
 ) -> Report:
@@ -525,7 +525,7 @@ def make_report(
             f"the probabilities of {bad} of {len(labels)} cells are not finite; look at the network's weights"
         )
     two = positive is not None and len(class_names) == 2
-    known = seen.patients > 0
+    known = patient_overlap.patients > 0
     group = np.unique(patients, return_inverse=True)[1] if known else np.zeros(len(labels), int)
     once = [np.ones((1, int(group.max()) + 1))]
     found = weighted_figures(labels, predicted, probabilities, group, positive, once)
@@ -540,7 +540,7 @@ def make_report(
         class_names=class_names,
         positive_class=None if positive is None else class_names[positive],
         split=split,
-        seen=seen,
+        patient_overlap=patient_overlap,
         background=background,
         rule=rule,
         labels=labels,
