@@ -113,7 +113,7 @@ def points_gained(report: cellscan.Report, first: cellscan.Report) -> str:
     return f"{100 * found.difference['accuracy']:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
-def judged(cells: cellscan.CellDataset, folds: Path, file: Path) -> cellscan.Report:
+def report_of(cells: cellscan.CellDataset, folds: Path, file: Path) -> cellscan.Report:
     """Return the report of all cells from the probabilities that a row keeps, (seeds, cells, 2)."""
     probabilities, fold = np.load(file), cells.fold_numbers(folds)
     members = (cellscan.Classifier("small_cnn"),) * (len(probabilities) * len(np.unique(fold)))
@@ -148,7 +148,7 @@ def main() -> None:
                 epochs=args.epochs,
                 background=background,
                 recipe=recipe,
-                together=False if args.in_turn else None,
+                vectorized=False if args.in_turn else None,
                 checkpoint=args.out / slug(title),
                 resume=True,
                 progress=False,
@@ -158,7 +158,7 @@ def main() -> None:
             shown = inside(crops) if middle else crops
             external = [clf.predict_proba(shown, progress=False) for clf in study.members]
             log.write_text(json.dumps(figures(study, disputed, shown.labels, external)))
-        report, gain = judged(cells, args.folds, kept), ""
+        report, gain = report_of(cells, args.folds, kept), ""
         if number == 0:
             first = report
         elif first is not None:

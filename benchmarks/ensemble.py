@@ -4,7 +4,7 @@
         --squeezenet squeezenet1_1.safetensors --lite0 tf_efficientnet_lite0.safetensors --only 0 3
 
 The label issues of a fold are found among its training patients alone: features of two backbones as they were
-pretrained, a logistic regression for every group of patients, trained without it, and confident learning on its answers.
+pretrained, a logistic regression for every group of patients, trained without it, and confident learning on that.
 The experts' list only measures. What each network says is kept in --out, and a network that was killed goes on. With
 two rows or more, the last row averages their probabilities, and a line counts the undisputed labels that all of them
 contradict. Points gained are against the first row, with the interval of a paired bootstrap over patients.
@@ -84,7 +84,7 @@ def label_issues_of(
     return found
 
 
-def judge(
+def predict(
     row: Row,
     cells: cellscan.CellDataset,
     issues: dict[int, np.ndarray],
@@ -95,7 +95,7 @@ def judge(
     fold, place = cells.fold_numbers(args.folds), args.out / slug(row.title)
     weights = {"small_cnn": None, "tf_efficientnet_lite0": args.lite0, "squeezenet1_1": args.squeezenet}[row.network]
     probabilities = np.zeros((args.seeds, len(cells), len(cells.class_names)), np.float32)
-    judged = {}
+    predicted = {}
     for seed in range(args.seeds):
         for number, (train, test) in enumerate(cells.folds(args.folds)):
             if row.pruned:
@@ -110,9 +110,9 @@ def judge(
                 write_tensors(kept, said, {})
             _, answers = read_tensors(kept)
             probabilities[seed, fold == number] = answers["internal"]
-            judged[number, seed] = clf, answers["external"]
-            print(f"{row.title}, fold {number}, seed {seed}: judged", flush=True)
-    members, external = zip(*(judged[key] for key in sorted(judged)), strict=True)
+            predicted[number, seed] = clf, answers["external"]
+            print(f"{row.title}, fold {number}, seed {seed}: predicted", flush=True)
+    members, external = zip(*(predicted[key] for key in sorted(predicted)), strict=True)
     options = {"tta": row.tta}
     study = cellscan.Study(cells, fold, tuple(range(args.seeds)), members, probabilities, "by patient", options)
     return study, np.stack(external)
@@ -141,20 +141,20 @@ def main() -> None:
     cells, crops = cellscan.load_malaria(args.data), crops_of(args.fields)
     disputed = read_suspected_labels(args.suspects)
     issues = label_issues_of(cells, disputed, args) if any(ROWS[number].pruned for number in args.only) else {}
-    rows, judged = [], []
+    rows, predicted = [], []
 
     def tell(title: str, study: cellscan.Study, external: np.ndarray) -> None:
-        gain = points_gained(study.report, judged[0][0].report) if rows else ""
+        gain = points_gained(study.report, predicted[0][0].report) if rows else ""
         rows.append(f"{line(title, figures(study, disputed, crops.labels, external))} {gain} |")
         print(rows[-1], flush=True)
 
     for number in args.only:
-        judged.append(judge(ROWS[number], cells, issues, crops, args))
-        tell(ROWS[number].title, *judged[-1])
+        predicted.append(predict(ROWS[number], cells, issues, crops, args))
+        tell(ROWS[number].title, *predicted[-1])
         if args.seeds > 1:
-            tell(f"{ROWS[number].title}, average of {args.seeds} seeds", *averaged(*([one] for one in judged[-1])))
-    if len(judged) > 1:
-        studies, external = (list(part) for part in zip(*judged, strict=True))
+            tell(f"{ROWS[number].title}, average of {args.seeds} seeds", *averaged(*([one] for one in predicted[-1])))
+    if len(predicted) > 1:
+        studies, external = (list(part) for part in zip(*predicted, strict=True))
         tell("average of all of these", *averaged(studies, external))
         clean = ~np.isin(cells.names, disputed)
         wrong = np.all([one.report.predicted != cells.labels for one in studies], axis=0) & clean

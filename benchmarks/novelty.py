@@ -3,7 +3,7 @@
     python benchmarks/novelty.py DATA --folds folds.csv --fields iml_malaria --bccd bccd
     python benchmarks/novelty.py DATA --folds folds.csv --fields iml_malaria --bccd bccd --ship
 
-Learned from the patients outside fold 0, so that those of fold 0 are new to it; all were in the training of the weights.
+Learned from the patients outside fold 0, so that those of fold 0 are new to it; the weights were trained on all.
 --ship learns from all patients instead, after the table, and writes that into the file that comes along.
 Needs scikit-image.
 """

@@ -54,8 +54,8 @@ def main() -> None:
         from dataclasses import replace
 
         cells = replace(cells, labels=np.random.default_rng(0).permutation(cells.labels))
-    probe = cellscan.Recipe(freeze="backbone", augment="none", background=None)
-    recipe = probe if args.frozen else cellscan.Recipe()
+    frozen = cellscan.Recipe(freeze="backbone", augment="none", background=None)
+    recipe = frozen if args.frozen else cellscan.Recipe()
     if args.part is not None:
         train, _ = list(cells.folds(args.folds))[args.part]
         for seed in range(args.seeds):

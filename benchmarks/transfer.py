@@ -18,14 +18,14 @@ from accuracy import external_metrics, figures, versions
 
 import cellscan
 
-PROBE = cellscan.Recipe(freeze="backbone", augment="none", background=None)
+FROZEN = cellscan.Recipe(freeze="backbone", augment="none", background=None)
 # name, network, option with its weights, size, epochs, recipe
 ROWS = (
-    ("SqueezeNet 1.1, frozen", "squeezenet1_1", "squeezenet", 96, 20, PROBE),
-    ("EfficientNet-Lite0, frozen", "tf_efficientnet_lite0", "lite0", 112, 20, PROBE),
+    ("SqueezeNet 1.1, frozen", "squeezenet1_1", "squeezenet", 96, 20, FROZEN),
+    ("EfficientNet-Lite0, frozen", "tf_efficientnet_lite0", "lite0", 112, 20, FROZEN),
     ("EfficientNet-Lite0, fine-tuned", "tf_efficientnet_lite0", "lite0", 112, 4, cellscan.Recipe()),
     ("SqueezeNet 1.1, fine-tuned", "squeezenet1_1", "squeezenet", 96, 4, cellscan.Recipe()),
-    ("VGG16, frozen (the tutorials' way)", "vgg16", "vgg16", 64, 20, PROBE),
+    ("VGG16, frozen (the tutorials' way)", "vgg16", "vgg16", 64, 20, FROZEN),
     ("ResNet-18, from scratch", "resnet18", None, 64, 4, cellscan.Recipe()),
     ("VGG16, fine-tuned", "vgg16", "vgg16", 64, 1, cellscan.Recipe()),
 )

@@ -3,7 +3,7 @@ Cells in a whole field
 ======================
 
 A detector finds every red cell of a field and says which are infected. Trained here for a minute's fraction on
-painted fields; the one that comes along knows real ones. ``--data FOLDER`` judges your own photographs with that.
+painted fields; the one that comes along knows real ones. ``--data FOLDER`` takes your own photographs with that.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""`Detector` and `screen`: train, find, judge, save; what is refused."""
+"""`Detector` and `screen`: train, find, evaluate, save; what is refused."""
 
 import json
 import math
@@ -424,8 +424,8 @@ def test_claims_need_errors_known_for_fields_like_these() -> None:
     far = replace(LIKE, source="A", low=(0, 0, 0.6, 0, 0, 0, 0.6))
     assert "known from A only; these fields differ in stain and cell size. The apparent" in said(alone, likeness=far)
     assert "does not say what the fields looked like" in said(alone, likeness=None)
-    assert "not as cells are judged here" in said({"classifier": clf})
-    assert "not as cells are judged here" in said(alone, judged_with="another")
+    assert "not as cells are classified here" in said({"classifier": clf})
+    assert "not as cells are classified here" in said(alone, judged_with="another")
     assert said({"classifier": clf}, judged_with=name_classifier(clf)) == ""
     assert "as often as infected ones" in said(alone, sensitivity=0.01)
 

@@ -149,7 +149,7 @@ CALLS = {
     "cross_validate, seeds": lambda x, t, d: t.cross(seeds=one(x, 1)),
     "cross_validate, epochs": lambda x, t, d: t.cross(epochs=one(x, 1)),
     "cross_validate, tta": lambda x, t, d: t.cross(tta=x),
-    "cross_validate, together": lambda x, t, d: t.cross(together=x),
+    "cross_validate, vectorized": lambda x, t, d: t.cross(vectorized=x),
     "cross_validate, checkpoint": lambda x, t, d: t.cross(checkpoint=nowhere(x, d)),
     "study.select": lambda x, t, d: t.study.select(x),
     "study.without": lambda x, t, d: t.study.without(x),

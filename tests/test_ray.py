@@ -1,4 +1,4 @@
-"""The example that judges many images with Ray."""
+"""The example that predicts many images with Ray."""
 
 import os
 import subprocess
@@ -50,7 +50,7 @@ def _rows(out: Path) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_every_image_has_one_row_and_a_second_run_judges_what_is_new(tmp_path: Path, workers: int) -> None:
+def test_every_image_has_one_row_and_a_second_run_predicts_what_is_new(tmp_path: Path, workers: int) -> None:
     if workers:
         pytest.importorskip("ray", reason="pip install ray")
     folder, out = tmp_path / "images", tmp_path / "out"
@@ -59,7 +59,7 @@ def test_every_image_has_one_row_and_a_second_run_judges_what_is_new(tmp_path: P
     Path(broken).write_bytes(b"no image")
     first = _run(folder, out, workers)
     assert first.returncode == 0, first.stderr
-    assert "601 judged" in first.stdout
+    assert "601 predicted" in first.stdout
     rows = _rows(out)
     assert sorted(rows) == sorted([*files, broken])
     assert rows[broken]["label"] == ""
@@ -77,7 +77,7 @@ def test_every_image_has_one_row_and_a_second_run_judges_what_is_new(tmp_path: P
     os.link(files[0], new)
     second = _run(folder, out, workers)
     assert "602 images, 601 of them done" in second.stdout, second.stderr
-    assert "1 judged" in second.stdout
+    assert "1 predicted" in second.stdout
     assert _rows(out)[new]["label"] == rows[files[0]]["label"]
 
 

@@ -53,7 +53,7 @@ def test_the_ensemble_averages_and_travels(study, tmp_path) -> None:
     clf.save(tmp_path / "e.safetensors")
     again = cellscan.Classifier.load(tmp_path / "e.safetensors", model=TinyNet(rngs=nnx.Rngs(1)))
     assert (again.predict_proba(cells) == clf.predict_proba(cells)).all()
-    assert again.card.members == 6
+    assert again.card.n_members == 6
     with pytest.raises(ArgumentError, match="an ensemble of 6"):
         _ = again.model
     with pytest.raises(ArgumentError, match="train its members"):
@@ -237,20 +237,20 @@ class Plain(TinyNet):
 
 
 @pytest.mark.parametrize("scan", [False, True])
-def test_members_together_are_what_they_are_alone(scan, tmp_path) -> None:
+def test_vectorized_members_are_what_they_are_alone(scan, tmp_path) -> None:
     """Twenty-odd steps, members of different length, a schedule each; batch norm, dropout, average, augmentation."""
     from cellscan.models.network import Network, weights_of
     from cellscan.tasks.classification import ClassificationTask
     from cellscan.tasks.programs import trained_by
     from cellscan.training.devices import Examples
-    from cellscan.training.together import run_together, unstack
+    from cellscan.training.vectorized import run_vectorized, unstack
 
     cells = tiny_cells(100, patients=10)
     recipe = cellscan.Recipe(learning_rate=1e-2, class_weight="balanced")
     rows = [*(np.flatnonzero(cells.fold_numbers(3) != number) for number in range(2)), np.arange(100)]
     seeds, first = [0, 5, 7], [cellscan.Classifier(Plain(rngs=nnx.Rngs(i)), image_size=32) for i in range(3)]
     task = trained_by(ClassificationTask(Network(first[0].model)), recipe)
-    *_, last = run_together(
+    *_, last = run_vectorized(
         task, [weights_of(clf.model) for clf in first], Examples(cells.images(32), cells.labels), rows, seeds,
         recipe=recipe, epochs=2, batch_size=8, class_names=cells.class_names, scan=scan,
     )  # fmt: skip
@@ -266,16 +266,16 @@ def test_members_together_are_what_they_are_alone(scan, tmp_path) -> None:
         assert np.isclose(history["loss"][-1], np.array(last.records[-1]["loss"])[place], atol=1e-4)
 
 
-def test_a_study_together(tmp_path) -> None:
+def test_a_vectorized_study(tmp_path) -> None:
     cells = tiny_cells(72)
     apart, both = (
-        run(cells, model=Plain(rngs=nnx.Rngs(0)), together=together, checkpoint=tmp_path / str(together))
-        for together in (False, True)
+        run(cells, model=Plain(rngs=nnx.Rngs(0)), vectorized=vectorized, checkpoint=tmp_path / str(vectorized))
+        for vectorized in (False, True)
     )
     assert np.allclose(apart.probabilities, both.probabilities, atol=1e-3)
     assert [clf.card.epochs for clf in both.members] == [2, 2, 2]
     assert both.members[0].card.recipe == apart.members[0].card.recipe
-    again = run(cells, model=Plain(rngs=nnx.Rngs(0)), together=True, checkpoint=tmp_path / "True", resume=True)
+    again = run(cells, model=Plain(rngs=nnx.Rngs(0)), vectorized=True, checkpoint=tmp_path / "True", resume=True)
     assert (again.probabilities == both.probabilities).all()
     with pytest.raises(cellscan.TrainingError, match="not finite"):
-        run(cells, together=True, recipe=replace(PLAIN, learning_rate=1e30, clip_norm=None))
+        run(cells, vectorized=True, recipe=replace(PLAIN, learning_rate=1e30, clip_norm=None))

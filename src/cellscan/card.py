@@ -60,7 +60,7 @@ class Card:
         The resize rule.
     normalization : Normalization
         Of images in [0, 1].
-    members : int
+    n_members : int
         Networks whose probabilities are averaged.
     decision : Decision
         Temperature, threshold, label sets and the patient rule.
@@ -109,7 +109,7 @@ class Card:
     background: str = field(metadata=_KIND)
     resize: dict[str, str] = field(default_factory=lambda: dict(RESIZE), metadata=_KIND)
     normalization: Normalization = field(default_factory=Normalization, metadata=_KIND)
-    members: int = 1
+    n_members: int = 1
     decision: Decision = field(default_factory=Decision)
     epochs: int = 0
     seed: int = 0

@@ -35,16 +35,16 @@ from cellscan.models.registry import build, find
 from cellscan.predictions import Predictions
 from cellscan.preprocessing import BACKGROUNDS, Normalization
 from cellscan.tasks.batches import Forward, batches, run_all, run_batch
-from cellscan.tasks.classification import ClassificationTask, Settings, embed, sign
+from cellscan.tasks.classification import ClassificationTask, Settings, embed, feature_statistics
 from cellscan.tasks.programs import Members, predict, trained_by
 from cellscan.tasks.recipe import Recipe, as_recipe, class_weights, with_rate
 from cellscan.training.checkpoint import hash_weights
 from cellscan.training.devices import Examples
+from cellscan.training.frozen import make_frozen
 from cellscan.training.history import History
 from cellscan.training.loop import Call
 from cellscan.training.loop import train as run_fit
-from cellscan.training.probe import make_probe
-from cellscan.training.together import SMALL, run_together, unstack
+from cellscan.training.vectorized import SMALL, run_vectorized, unstack
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -225,7 +225,7 @@ class Classifier:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the weights: two classifiers of one kind with the same one judge alike, up to their decisions.
+        """Hash of the weights: two classifiers of one kind with the same one predict alike, up to their decisions.
 
         Examples
         --------
@@ -264,7 +264,7 @@ class Classifier:
         >>> len(cellscan.Classifier(image_size=32).members)
         1
         """
-        first = replace(self._card, members=1)
+        first = replace(self._card, n_members=1)
         others = replace(first, novelty=None)  # what is novel is known of the first one's features
         return tuple(
             self._with(self._task.network, (weights,), others if number else first)
@@ -298,7 +298,7 @@ class Classifier:
         >>> import cellscan
         >>> one, two = (cellscan.Classifier(image_size=32, seed=seed) for seed in range(2))
         >>> both = cellscan.Classifier.ensemble([one, two])
-        >>> both.card.members
+        >>> both.card.n_members
         2
         """
         members = as_list("members", members)
@@ -319,7 +319,7 @@ class Classifier:
             hashes[part] = sorted(known) if shared and None not in lists else None
         card = replace(
             first,
-            members=sum(m.card.members for m in members),
+            n_members=sum(m.card.n_members for m in members),
             decision=Decision(),
             novelty=None,
             patient_hashes={**hashes, "decision": []},
@@ -353,7 +353,7 @@ class Classifier:
             part = name.split(".")[0]
             counts[part] = counts.get(part, 0) + int(leaf.size)
         shapes = self._task.network.stages(weights, self.image_size)
-        several = f"{card.members} networks of " if card.members > 1 else ""
+        several = f"{card.n_members} networks of " if card.n_members > 1 else ""
         print(
             f"{card.architecture}: {several}{sum(counts.values()):,} parameters, "
             f"input {card.image_size} x {card.image_size} px, "
@@ -445,28 +445,28 @@ class Classifier:
             raise ArgumentError('monitor "roc_auc" needs a positive class, and both classes in the validation set')
         network, (weights,), data = self._task.network, self._members, {"train": train.to_dict(), "validation": None}
         task, recipe = self._trained_by(recipe)
-        probe = make_probe(task, self._task, weights, next(batches(examples.pixels)))
+        frozen = make_frozen(task, self._task, weights, next(batches(examples.pixels)))
         if validation is not None:
             data["validation"] = validation.to_dict()
         after = self._card.trained_on(train.patients, call.options(recipe), data)
         plan: dict[str, Any] = {}
         if checkpoint is not None:  # else nobody asks, and it takes reading every file
             plan["rows"] = [part.fingerprint() for part in (train, validation) if part is not None]
-            if probe is not None:
-                plan["backbone"] = probe.digest()
+            if frozen is not None:
+                plan["backbone"] = frozen.digest()
         if validation is not None:
             after = after.with_patients("validation", validation.patients)
         constants = class_weights(recipe, examples.labels, self.class_names)
         sets = examples, checked
-        if probe is None:
+        if frozen is None:
             return run_fit(
                 call, self._card, after, task, self._task, weights, sets, recipe=recipe, constants=constants,
                 keep=lambda kept, card: self._set(network, (kept,), card), plan=plan,
             )  # fmt: skip
         return run_fit(
-            call, self._card, after, probe.task, probe.judge, probe.head, sets, recipe=recipe, constants=constants,
-            keep=lambda kept, card: self._set(network, (probe.join(kept),), card),
-            features=probe.features, plan=plan,
+            call, self._card, after, frozen.task, frozen.predict_task, frozen.head, sets, recipe=recipe,
+            constants=constants, keep=lambda kept, card: self._set(network, (frozen.join(kept),), card),
+            features=frozen.features, plan=plan,
         )  # fmt: skip
 
     def _trained_by(self, recipe: Recipe) -> tuple[ClassificationTask, Recipe]:
@@ -497,7 +497,7 @@ class Classifier:
         progress: bool = True,
         reading: Reading | None = None,
     ) -> Predictions:
-        """Judge images; safe to call from several threads.
+        """Predict images; safe to call from several threads.
 
         Images are stretched to `image_size` by the same rule as in training, however they come.
 
@@ -958,7 +958,7 @@ class Classifier:
         An image's novelty is the Mahalanobis distance of its colours and of the means of the network's stages, but
         the last, to those of `cells` (Lee et al., 2018). The threshold is the distance that 99 of 100 cells pass,
         of patients who are left out in turn. It says "not like these": another stain or microscope is novel too,
-        and a cell that is not novel may still be judged wrongly. Of an ensemble the first member looks. `fit`
+        and a cell that is not novel may still be misclassified. Of an ensemble the first member looks. `fit`
         forgets it.
 
         Parameters
@@ -991,7 +991,7 @@ class Classifier:
         """
         if not isinstance(cells, CellDataset):
             raise ArgumentError(f"cells is a {type(cells).__name__}; expected a CellDataset")
-        forward = functools.partial(sign, self._task, self._members[0])
+        forward = functools.partial(feature_statistics, self._task, self._members[0])
         features = self._run(forward, cells, "raise", progress).rows
         novelty = learn(features, cells.patients)
         self._card = replace(self._card, novelty=novelty)
@@ -1173,7 +1173,7 @@ class Classifier:
             _check_positive(card.positive_class, card.class_names)
         except ArgumentError as error:
             raise ModelFileError(f"{path}: {error}") from error
-        members = network.fill(card.members, tensors, os.fspath(path))
+        members = network.fill(card.n_members, tensors, os.fspath(path))
         return cls._with(network, members, card)
 
 
@@ -1198,12 +1198,12 @@ def make_members(model: str | nnx.Module, seeds: Sequence[int], **options: Any) 
 
 
 def are_small(members: Sequence[Classifier]) -> bool:
-    """Return whether these are trained together where nothing else is said: on one accelerator, and not too large."""
+    """Return whether these are vectorized where nothing else is said: on one accelerator, and not too large."""
     size = sum(leaf.size for leaf in members[0]._members[0]["params"].values())
     return jax.device_count() == 1 and jax.default_backend() != "cpu" and size <= SMALL
 
 
-def fit_together(
+def fit_vectorized(
     members: Sequence[Classifier],
     cells: CellDataset,
     rows: Sequence[np.ndarray],
@@ -1226,7 +1226,7 @@ def fit_together(
     plan |= {f"member{place}": {"seed": card.seed, **card.data} for place, card in enumerate(after)}
     if call.checkpoint is not None:
         plan["rows"] = cells.fingerprint()
-    for at in run_together(
+    for at in run_vectorized(
         task,
         [clf._members[0] for clf in members],
         Examples(cells.images(first.image_size, progress=call.progress), cells.labels),

@@ -520,7 +520,7 @@ class Detector:
     def evaluate(
         self, fields: FieldDataset, *, cell_diameter: float | str | None = "auto", progress: bool = True
     ) -> DetectionReport:
-        """Judge the detector on annotated fields, by pycocotools (extra ``detect``).
+        """Evaluate the detector on annotated fields, by pycocotools (extra ``detect``).
 
         Parameters
         ----------
@@ -593,8 +593,8 @@ class Detector:
         rules = choose_thresholds(valid, found, self._detection)
         if len(self.class_names) == 2:
             second = None if classifier is None else name_classifier(classifier)
-            judged = [confirm(one, rules, classifier) for one in found]
-            rules = replace(measure_errors(valid, judged, rules), judged_with=second)
+            confirmed = [confirm(one, rules, classifier) for one in found]
+            rules = replace(measure_errors(valid, confirmed, rules), judged_with=second)
             described = [one.appearance for one in found if one.appearance]
             rules = replace(rules, likeness=learn_likeness(described, source) if described else None)
         self._card = replace(self._card, detection=rules)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from cellscan.classifier import Classifier, are_small, fit_together, make_members
+from cellscan.classifier import Classifier, are_small, fit_vectorized, make_members
 from cellscan.data.cells import CellDataset, leave_out
 from cellscan.data.tables import write_csv
 from cellscan.data.values import as_list, as_path, check_flag, check_seed, check_whole, choose
@@ -54,12 +54,12 @@ def cross_validate(
     background: str = "fill",
     positive_class: str | None = None,
     tta: bool = False,
-    together: bool | None = None,
+    vectorized: bool | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool = True,
 ) -> Study:
-    """Train once for every fold and seed, without the patients of the fold, and judge each by those patients.
+    """Train once for every fold and seed, without the patients of the fold, and evaluate each on those patients.
 
     Parameters
     ----------
@@ -75,8 +75,8 @@ def cross_validate(
     epochs, batch_size, recipe
         As in `Classifier.fit`; there is no validation set, so no `patience`.
     tta : bool
-        Average over the square's eight symmetries when judging.
-    together : bool, optional
+        Average over the square's eight symmetries when predicting.
+    vectorized : bool, optional
         Train all members at once, as one program over stacked weights. Left out: on one accelerator, where the
         network has at most five million parameters. On a CPU that is no faster.
     checkpoint : path, optional
@@ -111,8 +111,8 @@ def cross_validate(
             f"cells is a {type(cells).__name__}; expected a CellDataset, such as load_malaria() returns"
         )
     tta = check_flag("tta", tta)
-    if together is not None:
-        together = check_flag("together", together)
+    if vectorized is not None:
+        vectorized = check_flag("vectorized", vectorized)
     if isinstance(seeds, (int, np.integer)):
         chosen = list(range(check_whole("seeds", seeds, 1)))
     else:
@@ -138,23 +138,23 @@ def cross_validate(
         raise ArgumentError("resume=True goes on with a study's folder; pass checkpoint=...")
     options = {"model": model, "weights": weights, "image_size": image_size, "background": background,
                "positive_class": positive_class, "folds": folds, "seeds": seeds, "epochs": epochs,
-               "batch_size": batch_size, "recipe": recipe, "tta": tta, "together": together, "checkpoint": checkpoint,
-               "resume": resume, "progress": progress}  # fmt: skip
+               "batch_size": batch_size, "recipe": recipe, "tta": tta, "vectorized": vectorized,
+               "checkpoint": checkpoint, "resume": resume, "progress": progress}  # fmt: skip
     keys = [(number, seed) for number in range(len(parts)) for seed in chosen]
     members = make_members(model, [seed for _, seed in keys], weights=weights, image_size=image_size,
                            background=background, class_names=cells.class_names,
                            positive_class=positive_class)  # fmt: skip
-    if together is None:
-        together = are_small(members)
-    if together:
+    if vectorized is None:
+        vectorized = are_small(members)
+    if vectorized:
         own = [np.flatnonzero(fold != numbers[number]) for number, _ in keys]
         here = None if place is None else place / "fold-all"
-        fit_together(members, cells, own, call=Call(epochs, batch_size, here, resume, progress), recipe=recipe)
+        fit_vectorized(members, cells, own, call=Call(epochs, batch_size, here, resume, progress), recipe=recipe)
     probabilities = np.zeros((len(chosen), len(cells), len(cells.class_names)), np.float32)
     for clf, (number, seed) in zip(members, keys, strict=True):
         train, test = parts[number]
         here = None if place is None else place / f"fold{number}-seed{seed}"
-        if not together:
+        if not vectorized:
             if progress:
                 print(f"fold {number + 1} of {len(parts)}, seed {seed}", flush=True)
             clf.fit(train, epochs=epochs, batch_size=batch_size, recipe=recipe, checkpoint=here, resume=resume,
@@ -166,7 +166,7 @@ def cross_validate(
 
 
 def _predict(clf: Classifier, test: CellDataset, tta: bool, folder: Path | None, progress: bool) -> np.ndarray:
-    """Judge the cells of a fold, or read how they were judged by the same weights."""
+    """Predict the cells of a fold, or read the predictions of the same weights."""
     plan = {"weights": clf.fingerprint, "cells": test.fingerprint(), "tta": tta}
     path = None if folder is None else folder / "predictions.safetensors"
     if path is not None and path.exists():
@@ -176,7 +176,7 @@ def _predict(clf: Classifier, test: CellDataset, tta: bool, folder: Path | None,
             if json.loads(metadata["cellscan.predictions"]) == plan:
                 return tensors["probabilities"]
         except (ModelFileError, KeyError, ValueError):
-            pass  # damaged, or of something else: judged again
+            pass  # damaged, or of something else: predicted again
     found = clf.predict_proba(test, tta=tta, progress=progress)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -382,7 +382,7 @@ class Study:
         write_csv(path, rows)
 
     def select(self, mask_or_indices: slice | np.ndarray | Sequence[int] | Sequence[bool]) -> Study:
-        """Return the study judged by the chosen cells alone, such as those whose label nobody disputes.
+        """Return the study evaluated on the chosen cells alone, such as those whose label nobody disputes.
 
         Parameters
         ----------
@@ -430,7 +430,7 @@ class Study:
         return Study(self.cells, self.fold, self.seeds, self.members, scaled, self.split, self._options)
 
     def patients(self, *, sensitivity: float | None = None, specificity: float | None = None) -> Patients:
-        """Judge patients: the rule for a fold is chosen on the patients of the other folds.
+        """Classify patients: the rule for a fold is chosen on the patients of the other folds.
 
         Each of those was predicted out of fold.
 
@@ -491,7 +491,7 @@ class Study:
 
         Examples
         --------
-        >>> study.ensemble().card.members
+        >>> study.ensemble().card.n_members
         2
         """
         return Classifier.ensemble(self.members)

@@ -303,7 +303,7 @@ def test_what_is_left_out_and_what_is_refused() -> None:
         found.without(["x.png"])
     with pytest.raises(DataError, match="no cell is left"):
         found.select(np.zeros(20, bool))
-    with pytest.raises(DataError, match="no cells to judge"):
+    with pytest.raises(DataError, match="no cells to evaluate"):
         made([], [], [])
     with pytest.raises(DataError, match="not finite"):
         made(labels, [np.nan, *scores[1:]], [f"p{i % 5}" for i in range(20)])

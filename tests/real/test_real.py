@@ -1,4 +1,4 @@
-"""The real cells: loaded by every road, divided, trained on, judged."""
+"""The real cells: loaded by every road, divided, trained on, evaluated."""
 
 import subprocess
 import sys

@@ -17,7 +17,7 @@ from cellscan.tasks.classification import ClassificationTask
 from cellscan.tasks.programs import train_step, trained_by
 from cellscan.tasks.recipe import make_optimizer
 from cellscan.training import devices, init_state, make_train_step
-from cellscan.training.probe import make_probe
+from cellscan.training.frozen import make_frozen
 from cellscan.training.step import begin
 
 PLAIN = cellscan.Recipe(freeze="backbone", augment="none", background=None)
@@ -126,7 +126,7 @@ def test_training_a_head_on_features_is_training_it_on_images(monkeypatch) -> No
     for features in (True, False):
         clf = cellscan.Classifier(NoDrop(rngs=nnx.Rngs(0, dropout=1)), image_size=16, seed=0)
         if not features:
-            monkeypatch.setattr("cellscan.classifier.make_probe", lambda *_: None)
+            monkeypatch.setattr("cellscan.classifier.make_frozen", lambda *_: None)
         history = clf.fit(cells, validation=cells, epochs=3, batch_size=8, recipe=recipe, progress=False)
         found.append((history, clf.predict_proba(cells)))
     for name in ("loss", "accuracy", "validation_loss", "validation_roc_auc"):
@@ -137,13 +137,13 @@ def test_training_a_head_on_features_is_training_it_on_images(monkeypatch) -> No
 def test_features_are_computed_once_only_where_nothing_before_the_head_changes() -> None:
     images = batch(8, 16)[0]
 
-    def probe(net: nnx.Module, recipe: cellscan.Recipe, background: str = "fill"):
-        judge = ClassificationTask(Network(net), background=background)
-        return make_probe(trained_by(judge, recipe), judge, weights_of(net), images)
+    def frozen(net: nnx.Module, recipe: cellscan.Recipe, background: str = "fill"):
+        predict_task = ClassificationTask(Network(net), background=background)
+        return make_frozen(trained_by(predict_task, recipe), predict_task, weights_of(net), images)
 
     still = NoDrop(rngs=nnx.Rngs(0, dropout=1))
-    assert probe(still, PLAIN) is not None
-    assert probe(still, cellscan.Recipe(freeze="backbone", augment="none"), "keep") is not None
+    assert frozen(still, PLAIN) is not None
+    assert frozen(still, cellscan.Recipe(freeze="backbone", augment="none"), "keep") is not None
     for changes in (
         {"augment": "small"},
         {"background": "random"},
@@ -152,8 +152,8 @@ def test_features_are_computed_once_only_where_nothing_before_the_head_changes()
         {"freeze": None},
     ):
         options = {"freeze": "backbone", "augment": "none", "background": None, **changes}
-        assert probe(still, cellscan.Recipe(**options)) is None
-    assert probe(own(), PLAIN) is None  # dropout before the head
+        assert frozen(still, cellscan.Recipe(**options)) is None
+    assert frozen(own(), PLAIN) is None  # dropout before the head
 
 
 def test_features_pass_once_over_the_images(monkeypatch) -> None:
@@ -205,7 +205,7 @@ def test_a_killed_training_on_features_goes_on(tmp_path) -> None:
             train(clf, "cut")
     assert np.array_equal(train(make(), "cut"), expected)
     with pytest.MonkeyPatch.context() as patch:  # a finished training returns at once
-        patch.setattr("cellscan.training.probe.Probe.features", None)
+        patch.setattr("cellscan.training.frozen.FrozenBackbone.features", None)
         assert np.array_equal(train(make(), "whole"), expected)
     with pytest.raises(cellscan.ArgumentError, match="backbone was"):
         train(make(1), "cut")

@@ -87,7 +87,7 @@ class LabelIssues(Sequence[LabelIssue]):
     """Cells whose label out-of-fold predictions contradict, worst first; a sequence of `LabelIssue`.
 
     Neither label is the truth: many a disputed "parasitized" cell lost its parasite when it was cut out, and
-    many a disputed "uninfected" one shows stain or platelets that the annotator may have judged rightly.
+    many a disputed "uninfected" one shows stain or platelets that the annotator may have labelled correctly.
 
     Attributes
     ----------

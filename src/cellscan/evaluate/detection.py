@@ -129,7 +129,7 @@ class DetectionReport:
 
 
 def evaluate_detections(fields: FieldDataset, found: Sequence[Detections], detection: Detection) -> DetectionReport:
-    """Judge detections of all scores against what is annotated."""
+    """Evaluate detections of all scores against what is annotated."""
     counted = _evaluate(fields, found, detection.most)
     precision = counted.eval["precision"][:, :, :, 0, -1]  # overlap, recall, class
     recall = counted.eval["recall"][:, :, 0, -1]

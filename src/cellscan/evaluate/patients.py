@@ -131,7 +131,7 @@ class Patients(Sequence[Patient]):
         return len(self.rows)
 
     def worst(self, count: int = 5) -> tuple[Patient, ...]:
-        """Return the patients whose cells were judged worst.
+        """Return the patients whose cells were classified worst.
 
         Examples
         --------
@@ -235,7 +235,7 @@ def make_patients(
     positive: int,
     rule: float | np.ndarray | None,
 ) -> Patients:
-    """Count the cells of every patient, and judge the rule.
+    """Count the cells of every patient, and evaluate the rule.
 
     Parameters
     ----------

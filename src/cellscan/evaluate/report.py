@@ -518,7 +518,7 @@ def make_report(
 ) -> Report:
     """Compute every figure."""
     if not len(labels):
-        raise DataError("there are no cells to judge; expected at least one")
+        raise DataError("there are no cells to evaluate; expected at least one")
     if not np.isfinite(probabilities).all():
         bad = int((~np.isfinite(probabilities)).any(1).sum())
         raise DataError(

@@ -34,8 +34,8 @@ class Settings(NamedTuple):
     axes: Axes | None = None
 
 
-class Judgement(NamedTuple):
-    """What is said of N images: probabilities (N, K), means over members, and how novel each is (N,), or None."""
+class PredictedArrays(NamedTuple):
+    """Predictions of N images: probabilities (N, K), means over members, and how novel each is (N,), or None."""
 
     probabilities: Any
     novelty: Any
@@ -66,7 +66,7 @@ class _Labelling:
             losses = share * losses + (1 - share) * weighted(labels[::-1])
         return losses.mean(), {"accuracy": (logits.argmax(-1) == labels).mean()}
 
-    def judge(self, members: Members, settings: Settings, images: jax.Array) -> Judgement:
+    def predict(self, members: Members, settings: Settings, images: jax.Array) -> PredictedArrays:
         """Return the probabilities of images, and how novel they are to the first member."""
         x = self.show(images)
         each = [
@@ -74,8 +74,8 @@ class _Labelling:
             for weights in members
         ]
         axes = settings.axes
-        novelty = None if axes is None else distance(axes, self.network.signature(members[0], x))
-        return Judgement(functools.reduce(jnp.add, each) / len(each), novelty)
+        novelty = None if axes is None else distance(axes, self.network.feature_statistics(members[0], x))
+        return PredictedArrays(functools.reduce(jnp.add, each) / len(each), novelty)
 
     def validate(self, weights: Weights, examples: Any, constants: Any) -> dict[str, float]:
         """Return loss, accuracy and, with two classes that are both there, ROC AUC."""
@@ -154,6 +154,6 @@ def embed(task: ClassificationTask, members: Members, images: Any) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def sign(task: ClassificationTask, weights: Weights, images: Any) -> jax.Array:
-    """Return what images are like to a network, (N, D); see `Network.signature`."""
-    return task.network.signature(weights, task.show(images))
+def feature_statistics(task: ClassificationTask, weights: Weights, images: Any) -> jax.Array:
+    """Return what images are like to a network, (N, D); see `Network.feature_statistics`."""
+    return task.network.feature_statistics(weights, task.show(images))

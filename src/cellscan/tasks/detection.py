@@ -59,7 +59,7 @@ class DetectionTask:
         """Return RetinaNet's loss, and its two parts."""
         return detection_loss(outputs, constants, targets)
 
-    def judge(self, members: Members, settings: Any, images: jax.Array) -> jax.Array:
+    def predict(self, members: Members, settings: Any, images: jax.Array) -> jax.Array:
         """Return (N, most, 6): box, score, class, in the pixels of the input, the best first; settings are anchors."""
         (weights,) = members
         outputs: Any = self.network.logits(weights, self.show(images))

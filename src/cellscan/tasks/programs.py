@@ -41,7 +41,7 @@ class Task(Protocol):
         """Return the loss () of what the network says in training, and other figures () by name."""
         ...
 
-    def judge(self, members: Members, settings: Any, images: jax.Array) -> Any:
+    def predict(self, members: Members, settings: Any, images: jax.Array) -> Any:
         """Return what is said of images: arrays of a row an image."""
         ...
 
@@ -154,4 +154,4 @@ train_step: Any = jax.jit(step, static_argnums=0, donate_argnums=1)
 @functools.partial(jax.jit, static_argnums=0)
 def predict(task: Task, members: Members, settings: Any, images: Any) -> Any:
     """Return what a task says of a batch of images; settings are numbers and arrays, as the task takes them."""
-    return task.judge(members, settings, images)
+    return task.predict(members, settings, images)
