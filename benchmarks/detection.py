@@ -54,7 +54,7 @@ def measure(name: str, parts: tuple[cellscan.FieldDataset, ...], args: argparse.
     found.plot().savefig(folder / "field.png", dpi=90)
     det.save(folder / "detector.safetensors", report=report, licence=LICENCE)
     if name == "IML-Malaria" and args.ship:
-        det.save(TARGET, report=report, licence=LICENCE, half=True)
+        det.save(TARGET, report=report, licence=LICENCE, dtype="float16")
     return det
 
 
@@ -75,8 +75,8 @@ def describe(parts: tuple[cellscan.FieldDataset, ...], args: argparse.Namespace)
     print(f"as trained, test\n{det.evaluate(test, cell_diameter=None)}")
     print(f"IML-Malaria, test\n{report}")
     print(versions())
-    det.save(args.out / "detector.safetensors", report=report, licence=LICENCE, half=True)
-    det.save(TARGET, report=report, licence=LICENCE, half=True)
+    det.save(args.out / "detector.safetensors", report=report, licence=LICENCE, dtype="float16")
+    det.save(TARGET, report=report, licence=LICENCE, dtype="float16")
 
 
 def main() -> None:

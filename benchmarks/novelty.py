@@ -102,7 +102,7 @@ def main() -> None:
     print(f"\n{versions()}")
     if args.ship:
         clf.learn_novelty(cells, progress=False)
-        clf.save(TARGET, half=True)
+        clf.save(TARGET, dtype="float16")
 
 
 if __name__ == "__main__":

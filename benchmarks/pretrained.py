@@ -75,7 +75,7 @@ def main() -> None:
 
     final = make(args)
     final.fit(cells, epochs=args.epochs, checkpoint=args.out / "final", resume=True)
-    final.save(args.out / "final.safetensors", licence=LICENCE, half=True)
+    final.save(args.out / "final.safetensors", licence=LICENCE, dtype="float16")
     card, tensors = cards.read(args.out / "final.safetensors")
     card = replace(
         card,

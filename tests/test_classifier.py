@@ -598,14 +598,14 @@ def test_a_flipped_bit_is_an_error_and_not_another_result(trained, tmp_path) -> 
         Classifier.load(tmp_path / "m.safetensors")
 
 
-def test_half_a_file_is_nearly_the_same_classifier(trained, tmp_path) -> None:
+def test_a_float16_file_is_nearly_the_same_classifier(trained, tmp_path) -> None:
     trained.save(tmp_path / "whole.safetensors")
-    trained.save(tmp_path / "half.safetensors", half=True)
-    assert (tmp_path / "half.safetensors").stat().st_size < 0.6 * (tmp_path / "whole.safetensors").stat().st_size
-    half = Classifier.load(tmp_path / "half.safetensors")
-    before, after = trained.predict_proba(tiny_cells()), half.predict_proba(tiny_cells())
+    trained.save(tmp_path / "float16.safetensors", dtype="float16")
+    assert (tmp_path / "float16.safetensors").stat().st_size < 0.6 * (tmp_path / "whole.safetensors").stat().st_size
+    narrow = Classifier.load(tmp_path / "float16.safetensors")
+    before, after = trained.predict_proba(tiny_cells()), narrow.predict_proba(tiny_cells())
     assert 0 < np.abs(before - after).max() < 5e-3
-    half.save(tmp_path / "again.safetensors", half=True)
+    narrow.save(tmp_path / "again.safetensors", dtype="float16")
     assert np.array_equal(Classifier.load(tmp_path / "again.safetensors").predict_proba(tiny_cells()), after)
 
 

@@ -106,7 +106,7 @@ CALLS = {
     "save": lambda x, t, d: t.clf.save(nowhere(x, d)),
     "save, report": lambda x, t, d: t.clf.save(d / "a.safetensors", report=x),
     "save, licence": lambda x, t, d: t.clf.save(d / "a.safetensors", licence=x),
-    "save, half": lambda x, t, d: t.clf.save(d / "a.safetensors", half=x),
+    "save, dtype": lambda x, t, d: t.clf.save(d / "a.safetensors", dtype=x),
     "export": lambda x, t, d: t.clf.export(x),
     "export, platforms": lambda x, t, d: t.clf.export(d / "a.stablehlo", platforms=x),
     "load": lambda x, t, d: SCAN.Classifier.load(x),

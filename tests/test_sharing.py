@@ -109,8 +109,8 @@ class Wide(nnx.Module):
 
 def test_half_a_file_keeps_what_half_a_float_cannot(tmp_path) -> None:
     clf, cells = cellscan.Classifier(Wide(), image_size=16), tiny_cells(4)
-    clf.save(tmp_path / "half.safetensors", half=True)
-    again = cellscan.Classifier.load(tmp_path / "half.safetensors", model=Wide())
+    clf.save(tmp_path / "float16.safetensors", dtype="float16")
+    again = cellscan.Classifier.load(tmp_path / "float16.safetensors", model=Wide())
     assert np.allclose(again.predict_proba(cells), clf.predict_proba(cells), atol=5e-3)
 
 

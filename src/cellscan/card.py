@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from cellscan.data.images import FIT, RESIZE
-from cellscan.data.values import as_path, check_flag
+from cellscan.data.values import as_path
 from cellscan.decisions.conformal import Conformal
 from cellscan.decisions.decision import Decision
 from cellscan.decisions.novelty import Novelty
@@ -272,10 +272,11 @@ def save(
     members: Sequence[dict[str, Any]],
     report: dict[str, Any] | None,
     licence: str | None,
-    half: bool,
+    dtype: str,
 ) -> None:
     """Write the file of a classifier or a detector, whole or not at all; report and licence go into its card."""
-    target, half = as_path("path", path), check_flag("half", half)
+    target = as_path("path", path)
+    check_choice("dtype", dtype, ("float32", "float16"))
     if not (licence is None or isinstance(licence, str)):
         raise ArgumentError(f"licence is {licence!r:.80}; expected a text such as 'Apache-2.0'")
     card = replace(card, versions=card.versions or library_versions())
@@ -284,7 +285,7 @@ def save(
     if licence is not None:
         card = replace(card, licence=licence)
     tensors = {
-        f"{number}.{kind}.{name}": _stored(np.asarray(leaf), half, f"{kind} {name}")
+        f"{number}.{kind}.{name}": _stored(np.asarray(leaf), dtype, f"{kind} {name}")
         for number, weights in enumerate(members)
         for kind, leaves in weights.items()
         for name, leaf in leaves.items()
@@ -292,11 +293,11 @@ def save(
     write(target, card, tensors)
 
 
-def _stored(leaf: np.ndarray, half: bool, name: str) -> np.ndarray:
-    """Return an array as a file has it: half as wide where that loses no more than digits."""
+def _stored(leaf: np.ndarray, dtype: str, name: str) -> np.ndarray:
+    """Return an array as a file has it: in float16, if that is the type, where its range suffices."""
     if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
         raise ModelFileError(f"{name} holds values that are not finite; there is nothing to save. Train it anew")
-    narrow = half and leaf.dtype == np.float32 and np.abs(leaf).max(initial=0) <= np.finfo(np.float16).max
+    narrow = dtype == "float16" and leaf.dtype == np.float32 and np.abs(leaf).max(initial=0) <= np.finfo(np.float16).max
     return leaf.astype(np.float16) if narrow else leaf
 
 

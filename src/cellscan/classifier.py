@@ -1027,7 +1027,7 @@ class Classifier:
 
     def save(
         self, path: str | os.PathLike[str], *, report: Report | None = None, licence: str | None = None,
-        half: bool = False,
+        dtype: str = "float32",
     ) -> None:  # fmt: skip
         """Write weights and card to one safetensors file, whole or not at all.
 
@@ -1039,8 +1039,8 @@ class Classifier:
             Its figures and intervals go into the card.
         licence : str, optional
             Of the weights, such as ``"Apache-2.0"``.
-        half : bool
-            Weights in float16: half the file, for probabilities that differ in the third digit.
+        dtype : {"float32", "float16"}
+            Of the weights in the file. ``"float16"`` halves the file, for probabilities that differ in the third digit.
 
         Examples
         --------
@@ -1052,7 +1052,7 @@ class Classifier:
         """
         if not (report is None or isinstance(report, Report)):
             raise ArgumentError(f"report is {report!r:.80}; expected a Report, such as evaluate(...) returns")
-        cards.save(path, self._card, self._members, None if report is None else report.to_dict(), licence, half)
+        cards.save(path, self._card, self._members, None if report is None else report.to_dict(), licence, dtype)
 
     def export(self, path: str | os.PathLike[str], *, platforms: Sequence[str] = ("cpu", "cuda")) -> None:
         """Write a program that runs without this library: RGB uint8 (N, S, S, 3) in, probabilities (N, K) out.

@@ -602,7 +602,7 @@ class Detector:
 
     def save(
         self, path: str | os.PathLike[str], *, report: DetectionReport | None = None, licence: str | None = None,
-        half: bool = False,
+        dtype: str = "float32",
     ) -> None:  # fmt: skip
         """Write one safetensors file: weights and card.
 
@@ -613,20 +613,20 @@ class Detector:
             Its figures go into the card.
         licence : str, optional
             Of the weights.
-        half : bool
-            Weights in float16: half the file, for results that differ in the third digit.
+        dtype : {"float32", "float16"}
+            Of the weights in the file. ``"float16"`` halves the file, for results that differ in the third digit.
 
         Examples
         --------
         >>> import tempfile, pathlib, cellscan
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "det.safetensors"
-        >>> det.save(path, half=True)
+        >>> det.save(path, dtype="float16")
         >>> cellscan.Detector.load(path)
         Detector('retinanet_small', image_size=(96, 128), class_names=('red blood cell', 'infected'), epochs=4)
         """
         if not (report is None or isinstance(report, DetectionReport)):
             raise ArgumentError(f"report is {report!r:.80}; expected a DetectionReport, such as evaluate(...) returns")
-        cards.save(path, self._card, [self._weights], None if report is None else report.to_dict(), licence, half)
+        cards.save(path, self._card, [self._weights], None if report is None else report.to_dict(), licence, dtype)
 
     @classmethod
     def pretrained(cls, name: str | None = None) -> Detector:
