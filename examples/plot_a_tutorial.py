@@ -3,7 +3,7 @@ Tutorial: from cells to a test, step by step
 ============================================
 
 The road of the well-known notebook tutorials on malaria cells: load, look, resize, split, take a network, train, draw
-the learning curve, test. It runs on painted cells in seconds; ``--data cell_images.zip`` takes the NIH cells.
+the learning curve, test. It runs on synthetic cells in seconds; ``--data cell_images.zip`` takes the NIH cells.
 
 Research use only, not a medical device.
 """
@@ -57,7 +57,7 @@ clf.summary()
 # Loss, optimiser, training
 # -------------------------
 # `cellscan.Recipe` says how: cross-entropy with smoothed labels, AdamW with one cycle of the learning rate,
-# mirrored and repainted cells. Every line can be changed.
+# mirrored and recoloured cells. Every line can be changed.
 
 recipe = cellscan.Recipe()
 print(recipe)

@@ -3,7 +3,7 @@ Transfer learning
 =================
 
 A network that knows the cells of one laboratory learns those of another, which stains more faintly, from few. Both are
-painted here; ``--data cell_images.zip`` takes real cells for the second.
+synthetic here; ``--data cell_images.zip`` takes real cells for the second.
 
 ImageNet's networks go the same way: ``Classifier("resnet50", weights="imagenet", image_size=96)``, its top removed.
 """

@@ -361,10 +361,10 @@ def test_the_view_reaches_predict_and_embed() -> None:
         clf = Classifier(image_size=32, background=background, seed=0)
         assert np.array_equal(clf.predict_proba(black), clf.predict_proba(grey)) == same
     mean = np.array(cell[cell.max(-1) > 0].mean(0), np.uint8)
-    painted = cell.copy()
-    painted[cell.max(-1) == 0] = mean
+    filled = cell.copy()
+    filled[cell.max(-1) == 0] = mean
     clf = Classifier(image_size=32, background="fill", seed=0)
-    near = np.abs(clf.embed(painted) - clf.embed(cell)).mean()
+    near = np.abs(clf.embed(filled) - clf.embed(cell)).mean()
     far = np.abs(clf.embed(grey) - clf.embed(cell)).mean()
     assert near < far
     assert clf.embed(cellscan.synthetic_cells(8, seed=0)).shape == (8, 128)

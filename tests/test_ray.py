@@ -27,7 +27,7 @@ def _run(folder: Path, out: Path, workers: int) -> subprocess.CompletedProcess[s
     )
 
 
-def _paint(folder: Path, count: int) -> list[str]:
+def _write_images(folder: Path, count: int) -> list[str]:
     """Write `count` files, of few different images, in two folders; return their paths in order."""
     cells = cellscan.synthetic_cells(20, seed=0)
     for number in range(count):
@@ -54,7 +54,7 @@ def test_every_image_has_one_row_and_a_second_run_predicts_what_is_new(tmp_path:
     if workers:
         pytest.importorskip("ray", reason="pip install ray")
     folder, out = tmp_path / "images", tmp_path / "out"
-    files = _paint(folder, 600)  # two pieces, so that both workers have one
+    files = _write_images(folder, 600)  # two pieces, so that both workers have one
     broken = str(folder / "a" / "broken.png")
     Path(broken).write_bytes(b"no image")
     first = _run(folder, out, workers)
@@ -83,7 +83,7 @@ def test_every_image_has_one_row_and_a_second_run_predicts_what_is_new(tmp_path:
 
 def test_more_workers_than_cores_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="pip install ray")
-    _paint(tmp_path / "images", 1)
+    _write_images(tmp_path / "images", 1)
     run = _run(tmp_path / "images", tmp_path / "out", 1000)
     assert run.returncode == 2
     assert "1000 workers want 1000 CPUs, and there are" in run.stderr

@@ -637,7 +637,7 @@ class Classifier:
             As in `predict`; all of them are kept at their own size.
         method : {"integrated_gradients", "gradcam", "occlusion"}
             ``"integrated_gradients"``: the gradient of the label's logit along the way from an image that is
-            everywhere of this one's mean colour; of the three it finds painted parasites best.
+            everywhere of this one's mean colour; of the three it finds synthetic parasites best.
             ``"gradcam"``: the last features that have a place, weighted by the gradient; coarse, and the quickest.
             ``"occlusion"``: what the logit loses where a window takes the mean colour; coarse, and needs no gradient.
         label : str, optional

@@ -243,7 +243,7 @@ class Detector:
         epochs, batch_size : int
         recipe : Recipe, optional
             What speaks of labels of whole images does not apply: `loss`, `class_weight`, `label_smoothing`, `mixup`,
-            `background`. `augment` mirrors fields with their boxes, and paints them. `monitor` is ``"loss"``.
+            `background`. `augment` mirrors fields with their boxes, and changes their colours. `monitor` is ``"loss"``.
         checkpoint, resume, progress
             As of `Classifier.fit`.
 

@@ -50,7 +50,7 @@ class DetectionTask:
         return self.normalization(prepare(images, "keep"))
 
     def prepare(self, images: jax.Array, labels: jax.Array, keys: jax.Array) -> tuple[jax.Array, Any]:
-        """Return fields and targets, mirrored and painted as the recipe has it."""
+        """Return fields and targets, mirrored and recoloured as the recipe has it."""
         assert isinstance(self.recipe.augment, str)
         x, targets = augment_fields(self.recipe.augment, keys[0], prepare(images, "keep"), labels)
         return self.normalization(x).astype(self.recipe.dtype), targets
