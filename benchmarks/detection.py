@@ -1,4 +1,4 @@
-"""Fields: average precision, counts and screening on IML-Malaria and BCCD, and the detector that comes along.
+"""Fields: average precision, counts and screening on IML-Malaria and BCCD, and the bundled detector.
 
     python benchmarks/detection.py --iml iml_malaria --out detection_output
     python benchmarks/detection.py --bccd bccd --out detection_output

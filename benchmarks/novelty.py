@@ -1,10 +1,10 @@
-"""What the classifier that comes along finds novel: cells of new patients, other laboratories, and what is no cell.
+"""What the bundled classifier finds novel: cells of new patients, other laboratories, and what is no cell.
 
     python benchmarks/novelty.py DATA --folds folds.csv --fields iml_malaria --bccd bccd
     python benchmarks/novelty.py DATA --folds folds.csv --fields iml_malaria --bccd bccd --ship
 
 Learned from the patients outside fold 0, so that those of fold 0 are new to it; the weights were trained on all.
---ship learns from all patients instead, after the table, and writes that into the file that comes along.
+--ship learns from all patients instead, after the table, and writes that into the bundled file.
 Needs scikit-image.
 """
 

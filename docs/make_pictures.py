@@ -21,7 +21,7 @@ HERE = Path(__file__).parent / "images"
 
 
 def draw_wrong(cells: cellscan.CellDataset, disputed: set[str]) -> None:
-    """Draw the cells that the network that comes along contradicts most, and what speaks for its answer."""
+    """Draw the cells that the bundled network contradicts most, and what speaks for its answer."""
     clf = cellscan.Classifier.pretrained()
     chance = clf.predict_proba(cells)[np.arange(len(cells)), cells.labels]
     figure, axes = plt.subplots(4, 8, figsize=(11, 6.6), layout="constrained")

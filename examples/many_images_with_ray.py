@@ -1,7 +1,7 @@
 """Predict more images than one process can, with Ray: a folder tree in, Parquet files out.
 
     pip install ray pyarrow
-    python examples/many_images_with_ray.py FOLDER OUT                        the model that comes along, two workers
+    python examples/many_images_with_ray.py FOLDER OUT                        the bundled model, two workers
     python examples/many_images_with_ray.py FOLDER OUT --model model.safetensors --workers 8 --cpus 4 --gpus 1
     python examples/many_images_with_ray.py FOLDER OUT --workers 0            in this process, without Ray
 
@@ -61,7 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--model", type=Path, help="a file of Classifier.save; left out, the model that comes along")
+    parser.add_argument("--model", type=Path, help="a file of Classifier.save; left out, the bundled model")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--cpus", type=int, default=1, help="of each worker")
     parser.add_argument("--gpus", type=float, default=0, help="of each worker")

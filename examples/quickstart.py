@@ -2,7 +2,7 @@
 
     python examples/quickstart.py                       synthetic cells, about a minute on two cores
     python examples/quickstart.py cell_images.zip       the real ones, about 20 minutes
-    python examples/quickstart.py --classify FOLDER     no training: your own cells, by the model that comes along
+    python examples/quickstart.py --classify FOLDER     no training: your own cells, by the bundled model
 
 Pictures, predictions and the model go to --out. Research use only, not a medical device.
 """

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     predict = commands.add_parser("predict", help="classify cropped cells, one line of CSV each, on standard output")
     predict.add_argument("images", nargs="+", metavar="IMAGES", help="files, and folders with their sub-folders")
-    predict.add_argument("--model", help="a file of Classifier.save; left out, the model that comes along")
+    predict.add_argument("--model", help="a file of Classifier.save; left out, the bundled model")
     args = parser.parse_args(arguments)
     try:
         return _info() if args.command is None else _predict(args.images, args.model)
