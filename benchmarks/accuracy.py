@@ -76,8 +76,8 @@ def read_suspected_labels(path: Path) -> np.ndarray:
     return np.genfromtxt(path, str, delimiter=",", skip_header=1)[:, 0]
 
 
-def figures(report: cellscan.Report, suspects: Path | None) -> dict[str, float]:
-    """Return the internal figures, of all cells and of those whose label nobody disputes."""
+def internal_metrics(report: cellscan.Report, suspects: Path | None) -> dict[str, float]:
+    """Return the internal metrics, of all cells and of those whose label nobody disputes."""
     row: dict[str, float] = {"accuracy": report.accuracy, "roc_auc": report.roc_auc}
     row["low"], row["high"] = report.interval["accuracy"]
     row["ece"] = expected_calibration_error(report.probabilities, report.labels)
@@ -89,7 +89,7 @@ def figures(report: cellscan.Report, suspects: Path | None) -> dict[str, float]:
 
 
 def external_metrics(clf: cellscan.Classifier, folder: Path | None) -> dict[str, float]:
-    """Return the figures on the external fields; options were never chosen by the second half of the fields."""
+    """Return the metrics on the external fields; options were never chosen by the second half of the fields."""
     from sklearn.metrics import roc_auc_score
 
     if not folder:
@@ -111,7 +111,7 @@ def external_metrics(clf: cellscan.Classifier, folder: Path | None) -> dict[str,
 def measure(
     cells: cellscan.CellDataset, args: argparse.Namespace, by: str, background: str, varied: str | None, epochs: int
 ) -> dict[str, float]:
-    """Train one row and return its figures."""
+    """Train one row and return its metrics."""
     if by == "patient":
         train, test = next(iter(cells.folds(args.folds if args.folds else 5)))
     else:
@@ -123,7 +123,7 @@ def measure(
     report = clf.evaluate(test)
     print(report, flush=True)
     clf.save(args.out / f"{by}-{background}-{varied}.safetensors", report=report)
-    return {**figures(report, args.suspects), **external_metrics(clf, args.fields), "seconds": seconds}
+    return {**internal_metrics(report, args.suspects), **external_metrics(clf, args.fields), "seconds": seconds}
 
 
 def fold_hash(cells: cellscan.CellDataset, folds: Path) -> str:

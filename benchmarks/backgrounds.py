@@ -69,7 +69,7 @@ def inside(cells: cellscan.CellDataset) -> cellscan.CellDataset:
     )
 
 
-def figures(
+def study_metrics(
     study: cellscan.Study, disputed: np.ndarray, labels: np.ndarray, external: Sequence[np.ndarray] | np.ndarray
 ) -> dict[str, float]:
     """Return what a row says of a study; `external` is what each member says of the crops, whose labels are given."""
@@ -157,7 +157,7 @@ def main() -> None:
             crops = crops_of(args.fields)
             shown = inside(crops) if middle else crops
             external = [clf.predict_proba(shown, progress=False) for clf in study.members]
-            log.write_text(json.dumps(figures(study, disputed, shown.labels, external)))
+            log.write_text(json.dumps(study_metrics(study, disputed, shown.labels, external)))
         report, gain = report_of(cells, args.folds, kept), ""
         if number == 0:
             first = report

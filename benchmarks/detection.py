@@ -5,9 +5,9 @@
 
 IML has no lists of its own: runs of up to twelve consecutive fields go to training, validation or test, with a fixed
 seed. BCCD has its own. Thresholds are chosen on validation fields. A run that is stopped goes on when called again.
-With --ship, the IML detector is written into the package, in float16, with the figures of this test in its card. With
+With --ship, the IML detector is written into the package, in float16, with the metrics of this test in its card. With
 --card, nothing is trained: the detector in the package is given the diameter of the cells it was trained at, thresholds
-and error rates together with the classifier in the package, what the validation fields look like, and new figures.
+and error rates together with the classifier in the package, what the validation fields look like, and new metrics.
 """
 
 import argparse
@@ -24,7 +24,7 @@ LICENCE = "not stated: trained on IML-Malaria, whose images were given for resea
 
 
 def measure(name: str, parts: tuple[cellscan.FieldDataset, ...], args: argparse.Namespace) -> cellscan.Detector:
-    """Train on one set, and print its figures."""
+    """Train on one set, and print its metrics."""
     train, valid, test = parts
     for part in parts:
         print(part)
@@ -59,7 +59,7 @@ def measure(name: str, parts: tuple[cellscan.FieldDataset, ...], args: argparse.
 
 
 def describe(parts: tuple[cellscan.FieldDataset, ...], args: argparse.Namespace) -> None:
-    """Measure anew what the card of the detector in the package says, and print its figures."""
+    """Measure anew what the card of the detector in the package says, and print its metrics."""
     train, valid, test = parts
     det, clf = cellscan.Detector.pretrained(), cellscan.Classifier.pretrained()
     print(f"trained at cells of {det.learn_diameter(train):.2f} px")
@@ -80,7 +80,7 @@ def describe(parts: tuple[cellscan.FieldDataset, ...], args: argparse.Namespace)
 
 
 def main() -> None:
-    """Train what is missing and print the figures."""
+    """Train what is missing and print the metrics."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--iml", type=Path)
     parser.add_argument("--bccd", type=Path)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from accuracy import fold_hash, make_parser, read_suspected_labels, slug, versions
-from backgrounds import COLUMNS, figures, line, points_gained
+from backgrounds import COLUMNS, line, points_gained, study_metrics
 from study import crops_of
 
 import cellscan
@@ -145,7 +145,7 @@ def main() -> None:
 
     def tell(title: str, study: cellscan.Study, external: np.ndarray) -> None:
         gain = points_gained(study.report, predicted[0][0].report) if rows else ""
-        rows.append(f"{line(title, figures(study, disputed, crops.labels, external))} {gain} |")
+        rows.append(f"{line(title, study_metrics(study, disputed, crops.labels, external))} {gain} |")
         print(rows[-1], flush=True)
 
     for number in args.only:

@@ -66,7 +66,7 @@ def make_training(
 
 
 def main() -> None:
-    """Train what is missing and print the figures."""
+    """Train what is missing and print the metrics."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)

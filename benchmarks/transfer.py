@@ -14,7 +14,7 @@ import json
 import time
 from pathlib import Path
 
-from accuracy import external_metrics, figures, versions
+from accuracy import external_metrics, internal_metrics, versions
 
 import cellscan
 
@@ -32,7 +32,7 @@ ROWS = (
 
 
 def measure(number: int, cells: cellscan.CellDataset, args: argparse.Namespace) -> dict[str, float]:
-    """Train one row and return its figures."""
+    """Train one row and return its metrics."""
     _, network, option, size, epochs, recipe = ROWS[number]
     train, test = next(iter(cells.folds(args.folds)))
     weights = getattr(args, option) if option else None
@@ -44,9 +44,9 @@ def measure(number: int, cells: cellscan.CellDataset, args: argparse.Namespace) 
     seconds = time.monotonic() - start
     report = clf.evaluate(test)
     clf.save(args.out / f"row{number}.safetensors", report=report)
-    row = {**figures(report, args.suspects), **external_metrics(clf, args.fields), "seconds": seconds}
+    row = {**internal_metrics(report, args.suspects), **external_metrics(clf, args.fields), "seconds": seconds}
     if args.tta:
-        averaged = figures(clf.evaluate(test, tta=True), args.suspects)
+        averaged = internal_metrics(clf.evaluate(test, tta=True), args.suspects)
         row |= {f"tta_{name}": value for name, value in averaged.items()}
     print(json.dumps(row), flush=True)
     return row

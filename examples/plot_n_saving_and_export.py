@@ -22,7 +22,7 @@ clf = cellscan.Classifier.pretrained()
 folder = Path(tempfile.mkdtemp())
 
 # %%
-# The card says what the classifier is: architecture, classes, size, background, normalisation, decisions, figures,
+# The card says what the classifier is: architecture, classes, size, background, normalisation, decisions, metrics,
 # versions, and hashes of the patients of its training.
 
 clf.save(folder / "model.safetensors", licence="Apache-2.0")

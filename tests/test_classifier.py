@@ -458,7 +458,7 @@ def test_save_and_load_keep_everything(trained, tmp_path) -> None:
     loaded = Classifier.load(path)
     assert np.array_equal(loaded.predict_proba(tiny_cells()), trained.predict_proba(tiny_cells()))
     assert loaded.card.licence == "Apache-2.0"
-    assert loaded.card.metrics["report"]["figures"]["accuracy"]["value"] == report.accuracy
+    assert loaded.card.metrics["report"]["metrics"]["accuracy"]["value"] == report.accuracy
     assert loaded.card.patient_hashes == trained.card.patient_hashes
     assert loaded.card.recipe == trained.card.recipe
     assert set(loaded.card.versions) >= {"cellscan", "jax", "flax", "python"}

@@ -198,7 +198,7 @@ def strict(text: str) -> object:
     return json.loads(text, parse_constant=refuse)
 
 
-def test_figures_without_meaning_are_null_and_not_a_number_in_words() -> None:
+def test_metrics_without_meaning_are_null_and_not_a_number_in_words() -> None:
     boxes = np.array([[10, 10, 40, 40]])
     fields = cellscan.FieldDataset.from_arrays(
         [random_image(0, 100, 100)], [boxes], [[0]], class_names=("red blood cell", "infected")

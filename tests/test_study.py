@@ -142,7 +142,7 @@ def test_what_a_study_says(study, tmp_path) -> None:
     study.plot()
 
 
-def test_a_figure_that_nobody_can_give_is_shown_as_such(study) -> None:
+def test_a_metric_that_nobody_can_give_is_shown_as_such(study) -> None:
     nobody = np.broadcast_to(np.array([0, 1], np.float32), study.probabilities.shape)
     text = str(cellscan.Study(study.cells, study.fold, study.seeds, study.members, nobody, study.split, {"tta": False}))
     assert "nan" not in text

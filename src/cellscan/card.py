@@ -79,7 +79,7 @@ class Card:
         was chosen; never an id. None in place of a list: the patients were unknown. The salt keeps hashes of
         different files apart; whoever has the file and guesses an id can check the guess.
     metrics : dict
-        The last epoch's figures under ``"fit"``; a report under ``"report"`` where one was saved.
+        The last epoch's metrics under ``"fit"``; a report under ``"report"`` where one was saved.
     versions : dict[str, str]
         Of Python and the libraries.
     weights : dict or None

@@ -1036,7 +1036,7 @@ class Classifier:
         path : path
             Overwritten where it exists.
         report : Report, optional
-            Its figures and intervals go into the card.
+            Its metrics and intervals go into the card.
         licence : str, optional
             Of the weights, such as ``"Apache-2.0"``.
         dtype : {"float32", "float16"}

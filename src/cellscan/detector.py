@@ -610,7 +610,7 @@ class Detector:
         ----------
         path : path
         report : DetectionReport, optional
-            Its figures go into the card.
+            Its metrics go into the card.
         licence : str, optional
             Of the weights.
         dtype : {"float32", "float16"}

@@ -26,7 +26,7 @@ from cellscan.evaluate.calibration import apply_temperature, fit_temperature
 from cellscan.evaluate.confident import LabelIssues, find_contradicted
 from cellscan.evaluate.metrics import AVERAGED, NAMES
 from cellscan.evaluate.patients import Patients, make_patients
-from cellscan.evaluate.report import PatientOverlap, Report, figure_text, interval_text, make_report
+from cellscan.evaluate.report import PatientOverlap, Report, interval_text, make_report, metric_text
 from cellscan.evaluate.thresholds import choose_rule
 from cellscan.notebook import as_text
 from cellscan.tasks.recipe import Recipe, as_recipe
@@ -185,14 +185,14 @@ def _predict(clf: Classifier, test: CellDataset, tta: bool, folder: Path | None,
 
 
 def _spread(reports: Sequence[Report], name: str) -> tuple[float, float]:
-    """Return mean and standard deviation of a figure; NaN where one alone has no spread."""
+    """Return mean and standard deviation of a metric; NaN where one alone has no spread."""
     values = np.array([getattr(report, name) for report in reports])
     return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else math.nan
 
 
 def _mean_text(reports: Sequence[Report], name: str) -> str:
     mean, spread = _spread(reports, name)
-    return figure_text(mean) + ("" if math.isnan(spread) else f" ± {spread:.4f}")
+    return metric_text(mean) + ("" if math.isnan(spread) else f" ± {spread:.4f}")
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ class ExternalValidation:
     reports : tuple[Report, ...]
         One a member.
     mean, interval : dict
-        Mean over members of every figure, and its 95 % interval over the patients, or fields, of those cells.
+        Mean over members of every metric, and its 95 % interval over the patients, or fields, of those cells.
 
     Examples
     --------
@@ -322,23 +322,23 @@ class Study:
         for (number, seed), report in zip(self.keys, self.reports, strict=True):
             lines.append(
                 f"{number:>4} {seed:>4} {report.patient_overlap.patients:>8} {len(report.labels):>7,}  "
-                + "".join(f"{figure_text(getattr(report, name)):>14}" for name in _SHOWN)
+                + "".join(f"{metric_text(getattr(report, name)):>14}" for name in _SHOWN)
             )
         lines.append(f"\n{'':20}{'mean ± SD':20}{'pooled':10}95 % interval over patients")
         for name in NAMES:
             text = f"{name.replace('_', ' '):20}{_mean_text(self.reports, name):20}"
             lines.append(
-                text + f"{figure_text(getattr(self.report, name)):10}{interval_text(self.report.interval[name])}"
+                text + f"{metric_text(getattr(self.report, name)):10}{interval_text(self.report.interval[name])}"
             )
         lines.append("\naveraged over the patients that have the class in question")
         for name, value in self.report.averaged.items():
-            text = f"{name.replace('_', ' '):40}{figure_text(value):10}"
+            text = f"{name.replace('_', ' '):40}{metric_text(value):10}"
             lines.append(text + interval_text(self.report.averaged_interval[name]))
         lines.append("\nResearch use only, not a medical device.")
         return "\n".join(lines)
 
     def plot(self) -> Figure:
-        """Draw the figures of every member, their mean, and the pooled figure with its interval.
+        """Draw the metrics of every member, their mean, and the pooled metric with its interval.
 
         Examples
         --------
@@ -356,7 +356,7 @@ class Study:
         )
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write one line a member, then mean, standard deviation, pooled figure and its interval.
+        """Write one line a member, then mean, standard deviation, pooled metric and its interval.
 
         Examples
         --------
@@ -376,7 +376,7 @@ class Study:
         rows.append(["sd", "", "", "", *(spread for _, spread in spreads)])
         rows.append(["pooled", "", *_row(self.report)])
         for end, name in enumerate(("pooled_low", "pooled_high")):
-            ends = [self.report.interval[figure][end] for figure in NAMES]
+            ends = [self.report.interval[metric][end] for metric in NAMES]
             ends += [self.report.averaged_interval[f][end] for f in AVERAGED if f in self.report.averaged_interval]
             rows.append([name, "", "", "", *ends])
         write_csv(path, rows)
@@ -533,7 +533,7 @@ class Study:
         0.5
         """
         reports = tuple(clf.evaluate(crops, tta=tta, progress=progress) for clf in self.members)
-        drawn = [report.draw() for report in reports]
+        drawn = [report.bootstrap() for report in reports]
         return ExternalValidation(
             reports,
             {name: float(np.mean([getattr(report, name) for report in reports])) for name in NAMES},

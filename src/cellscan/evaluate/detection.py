@@ -101,7 +101,7 @@ class DetectionReport:
         return f"DetectionReport(ap50={_text(self.ap50)}, fields={len(self.truth)})"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the figures as JSON values; null for those without meaning, such as of a class without a box.
+        """Return the metrics as JSON values; null for those without meaning, such as of a class without a box.
 
         Examples
         --------

@@ -79,9 +79,9 @@ def binomial_interval(successes: int, trials: int) -> tuple[float, float]:
 
 @dataclass(frozen=True, repr=False)
 class Patients(Sequence[Patient]):
-    """The patients of a report, one row each, and figures of them; prints as a table.
+    """The patients of a report, one row each, and metrics of them; prints as a table.
 
-    The figures follow Delahunt, Gachuhi and Horning (2024), Metrics to guide development of machine
+    The metrics follow Delahunt, Gachuhi and Horning (2024), Metrics to guide development of machine
     learning algorithms for malaria diagnosis (Frontiers in Malaria 2, 1250220).
 
     Attributes
@@ -151,7 +151,7 @@ class Patients(Sequence[Patient]):
         return "\n".join(lines)
 
     def summary(self) -> str:
-        """Return the figures of patients in words.
+        """Return the metrics of patients in words.
 
         Examples
         --------

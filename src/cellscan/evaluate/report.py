@@ -14,8 +14,8 @@ import numpy as np
 from cellscan.data.cells import leave_out
 from cellscan.data.values import check_seed, check_whole, choose
 from cellscan.errors import ArgumentError, DataError
-from cellscan.evaluate.bootstrap import DRAWS, draw_figures, interval
-from cellscan.evaluate.metrics import AVERAGED, NAMES, confusion_matrix, weighted_figures
+from cellscan.evaluate.bootstrap import DRAWS, bootstrap_metrics, interval
+from cellscan.evaluate.metrics import AVERAGED, NAMES, confusion_matrix, weighted_metrics
 from cellscan.evaluate.patients import Patients, describe_rows, make_patients
 from cellscan.evaluate.reliability import reliability
 from cellscan.notebook import as_text
@@ -180,10 +180,10 @@ def predictive_values(sensitivity: Any, specificity: Any, prevalence: float) -> 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Report:
-    """Figures of a classifier on a data set; prints as a table.
+    """Metrics of a classifier on a data set; prints as a table.
 
     Every cell counts once. With two classes, sensitivity, specificity, precision and F1 are those
-    of the positive class; with more, see `cellscan.evaluate.metrics.weighted_figures`. A figure
+    of the positive class; with more, see `cellscan.evaluate.metrics.weighted_metrics`. A metric
     without meaning, such as the sensitivity of a set without positives, is NaN.
 
     Attributes
@@ -208,7 +208,7 @@ class Report:
     patient_overlap : PatientOverlap
         How many of the patients were used in training, validation or decisions.
     labels, predicted, probabilities, names, cell_patients : numpy.ndarray
-        (N,) int32, (N,) int32, (N, K) float32, (N,) str, (N,) str: what the figures were computed from.
+        (N,) int32, (N,) int32, (N, K) float32, (N,) str, (N,) str: what the metrics were computed from.
     rule : float, array, or None
         The patient rule.
 
@@ -253,7 +253,7 @@ class Report:
 
     @cached_property
     def interval(self) -> dict[str, tuple[float, float]]:
-        """95 % interval of every figure, by bootstrap over `interval_over`.
+        """95 % interval of every metric, by bootstrap over `interval_over`.
 
         Examples
         --------
@@ -263,12 +263,12 @@ class Report:
         >>> low <= report.accuracy <= high
         True
         """
-        drawn = self.draw()
+        drawn = self.bootstrap()
         return {name: interval(drawn[name]) for name in NAMES}
 
     @cached_property
     def averaged_interval(self) -> dict[str, tuple[float, float]]:
-        """95 % intervals of the figures in `averaged`.
+        """95 % intervals of the metrics in `averaged`.
 
         Examples
         --------
@@ -277,7 +277,7 @@ class Report:
         >>> sorted(report.averaged_interval)
         ['accuracy', 'sensitivity', 'specificity']
         """
-        drawn = self.draw()
+        drawn = self.bootstrap()
         return {name: interval(drawn[f"{name}_by_patient"]) for name in self.averaged}
 
     @property
@@ -323,7 +323,7 @@ class Report:
         return f"Report(cells={len(self.labels)}, accuracy={self.accuracy:.4f}, roc_auc={self.roc_auc:.4f})"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return figures, intervals and circumstances as JSON values, without cells or patients.
+        """Return metrics, intervals and circumstances as JSON values, without cells or patients.
 
         Examples
         --------
@@ -343,13 +343,13 @@ class Report:
             "threshold": self.threshold,
             "prevalence": self.prevalence,
             "interval_over": self.interval_over,
-            "figures": found,
+            "metrics": found,
         }
         return as_json(told)
 
     @cached_property
     def patients(self) -> Patients:
-        """One row a patient, and figures of patients.
+        """One row a patient, and metrics of patients.
 
         Raises
         ------
@@ -367,21 +367,21 @@ class Report:
             raise DataError(f"with the classes {self.class_names} no patient is positive or negative; expected two")
         return make_patients(self.labels, self.predicted, self.cell_patients, self._positive, self.rule)
 
-    def draw(self, *, draws: int = DRAWS, seed: int = 0) -> dict[str, np.ndarray]:
-        """Return every figure of samples of patients, drawn with replacement; see `draw_figures`.
+    def bootstrap(self, *, draws: int = DRAWS, seed: int = 0) -> dict[str, np.ndarray]:
+        """Return every metric of samples of patients, drawn with replacement; see `bootstrap_metrics`.
 
         Examples
         --------
         >>> import cellscan
         >>> report = cellscan.Classifier(image_size=32).evaluate(cellscan.synthetic_cells(80, seed=0))
-        >>> report.draw(draws=10)["accuracy"].shape
+        >>> report.bootstrap(draws=10)["accuracy"].shape
         (10,)
         """
         check_seed(seed)
         check_whole("draws", draws, 1)
         if (draws, seed) not in self._drawn:
             groups = self.cell_patients if self.interval_over == "patients" else np.arange(len(self.labels))
-            self._drawn[draws, seed] = draw_figures(
+            self._drawn[draws, seed] = bootstrap_metrics(
                 self.labels, self.predicted, self.probabilities, groups, self._positive, draws=draws, seed=seed
             )
         return self._drawn[draws, seed]
@@ -405,7 +405,7 @@ class Report:
             raise ArgumentError(f"prevalence is {prevalence!r}; expected a number in (0, 1)")
         if math.isnan(self.sensitivity + self.specificity):
             raise DataError("sensitivity and specificity are unknown; expected two classes, and cells of both")
-        drawn = self.draw()
+        drawn = self.bootstrap()
         names = ("precision", "negative_predictive_value")
         each = predictive_values(drawn["sensitivity"], drawn["specificity"], prevalence)
         precision, negative = predictive_values(self.sensitivity, self.specificity, prevalence)
@@ -488,7 +488,7 @@ class Report:
             self.class_names,
             classes=classes,
             confusion=self.confusion,
-            figures={name: getattr(self, name) for name in (*NAMES, "prevalence")},
+            metrics={name: getattr(self, name) for name in (*NAMES, "prevalence")},
             intervals=self.interval,
             threshold=self.threshold,
             bins=reliability(
@@ -516,7 +516,7 @@ def make_report(
     background: str,
     rule: float | np.ndarray | None = None,
 ) -> Report:
-    """Compute every figure."""
+    """Compute every metric."""
     if not len(labels):
         raise DataError("there are no cells to evaluate; expected at least one")
     if not np.isfinite(probabilities).all():
@@ -528,7 +528,7 @@ def make_report(
     known = patient_overlap.patients > 0
     group = np.unique(patients, return_inverse=True)[1] if known else np.zeros(len(labels), int)
     once = [np.ones((1, int(group.max()) + 1))]
-    found = weighted_figures(labels, predicted, probabilities, group, positive, once)
+    found = weighted_metrics(labels, predicted, probabilities, group, positive, once)
     averaged = AVERAGED if two else AVERAGED[:1]
     return Report(
         **{name: float(found[name][0]) for name in NAMES},
@@ -551,8 +551,8 @@ def make_report(
     )
 
 
-def figure_text(value: float) -> str:
-    """Return a figure as tables show it."""
+def metric_text(value: float) -> str:
+    """Return a metric as tables show it."""
     return "n/a" if math.isnan(value) else f"{value:.4f}"
 
 
@@ -562,7 +562,7 @@ def interval_text(ends: tuple[float, float]) -> str:
 
 
 def _line(name: str, value: float, ends: tuple[float, float]) -> str:
-    return f"{name.replace('_', ' '):18}{figure_text(value):10}{interval_text(ends)}"
+    return f"{name.replace('_', ' '):18}{metric_text(value):10}{interval_text(ends)}"
 
 
 def as_json(value: Any) -> Any:

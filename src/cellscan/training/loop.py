@@ -92,7 +92,7 @@ def train(
     Parameters
     ----------
     card, after : Card
-        Before, and after a first epoch, which adds its figures.
+        Before, and after a first epoch, which adds its metrics.
     plan : dict, optional
         What a checkpoint must agree on beside the card's kind, its seed, recipe and data.
     """
@@ -223,7 +223,7 @@ def _check_together(epochs: int) -> None:
 
 
 def _agreed(record: dict[str, float]) -> dict[str, float]:
-    """Return the figures of the first process: machines may round differently, and must stop at the same epoch."""
+    """Return the metrics of the first process: machines may round differently, and must stop at the same epoch."""
     if jax.process_count() == 1:
         return record
     from jax.experimental.multihost_utils import broadcast_one_to_all
