@@ -53,7 +53,7 @@ def draw_backgrounds(cells: cellscan.CellDataset) -> None:
             axis.set_xticks([])
             axis.set_yticks([])
             axis.spines[:].set_visible(False)
-        axes[row, 0].set_ylabel(f'background="{background}"', fontsize=8)
+        axes[row, 0].set_ylabel(f'"{background}"', fontsize=8)
     for axis, cell in zip(axes[0], few, strict=True):
         axis.set_title(f"{cell.label_name}\n{cell.patient}", fontsize=7)
     figure.savefig(HERE / "backgrounds.png", dpi=110)

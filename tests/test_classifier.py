@@ -439,7 +439,7 @@ def test_report_counts_patient_overlap(trained) -> None:
     assert '"p0"' not in text
     clf = Classifier(image_size=16)
     clf.fit(cellscan.CellDataset.from_arrays([c.image for c in new], new.labels), epochs=1, progress=False)
-    assert "cannot be told" in str(clf.evaluate(tiny_cells())).splitlines()[0]
+    assert "cannot be determined" in str(clf.evaluate(tiny_cells())).splitlines()[0]
 
 
 def test_evaluate_counts_each_cell_once(trained) -> None:
