@@ -1,5 +1,5 @@
 # Two commands do everything on a machine that has Python (with venv) and make:
-#   make quickstart            the main job on painted cells; DATA=path on real ones; IMAGES=folder classifies your own
+#   make quickstart            the main job on synthetic cells; DATA=path on real ones; IMAGES=folder classifies your own
 #   make test                  every check that a change must pass
 #
 # PYTHON=... chooses the interpreter; left out, it is the newest of 3.13, 3.12 and 3.11 that runs.

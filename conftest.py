@@ -18,7 +18,7 @@ os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('
 import pytest
 from _pytest.doctest import DoctestItem
 
-_STUDIES = ("cellscan.study.Study", "cellscan.study.Transfer", "cellscan.evaluate.confident.Suspects")
+_STUDIES = ("cellscan.study.Study", "cellscan.study.ExternalValidation", "cellscan.evaluate.confident.LabelIssues")
 _DETECTORS = (
     "cellscan.confirming.", "cellscan.detector.Detector.", "cellscan.detections.", "cellscan.screening.",
     "cellscan.evaluate.detection.D", "cellscan.laboratories.L",

@@ -1,9 +1,9 @@
-"""Accuracy on the real cells: by patient and by cell, with and without the disputed cells, and abroad.
+"""Accuracy on the real cells: by patient and by cell, with and without the disputed cells, and on external fields.
 
     python benchmarks/accuracy.py DATA --folds folds.csv --suspects suspects.csv --fields iml_malaria
 
 DATA is the publisher's archive or folder; the other three are optional. Every row trains `small_cnn`
-by the default recipe, but for the surround where the row says so, and prints one table row; models and a
+by the default recipe, but for the background where the row says so, and prints one table row; models and a
 log of rows go to --out, and a row that is there already is not trained again.
 """
 
@@ -20,13 +20,13 @@ from PIL import Image
 import cellscan
 from cellscan.evaluate.calibration import expected_calibration_error
 
-# name, how the cells are divided, what the network sees, of the surround in training, epochs
+# name, how the cells are divided, background, background in training, epochs
 ROWS = (
-    ("fold 0 by patient, surround not varied", "patient", "filled", "view", 6),
-    ("random 80/20 by cell, surround not varied", "cell", "filled", "view", 6),
-    ("silhouettes only, fold 0", "patient", "outline", "view", 4),
-    ("as stored, fold 0", "patient", "cell", "view", 6),
-    ("fold 0 by patient, default recipe", "patient", "filled", "random", 6),
+    ("fold 0 by patient, fixed background", "patient", "fill", None, 6),
+    ("random 80/20 by cell, fixed background", "cell", "fill", None, 6),
+    ("silhouettes only, fold 0", "patient", "silhouette", None, 4),
+    ("as stored, fold 0", "patient", "keep", None, 6),
+    ("fold 0 by patient, default recipe", "patient", "fill", "random", 6),
 )
 INFECTED = ("ring", "trophozoite", "schizont", "gametocyte")
 
@@ -58,7 +58,7 @@ def field_crops(folder: Path) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]
 
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:
-    """Return a parser of what most tables need: the cells, their folds, the disputed names, the fields abroad."""
+    """Return a parser of what most tables need: the cells, their folds, the disputed names, the external fields."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     for name in ("--folds", "--suspects", "--fields"):
@@ -71,25 +71,25 @@ def slug(title: str) -> str:
     return title.replace(": ", "-").replace(", ", "-").replace(" ", "-")
 
 
-def read_suspects(path: Path) -> np.ndarray:
+def read_suspected_labels(path: Path) -> np.ndarray:
     """Return the names of the cells whose labels experts dispute."""
     return np.genfromtxt(path, str, delimiter=",", skip_header=1)[:, 0]
 
 
-def figures(report: cellscan.Report, suspects: Path | None) -> dict[str, float]:
-    """Return the figures at home, of all cells and of those whose label nobody disputes."""
+def internal_metrics(report: cellscan.Report, suspects: Path | None) -> dict[str, float]:
+    """Return the internal metrics, of all cells and of those whose label nobody disputes."""
     row: dict[str, float] = {"accuracy": report.accuracy, "roc_auc": report.roc_auc}
     row["low"], row["high"] = report.interval["accuracy"]
     row["ece"] = expected_calibration_error(report.probabilities, report.labels)
     if suspects:
         right = (report.probabilities[:, 0] >= (report.threshold or 0.5)) == (report.labels == 0)
-        disputed = np.isin(report.names, read_suspects(suspects))
+        disputed = np.isin(report.names, read_suspected_labels(suspects))
         row |= {"undisputed": float(right[~disputed].mean()), "disputed": float(right[disputed].mean())}
     return row
 
 
-def transfer(clf: cellscan.Classifier, folder: Path | None) -> dict[str, float]:
-    """Return the figures abroad; the second half of the fields was never looked at while options were chosen."""
+def external_metrics(clf: cellscan.Classifier, folder: Path | None) -> dict[str, float]:
+    """Return the metrics on the external fields; options were never chosen by the second half of the fields."""
     from sklearn.metrics import roc_auc_score
 
     if not folder:
@@ -98,9 +98,9 @@ def transfer(clf: cellscan.Classifier, folder: Path | None) -> dict[str, float]:
     p = clf.predict_proba(crops)[:, 0]
     called, first = p >= (clf.threshold or 0.5), fields < fields.max() / 2
     return {
-        "transfer_auc": float(roc_auc_score(infected, p)),
-        "transfer_auc_first_half": float(roc_auc_score(infected[first], p[first])),
-        "transfer_auc_second_half": float(roc_auc_score(infected[~first], p[~first])),
+        "external_auc": float(roc_auc_score(infected, p)),
+        "external_auc_first_half": float(roc_auc_score(infected[first], p[first])),
+        "external_auc_second_half": float(roc_auc_score(infected[~first], p[~first])),
         "infected_called": float(called[infected].mean()),
         "healthy_called": float(called[~infected].mean()),
         "crops_infected": int(infected.sum()),
@@ -109,21 +109,21 @@ def transfer(clf: cellscan.Classifier, folder: Path | None) -> dict[str, float]:
 
 
 def measure(
-    cells: cellscan.CellDataset, args: argparse.Namespace, by: str, view: str, surround: str, epochs: int
+    cells: cellscan.CellDataset, args: argparse.Namespace, by: str, background: str, varied: str | None, epochs: int
 ) -> dict[str, float]:
-    """Train one row and return its figures."""
+    """Train one row and return its metrics."""
     if by == "patient":
         train, test = next(iter(cells.folds(args.folds if args.folds else 5)))
     else:
         train, test = cells.split(0.2, by="cell", seed=0)
-    clf = cellscan.Classifier("small_cnn", image_size=64, view=view, seed=0)
+    clf = cellscan.Classifier("small_cnn", image_size=64, background=background, seed=0)
     start = time.monotonic()
-    clf.fit(train, epochs=epochs, recipe=cellscan.Recipe(surround=surround))
+    clf.fit(train, epochs=epochs, recipe=cellscan.Recipe(background=varied))
     seconds = time.monotonic() - start
     report = clf.evaluate(test)
     print(report, flush=True)
-    clf.save(args.out / f"{by}-{view}-{surround}.safetensors", report=report)
-    return {**figures(report, args.suspects), **transfer(clf, args.fields), "seconds": seconds}
+    clf.save(args.out / f"{by}-{background}-{varied}.safetensors", report=report)
+    return {**internal_metrics(report, args.suspects), **external_metrics(clf, args.fields), "seconds": seconds}
 
 
 def fold_hash(cells: cellscan.CellDataset, folds: Path) -> str:
@@ -155,22 +155,22 @@ def main() -> None:
     print(cells)
     table = []
     for number in args.only:
-        name, by, view, surround, epochs = ROWS[number]
-        log = args.out / f"{by}-{view}-{surround}.json"
+        name, by, background, varied, epochs = ROWS[number]
+        log = args.out / f"{by}-{background}-{varied}.json"
         if not log.exists():
-            log.write_text(json.dumps(measure(cells, args, by, view, surround, epochs)))
+            log.write_text(json.dumps(measure(cells, args, by, background, varied, epochs)))
         row = json.loads(log.read_text())
         line = f"| {name} | {epochs} | {row['accuracy']:.4f} ({row['low']:.4f} to {row['high']:.4f}) |"
         line += f" {row['roc_auc']:.4f} |"
         line += f" {row.get('undisputed', float('nan')):.4f} | {row.get('disputed', float('nan')):.2f} |"
-        line += f" {row.get('transfer_auc', float('nan')):.3f} |"
+        line += f" {row.get('external_auc', float('nan')):.3f} |"
         line += f" {row.get('infected_called', float('nan')):.2f} / {row.get('healthy_called', float('nan')):.2f} |"
         table.append(line + f" {row['seconds'] / 60:.1f} |")
     print(
         "\n| small_cnn, 64 px | epochs | accuracy (95 % interval) | ROC AUC | undisputed | agreement with disputed",
         end="",
     )
-    print(" | transfer AUC | called parasitized abroad: infected / healthy | minutes |")
+    print(" | external AUC | called parasitized on the external set: infected / healthy | minutes |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     print("\n".join(table))
     print(f"\n{versions()}")

@@ -188,8 +188,8 @@ def main() -> None:
             assert (found.format, len(found)) == (name, options.fields)
             count = sum(map(len, found.boxes)) + sum(map(len, found.points))
             files = sum(path.is_file() and path.suffix != ".png" for path in folder.rglob("*"))
-            figures = f"{statistics.median(taken):.2f} | {statistics.median(used):.2f}"
-            print(f"| {FORMATS[name].title} | {files:,} | {count:,} | {figures} |", flush=True)
+            numbers = f"{statistics.median(taken):.2f} | {statistics.median(used):.2f}"
+            print(f"| {FORMATS[name].title} | {files:,} | {count:,} | {numbers} |", flush=True)
     from importlib.metadata import version
 
     print(

@@ -1,4 +1,4 @@
-"""What the road to the network costs: import, first and second load, memory, painting.
+"""What the road to the network costs: import, first and second load, memory, synthetic cells.
 
     python benchmarks/data_path.py [DATA]
 
@@ -20,7 +20,7 @@ start = time.perf_counter()
 import cellscan
 print(time.perf_counter() - start)
 """
-PAINT = """
+GENERATE = """
 import time, cellscan
 cellscan.synthetic_cells(8)
 start = time.perf_counter()
@@ -77,7 +77,7 @@ def main() -> None:
     print("| what | measured | aim |\n| --- | --- | --- |")
     with tempfile.TemporaryDirectory() as cache:
         print(f"| import cellscan, over import jax | {median(IMPORT, cache=cache):.3f} s | 0.15 s |", flush=True)
-        print(f"| paint 2,000 cells | {median(PAINT, cache=cache, runs=3):.1f} s | 5 s |", flush=True)
+        print(f"| generate 2,000 cells | {median(GENERATE, cache=cache, runs=3):.1f} s | 5 s |", flush=True)
         if data:
             print(
                 f"| all cells at 64 px, the first time | {run(LOAD, data, '64', 'all', cache=cache):.1f} s | 30 s |",

@@ -1,13 +1,13 @@
-"""Fields: average precision, counts and screening on IML-Malaria and BCCD, and the detector that comes along.
+"""Fields: average precision, counts and screening on IML-Malaria and BCCD, and the bundled detector.
 
     python benchmarks/detection.py --iml iml_malaria --out detection_output
     python benchmarks/detection.py --bccd bccd --out detection_output
 
 IML has no lists of its own: runs of up to twelve consecutive fields go to training, validation or test, with a fixed
 seed. BCCD has its own. Thresholds are chosen on validation fields. A run that is stopped goes on when called again.
-With --ship, the IML detector is written into the package, in float16, with the figures of this test in its card. With
+With --ship, the IML detector is written into the package, in float16, with the metrics of this test in its card. With
 --card, nothing is trained: the detector in the package is given the diameter of the cells it was trained at, thresholds
-and error rates together with the classifier in the package, what the validation fields look like, and new figures.
+and error rates together with the classifier in the package, what the validation fields look like, and new metrics.
 """
 
 import argparse
@@ -24,7 +24,7 @@ LICENCE = "not stated: trained on IML-Malaria, whose images were given for resea
 
 
 def measure(name: str, parts: tuple[cellscan.FieldDataset, ...], args: argparse.Namespace) -> cellscan.Detector:
-    """Train on one set, and print its figures."""
+    """Train on one set, and print its metrics."""
     train, valid, test = parts
     for part in parts:
         print(part)
@@ -54,12 +54,12 @@ def measure(name: str, parts: tuple[cellscan.FieldDataset, ...], args: argparse.
     found.plot().savefig(folder / "field.png", dpi=90)
     det.save(folder / "detector.safetensors", report=report, licence=LICENCE)
     if name == "IML-Malaria" and args.ship:
-        det.save(TARGET, report=report, licence=LICENCE, half=True)
+        det.save(TARGET, report=report, licence=LICENCE, dtype="float16")
     return det
 
 
 def describe(parts: tuple[cellscan.FieldDataset, ...], args: argparse.Namespace) -> None:
-    """Measure anew what the card of the detector in the package says, and print its figures."""
+    """Measure anew what the card of the detector in the package says, and print its metrics."""
     train, valid, test = parts
     det, clf = cellscan.Detector.pretrained(), cellscan.Classifier.pretrained()
     print(f"trained at cells of {det.learn_diameter(train):.2f} px")
@@ -75,12 +75,12 @@ def describe(parts: tuple[cellscan.FieldDataset, ...], args: argparse.Namespace)
     print(f"as trained, test\n{det.evaluate(test, cell_diameter=None)}")
     print(f"IML-Malaria, test\n{report}")
     print(versions())
-    det.save(args.out / "detector.safetensors", report=report, licence=LICENCE, half=True)
-    det.save(TARGET, report=report, licence=LICENCE, half=True)
+    det.save(args.out / "detector.safetensors", report=report, licence=LICENCE, dtype="float16")
+    det.save(TARGET, report=report, licence=LICENCE, dtype="float16")
 
 
 def main() -> None:
-    """Train what is missing and print the figures."""
+    """Train what is missing and print the metrics."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--iml", type=Path)
     parser.add_argument("--bccd", type=Path)

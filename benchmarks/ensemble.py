@@ -1,10 +1,10 @@
-"""Networks with and without suspect labels in training, alone and averaged, over the folds.
+"""Networks with and without label issues in training, alone and averaged, over the folds.
 
     python benchmarks/ensemble.py DATA --folds folds.csv --suspects suspects.csv --fields iml_malaria \
         --squeezenet squeezenet1_1.safetensors --lite0 tf_efficientnet_lite0.safetensors --only 0 3
 
-The suspects of a fold are found among its training patients alone: features of two backbones as they were
-pretrained, a logistic regression for every group of patients that never saw it, and confident learning on what it says.
+The label issues of a fold are found among its training patients alone: features of two backbones as they were
+pretrained, a logistic regression for every group of patients, trained without it, and confident learning on that.
 The experts' list only measures. What each network says is kept in --out, and a network that was killed goes on. With
 two rows or more, the last row averages their probabilities, and a line counts the undisputed labels that all of them
 contradict. Points gained are against the first row, with the interval of a paired bootstrap over patients.
@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from accuracy import fold_hash, make_parser, read_suspects, slug, versions
+from accuracy import fold_hash, make_parser, read_suspected_labels, slug, versions
+from backgrounds import COLUMNS, line, points_gained, study_metrics
 from study import crops_of
-from views import COLUMNS, figures, line, points_gained
 
 import cellscan
 from cellscan.evaluate.confident import find_contradicted
@@ -41,9 +41,9 @@ class Row:
 
 ROWS = (
     Row("small_cnn", "small_cnn", 64, 10, False, False),
-    Row("small_cnn, suspects left out", "small_cnn", 64, 10, False, True),
+    Row("small_cnn, label issues left out", "small_cnn", 64, 10, False, True),
     Row("EfficientNet-Lite0", "tf_efficientnet_lite0", 112, 4, True, False),
-    Row("EfficientNet-Lite0, suspects left out", "tf_efficientnet_lite0", 112, 4, True, True),
+    Row("EfficientNet-Lite0, label issues left out", "tf_efficientnet_lite0", 112, 4, True, True),
     Row("SqueezeNet 1.1", "squeezenet1_1", 96, 4, False, False),
 )
 
@@ -54,8 +54,10 @@ def embeddings(cells: cellscan.CellDataset, args: argparse.Namespace) -> np.ndar
     return np.hstack([cellscan.Classifier(n, weights=w, image_size=size).embed(cells) for n, w, size in networks])
 
 
-def suspects_of(cells: cellscan.CellDataset, disputed: np.ndarray, args: argparse.Namespace) -> dict[int, np.ndarray]:
-    """Return for every fold the names of the suspects among the other folds' patients, worst first."""
+def label_issues_of(
+    cells: cellscan.CellDataset, disputed: np.ndarray, args: argparse.Namespace
+) -> dict[int, np.ndarray]:
+    """Return for every fold the names of the cells with label issues among the other folds' patients, worst first."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
     from sklearn.pipeline import make_pipeline
@@ -77,15 +79,15 @@ def suspects_of(cells: cellscan.CellDataset, disputed: np.ndarray, args: argpars
         right = (probabilities.argmax(1) == cells.labels[rest]).mean()
         found[number] = cells.names[rest[find_contradicted(cells.labels[rest], probabilities)]]
         listed = np.isin(found[number], disputed).mean()
-        print(f"fold {number}: {len(found[number])} suspects of {len(rest):,} cells to train on; ", end="")
+        print(f"fold {number}: {len(found[number])} label issues in {len(rest):,} cells to train on; ", end="")
         print(f"{listed:.2f} of them on the experts' list; features alone {right:.4f} accurate", flush=True)
     return found
 
 
-def judge(
+def predict(
     row: Row,
     cells: cellscan.CellDataset,
-    suspects: dict[int, np.ndarray],
+    issues: dict[int, np.ndarray],
     crops: cellscan.CellDataset,
     args: argparse.Namespace,
 ) -> tuple[cellscan.Study, np.ndarray]:
@@ -93,37 +95,37 @@ def judge(
     fold, place = cells.fold_numbers(args.folds), args.out / slug(row.title)
     weights = {"small_cnn": None, "tf_efficientnet_lite0": args.lite0, "squeezenet1_1": args.squeezenet}[row.network]
     probabilities = np.zeros((args.seeds, len(cells), len(cells.class_names)), np.float32)
-    judged = {}
+    predicted = {}
     for seed in range(args.seeds):
         for number, (train, test) in enumerate(cells.folds(args.folds)):
             if row.pruned:
-                train = train.without(suspects[number])
+                train = train.without(issues[number])
             clf = cellscan.Classifier(row.network, weights=weights, image_size=row.size, seed=seed)
             here = place / f"fold{number}-seed{seed}"
             kept = here / "answers.safetensors"
             if not kept.exists():
                 clf.fit(train, epochs=row.epochs, checkpoint=here, resume=True, progress=False)
-                parts = {"home": test, "abroad": crops}
+                parts = {"internal": test, "external": crops}
                 said = {name: clf.predict_proba(part, tta=row.tta, progress=False) for name, part in parts.items()}
                 write_tensors(kept, said, {})
             _, answers = read_tensors(kept)
-            probabilities[seed, fold == number] = answers["home"]
-            judged[number, seed] = clf, answers["abroad"]
-            print(f"{row.title}, fold {number}, seed {seed}: judged", flush=True)
-    members, abroad = zip(*(judged[key] for key in sorted(judged)), strict=True)
+            probabilities[seed, fold == number] = answers["internal"]
+            predicted[number, seed] = clf, answers["external"]
+            print(f"{row.title}, fold {number}, seed {seed}: predicted", flush=True)
+    members, external = zip(*(predicted[key] for key in sorted(predicted)), strict=True)
     options = {"tta": row.tta}
     study = cellscan.Study(cells, fold, tuple(range(args.seeds)), members, probabilities, "by patient", options)
-    return study, np.stack(abroad)
+    return study, np.stack(external)
 
 
-def averaged(studies: list[cellscan.Study], abroad: list[np.ndarray]) -> tuple[cellscan.Study, np.ndarray]:
-    """Return the study, and the answers abroad, of the mean over seeds and over rows."""
+def averaged(studies: list[cellscan.Study], external: list[np.ndarray]) -> tuple[cellscan.Study, np.ndarray]:
+    """Return the study, and the answers on the external set, of the mean over seeds and over rows."""
     first = studies[0]
     mean = np.mean([study.probabilities.mean(0, keepdims=True) for study in studies], axis=0)
     members = first.members[:: len(first.seeds)]
     study = cellscan.Study(first.cells, first.fold, (0,), members, mean, "by patient", {"tta": False})
     folds = len(members)
-    return study, np.mean([said.reshape(folds, -1, *said.shape[1:]).mean(1) for said in abroad], axis=0)
+    return study, np.mean([said.reshape(folds, -1, *said.shape[1:]).mean(1) for said in external], axis=0)
 
 
 def main() -> None:
@@ -137,23 +139,23 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(exist_ok=True, parents=True)
     cells, crops = cellscan.load_malaria(args.data), crops_of(args.fields)
-    disputed = read_suspects(args.suspects)
-    suspects = suspects_of(cells, disputed, args) if any(ROWS[number].pruned for number in args.only) else {}
-    rows, judged = [], []
+    disputed = read_suspected_labels(args.suspects)
+    issues = label_issues_of(cells, disputed, args) if any(ROWS[number].pruned for number in args.only) else {}
+    rows, predicted = [], []
 
-    def tell(title: str, study: cellscan.Study, abroad: np.ndarray) -> None:
-        gain = points_gained(study.report, judged[0][0].report) if rows else ""
-        rows.append(f"{line(title, figures(study, disputed, crops.labels, abroad))} {gain} |")
+    def tell(title: str, study: cellscan.Study, external: np.ndarray) -> None:
+        gain = points_gained(study.report, predicted[0][0].report) if rows else ""
+        rows.append(f"{line(title, study_metrics(study, disputed, crops.labels, external))} {gain} |")
         print(rows[-1], flush=True)
 
     for number in args.only:
-        judged.append(judge(ROWS[number], cells, suspects, crops, args))
-        tell(ROWS[number].title, *judged[-1])
+        predicted.append(predict(ROWS[number], cells, issues, crops, args))
+        tell(ROWS[number].title, *predicted[-1])
         if args.seeds > 1:
-            tell(f"{ROWS[number].title}, average of {args.seeds} seeds", *averaged(*([one] for one in judged[-1])))
-    if len(judged) > 1:
-        studies, abroad = (list(part) for part in zip(*judged, strict=True))
-        tell("average of all of these", *averaged(studies, abroad))
+            tell(f"{ROWS[number].title}, average of {args.seeds} seeds", *averaged(*([one] for one in predicted[-1])))
+    if len(predicted) > 1:
+        studies, external = (list(part) for part in zip(*predicted, strict=True))
+        tell("average of all of these", *averaged(studies, external))
         clean = ~np.isin(cells.names, disputed)
         wrong = np.all([one.report.predicted != cells.labels for one in studies], axis=0) & clean
         share = 1 - wrong.sum() / clean.sum()

@@ -2,7 +2,7 @@
 
     python benchmarks/explain.py
 
-On painted cells, whose parasites have masks: `small_cnn` at 64 px learns 3,000 of them in six epochs.
+On synthetic cells, whose parasites have masks: `small_cnn` at 64 px learns 3,000 of them in six epochs.
 """
 
 import time

@@ -2,7 +2,7 @@
 
     python benchmarks/export.py DATA --lite0 tf_efficientnet_lite0.safetensors
 
-500 real cells through the model that comes along, an ensemble of two, `small_cnn` as drawn, and EfficientNet-Lite0 with
+500 real cells through the bundled model, an ensemble of two, `small_cnn` as drawn, and EfficientNet-Lite0 with
 published weights and a new head.
 """
 

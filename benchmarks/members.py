@@ -18,7 +18,7 @@ from cellscan.models.network import Network, weights_of
 from cellscan.tasks.classification import ClassificationTask
 from cellscan.tasks.programs import trained_by
 from cellscan.training.devices import Examples
-from cellscan.training.together import run_together
+from cellscan.training.vectorized import run_vectorized
 
 
 def at_once(cells: cellscan.CellDataset, fold: np.ndarray, seeds: int, args: argparse.Namespace) -> list[float]:
@@ -29,7 +29,7 @@ def at_once(cells: cellscan.CellDataset, fold: np.ndarray, seeds: int, args: arg
     task = trained_by(ClassificationTask(Network(members[0])), recipe)
     examples = Examples(cells.images(args.size), cells.labels)
     spent, start = [], time.monotonic()
-    for _ in run_together(
+    for _ in run_vectorized(
         task,
         [weights_of(model) for model in members],
         examples,

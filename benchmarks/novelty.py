@@ -1,10 +1,10 @@
-"""What the classifier that comes along finds novel: cells of new patients, other laboratories, and what is no cell.
+"""What the bundled classifier finds novel: cells of new patients, other laboratories, and what is no cell.
 
     python benchmarks/novelty.py DATA --folds folds.csv --fields iml_malaria --bccd bccd
     python benchmarks/novelty.py DATA --folds folds.csv --fields iml_malaria --bccd bccd --ship
 
-Learned from the patients outside fold 0, so that those of fold 0 are new to it; the weights have seen them all.
---ship learns from all patients instead, after the table, and writes that into the file that comes along.
+Learned from the patients outside fold 0, so that those of fold 0 are new to it; the weights were trained on all.
+--ship learns from all patients instead, after the table, and writes that into the bundled file.
 Needs scikit-image.
 """
 
@@ -70,12 +70,12 @@ def main() -> None:
     clf.learn_novelty(cells.select(fold != 0), progress=False)
     print(clf.card.novelty)
     size, rng = clf.image_size, np.random.default_rng(0)
-    home = np.asarray(cells.select(fold == 0).images(size))
+    internal = np.asarray(cells.select(fold == 0).images(size))
     iml = cellscan.load_fields(args.fields)
     bccd = cellscan.load_fields(args.bccd).crops(least=8)
     of = {name: np.asarray(bccd.select(bccd.labels == k).images(size)) for k, name in enumerate(bccd.class_names)}
     sets = {
-        "cells of the 34 patients of fold 0": home,
+        "cells of the 34 patients of fold 0": internal,
         "crops of IML's fields": np.asarray(crops_of(args.fields).images(size)),
         "BCCD, red blood cells": of["RBC"],
         "BCCD, white blood cells": of["WBC"],
@@ -84,8 +84,8 @@ def main() -> None:
         "photographs": photographs(rng, size),
         "noise": rng.integers(0, 256, (500, size, size, 3), dtype=np.uint8),
         "plain colours": np.broadcast_to(rng.integers(0, 256, (500, 1, 1, 3), dtype=np.uint8), (500, size, size, 3)),
-        "fold 0, hue turned by 30 degrees": turn_hue(home, 30),
-        "fold 0, hue turned by 90 degrees": turn_hue(home, 90),
+        "fold 0, hue turned by 30 degrees": turn_hue(internal, 30),
+        "fold 0, hue turned by 90 degrees": turn_hue(internal, 90),
     }
     print("\n| images | number | flagged | AUROC against fold 0 |\n| --- | --- | --- | --- |")
     familiar = None
@@ -102,7 +102,7 @@ def main() -> None:
     print(f"\n{versions()}")
     if args.ship:
         clf.learn_novelty(cells, progress=False)
-        clf.save(TARGET, half=True)
+        clf.save(TARGET, dtype="float16")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python benchmarks/other_laboratories.py --data FOLDER --out other_laboratories.json
 
-FOLDER holds `iml_malaria`, `bccd`, `chula_rbc12` and `draaslan`, unpacked. Every figure is a cell of the table in the
+FOLDER holds `iml_malaria`, `bccd`, `chula_rbc12` and `draaslan`, unpacked. Every number is a cell of the table in the
 JSON file; one that is there is not measured again, so a run that is stopped goes on when called again. Prints the table
 of the models in the package: as trained (`cell_diameter=None`) beside `cell_diameter="auto"`, and IML fields redrawn.
 

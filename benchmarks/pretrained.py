@@ -5,12 +5,12 @@
 FILE has SqueezeNet 1.1's ImageNet weights; docs/backbones.md says how it is made.
 
 1. For each fold of --only: train without its patients and without a tenth of the others. The
-   temperature is fitted on that tenth; the figures are those of the fold.
+   temperature is fitted on that tenth; the metrics are those of the fold.
 2. Train on all patients by the same recipe, with the mean temperature of the folds. The threshold is
    0.5, which calibrated probabilities make the likeliest label's; one picked on so few validation
    patients moved by more than it gained.
 
-The file goes to src/cellscan/weights in float16, with the figures in its card. Everything is kept in --out as it
+The file goes to src/cellscan/weights in float16, with the metrics in its card. Everything is kept in --out as it
 is made: a run that is stopped goes on when it is called again. The fields are never trained on.
 """
 
@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from accuracy import figures, make_parser, transfer, versions
+from accuracy import external_metrics, internal_metrics, make_parser, versions
 
 import cellscan
 from cellscan import card as cards
@@ -37,18 +37,18 @@ def make(args: argparse.Namespace) -> cellscan.Classifier:
 
 
 def measure(number: int, cells: cellscan.CellDataset, args: argparse.Namespace) -> dict[str, float]:
-    """Train without one fold and return the figures on it."""
+    """Train without one fold and return the metrics on it."""
     train, test = list(cells.folds(args.folds))[number]
     train, valid = train.split(0.1, seed=0)
     clf = make(args)
     clf.fit(train, epochs=args.epochs, checkpoint=args.out / f"fold{number}", resume=True)
-    before = figures(clf.evaluate(test), None)["ece"]
+    before = internal_metrics(clf.evaluate(test), None)["ece"]
     row: dict[str, float] = {"temperature": clf.calibrate(valid), "ece_before_temperature": before}
     report = clf.evaluate(test)
     print(report, flush=True)
-    row |= figures(report, args.suspects) | transfer(clf, args.fields)
+    row |= internal_metrics(report, args.suspects) | external_metrics(clf, args.fields)
     row |= {"sensitivity": report.sensitivity, "specificity": report.specificity}
-    again = figures(clf.evaluate(test, tta=True), args.suspects)
+    again = internal_metrics(clf.evaluate(test, tta=True), args.suspects)
     row |= {f"{name}_tta": again[name] for name in ("accuracy", "roc_auc", "undisputed")}
     clf.save(args.out / f"fold{number}.safetensors", report=report)
     return row
@@ -75,7 +75,7 @@ def main() -> None:
 
     final = make(args)
     final.fit(cells, epochs=args.epochs, checkpoint=args.out / "final", resume=True)
-    final.save(args.out / "final.safetensors", licence=LICENCE, half=True)
+    final.save(args.out / "final.safetensors", licence=LICENCE, dtype="float16")
     card, tensors = cards.read(args.out / "final.safetensors")
     card = replace(
         card,
@@ -89,7 +89,7 @@ def main() -> None:
     )
     TARGET.parent.mkdir(exist_ok=True)
     cards.write(TARGET, card, tensors)
-    print(f"final, on the fields: {json.dumps(transfer(cellscan.Classifier.load(TARGET), args.fields))}")
+    print(f"final, on the fields: {json.dumps(external_metrics(cellscan.Classifier.load(TARGET), args.fields))}")
     print(f"{TARGET.name}: {os.path.getsize(TARGET):,} bytes")
     print(versions())
 

@@ -66,7 +66,7 @@ def make_training(
 
 
 def main() -> None:
-    """Train what is missing and print the figures."""
+    """Train what is missing and print the metrics."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -92,10 +92,10 @@ def main() -> None:
     det.choose_threshold(valid, cell_diameter=None, source=", ".join(["NIH", *names]))
     report = det.evaluate(valid, cell_diameter=None)
     print(f"validation\n{report}\n{time.monotonic() - start:.0f} s\n{versions()}")
-    det.save(folder / "detector.safetensors", report=report, licence=LICENCE, half=True)
+    det.save(folder / "detector.safetensors", report=report, licence=LICENCE, dtype="float16")
     (folder / "history.json").write_text(json.dumps({name: list(history[name]) for name in history}))
     if args.ship:
-        det.save(TARGET, report=report, licence=LICENCE, half=True)
+        det.save(TARGET, report=report, licence=LICENCE, dtype="float16")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@
     python benchmarks/speed.py --torch PYTHON --gpu
 
 PYTHON is an interpreter of an environment that has PyTorch and Pillow, or Keras and JAX; a contender that is
-not named is left out. Every figure is the median of --rounds processes, which take turns; a ratio
+not named is left out. Every number is the median of --rounds processes, which take turns; a ratio
 above 1 means that cellscan is that many times as fast.
 """
 
@@ -101,7 +101,7 @@ def measure(python: str, contender: str, arguments: tuple[str, ...]) -> tuple[fl
     if done.returncode:
         raise SystemExit(done.stderr)
     told = json.loads(done.stdout.strip().splitlines()[-1])
-    return told["figure"], told["versions"]
+    return told["value"], told["versions"]
 
 
 def main() -> None:
@@ -131,8 +131,8 @@ def main() -> None:
             for _ in range(args.rounds):
                 for name in found:
                     filled = tuple(text.format(folder=folder) for text in arguments)
-                    figure, versions[name] = measure(pythons[name], name, filled)
-                    found[name].append(figure)
+                    value, versions[name] = measure(pythons[name], name, filled)
+                    found[name].append(value)
             middle = {name: statistics.median(values) for name, values in found.items()}
             columns = [f"{middle[name]:,.2f}" if name in middle else "" for name in pythons]
             ratios = [middle["cellscan"] / middle[name] if name in middle else None for name in ("torch", "keras")]

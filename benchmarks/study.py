@@ -1,4 +1,4 @@
-"""The honest study: five folds by patient, undisputed cells, patients, calibration, label errors, transfer.
+"""The honest study: five folds by patient, undisputed cells, patients, calibration, label errors, external validation.
 
     python benchmarks/study.py DATA --folds folds.csv --suspects suspects.csv --fields iml_malaria \
         --network tf_efficientnet_lite0 --weights FILE --size 112 --epochs 4 --tta
@@ -11,7 +11,7 @@ import functools
 from pathlib import Path
 
 import numpy as np
-from accuracy import field_crops, read_suspects
+from accuracy import field_crops, read_suspected_labels
 
 import cellscan
 
@@ -54,8 +54,8 @@ def main() -> None:
         from dataclasses import replace
 
         cells = replace(cells, labels=np.random.default_rng(0).permutation(cells.labels))
-    probe = cellscan.Recipe(freeze="backbone", augment="none", surround="view")
-    recipe = probe if args.frozen else cellscan.Recipe()
+    frozen = cellscan.Recipe(freeze="backbone", augment="none", background=None)
+    recipe = frozen if args.frozen else cellscan.Recipe()
     if args.part is not None:
         train, _ = list(cells.folds(args.folds))[args.part]
         for seed in range(args.seeds):
@@ -81,7 +81,7 @@ def main() -> None:
     if args.shuffle:
         return
     study.plot().savefig(args.out / "study.png", dpi=90)
-    disputed = read_suspects(args.suspects)
+    disputed = read_suspected_labels(args.suspects)
     print("\nwithout the disputed cells, means over folds:", means(study.without(disputed), "accuracy", "roc_auc"))
     on_list = study.report.select(np.isin(cells.names, disputed))
     print(
@@ -97,13 +97,13 @@ def main() -> None:
     print(f"\nconformal sets: {calibrated.coverage(alpha=0.1)}")
     print(f"conformal sets: {calibrated.coverage(alpha=0.05)}")
     print(f"\n{study.report.at_prevalence(0.02)}")
-    suspects = study.suspects()
-    print(f"\n{suspects}\nagainst the experts' list of {np.isin(cells.names, disputed).sum():,}: ", end="")
-    print(suspects.against(disputed))
-    suspects.to_csv(args.out / "suspects.csv")
-    suspects.plot().savefig(args.out / "suspects.png", dpi=90)
+    issues = study.label_issues()
+    print(f"\n{issues}\nagainst the experts' list of {np.isin(cells.names, disputed).sum():,}: ", end="")
+    print(issues.against(disputed))
+    issues.to_csv(args.out / "label_issues.csv")
+    issues.plot().savefig(args.out / "label_issues.png", dpi=90)
     if args.fields:
-        print(f"\n{study.transfer(crops_of(args.fields))}")
+        print(f"\n{study.external_validation(crops_of(args.fields))}")
 
 
 if __name__ == "__main__":

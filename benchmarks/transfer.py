@@ -14,25 +14,25 @@ import json
 import time
 from pathlib import Path
 
-from accuracy import figures, transfer, versions
+from accuracy import external_metrics, internal_metrics, versions
 
 import cellscan
 
-PROBE = cellscan.Recipe(freeze="backbone", augment="none", surround="view")
+FROZEN = cellscan.Recipe(freeze="backbone", augment="none", background=None)
 # name, network, option with its weights, size, epochs, recipe
 ROWS = (
-    ("SqueezeNet 1.1, frozen", "squeezenet1_1", "squeezenet", 96, 20, PROBE),
-    ("EfficientNet-Lite0, frozen", "tf_efficientnet_lite0", "lite0", 112, 20, PROBE),
+    ("SqueezeNet 1.1, frozen", "squeezenet1_1", "squeezenet", 96, 20, FROZEN),
+    ("EfficientNet-Lite0, frozen", "tf_efficientnet_lite0", "lite0", 112, 20, FROZEN),
     ("EfficientNet-Lite0, fine-tuned", "tf_efficientnet_lite0", "lite0", 112, 4, cellscan.Recipe()),
     ("SqueezeNet 1.1, fine-tuned", "squeezenet1_1", "squeezenet", 96, 4, cellscan.Recipe()),
-    ("VGG16, frozen (the tutorials' way)", "vgg16", "vgg16", 64, 20, PROBE),
+    ("VGG16, frozen (the tutorials' way)", "vgg16", "vgg16", 64, 20, FROZEN),
     ("ResNet-18, from scratch", "resnet18", None, 64, 4, cellscan.Recipe()),
     ("VGG16, fine-tuned", "vgg16", "vgg16", 64, 1, cellscan.Recipe()),
 )
 
 
 def measure(number: int, cells: cellscan.CellDataset, args: argparse.Namespace) -> dict[str, float]:
-    """Train one row and return its figures."""
+    """Train one row and return its metrics."""
     _, network, option, size, epochs, recipe = ROWS[number]
     train, test = next(iter(cells.folds(args.folds)))
     weights = getattr(args, option) if option else None
@@ -44,9 +44,9 @@ def measure(number: int, cells: cellscan.CellDataset, args: argparse.Namespace) 
     seconds = time.monotonic() - start
     report = clf.evaluate(test)
     clf.save(args.out / f"row{number}.safetensors", report=report)
-    row = {**figures(report, args.suspects), **transfer(clf, args.fields), "seconds": seconds}
+    row = {**internal_metrics(report, args.suspects), **external_metrics(clf, args.fields), "seconds": seconds}
     if args.tta:
-        averaged = figures(clf.evaluate(test, tta=True), args.suspects)
+        averaged = internal_metrics(clf.evaluate(test, tta=True), args.suspects)
         row |= {f"tta_{name}": value for name, value in averaged.items()}
     print(json.dumps(row), flush=True)
     return row
@@ -81,11 +81,11 @@ def main() -> None:
         columns += [f"{row['accuracy']:.4f} ({row['low']:.4f} to {row['high']:.4f})", f"{row['roc_auc']:.4f}"]
         columns += [f"{row['tta_accuracy']:.4f} / {row['tta_roc_auc']:.4f}" if "tta_accuracy" in row else ""]
         columns += [f"{row.get('undisputed', missing):.4f}", f"{row.get('disputed', missing):.2f}"]
-        columns += [f"{row.get('transfer_auc', missing):.3f}"]
+        columns += [f"{row.get('external_auc', missing):.3f}"]
         columns += [f"{row.get('infected_called', missing):.2f} / {row.get('healthy_called', missing):.2f}"]
         table.append(f"| {' | '.join(columns)} | {row['seconds'] / 60:.1f} |")
     print("\n| fold 0 | size, epochs | accuracy (95 % interval) | ROC AUC | both with tta | undisputed", end="")
-    print(" | agreement with disputed | transfer AUC | called abroad: infected / healthy | minutes |")
+    print(" | agreement with disputed | external AUC | called on the external set: infected / healthy | minutes |")
     print(f"|{' --- |' * 10}")
     print("\n".join(table))
     print(f"\n{versions()}")

@@ -15,13 +15,13 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 import cellscan
-from cellscan.views import VIEWS, prepare
+from cellscan.preprocessing import BACKGROUNDS, prepare
 
 HERE = Path(__file__).parent / "images"
 
 
 def draw_wrong(cells: cellscan.CellDataset, disputed: set[str]) -> None:
-    """Draw the cells that the network that comes along contradicts most, and what speaks for its answer."""
+    """Draw the cells that the bundled network contradicts most, and what speaks for its answer."""
     clf = cellscan.Classifier.pretrained()
     chance = clf.predict_proba(cells)[np.arange(len(cells)), cells.labels]
     figure, axes = plt.subplots(4, 8, figsize=(11, 6.6), layout="constrained")
@@ -40,23 +40,23 @@ def draw_wrong(cells: cellscan.CellDataset, disputed: set[str]) -> None:
     figure.savefig(HERE / "wrong.png", dpi=100)
 
 
-def draw_views(cells: cellscan.CellDataset) -> None:
-    """Draw a handful of cells of both classes under every view."""
+def draw_backgrounds(cells: cellscan.CellDataset) -> None:
+    """Draw a handful of cells of both classes with every background."""
     rng = np.random.default_rng(7)
     chosen = np.concatenate([rng.choice(np.flatnonzero(cells.labels == label), 6, replace=False) for label in (0, 1)])
     few = cells.select(chosen)
-    figure, axes = plt.subplots(len(VIEWS), len(few), figsize=(11, 3.1), layout="constrained")
+    figure, axes = plt.subplots(len(BACKGROUNDS), len(few), figsize=(11, 3.1), layout="constrained")
     images = jnp.asarray(np.stack([cellscan.CellDataset.from_arrays([c.image], [0]).images(96)[0] for c in few]))
-    for row, view in enumerate(VIEWS):
-        for axis, image in zip(axes[row], np.asarray(prepare(images, view)), strict=True):
+    for row, background in enumerate(BACKGROUNDS):
+        for axis, image in zip(axes[row], np.asarray(prepare(images, background)), strict=True):
             axis.imshow(image)
             axis.set_xticks([])
             axis.set_yticks([])
             axis.spines[:].set_visible(False)
-        axes[row, 0].set_ylabel(f'view="{view}"', fontsize=8)
+        axes[row, 0].set_ylabel(f'"{background}"', fontsize=8)
     for axis, cell in zip(axes[0], few, strict=True):
         axis.set_title(f"{cell.label_name}\n{cell.patient}", fontsize=7)
-    figure.savefig(HERE / "views.png", dpi=110)
+    figure.savefig(HERE / "backgrounds.png", dpi=110)
 
 
 def main() -> None:
@@ -65,7 +65,7 @@ def main() -> None:
     cells = cellscan.load_malaria(sys.argv[1])
     with open(sys.argv[2], newline="") as file:
         disputed = {row["name"] for row in csv.DictReader(file)}
-    draw_views(cells)
+    draw_backgrounds(cells)
     draw_wrong(cells, disputed)
 
 

@@ -1,7 +1,7 @@
-"""Judge more images than one process can, with Ray: a folder tree in, Parquet files out.
+"""Predict more images than one process can, with Ray: a folder tree in, Parquet files out.
 
     pip install ray pyarrow
-    python examples/many_images_with_ray.py FOLDER OUT                        the model that comes along, two workers
+    python examples/many_images_with_ray.py FOLDER OUT                        the bundled model, two workers
     python examples/many_images_with_ray.py FOLDER OUT --model model.safetensors --workers 8 --cpus 4 --gpus 1
     python examples/many_images_with_ray.py FOLDER OUT --workers 0            in this process, without Ray
 
@@ -28,7 +28,7 @@ PIECE = 512
 """Images of one call, and rows of one file: whole batches, a second or two of work."""
 
 
-class Judge:
+class Predictor:
     """A worker: it loads the model once, and writes one file for every piece of the list."""
 
     def __init__(self, model: Path | None, out: Path, cpus: int | None) -> None:
@@ -38,7 +38,7 @@ class Judge:
         self.out = out
         self.clf.predict(np.zeros((64, 64, 64, 3), np.uint8), progress=False)  # a whole batch: compiles
 
-    def judge(self, paths: list[str]) -> int:
+    def predict(self, paths: list[str]) -> int:
         """Write a row for each path; return how many."""
         preds = self.clf.predict(paths, on_error="skip", progress=False)
         label, error = [""] * len(paths), [""] * len(paths)
@@ -57,11 +57,11 @@ class Judge:
 
 
 def main() -> None:
-    """Judge what is new."""
+    """Predict what is new."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--model", type=Path, help="a file of Classifier.save; left out, the model that comes along")
+    parser.add_argument("--model", type=Path, help="a file of Classifier.save; left out, the bundled model")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--cpus", type=int, default=1, help="of each worker")
     parser.add_argument("--gpus", type=float, default=0, help="of each worker")
@@ -85,20 +85,22 @@ def main() -> None:
         for kind, wanted in (("CPU", args.workers * args.cpus), ("GPU", args.workers * args.gpus)):
             if wanted > (there := ray.cluster_resources().get(kind, 0)):
                 parser.error(f"{args.workers} workers want {wanted:g} {kind}s, and there are {there:g}")
-        # A worker that dies is started again, and its piece is judged again.
-        worker = ray.remote(num_cpus=args.cpus, num_gpus=args.gpus, max_restarts=2, max_task_retries=2)(Judge)
-        judges: list[Any] = [worker.remote(model, out, args.cpus) for _ in range(args.workers)]
-        ray.get([judge.__ray_ready__.remote() for judge in judges])
-        pool: Any = ActorPool(judges)
-        counts = pool.map_unordered(lambda judge, piece: judge.judge.remote(piece), pieces)
+        # A worker that dies is started again, and its piece is predicted again.
+        worker = ray.remote(num_cpus=args.cpus, num_gpus=args.gpus, max_restarts=2, max_task_retries=2)(Predictor)
+        predictors: list[Any] = [worker.remote(model, out, args.cpus) for _ in range(args.workers)]
+        ray.get([predictor.__ray_ready__.remote() for predictor in predictors])
+        pool: Any = ActorPool(predictors)
+        counts = pool.map_unordered(lambda predictor, piece: predictor.predict.remote(piece), pieces)
     else:
-        counts = map(Judge(model, out, None).judge, pieces)
+        counts = map(Predictor(model, out, None).predict, pieces)
     ready, total = time.monotonic(), 0
     for count in counts:  # one by one, as pieces are finished
         total += count
         print(f"\r{total:,} of {len(new):,}", end="", flush=True)
     spent = time.monotonic() - ready
-    print(f"\r{total:,} judged in {spent:.1f} s, {total / spent:,.0f} images/s; {ready - start:.1f} s before, to start")
+    print(
+        f"\r{total:,} predicted in {spent:.1f} s, {total / spent:,.0f} images/s; {ready - start:.1f} s before, to start"
+    )
 
 
 if __name__ == "__main__":

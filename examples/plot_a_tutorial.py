@@ -3,7 +3,7 @@ Tutorial: from cells to a test, step by step
 ============================================
 
 The road of the well-known notebook tutorials on malaria cells: load, look, resize, split, take a network, train, draw
-the learning curve, test. It runs on painted cells in seconds; ``--data cell_images.zip`` takes the NIH cells.
+the learning curve, test. It runs on synthetic cells in seconds; ``--data cell_images.zip`` takes the NIH cells.
 
 Research use only, not a medical device.
 """
@@ -57,7 +57,7 @@ clf.summary()
 # Loss, optimiser, training
 # -------------------------
 # `cellscan.Recipe` says how: cross-entropy with smoothed labels, AdamW with one cycle of the learning rate,
-# mirrored and repainted cells. Every line can be changed.
+# mirrored and recoloured cells. Every line can be changed.
 
 recipe = cellscan.Recipe()
 print(recipe)
@@ -73,7 +73,7 @@ history.plot()
 # %%
 # Test
 # ----
-# The first line says how many patients training has seen; intervals are drawn over patients, not cells.
+# The first line states the patient overlap with training; intervals are drawn over patients, not cells.
 
 report = clf.evaluate(test, progress=False)
 print(report)
@@ -86,5 +86,5 @@ report.plot()
 # Where it goes further
 # ---------------------
 # What the random split hides: :doc:`plot_f_patient_split`. Probabilities that mean what they say:
-# :doc:`plot_e_calibration`. Where the network looks: :doc:`plot_j_explain`. Folds, suspect labels and other
+# :doc:`plot_e_calibration`. Where the network looks: :doc:`plot_j_explain`. Folds, label issues and other
 # laboratories: :doc:`/studies`.

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from matplotlib import pyplot as plt
 
 import cellscan
-from cellscan.views import VIEWS, prepare
+from cellscan.preprocessing import BACKGROUNDS, prepare
 
 data = sys.argv[sys.argv.index("--data") + 1] if "--data" in sys.argv else None
 cells = cellscan.load_malaria(data) if data else cellscan.synthetic_cells(400, seed=0)
@@ -23,13 +23,13 @@ print(cells.describe())
 cells.plot(rows=2, columns=8)
 
 # %%
-# The cutting program left black around every cell, and its outline gives the label away at home. The view
-# ``"filled"``, the default, hides it; ``"outline"`` shows nothing else, as a baseline.
+# The cutting program left black around every cell, and its outline gives the label away within this set. The
+# background ``"fill"``, the default, hides it; ``"silhouette"`` shows nothing else, as a baseline.
 
 images = jnp.asarray(cells.select(range(6)).images(96)[:])
-figure, axes = plt.subplots(len(VIEWS), 6, figsize=(8, 4), layout="constrained")
-for row, view in zip(axes, VIEWS, strict=True):
-    for axis, image in zip(row, prepare(images, view), strict=True):
+figure, axes = plt.subplots(len(BACKGROUNDS), 6, figsize=(8, 4), layout="constrained")
+for row, background in zip(axes, BACKGROUNDS, strict=True):
+    for axis, image in zip(row, prepare(images, background), strict=True):
         axis.imshow(image)
         axis.set(xticks=[], yticks=[])
-    row[0].set_ylabel(view)
+    row[0].set_ylabel(background)

@@ -2,7 +2,7 @@
 Probabilities that mean what they say
 =====================================
 
-Temperature, threshold, label sets and a rule for patients, each chosen on patients that training never saw. ``--data
+Temperature, threshold, label sets and a rule for patients, each chosen on patients that are not in training. ``--data
 cell_images.zip`` takes real cells.
 """
 

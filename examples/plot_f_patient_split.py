@@ -3,7 +3,7 @@ Patients on both sides
 ======================
 
 A random split of cells puts every patient on both sides of it. Here patients differ much in stain, and the split by
-cell flatters what the network will do for the next patient. On the real cells the difference is small
+cell overestimates what the network will do for the next patient. On the real cells the difference is small
 (:doc:`/results`); only the honest split could tell. ``--data cell_images.zip`` takes them.
 """
 
@@ -34,5 +34,5 @@ for row, report in enumerate(reports.values()):
     axis.plot(report.accuracy, row, "o", ms=9)
     axis.text(report.accuracy, row + 0.12, f"{report.accuracy:.3f}", ha="center")
 axis.set(yticks=[0, 1], yticklabels=["by patient", "by cell"], ylim=(-0.5, 1.5), xlabel="accuracy")
-print("patients on both sides:", {by: report.seen.train for by, report in reports.items()})
+print("patients on both sides:", {by: report.patient_overlap.train for by, report in reports.items()})
 assert np.isfinite([report.accuracy for report in reports.values()]).all()

@@ -3,7 +3,7 @@ Transfer learning
 =================
 
 A network that knows the cells of one laboratory learns those of another, which stains more faintly, from few. Both are
-painted here; ``--data cell_images.zip`` takes real cells for the second.
+synthetic here; ``--data cell_images.zip`` takes real cells for the second.
 
 ImageNet's networks go the same way: ``Classifier("resnet50", weights="imagenet", image_size=96)``, its top removed.
 """
@@ -23,7 +23,7 @@ file = Path(tempfile.mkdtemp()) / "first.safetensors"
 first.save(file)
 
 # %%
-# The other laboratory: few cells to learn from, and patients that nobody has seen.
+# The other laboratory: few cells to learn from, and patients that are in no training.
 
 data = sys.argv[sys.argv.index("--data") + 1] if "--data" in sys.argv else None
 cells = cellscan.load_malaria(data) if data else cellscan.synthetic_cells(600, seed=9, difficulty="hard")
@@ -45,5 +45,5 @@ for name, (clf, recipe) in ways.items():
     history = clf.fit(few, validation=test, epochs=6, recipe=recipe, progress=False)
     axis.plot(range(1, 7), history["validation_roc_auc"], "o-", label=name)
     print(f"{name}: ROC AUC {history['validation_roc_auc'][-1]:.3f}")
-axis.set(xlabel="epoch", ylabel="ROC AUC, patients never seen", xticks=range(1, 7))
+axis.set(xlabel="epoch", ylabel="ROC AUC, patients not in training", xticks=range(1, 7))
 axis.legend(frameon=False)

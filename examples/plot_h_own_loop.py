@@ -2,7 +2,7 @@
 Your own training loop
 ======================
 
-The step that ``fit`` runs is a pure, jitted function: state and batch in, state and figures out. Put your own loop
+The step that ``fit`` runs is a pure, jitted function: state and batch in, state and metrics out. Put your own loop
 round it. ``--data cell_images.zip`` takes real cells.
 """
 

@@ -30,9 +30,9 @@ for image in load_sample_images().images:
     for _ in range(40):
         top, left = rng.integers(0, 300), rng.integers(0, 500)
         photographs.append(image[top : top + 120, left : left + 120])
-repainted = [cells[i].image[..., ::-1] for i in range(0, len(cells), 15)]  # red and blue exchanged
+recoloured = [cells[i].image[..., ::-1] for i in range(0, len(cells), 15)]  # red and blue exchanged
 noise = list(rng.integers(0, 256, (80, 40, 40, 3), dtype=np.uint8))
-kinds = {"cells of new patients": test, "other colours": repainted, "photographs": photographs, "noise": noise}
+kinds = {"cells of new patients": test, "other colours": recoloured, "photographs": photographs, "noise": noise}
 
 figure, axis = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
 for row, (name, images) in enumerate(kinds.items()):

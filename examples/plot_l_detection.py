@@ -3,7 +3,7 @@ Cells in a whole field
 ======================
 
 A detector finds every red cell of a field and says which are infected. Trained here for a minute's fraction on
-painted fields; the one that comes along knows real ones. ``--data FOLDER`` judges your own photographs with that.
+synthetic fields; the bundled one knows real ones. ``--data FOLDER`` takes your own photographs with that.
 """
 
 import sys
@@ -15,7 +15,7 @@ fields = cellscan.synthetic_fields(4, seed=1)
 fields.plot()
 
 # %%
-# The detector that comes along, on painted fields that it was never shown.
+# The bundled detector, on synthetic fields that are not in its training.
 
 det = cellscan.Detector.pretrained()
 found = det.predict(data or fields, progress=False)

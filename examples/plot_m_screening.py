@@ -3,7 +3,7 @@ From fields to a parasitemia
 ============================
 
 How many red cells of a smear are infected, with an interval over fields, corrected for the detector's own errors.
-Painted fields; ``--data FOLDER`` takes photographs. Research use only, not a medical device.
+Synthetic fields; ``--data FOLDER`` takes photographs. Research use only, not a medical device.
 """
 
 import sys

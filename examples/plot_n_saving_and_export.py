@@ -22,8 +22,8 @@ clf = cellscan.Classifier.pretrained()
 folder = Path(tempfile.mkdtemp())
 
 # %%
-# The card says what the classifier is: architecture, classes, size, view, normalisation, decisions, figures,
-# versions, and hashes of the patients it has seen.
+# The card says what the classifier is: architecture, classes, size, background, normalisation, decisions, metrics,
+# versions, and hashes of the patients of its training.
 
 clf.save(folder / "model.safetensors", licence="Apache-2.0")
 again = cellscan.Classifier.load(folder / "model.safetensors")

@@ -1,4 +1,4 @@
-"""Attacks on files and processes: seeded, bounded, and each with a figure to report.
+"""Attacks on files and processes: seeded, bounded, and each with a number to report.
 
     python tests/attacks.py            all of them, about twenty minutes on two cores; prints the table
 
@@ -403,8 +403,8 @@ def table(results: list[dict[str, Any]]) -> list[str]:
     """Return the lines of a Markdown table."""
     rows = ["| attack | outcome |", "| --- | --- |"]
     for result in results:
-        figures = {name: value for name, value in result.items() if name != "attack"}
-        told = ", ".join(f"{name}: {value:,.0f}" for name, value in figures.items())
+        numbers = {name: value for name, value in result.items() if name != "attack"}
+        told = ", ".join(f"{name}: {value:,.0f}" for name, value in numbers.items())
         rows.append(f"| {result['attack']} | {told} |")
     return rows
 

@@ -357,14 +357,14 @@ def test_the_view_reaches_predict_and_embed() -> None:
     cell = cellscan.synthetic_cells(8, seed=0)[0].image
     black, grey = cell.copy(), cell.copy()
     grey[cell.max(-1) == 0] = 200
-    for view, same in (("cell", False), ("filled", False), ("outline", False)):
-        clf = Classifier(image_size=32, view=view, seed=0)
+    for background, same in (("keep", False), ("fill", False), ("silhouette", False)):
+        clf = Classifier(image_size=32, background=background, seed=0)
         assert np.array_equal(clf.predict_proba(black), clf.predict_proba(grey)) == same
     mean = np.array(cell[cell.max(-1) > 0].mean(0), np.uint8)
-    painted = cell.copy()
-    painted[cell.max(-1) == 0] = mean
-    clf = Classifier(image_size=32, view="filled", seed=0)
-    near = np.abs(clf.embed(painted) - clf.embed(cell)).mean()
+    filled = cell.copy()
+    filled[cell.max(-1) == 0] = mean
+    clf = Classifier(image_size=32, background="fill", seed=0)
+    near = np.abs(clf.embed(filled) - clf.embed(cell)).mean()
     far = np.abs(clf.embed(grey) - clf.embed(cell)).mean()
     assert near < far
     assert clf.embed(cellscan.synthetic_cells(8, seed=0)).shape == (8, 128)
@@ -423,23 +423,23 @@ def test_positive_class_by_name_in_any_case() -> None:
     assert clf.predict(random_image())[0].positive in (True, False)
 
 
-# --- evaluate and the patients seen
+# --- evaluate and patient overlap
 
 
-def test_report_counts_patients_that_were_seen(trained) -> None:
+def test_report_counts_patient_overlap(trained) -> None:
     train, valid = tiny_cells(96).split(0.34, seed=0)
-    assert "4 SEEN IN TRAINING and 0 as validation" in str(trained.evaluate(train)).splitlines()[0]
-    assert "0 SEEN IN TRAINING and 2 as validation" in str(trained.evaluate(valid)).splitlines()[0]
+    assert "PATIENT OVERLAP: 4 in training, 0 in validation" in str(trained.evaluate(train)).splitlines()[0]
+    assert "PATIENT OVERLAP: 0 in training, 2 in validation" in str(trained.evaluate(valid)).splitlines()[0]
     new = tiny_cells(20).select(slice(0, 20))
     strangers = cellscan.CellDataset.from_arrays(
         [c.image for c in new], new.labels, patients=[f"new{i % 3}" for i in range(20)]
     )
-    assert "none of them seen" in str(trained.evaluate(strangers)).splitlines()[0]
+    assert "no overlap with training" in str(trained.evaluate(strangers)).splitlines()[0]
     text = json.dumps(asdict(trained.card))
     assert '"p0"' not in text
     clf = Classifier(image_size=16)
     clf.fit(cellscan.CellDataset.from_arrays([c.image for c in new], new.labels), epochs=1, progress=False)
-    assert "cannot be told" in str(clf.evaluate(tiny_cells())).splitlines()[0]
+    assert "cannot be determined" in str(clf.evaluate(tiny_cells())).splitlines()[0]
 
 
 def test_evaluate_counts_each_cell_once(trained) -> None:
@@ -458,8 +458,8 @@ def test_save_and_load_keep_everything(trained, tmp_path) -> None:
     loaded = Classifier.load(path)
     assert np.array_equal(loaded.predict_proba(tiny_cells()), trained.predict_proba(tiny_cells()))
     assert loaded.card.licence == "Apache-2.0"
-    assert loaded.card.metrics["report"]["figures"]["accuracy"]["value"] == report.accuracy
-    assert loaded.card.seen == trained.card.seen
+    assert loaded.card.metrics["report"]["metrics"]["accuracy"]["value"] == report.accuracy
+    assert loaded.card.patient_hashes == trained.card.patient_hashes
     assert loaded.card.recipe == trained.card.recipe
     assert set(loaded.card.versions) >= {"cellscan", "jax", "flax", "python"}
     assert str(loaded.evaluate(tiny_cells())) == str(report)
@@ -571,7 +571,7 @@ def test_calibration_mends_probabilities_and_moves_no_label(trained, tmp_path) -
     assert temperature > 1
     assert error(after.probabilities, cells.labels) < error(before.probabilities, cells.labels)
     assert np.array_equal(before.labels, after.labels)
-    assert clf.card.count_seen(np.array(["q1"])) == (1, {"train": 0, "validation": 0, "decision": 1})
+    assert clf.card.count_overlap(np.array(["q1"])) == (1, {"train": 0, "validation": 0, "decision": 1})
     clf.save(tmp_path / "n.safetensors")
     assert np.array_equal(Classifier.load(tmp_path / "n.safetensors").predict_proba(cells), after.probabilities)
 
@@ -598,14 +598,14 @@ def test_a_flipped_bit_is_an_error_and_not_another_result(trained, tmp_path) -> 
         Classifier.load(tmp_path / "m.safetensors")
 
 
-def test_half_a_file_is_nearly_the_same_classifier(trained, tmp_path) -> None:
+def test_a_float16_file_is_nearly_the_same_classifier(trained, tmp_path) -> None:
     trained.save(tmp_path / "whole.safetensors")
-    trained.save(tmp_path / "half.safetensors", half=True)
-    assert (tmp_path / "half.safetensors").stat().st_size < 0.6 * (tmp_path / "whole.safetensors").stat().st_size
-    half = Classifier.load(tmp_path / "half.safetensors")
-    before, after = trained.predict_proba(tiny_cells()), half.predict_proba(tiny_cells())
+    trained.save(tmp_path / "float16.safetensors", dtype="float16")
+    assert (tmp_path / "float16.safetensors").stat().st_size < 0.6 * (tmp_path / "whole.safetensors").stat().st_size
+    narrow = Classifier.load(tmp_path / "float16.safetensors")
+    before, after = trained.predict_proba(tiny_cells()), narrow.predict_proba(tiny_cells())
     assert 0 < np.abs(before - after).max() < 5e-3
-    half.save(tmp_path / "again.safetensors", half=True)
+    narrow.save(tmp_path / "again.safetensors", dtype="float16")
     assert np.array_equal(Classifier.load(tmp_path / "again.safetensors").predict_proba(tiny_cells()), after)
 
 

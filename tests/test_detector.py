@@ -1,4 +1,4 @@
-"""`Detector` and `screen`: train, find, judge, save; what is refused."""
+"""`Detector` and `screen`: train, find, evaluate, save; what is refused."""
 
 import json
 import math
@@ -156,10 +156,10 @@ def test_a_saved_detector_finds_the_same(trained, fields, tmp_path) -> None:
     one, other = (det.predict(fields[0].image, least=0.1)[0] for det in (trained, again))
     assert np.array_equal(one.boxes, other.boxes)
     assert again.card == trained.card or again.card.metrics["report"]["fields"] == 1
-    trained.save(tmp_path / "half.safetensors", half=True)
-    half = cellscan.Detector.load(tmp_path / "half.safetensors").predict(fields[0].image, least=0.3)[0]
-    assert (tmp_path / "half.safetensors").stat().st_size < 0.6 * (tmp_path / "det.safetensors").stat().st_size
-    assert abs(len(half) - len(trained.predict(fields[0].image, least=0.3)[0])) <= 2
+    trained.save(tmp_path / "float16.safetensors", dtype="float16")
+    narrow = cellscan.Detector.load(tmp_path / "float16.safetensors").predict(fields[0].image, least=0.3)[0]
+    assert (tmp_path / "float16.safetensors").stat().st_size < 0.6 * (tmp_path / "det.safetensors").stat().st_size
+    assert abs(len(narrow) - len(trained.predict(fields[0].image, least=0.3)[0])) <= 2
     with pytest.raises(cellscan.ModelFileError, match=r"Detector\.load"):
         cellscan.Classifier.load(tmp_path / "det.safetensors")
     cellscan.Classifier(image_size=16).save(tmp_path / "clf.safetensors")
@@ -198,7 +198,7 @@ def strict(text: str) -> object:
     return json.loads(text, parse_constant=refuse)
 
 
-def test_figures_without_meaning_are_null_and_not_a_number_in_words() -> None:
+def test_metrics_without_meaning_are_null_and_not_a_number_in_words() -> None:
     boxes = np.array([[10, 10, 40, 40]])
     fields = cellscan.FieldDataset.from_arrays(
         [random_image(0, 100, 100)], [boxes], [[0]], class_names=("red blood cell", "infected")
@@ -425,8 +425,8 @@ def test_claims_need_errors_known_for_fields_like_these() -> None:
     far = replace(LIKE, source="A", low=(0, 0, 0.6, 0, 0, 0, 0.6))
     assert "known from A only; these fields differ in stain and cell size. The apparent" in said(alone, likeness=far)
     assert "does not say what the fields looked like" in said(alone, likeness=None)
-    assert "not as cells are judged here" in said({"classifier": clf})
-    assert "not as cells are judged here" in said(alone, judged_with="another")
+    assert "not as cells are classified here" in said({"classifier": clf})
+    assert "not as cells are classified here" in said(alone, judged_with="another")
     assert said({"classifier": clf}, judged_with=name_classifier(clf)) == ""
     assert "as often as infected ones" in said(alone, sensitivity=0.01)
 

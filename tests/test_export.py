@@ -38,7 +38,7 @@ def classifiers() -> dict[str, cellscan.Classifier]:
         name: cellscan.Classifier(name, image_size=size, seed=0)
         for name, size in (("resnet18", 33), ("squeezenet1_1", 32))
     }
-    own = cellscan.Classifier(TinyNet(rngs=nnx.Rngs(0)), image_size=16, view="outline")
+    own = cellscan.Classifier(TinyNet(rngs=nnx.Rngs(0)), image_size=16, background="silhouette")
     return {"pretrained": cellscan.Classifier.pretrained(), "ensemble": both, "own": own, **named}
 
 
@@ -59,7 +59,7 @@ def test_a_file_says_the_same(built, tmp_path, name: str, suffix: str) -> None:
     run = run_onnx if suffix == "onnx" else run_stablehlo
     for count in (5, 1):
         images = np.random.default_rng(0).integers(0, 256, (count, clf.image_size, clf.image_size, 3), dtype=np.uint8)
-        images[:, :4] = 0  # a surround
+        images[:, :4] = 0  # a background
         assert np.abs(run(path, images) - clf.predict_proba(images, progress=False)).max() < 1e-4
 
 

@@ -11,7 +11,7 @@ from odd import odd
 from PIL import Image
 
 import cellscan
-from cellscan.evaluate.report import Seen, make_report
+from cellscan.evaluate.report import PatientOverlap, make_report
 from cellscan.predictions import Failure, Predictions
 
 FIELDS: Any = cellscan.synthetic_fields(3, seed=0, size=(96, 96))
@@ -23,7 +23,8 @@ PREDICTIONS: Any = Predictions(
 CELLS = tiny_cells(20)
 REPORT: Any = make_report(
     CELLS.labels, CELLS.labels, np.eye(2, dtype=np.float32)[CELLS.labels], names=CELLS.names, patients=CELLS.patients,
-    class_names=CLASSES, positive=0, threshold=0.5, split="whole", seen=Seen(6, 0, 0), view="filled",
+    class_names=CLASSES, positive=0, threshold=0.5, split="whole", background="fill",
+    patient_overlap=PatientOverlap(6, 0, 0),
 )  # fmt: skip
 ONE: Any = cellscan.Detections(
     "a", (96, 96), FIELDS.boxes[0], FIELDS.labels[0], np.ones(len(FIELDS.boxes[0]), np.float32), CLASSES, None
@@ -80,8 +81,8 @@ CALLS = {
     "report.select": lambda x, d: REPORT.select(x),
     "report.without": lambda x, d: REPORT.without(x),
     "report.at_prevalence": lambda x, d: REPORT.at_prevalence(x),
-    "report.draw": lambda x, d: REPORT.draw(draws=few(x)),
-    "report.draw, seed": lambda x, d: REPORT.draw(draws=2, seed=x),
+    "report.bootstrap": lambda x, d: REPORT.bootstrap(draws=few(x)),
+    "report.bootstrap, seed": lambda x, d: REPORT.bootstrap(draws=2, seed=x),
     "report.patients[]": lambda x, d: REPORT.patients[x],
     "report.patients.worst": lambda x, d: REPORT.patients.worst(x),
     "compare": lambda x, d: cellscan.compare(REPORT, x),

@@ -13,7 +13,7 @@ SOURCE = REPOSITORY / "src" / "cellscan"
 
 # The road, left to right: a module imports from its own room and from rooms that stand before it.
 ROOMS = (
-    "errors", "process", "progress", "notebook", "plots", "tensors", "data", "views", "models", "detection",
+    "errors", "process", "progress", "notebook", "plots", "tensors", "data", "preprocessing", "models", "detection",
     "decisions", "card", "tasks", "predictions", "detections", "inference", "explain", "export", "training",
     "evaluate", "classifier", "study", "confirming", "detector", "screening",
 )  # fmt: skip
@@ -186,7 +186,7 @@ def test_what_a_change_touches_is_what_contributing_says() -> None:
     for row in table:
         what, example, files = (cell.strip() for cell in row.strip("|").split("|"))
         word = example.strip("`")
-        # an option is named as an argument or as a field: view=..., view: str
+        # an option is named as an argument or as a field: image_size=..., image_size: int
         name = re.compile(rf"\b{word[:-1]}(=|: \w)" if word.endswith("=") else rf"\b{word}(\b|_|v2)")
         found = {str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*.py") if name.search(path.read_text())}
         assert found == set(re.findall(r"`([^`]+)`", files)), f"a new {what}"

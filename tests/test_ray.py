@@ -1,4 +1,4 @@
-"""The example that judges many images with Ray."""
+"""The example that predicts many images with Ray."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ def _run(folder: Path, out: Path, workers: int) -> subprocess.CompletedProcess[s
     )
 
 
-def _paint(folder: Path, count: int) -> list[str]:
+def _write_images(folder: Path, count: int) -> list[str]:
     """Write `count` files, of few different images, in two folders; return their paths in order."""
     cells = cellscan.synthetic_cells(20, seed=0)
     for number in range(count):
@@ -50,16 +50,16 @@ def _rows(out: Path) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_every_image_has_one_row_and_a_second_run_judges_what_is_new(tmp_path: Path, workers: int) -> None:
+def test_every_image_has_one_row_and_a_second_run_predicts_what_is_new(tmp_path: Path, workers: int) -> None:
     if workers:
         pytest.importorskip("ray", reason="pip install ray")
     folder, out = tmp_path / "images", tmp_path / "out"
-    files = _paint(folder, 600)  # two pieces, so that both workers have one
+    files = _write_images(folder, 600)  # two pieces, so that both workers have one
     broken = str(folder / "a" / "broken.png")
     Path(broken).write_bytes(b"no image")
     first = _run(folder, out, workers)
     assert first.returncode == 0, first.stderr
-    assert "601 judged" in first.stdout
+    assert "601 predicted" in first.stdout
     rows = _rows(out)
     assert sorted(rows) == sorted([*files, broken])
     assert rows[broken]["label"] == ""
@@ -77,13 +77,13 @@ def test_every_image_has_one_row_and_a_second_run_judges_what_is_new(tmp_path: P
     os.link(files[0], new)
     second = _run(folder, out, workers)
     assert "602 images, 601 of them done" in second.stdout, second.stderr
-    assert "1 judged" in second.stdout
+    assert "1 predicted" in second.stdout
     assert _rows(out)[new]["label"] == rows[files[0]]["label"]
 
 
 def test_more_workers_than_cores_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="pip install ray")
-    _paint(tmp_path / "images", 1)
+    _write_images(tmp_path / "images", 1)
     run = _run(tmp_path / "images", tmp_path / "out", 1000)
     assert run.returncode == 2
     assert "1000 workers want 1000 CPUs, and there are" in run.stderr

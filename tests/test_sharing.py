@@ -25,7 +25,7 @@ def test_a_classifier_pickles_and_copies_and_shares_its_programs(make) -> None:
     with compilations() as names:
         for other in (pickle.loads(pickle.dumps(clf)), copy.deepcopy(clf), copy.copy(clf)):
             assert np.array_equal(other.predict_proba(cells), expected)
-            assert (other.card.kind(), other.card.seen) == (clf.card.kind(), clf.card.seen)
+            assert (other.card.kind(), other.card.patient_hashes) == (clf.card.kind(), clf.card.patient_hashes)
             assert other.novelty_threshold == clf.novelty_threshold
     assert "predict" not in names
     if clf.novelty_threshold is None:
@@ -87,13 +87,13 @@ def test_what_a_card_gives_away_is_a_copy() -> None:
     clf = tiny()
     clf.fit(tiny_cells(), epochs=1, progress=False)
     card = clf.card
-    assert card.seen["train"]
-    card.seen["train"].clear()
+    assert card.patient_hashes["train"]
+    card.patient_hashes["train"].clear()
     card.metrics.clear()
     card.data["train"] = None
-    assert len(clf.card.seen["train"] or []) == 6
+    assert len(clf.card.patient_hashes["train"] or []) == 6
     assert clf.card.metrics
-    assert "SEEN IN TRAINING" in str(clf.evaluate(tiny_cells()))
+    assert "PATIENT OVERLAP" in str(clf.evaluate(tiny_cells()))
 
 
 class Wide(nnx.Module):
@@ -109,8 +109,8 @@ class Wide(nnx.Module):
 
 def test_half_a_file_keeps_what_half_a_float_cannot(tmp_path) -> None:
     clf, cells = cellscan.Classifier(Wide(), image_size=16), tiny_cells(4)
-    clf.save(tmp_path / "half.safetensors", half=True)
-    again = cellscan.Classifier.load(tmp_path / "half.safetensors", model=Wide())
+    clf.save(tmp_path / "float16.safetensors", dtype="float16")
+    again = cellscan.Classifier.load(tmp_path / "float16.safetensors", model=Wide())
     assert np.allclose(again.predict_proba(cells), clf.predict_proba(cells), atol=5e-3)
 
 

@@ -9,7 +9,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(("difficulty", "epochs", "least"), [("easy", 6, 0.99), ("normal", 5, 0.95)])
-def test_small_cnn_learns_painted_cells(difficulty, epochs, least) -> None:
+def test_small_cnn_learns_synthetic_cells(difficulty, epochs, least) -> None:
     cells = cellscan.synthetic_cells(2000, seed=0, difficulty=difficulty)
     train, test = cells.split(0.2, seed=0)
     clf = cellscan.Classifier(seed=0)

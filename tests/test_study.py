@@ -10,7 +10,7 @@ from helpers import TinyNet, tiny_cells
 import cellscan
 from cellscan.errors import ArgumentError, DataError
 
-PLAIN = cellscan.Recipe(augment="none", surround="view", learning_rate=3e-2)
+PLAIN = cellscan.Recipe(augment="none", background=None, learning_rate=3e-2)
 
 
 def run(cells: cellscan.CellDataset, **changes) -> cellscan.Study:
@@ -29,9 +29,9 @@ def test_no_patient_is_on_both_sides(study) -> None:
     assert study.keys == ((0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1))
     for clf, (number, _), report in zip(study.members, study.keys, study.reports, strict=True):
         own = study.cells.select(study.fold == number)
-        count, met = clf.card.count_seen(own.patients)
+        count, overlap = clf.card.count_overlap(own.patients)
         assert count > 0
-        assert met == {"train": 0, "validation": 0, "decision": 0}
+        assert overlap == {"train": 0, "validation": 0, "decision": 0}
         assert set(report.cell_patients) == set(own.patients)
         alone = clf.predict_proba(own)
         assert (alone == study.probabilities[study.seeds.index(clf.card.seed), study.fold == number]).all()
@@ -49,11 +49,11 @@ def test_the_ensemble_averages_and_travels(study, tmp_path) -> None:
     cells = study.cells
     want = np.mean([member.predict_proba(cells) for member in study.members], axis=0)
     assert np.allclose(clf.predict_proba(cells), want, atol=1e-6)
-    assert "12 SEEN IN TRAINING" in str(clf.evaluate(cells))
+    assert "PATIENT OVERLAP: 12 in training" in str(clf.evaluate(cells))
     clf.save(tmp_path / "e.safetensors")
     again = cellscan.Classifier.load(tmp_path / "e.safetensors", model=TinyNet(rngs=nnx.Rngs(1)))
     assert (again.predict_proba(cells) == clf.predict_proba(cells)).all()
-    assert again.card.members == 6
+    assert again.card.n_members == 6
     with pytest.raises(ArgumentError, match="an ensemble of 6"):
         _ = again.model
     with pytest.raises(ArgumentError, match="train its members"):
@@ -66,7 +66,7 @@ def test_the_ensemble_averages_and_travels(study, tmp_path) -> None:
 
 
 def strangers(letter: str, seed: int) -> cellscan.CellDataset:
-    """Ten patients that the study never saw, five of them healthy."""
+    """Ten patients that are not in the study, five of them healthy."""
     rng = np.random.default_rng(seed)
     labels = np.arange(200) % 2
     light = np.where(labels == 0, 90, 170)[:, None, None, None]
@@ -95,7 +95,7 @@ def test_from_folds_to_a_patient_called_infected(study, tmp_path) -> None:
     assert len(report.patients) == 10
     assert report.patients.sensitivity == 1.0
     assert {p.patient for p in report.patients if p.truth} == {f"t{n}" for n in range(5)}
-    assert "none of them seen" in str(report)
+    assert "no overlap with training" in str(report)
 
 
 def test_an_ensemble_of_strangers_does_not_claim_to_know() -> None:
@@ -103,7 +103,7 @@ def test_an_ensemble_of_strangers_does_not_claim_to_know() -> None:
     members = [cellscan.Classifier(TinyNet(rngs=nnx.Rngs(0)), image_size=32, seed=seed) for seed in range(2)]
     for member in members:
         member.fit(cells, epochs=1, recipe=PLAIN, progress=False)
-    assert "cannot be told" in str(cellscan.Classifier.ensemble(members).evaluate(cells))
+    assert "cannot be determined" in str(cellscan.Classifier.ensemble(members).evaluate(cells))
 
 
 def test_patients_by_rules_from_other_folds(study) -> None:
@@ -142,7 +142,7 @@ def test_what_a_study_says(study, tmp_path) -> None:
     study.plot()
 
 
-def test_a_figure_that_nobody_can_give_is_shown_as_such(study) -> None:
+def test_a_metric_that_nobody_can_give_is_shown_as_such(study) -> None:
     nobody = np.broadcast_to(np.array([0, 1], np.float32), study.probabilities.shape)
     text = str(cellscan.Study(study.cells, study.fold, study.seeds, study.members, nobody, study.split, {"tta": False}))
     assert "nan" not in text
@@ -161,32 +161,32 @@ def test_temperatures_come_from_other_folds(study) -> None:
     assert np.allclose(scaled.probabilities[1, here], apply_temperature(sure[1, here], temperature))
 
 
-def test_suspects_are_what_others_contradict(study, tmp_path) -> None:
+def test_label_issues_are_what_others_contradict(study, tmp_path) -> None:
     flipped = study.cells.labels.copy()
     flipped[:6] = 1 - flipped[:6]
     cells = replace(study.cells, labels=flipped)
     other = cellscan.Study(cells, study.fold, study.seeds, study.members, study.probabilities, "x", study._options)
-    suspects = other.suspects()
-    assert {s.name for s in suspects} >= set(cells.names[:6])
-    assert suspects[0].probability <= suspects[1].probability
-    assert suspects.against(cells.names[:6])["roc_auc"] > 0.95
-    suspects.to_csv(tmp_path / "s.csv")
-    assert len((tmp_path / "s.csv").read_text().splitlines()) == len(suspects) + 1
-    suspects.plot(4)
+    issues = other.label_issues()
+    assert {s.name for s in issues} >= set(cells.names[:6])
+    assert issues[0].probability <= issues[1].probability
+    assert issues.against(cells.names[:6])["roc_auc"] > 0.95
+    issues.to_csv(tmp_path / "s.csv")
+    assert len((tmp_path / "s.csv").read_text().splitlines()) == len(issues) + 1
+    issues.plot(4)
     with pytest.raises(DataError, match="on the list"):
-        suspects.against(["nobody.png"])
+        issues.against(["nobody.png"])
 
 
-def test_transfer_and_outline(study) -> None:
+def test_external_validation_and_silhouette(study) -> None:
     crops = tiny_cells(40, patients=8)
-    found = study.transfer(crops, progress=False)
+    found = study.external_validation(crops, progress=False)
     assert len(found.reports) == 6
     low, high = found.interval["roc_auc"]
     assert low <= found.mean["roc_auc"] <= high
     assert "8 patients or fields" in str(found)
-    outline = run(tiny_cells(36), epochs=1).outline()
-    assert outline.report.view == "outline"
-    assert "BASELINE" in str(outline.report)
+    baseline = run(tiny_cells(36), epochs=1).silhouette()
+    assert baseline.report.background == "silhouette"
+    assert "BASELINE" in str(baseline.report)
 
 
 def test_a_killed_study_goes_on(tmp_path) -> None:
@@ -237,20 +237,20 @@ class Plain(TinyNet):
 
 
 @pytest.mark.parametrize("scan", [False, True])
-def test_members_together_are_what_they_are_alone(scan, tmp_path) -> None:
+def test_vectorized_members_are_what_they_are_alone(scan, tmp_path) -> None:
     """Twenty-odd steps, members of different length, a schedule each; batch norm, dropout, average, augmentation."""
     from cellscan.models.network import Network, weights_of
     from cellscan.tasks.classification import ClassificationTask
     from cellscan.tasks.programs import trained_by
     from cellscan.training.devices import Examples
-    from cellscan.training.together import run_together, unstack
+    from cellscan.training.vectorized import run_vectorized, unstack
 
     cells = tiny_cells(100, patients=10)
     recipe = cellscan.Recipe(learning_rate=1e-2, class_weight="balanced")
     rows = [*(np.flatnonzero(cells.fold_numbers(3) != number) for number in range(2)), np.arange(100)]
     seeds, first = [0, 5, 7], [cellscan.Classifier(Plain(rngs=nnx.Rngs(i)), image_size=32) for i in range(3)]
     task = trained_by(ClassificationTask(Network(first[0].model)), recipe)
-    *_, last = run_together(
+    *_, last = run_vectorized(
         task, [weights_of(clf.model) for clf in first], Examples(cells.images(32), cells.labels), rows, seeds,
         recipe=recipe, epochs=2, batch_size=8, class_names=cells.class_names, scan=scan,
     )  # fmt: skip
@@ -266,16 +266,16 @@ def test_members_together_are_what_they_are_alone(scan, tmp_path) -> None:
         assert np.isclose(history["loss"][-1], np.array(last.records[-1]["loss"])[place], atol=1e-4)
 
 
-def test_a_study_together(tmp_path) -> None:
+def test_a_vectorized_study(tmp_path) -> None:
     cells = tiny_cells(72)
     apart, both = (
-        run(cells, model=Plain(rngs=nnx.Rngs(0)), together=together, checkpoint=tmp_path / str(together))
-        for together in (False, True)
+        run(cells, model=Plain(rngs=nnx.Rngs(0)), vectorized=vectorized, checkpoint=tmp_path / str(vectorized))
+        for vectorized in (False, True)
     )
     assert np.allclose(apart.probabilities, both.probabilities, atol=1e-3)
     assert [clf.card.epochs for clf in both.members] == [2, 2, 2]
     assert both.members[0].card.recipe == apart.members[0].card.recipe
-    again = run(cells, model=Plain(rngs=nnx.Rngs(0)), together=True, checkpoint=tmp_path / "True", resume=True)
+    again = run(cells, model=Plain(rngs=nnx.Rngs(0)), vectorized=True, checkpoint=tmp_path / "True", resume=True)
     assert (again.probabilities == both.probabilities).all()
     with pytest.raises(cellscan.TrainingError, match="not finite"):
-        run(cells, together=True, recipe=replace(PLAIN, learning_rate=1e30, clip_norm=None))
+        run(cells, vectorized=True, recipe=replace(PLAIN, learning_rate=1e30, clip_norm=None))

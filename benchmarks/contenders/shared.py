@@ -38,6 +38,6 @@ def since_start() -> float:
 
 
 def answer(tasks: dict[str, Callable[..., float]], versions: str) -> None:
-    """Run the task named on the command line, on what stands behind it, and print its figure."""
+    """Run the task named on the command line, on what stands behind it, and print its number."""
     name, *rest = sys.argv[1:]
-    print(json.dumps({"figure": tasks[name](*rest), "versions": versions}))
+    print(json.dumps({"value": tasks[name](*rest), "versions": versions}))

@@ -61,7 +61,7 @@ def training(model: nnx.Module, images: np.ndarray, labels: np.ndarray, dtype: s
     """Return a call that takes one training step."""
     optimizer, key = optax.adamw(1e-3), jax.random.key(0)
     x, y = jax.device_put((images, labels))
-    step = make_train_step(model, optimizer, view="cell", dtype=dtype)
+    step = make_train_step(model, optimizer, background="keep", dtype=dtype)
     state = init_state(model, optimizer)
 
     def once() -> None:
@@ -80,9 +80,9 @@ def train(net: str, dtype: str = "float32", size: str = str(BATCH)) -> float:
 def adamw(model: nnx.Module, dtype: str) -> ClassificationTask:
     """Return the task that the steps above have, of an optimiser that takes its rate from outside."""
     recipe = cellscan.Recipe(
-        clip_norm=None, label_smoothing=0.0, augment="none", surround="view", ema=None, dtype=dtype
+        clip_norm=None, label_smoothing=0.0, augment="none", background=None, ema=None, dtype=dtype
     )  # fmt: skip
-    return trained_by(ClassificationTask(Network(model), view="cell"), recipe)
+    return trained_by(ClassificationTask(Network(model), background="keep"), recipe)
 
 
 def epoch(net: str, dtype: str, size: str) -> float:
@@ -170,7 +170,7 @@ def suppression() -> float:
 
 def one(net: str) -> float:
     """Return milliseconds of one array through `predict`."""
-    clf = cellscan.Classifier(make(net), image_size=SIZE, view="cell")  # type: ignore[arg-type]
+    clf = cellscan.Classifier(make(net), image_size=SIZE, background="keep")  # type: ignore[arg-type]
     image = batch(1)[0][0]
     return 1e3 * seconds(lambda: clf.predict(image), times=300, warm=30)
 
@@ -178,7 +178,7 @@ def one(net: str) -> float:
 def bare(net: str) -> float:
     """Return milliseconds of the same, by the jitted function alone."""
     model = make(net)
-    task, members, image = ClassificationTask(Network(model), view="cell"), (weights_of(model),), batch(1)[0]
+    task, members, image = ClassificationTask(Network(model), background="keep"), (weights_of(model),), batch(1)[0]
     return 1e3 * seconds(
         lambda: np.asarray(predict(task, members, Settings(), image).probabilities), times=300, warm=30
     )
@@ -186,7 +186,7 @@ def bare(net: str) -> float:
 
 def first_answer() -> float:
     """Return seconds from the start of this process to the probabilities of one array."""
-    cellscan.Classifier(make("plain"), image_size=SIZE, view="cell").predict(batch(1)[0][0])
+    cellscan.Classifier(make("plain"), image_size=SIZE, background="keep").predict(batch(1)[0][0])
     return since_start()
 
 
@@ -248,7 +248,7 @@ def command(state: str) -> float:
 
 def files(folder: str) -> float:
     """Return images a second from PNG files to probabilities."""
-    clf = cellscan.Classifier("small_cnn", image_size=SIZE, view="cell")
+    clf = cellscan.Classifier("small_cnn", image_size=SIZE, background="keep")
     clf.predict(batch()[0])
     start = time.perf_counter()
     count = len(clf.predict(folder, progress=False))
@@ -263,7 +263,7 @@ def backbone(net: str) -> nnx.Module:
 def forward(net: str, size: str, count: str, dtype: str = "float32") -> float:
     """Return milliseconds of a backbone's probabilities of a batch of uint8 images."""
     model = backbone(net)
-    task, weights = ClassificationTask(Network(model), view="cell"), weights_of(model)
+    task, weights = ClassificationTask(Network(model), background="keep"), weights_of(model)
     weights["params"] = {name: leaf.astype(dtype) for name, leaf in weights["params"].items()}
 
     @jax.jit

@@ -59,8 +59,8 @@ if TYPE_CHECKING:
     from cellscan.errors import TrainingError as TrainingError
     from cellscan.evaluate.compare import Comparison as Comparison
     from cellscan.evaluate.compare import compare as compare
-    from cellscan.evaluate.confident import Suspect as Suspect
-    from cellscan.evaluate.confident import Suspects as Suspects
+    from cellscan.evaluate.confident import LabelIssue as LabelIssue
+    from cellscan.evaluate.confident import LabelIssues as LabelIssues
     from cellscan.evaluate.detection import DetectionReport as DetectionReport
     from cellscan.evaluate.patients import Patient as Patient
     from cellscan.evaluate.patients import Patients as Patients
@@ -77,8 +77,8 @@ if TYPE_CHECKING:
     from cellscan.screening import SmearReport as SmearReport
     from cellscan.screening import SmearTable as SmearTable
     from cellscan.screening import screen as screen
+    from cellscan.study import ExternalValidation as ExternalValidation
     from cellscan.study import Study as Study
-    from cellscan.study import Transfer as Transfer
     from cellscan.study import cross_validate as cross_validate
     from cellscan.tasks.keeping import keep_programs as keep_programs
     from cellscan.tasks.recipe import Recipe as Recipe
@@ -127,8 +127,8 @@ _HOMES = {
     "TrainingError": "errors",
     "Comparison": "evaluate.compare",
     "compare": "evaluate.compare",
-    "Suspect": "evaluate.confident",
-    "Suspects": "evaluate.confident",
+    "LabelIssue": "evaluate.confident",
+    "LabelIssues": "evaluate.confident",
     "Coverage": "decisions.conformal",
     "Patient": "evaluate.patients",
     "Patients": "evaluate.patients",
@@ -139,7 +139,7 @@ _HOMES = {
     "SmearTable": "screening",
     "screen": "screening",
     "Study": "study",
-    "Transfer": "study",
+    "ExternalValidation": "study",
     "cross_validate": "study",
     "Explanation": "explain",
     "Explanations": "explain",
@@ -162,7 +162,7 @@ __all__ = [  # noqa: RUF022 - the order of the road
     "Classifier", "Recipe", "History", "Predictions", "Prediction", "Failure", "Report", "Patients", "Patient",
     "Explanations", "Explanation",
     "Card", "Decision", "Conformal", "Novelty",
-    "cross_validate", "Study", "Transfer", "Suspects", "Suspect", "Coverage",
+    "cross_validate", "Study", "ExternalValidation", "LabelIssues", "LabelIssue", "Coverage",
     "compare", "Comparison",
     "Detector", "Detections", "FieldDetections", "DetectionReport", "Detection", "Likeness",
     "leave_one_laboratory_out", "LaboratoryStudy",

@@ -12,7 +12,7 @@ from cellscan.errors import CellscanError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print versions and devices, or judge images as CSV on standard output; return the exit status.
+    """Print versions and devices, or predict images as CSV on standard output; return the exit status.
 
     Status 1: an image could not be read, and its line says why; or the model file could not.
 
@@ -29,9 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Blood-cell images in, honest classifiers out. Research use only, not a medical device.",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    predict = commands.add_parser("predict", help="judge cropped cells, one line of CSV each, on standard output")
+    predict = commands.add_parser("predict", help="classify cropped cells, one line of CSV each, on standard output")
     predict.add_argument("images", nargs="+", metavar="IMAGES", help="files, and folders with their sub-folders")
-    predict.add_argument("--model", help="a file of Classifier.save; left out, the model that comes along")
+    predict.add_argument("--model", help="a file of Classifier.save; left out, the bundled model")
     args = parser.parse_args(arguments)
     try:
         return _info() if args.command is None else _predict(args.images, args.model)

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from cellscan.data.images import FIT, RESIZE
-from cellscan.data.values import as_path, check_flag
+from cellscan.data.values import as_path
 from cellscan.decisions.conformal import Conformal
 from cellscan.decisions.decision import Decision
 from cellscan.decisions.novelty import Novelty
@@ -31,8 +31,8 @@ from cellscan.detection.anchors import Anchors
 from cellscan.detection.likeness import Likeness
 from cellscan.detection.rules import Detection
 from cellscan.errors import ArgumentError, ModelFileError, check_choice
+from cellscan.preprocessing import Normalization
 from cellscan.tensors import check_digest, read_tensors, write_tensors
-from cellscan.views import Normalization
 
 FORMAT = 2
 _PARTS = ("train", "validation", "decision")
@@ -54,13 +54,13 @@ class Card:
         The class that the threshold speaks of.
     image_size : int or (int, int)
         Side of the square input, in pixels; height and width of a detector's.
-    view : str
+    background : str
         What the network is shown; ``"field"`` of a detector.
     resize : dict
         The resize rule.
     normalization : Normalization
         Of images in [0, 1].
-    members : int
+    n_members : int
         Networks whose probabilities are averaged.
     decision : Decision
         Temperature, threshold, label sets and the patient rule.
@@ -74,12 +74,12 @@ class Card:
         Hashes and sizes of what it was trained on, and how that was split.
     salt : str
         Of the patient hashes.
-    seen : dict
+    patient_hashes : dict
         Hashes of the patients in ``"train"`` and ``"validation"``, and of those by which a ``"decision"``
         was chosen; never an id. None in place of a list: the patients were unknown. The salt keeps hashes of
         different files apart; whoever has the file and guesses an id can check the guess.
     metrics : dict
-        The last epoch's figures under ``"fit"``; a report under ``"report"`` where one was saved.
+        The last epoch's metrics under ``"fit"``; a report under ``"report"`` where one was saved.
     versions : dict[str, str]
         Of Python and the libraries.
     weights : dict or None
@@ -98,25 +98,25 @@ class Card:
     --------
     >>> import cellscan
     >>> card = cellscan.Classifier(image_size=32).card
-    >>> card.architecture, card.decision.threshold, card.view
-    ('small_cnn', 0.5, 'filled')
+    >>> card.architecture, card.decision.threshold, card.background
+    ('small_cnn', 0.5, 'fill')
     """
 
     architecture: str = field(metadata=_KIND)
     class_names: tuple[str, ...] = field(metadata=_KIND)
     positive_class: str | None = field(metadata=_KIND)
     image_size: int | tuple[int, int] = field(metadata=_KIND)
-    view: str = field(metadata=_KIND)
+    background: str = field(metadata=_KIND)
     resize: dict[str, str] = field(default_factory=lambda: dict(RESIZE), metadata=_KIND)
     normalization: Normalization = field(default_factory=Normalization, metadata=_KIND)
-    members: int = 1
+    n_members: int = 1
     decision: Decision = field(default_factory=Decision)
     epochs: int = 0
     seed: int = 0
     recipe: dict[str, Any] | None = None
     data: dict[str, Any] = field(default_factory=dict)
     salt: str = field(default_factory=lambda: new_salt())
-    seen: dict[str, list[str] | None] = field(default_factory=lambda: {part: [] for part in _PARTS})
+    patient_hashes: dict[str, list[str] | None] = field(default_factory=lambda: {part: [] for part in _PARTS})
     metrics: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     weights: dict[str, Any] | None = None
@@ -145,7 +145,7 @@ class Card:
         --------
         >>> import cellscan
         >>> list(cellscan.Classifier(image_size=32).card.kind())
-        ['architecture', 'class_names', 'positive_class', 'image_size', 'view', 'resize', 'normalization']
+        ['architecture', 'class_names', 'positive_class', 'image_size', 'background', 'resize', 'normalization']
         """
         plain = asdict(replace(self, novelty=None))
         own = {one.name: plain[one.name] for one in fields(self) if one.metadata.get("kind")}
@@ -178,19 +178,19 @@ class Card:
             return None
         return sorted(map(self._hash, distinct))
 
-    def with_seen(self, part: str, patients: np.ndarray) -> Card:
+    def with_patients(self, part: str, patients: np.ndarray) -> Card:
         """Return the card with these patients added to ``"train"``, ``"validation"`` or ``"decision"``.
 
         Examples
         --------
         >>> import numpy as np, cellscan
-        >>> card = cellscan.Classifier(image_size=32).card.with_seen("train", np.array(["C1"]))
-        >>> len(card.seen["train"] or [])
+        >>> card = cellscan.Classifier(image_size=32).card.with_patients("train", np.array(["C1"]))
+        >>> len(card.patient_hashes["train"] or [])
         1
         """
-        before, new = self.seen[part], self.hash_patients(patients)
+        before, new = self.patient_hashes[part], self.hash_patients(patients)
         joined = None if before is None or new is None else sorted({*before, *new})
-        return replace(self, seen={**self.seen, part: joined})
+        return replace(self, patient_hashes={**self.patient_hashes, part: joined})
 
     def trained_on(self, patients: np.ndarray, recipe: dict[str, Any], data: dict[str, Any]) -> Card:
         """Return the card after a training on these patients; decisions, chosen for other weights, are reset.
@@ -199,34 +199,34 @@ class Card:
         --------
         >>> import numpy as np, cellscan
         >>> card = cellscan.Classifier(image_size=32).card.trained_on(np.array(["C1"]), {}, {})
-        >>> len(card.seen["train"] or [])
+        >>> len(card.patient_hashes["train"] or [])
         1
         """
-        card = self.with_seen("train", patients)
+        card = self.with_patients("train", patients)
         return replace(
             card,
             recipe=recipe,
             data=data,
             decision=Decision(),
             novelty=None,
-            seen={**card.seen, "decision": []},
+            patient_hashes={**card.patient_hashes, "decision": []},
             versions=library_versions(),
         )
 
-    def find_seen(self, patients: np.ndarray) -> dict[str, frozenset[str] | None]:
-        """Return which of these patients each part has seen; None where those of that part, or these, are unknown.
+    def find_overlap(self, patients: np.ndarray) -> dict[str, frozenset[str] | None]:
+        """Return which of these patients are in each part; None where those of that part, or these, are unknown.
 
         Examples
         --------
         >>> import numpy as np, cellscan
-        >>> card = cellscan.Classifier(image_size=32).card.with_seen("train", np.array(["C1"]))
-        >>> card.find_seen(np.array(["C1", "C2", "C2"]))["train"]
+        >>> card = cellscan.Classifier(image_size=32).card.with_patients("train", np.array(["C1"]))
+        >>> card.find_overlap(np.array(["C1", "C2", "C2"]))["train"]
         frozenset({'C1'})
         """
         if self.hash_patients(patients) is None:
             return dict.fromkeys(_PARTS)
         by_hash = {self._hash(patient): patient for patient in set(patients.tolist())}
-        known = {part: self.seen[part] for part in _PARTS}
+        known = {part: self.patient_hashes[part] for part in _PARTS}
         return {
             part: None if ids is None else frozenset(by_hash[one] for one in ids if one in by_hash)
             for part, ids in known.items()
@@ -235,19 +235,19 @@ class Card:
     def _hash(self, patient: str) -> str:
         return hashlib.sha256(f"{self.salt}:{patient}".encode(errors="surrogateescape")).hexdigest()[:16]
 
-    def count_seen(self, patients: np.ndarray) -> tuple[int, dict[str, int | None]]:
-        """Return how many patients these are, and how many of them each part has seen.
+    def count_overlap(self, patients: np.ndarray) -> tuple[int, dict[str, int | None]]:
+        """Return how many patients these are, and how many of them are in each part.
 
         0 patients means that they are unknown; None, that those of that part were.
 
         Examples
         --------
         >>> import numpy as np, cellscan
-        >>> card = cellscan.Classifier(image_size=32).card.with_seen("train", np.array(["C1"]))
-        >>> card.count_seen(np.array(["C1", "C2", "C2"]))
+        >>> card = cellscan.Classifier(image_size=32).card.with_patients("train", np.array(["C1"]))
+        >>> card.count_overlap(np.array(["C1", "C2", "C2"]))
         (2, {'train': 1, 'validation': 0, 'decision': 0})
         """
-        found = self.find_seen(patients)
+        found = self.find_overlap(patients)
         count = 0 if self.hash_patients(patients) is None else len(set(patients.tolist()))
         return count, {part: None if who is None else len(who) for part, who in found.items()}
 
@@ -272,10 +272,11 @@ def save(
     members: Sequence[dict[str, Any]],
     report: dict[str, Any] | None,
     licence: str | None,
-    half: bool,
+    dtype: str,
 ) -> None:
     """Write the file of a classifier or a detector, whole or not at all; report and licence go into its card."""
-    target, half = as_path("path", path), check_flag("half", half)
+    target = as_path("path", path)
+    check_choice("dtype", dtype, ("float32", "float16"))
     if not (licence is None or isinstance(licence, str)):
         raise ArgumentError(f"licence is {licence!r:.80}; expected a text such as 'Apache-2.0'")
     card = replace(card, versions=card.versions or library_versions())
@@ -284,7 +285,7 @@ def save(
     if licence is not None:
         card = replace(card, licence=licence)
     tensors = {
-        f"{number}.{kind}.{name}": _stored(np.asarray(leaf), half, f"{kind} {name}")
+        f"{number}.{kind}.{name}": _stored(np.asarray(leaf), dtype, f"{kind} {name}")
         for number, weights in enumerate(members)
         for kind, leaves in weights.items()
         for name, leaf in leaves.items()
@@ -292,11 +293,11 @@ def save(
     write(target, card, tensors)
 
 
-def _stored(leaf: np.ndarray, half: bool, name: str) -> np.ndarray:
-    """Return an array as a file has it: half as wide where that loses no more than digits."""
+def _stored(leaf: np.ndarray, dtype: str, name: str) -> np.ndarray:
+    """Return an array as a file has it: in float16, if that is the type, where its range suffices."""
     if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
         raise ModelFileError(f"{name} holds values that are not finite; there is nothing to save. Train it anew")
-    narrow = half and leaf.dtype == np.float32 and np.abs(leaf).max(initial=0) <= np.finfo(np.float16).max
+    narrow = dtype == "float16" and leaf.dtype == np.float32 and np.abs(leaf).max(initial=0) <= np.finfo(np.float16).max
     return leaf.astype(np.float16) if narrow else leaf
 
 
@@ -375,7 +376,7 @@ def _parse(text: str | None, target: Path, tensors: dict[str, np.ndarray]) -> Ca
             known["detection"] = _parse_detection(raw["detection"])
         if raw.get("novelty") is not None:
             known["novelty"] = _parse_novelty(raw["novelty"], tensors)
-        known["seen"] = {part: raw["seen"].get(part, []) for part in _PARTS}
+        known["patient_hashes"] = {part: raw["patient_hashes"].get(part, []) for part in _PARTS}
         card = Card(**known)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, ModelFileError):

@@ -24,7 +24,7 @@ from cellscan.decisions.decision import Decision, decide
 from cellscan.decisions.novelty import Axes, axes_of, learn
 from cellscan.errors import ArgumentError, DataError, ModelFileError, check_choice, check_names
 from cellscan.evaluate.calibration import fit_temperature
-from cellscan.evaluate.report import Report, Seen, make_report
+from cellscan.evaluate.report import PatientOverlap, Report, make_report
 from cellscan.evaluate.thresholds import choose, choose_rule
 from cellscan.explain import METHODS, Explanations, explain
 from cellscan.export import export
@@ -33,18 +33,18 @@ from cellscan.models.network import Network, weights_of
 from cellscan.models.pretrained import Loaded
 from cellscan.models.registry import build, find
 from cellscan.predictions import Predictions
+from cellscan.preprocessing import BACKGROUNDS, Normalization
 from cellscan.tasks.batches import Forward, batches, run_all, run_batch
-from cellscan.tasks.classification import ClassificationTask, Settings, embed, sign
+from cellscan.tasks.classification import ClassificationTask, Settings, embed, feature_statistics
 from cellscan.tasks.programs import Members, predict, trained_by
 from cellscan.tasks.recipe import Recipe, as_recipe, class_weights, with_rate
 from cellscan.training.checkpoint import hash_weights
 from cellscan.training.devices import Examples
+from cellscan.training.frozen import make_frozen
 from cellscan.training.history import History
 from cellscan.training.loop import Call
 from cellscan.training.loop import train as run_fit
-from cellscan.training.probe import make_probe
-from cellscan.training.together import SMALL, run_together, unstack
-from cellscan.views import VIEWS, Normalization
+from cellscan.training.vectorized import SMALL, run_vectorized, unstack
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -53,7 +53,7 @@ _PRETRAINED = ("malaria_squeezenet",)
 
 
 class Classifier:
-    """A network with everything it needs to judge an image: size, view, normalisation, classes, threshold.
+    """A network with everything it needs to predict an image: size, background, normalisation, classes, threshold.
 
     For research use only: not a medical device.
 
@@ -69,10 +69,10 @@ class Classifier:
         that they expect comes with them. Left out, weights are fresh.
     image_size : int
         Side of the square that every image is stretched to, in pixels; each network has its least.
-    view : {"filled", "cell", "outline"}
-        What the network is shown. ``"filled"``: the black surround takes the cell's mean colour, and
-        an image without surround stays as it is. ``"cell"``: as stored. ``"outline"``: the silhouette
-        alone, a baseline. A network that is shown the black surround is right on these cells and
+    background : {"fill", "keep", "silhouette"}
+        What the network is shown. ``"fill"``: the black background takes the cell's mean colour, and
+        an image without background stays as it is. ``"keep"``: as stored. ``"silhouette"``: the silhouette
+        alone, a baseline. A network that is shown the black background is right on these cells and
         calls nearly every cell of another laboratory parasitized.
     class_names : sequence of str
         In the order of the network's outputs.
@@ -107,13 +107,13 @@ class Classifier:
         *,
         weights: str | os.PathLike[str] | None = None,
         image_size: int = 64,
-        view: str = "filled",
+        background: str = "fill",
         class_names: Sequence[str] = ("parasitized", "uninfected"),
         positive_class: str | None = None,
         seed: int = 0,
     ) -> None:
         class_names = check_names("class_names", class_names, 2)
-        check_choice("view", view, VIEWS)
+        check_choice("background", background, BACKGROUNDS)
         least = find(model).least_size if isinstance(model, str) else 8
         if isinstance(image_size, bool) or not isinstance(image_size, (int, np.integer)) or image_size < least:
             what = f"{model} takes" if isinstance(model, str) else "expected"
@@ -138,7 +138,7 @@ class Classifier:
                 class_names=class_names,
                 positive_class=_check_positive(positive_class, class_names),
                 image_size=int(image_size),
-                view=view,
+                background=background,
                 normalization=loaded.normalization,
                 seed=check_seed(seed),
                 weights=loaded.record or None,
@@ -147,7 +147,7 @@ class Classifier:
 
     def _set(self, network: Network, members: Members, card: Card) -> None:
         self._members, self._card = members, card
-        self._task = ClassificationTask(network, view=card.view, normalization=card.normalization)
+        self._task = ClassificationTask(network, background=card.background, normalization=card.normalization)
 
     @property
     def card(self) -> Card:
@@ -225,7 +225,7 @@ class Classifier:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the weights: two classifiers of one kind with the same one judge alike, up to their decisions.
+        """Hash of the weights: two classifiers of one kind with the same one predict alike, up to their decisions.
 
         Examples
         --------
@@ -264,7 +264,7 @@ class Classifier:
         >>> len(cellscan.Classifier(image_size=32).members)
         1
         """
-        first = replace(self._card, members=1)
+        first = replace(self._card, n_members=1)
         others = replace(first, novelty=None)  # what is novel is known of the first one's features
         return tuple(
             self._with(self._task.network, (weights,), others if number else first)
@@ -284,8 +284,8 @@ class Classifier:
         Parameters
         ----------
         members : sequence of Classifier
-            Of one architecture, size, view, normalisation and classes. Temperature, threshold and rules
-            are reset. Whether the ensemble has seen a patient can be told where all members come from one
+            Of one architecture, size, background, normalisation and classes. Temperature, threshold and rules
+            are reset. Its patient overlap is known where all members come from one
             `cellscan.cross_validate`; of others the patients count as unknown.
 
         Raises
@@ -298,7 +298,7 @@ class Classifier:
         >>> import cellscan
         >>> one, two = (cellscan.Classifier(image_size=32, seed=seed) for seed in range(2))
         >>> both = cellscan.Classifier.ensemble([one, two])
-        >>> both.card.members
+        >>> both.card.n_members
         2
         """
         members = as_list("members", members)
@@ -311,18 +311,18 @@ class Classifier:
         differ = [name for name, value in kinds[0].items() if any(kind[name] != value for kind in kinds)]
         if differ:
             raise ArgumentError(f"the members differ in {', '.join(differ)}; expected the same of all")
-        seen: dict[str, list[str] | None] = {}
-        for part in first.seen:
-            lists = [m.card.seen[part] for m in members]
+        hashes: dict[str, list[str] | None] = {}
+        for part in first.patient_hashes:
+            lists = [m.card.patient_hashes[part] for m in members]
             shared = len({m.card.salt for m in members}) == 1 or not any(lists)
             known = {patient for ids in lists for patient in ids or ()}
-            seen[part] = sorted(known) if shared and None not in lists else None
+            hashes[part] = sorted(known) if shared and None not in lists else None
         card = replace(
             first,
-            members=sum(m.card.members for m in members),
+            n_members=sum(m.card.n_members for m in members),
             decision=Decision(),
             novelty=None,
-            seen={**seen, "decision": []},
+            patient_hashes={**hashes, "decision": []},
             metrics={},
             data={"members": [m.card.data for m in members]},
         )
@@ -331,7 +331,7 @@ class Classifier:
     def __repr__(self) -> str:
         card = self._card
         return (
-            f"Classifier({card.architecture!r}, image_size={card.image_size}, view={card.view!r}, "
+            f"Classifier({card.architecture!r}, image_size={card.image_size}, background={card.background!r}, "
             f"class_names={card.class_names}, epochs={card.epochs})"
         )
 
@@ -342,7 +342,7 @@ class Classifier:
         --------
         >>> import cellscan
         >>> cellscan.Classifier(image_size=32).summary()  # doctest: +ELLIPSIS
-        small_cnn: 495,554 parameters, input 32 x 32 px, view "filled", classes parasitized, uninfected
+        small_cnn: 495,554 parameters, input 32 x 32 px, background "fill", classes parasitized, uninfected
         part         shape                parameters
         stem         (16, 16, 32)              3,456
         ...
@@ -353,11 +353,11 @@ class Classifier:
             part = name.split(".")[0]
             counts[part] = counts.get(part, 0) + int(leaf.size)
         shapes = self._task.network.stages(weights, self.image_size)
-        several = f"{card.members} networks of " if card.members > 1 else ""
+        several = f"{card.n_members} networks of " if card.n_members > 1 else ""
         print(
             f"{card.architecture}: {several}{sum(counts.values()):,} parameters, "
             f"input {card.image_size} x {card.image_size} px, "
-            f'view "{card.view}", classes {", ".join(card.class_names)}'
+            f'background "{card.background}", classes {", ".join(card.class_names)}'
         )
         print(f"{'part':12} {'shape':18} {'parameters':>12}")
         for part in dict.fromkeys([*shapes, *counts]):
@@ -445,28 +445,28 @@ class Classifier:
             raise ArgumentError('monitor "roc_auc" needs a positive class, and both classes in the validation set')
         network, (weights,), data = self._task.network, self._members, {"train": train.to_dict(), "validation": None}
         task, recipe = self._trained_by(recipe)
-        probe = make_probe(task, self._task, weights, next(batches(examples.pixels)))
+        frozen = make_frozen(task, self._task, weights, next(batches(examples.pixels)))
         if validation is not None:
             data["validation"] = validation.to_dict()
         after = self._card.trained_on(train.patients, call.options(recipe), data)
         plan: dict[str, Any] = {}
         if checkpoint is not None:  # else nobody asks, and it takes reading every file
             plan["rows"] = [part.fingerprint() for part in (train, validation) if part is not None]
-            if probe is not None:
-                plan["backbone"] = probe.digest()
+            if frozen is not None:
+                plan["backbone"] = frozen.digest()
         if validation is not None:
-            after = after.with_seen("validation", validation.patients)
+            after = after.with_patients("validation", validation.patients)
         constants = class_weights(recipe, examples.labels, self.class_names)
         sets = examples, checked
-        if probe is None:
+        if frozen is None:
             return run_fit(
                 call, self._card, after, task, self._task, weights, sets, recipe=recipe, constants=constants,
                 keep=lambda kept, card: self._set(network, (kept,), card), plan=plan,
             )  # fmt: skip
         return run_fit(
-            call, self._card, after, probe.task, probe.judge, probe.head, sets, recipe=recipe, constants=constants,
-            keep=lambda kept, card: self._set(network, (probe.join(kept),), card),
-            features=probe.features, plan=plan,
+            call, self._card, after, frozen.task, frozen.predict_task, frozen.head, sets, recipe=recipe,
+            constants=constants, keep=lambda kept, card: self._set(network, (frozen.join(kept),), card),
+            features=frozen.features, plan=plan,
         )  # fmt: skip
 
     def _trained_by(self, recipe: Recipe) -> tuple[ClassificationTask, Recipe]:
@@ -497,7 +497,7 @@ class Classifier:
         progress: bool = True,
         reading: Reading | None = None,
     ) -> Predictions:
-        """Judge images; safe to call from several threads.
+        """Predict images; safe to call from several threads.
 
         Images are stretched to `image_size` by the same rule as in training, however they come.
 
@@ -637,7 +637,7 @@ class Classifier:
             As in `predict`; all of them are kept at their own size.
         method : {"integrated_gradients", "gradcam", "occlusion"}
             ``"integrated_gradients"``: the gradient of the label's logit along the way from an image that is
-            everywhere of this one's mean colour; of the three it finds painted parasites best.
+            everywhere of this one's mean colour; of the three it finds synthetic parasites best.
             ``"gradcam"``: the last features that have a place, weighted by the gradient; coarse, and the quickest.
             ``"occlusion"``: what the logit loses where a window takes the mean colour; coarse, and needs no gradient.
         label : str, optional
@@ -719,7 +719,7 @@ class Classifier:
         >>> import cellscan
         >>> report = cellscan.Classifier(image_size=32).evaluate(cellscan.synthetic_cells(80, seed=0))
         >>> print(str(report).splitlines()[0])
-        80 cells of 4 patients, none of them seen in training or as validation
+        80 cells of 4 patients, no overlap with training or validation
         """
         card = self._card
         labels = self._labels(cells, "test")
@@ -737,8 +737,8 @@ class Classifier:
             positive=card.positive,
             threshold=self.threshold,
             split="the whole set, not divided" if cells.split_info is None else str(cells.split_info),
-            seen=Seen.among(cells.patients.tolist(), **card.find_seen(cells.patients)),
-            view=card.view,
+            patient_overlap=PatientOverlap.among(cells.patients.tolist(), **card.find_overlap(cells.patients)),
+            background=card.background,
             rule=card.decision.patient_rule,
         )
 
@@ -765,7 +765,7 @@ class Classifier:
         Raises
         ------
         DataError
-            Where patients were seen by `fit`, saying how many; or all cells are of one class.
+            Where patients overlap with those of `fit`, saying how many; or all cells are of one class.
 
         Examples
         --------
@@ -958,7 +958,7 @@ class Classifier:
         An image's novelty is the Mahalanobis distance of its colours and of the means of the network's stages, but
         the last, to those of `cells` (Lee et al., 2018). The threshold is the distance that 99 of 100 cells pass,
         of patients who are left out in turn. It says "not like these": another stain or microscope is novel too,
-        and a cell that is not novel may still be judged wrongly. Of an ensemble the first member looks. `fit`
+        and a cell that is not novel may still be misclassified. Of an ensemble the first member looks. `fit`
         forgets it.
 
         Parameters
@@ -991,7 +991,7 @@ class Classifier:
         """
         if not isinstance(cells, CellDataset):
             raise ArgumentError(f"cells is a {type(cells).__name__}; expected a CellDataset")
-        forward = functools.partial(sign, self._task, self._members[0])
+        forward = functools.partial(feature_statistics, self._task, self._members[0])
         features = self._run(forward, cells, "raise", progress).rows
         novelty = learn(features, cells.patients)
         self._card = replace(self._card, novelty=novelty)
@@ -1005,13 +1005,13 @@ class Classifier:
     def _new_labels(self, cells: CellDataset, what: str, *, patients: bool = False) -> np.ndarray:
         """Return labels of cells of patients that `fit` did not see, or refuse."""
         labels = self._labels(cells, "calibration")
-        count, met = self._card.count_seen(cells.patients)
+        count, overlap = self._card.count_overlap(cells.patients)
         if patients and not count:
             raise DataError(f"the patients of these cells are unknown; {what} needs them. Load cells with patient=...")
-        if met["train"] or met["validation"]:
+        if overlap["train"] or overlap["validation"]:
             raise DataError(
-                f"{met['train']} of these {count} patients were seen in training and {met['validation']} as validation"
-                f"; {what} is chosen on patients that neither saw. Set some apart with cells.split(...)"
+                f"{overlap['train']} of these {count} patients are in training and {overlap['validation']} in "
+                f"validation; {what} is chosen on patients of neither. Set some apart with cells.split(...)"
             )
         return labels
 
@@ -1022,12 +1022,12 @@ class Classifier:
         return self._run(forward, cells, "raise", progress).rows.probabilities
 
     def _choose(self, cells: CellDataset, decision: Decision) -> Decision:
-        self._card = replace(self._card.with_seen("decision", cells.patients), decision=decision)
+        self._card = replace(self._card.with_patients("decision", cells.patients), decision=decision)
         return decision
 
     def save(
         self, path: str | os.PathLike[str], *, report: Report | None = None, licence: str | None = None,
-        half: bool = False,
+        dtype: str = "float32",
     ) -> None:  # fmt: skip
         """Write weights and card to one safetensors file, whole or not at all.
 
@@ -1036,11 +1036,11 @@ class Classifier:
         path : path
             Overwritten where it exists.
         report : Report, optional
-            Its figures and intervals go into the card.
+            Its metrics and intervals go into the card.
         licence : str, optional
             Of the weights, such as ``"Apache-2.0"``.
-        half : bool
-            Weights in float16: half the file, for probabilities that differ in the third digit.
+        dtype : {"float32", "float16"}
+            Of the weights in the file. ``"float16"`` halves the file, for probabilities that differ in the third digit.
 
         Examples
         --------
@@ -1052,12 +1052,12 @@ class Classifier:
         """
         if not (report is None or isinstance(report, Report)):
             raise ArgumentError(f"report is {report!r:.80}; expected a Report, such as evaluate(...) returns")
-        cards.save(path, self._card, self._members, None if report is None else report.to_dict(), licence, half)
+        cards.save(path, self._card, self._members, None if report is None else report.to_dict(), licence, dtype)
 
     def export(self, path: str | os.PathLike[str], *, platforms: Sequence[str] = ("cpu", "cuda")) -> None:
         """Write a program that runs without this library: RGB uint8 (N, S, S, 3) in, probabilities (N, K) out.
 
-        View, normalisation, temperature and the average over members are inside; any N goes. What stays
+        Background, normalisation, temperature and the average over members are inside; any N goes. What stays
         outside, decoding and the resize rule, stands in a script beside the file, such as ``model.onnx.py``:
         it runs the file on images without this library. The card goes into an ONNX file's metadata under
         ``cellscan``, and into ``model.stablehlo.json`` beside a StableHLO file. Threshold, label sets and novelty
@@ -1108,7 +1108,7 @@ class Classifier:
         ----------
         name : str, optional
             ``"malaria_squeezenet"``, the only one and the default: SqueezeNet 1.1 from ImageNet at 96 px, fine-tuned
-            on the NIH malaria cells. ``card.metrics`` has its figures, on patients and fields it never saw.
+            on the NIH malaria cells. ``card.metrics`` has its metrics, on patients and fields not in training.
 
         Raises
         ------
@@ -1173,7 +1173,7 @@ class Classifier:
             _check_positive(card.positive_class, card.class_names)
         except ArgumentError as error:
             raise ModelFileError(f"{path}: {error}") from error
-        members = network.fill(card.members, tensors, os.fspath(path))
+        members = network.fill(card.n_members, tensors, os.fspath(path))
         return cls._with(network, members, card)
 
 
@@ -1198,12 +1198,12 @@ def make_members(model: str | nnx.Module, seeds: Sequence[int], **options: Any) 
 
 
 def are_small(members: Sequence[Classifier]) -> bool:
-    """Return whether these are trained together where nothing else is said: on one accelerator, and not too large."""
+    """Return whether these are vectorized where nothing else is said: on one accelerator, and not too large."""
     size = sum(leaf.size for leaf in members[0]._members[0]["params"].values())
     return jax.device_count() == 1 and jax.default_backend() != "cpu" and size <= SMALL
 
 
-def fit_together(
+def fit_vectorized(
     members: Sequence[Classifier],
     cells: CellDataset,
     rows: Sequence[np.ndarray],
@@ -1226,7 +1226,7 @@ def fit_together(
     plan |= {f"member{place}": {"seed": card.seed, **card.data} for place, card in enumerate(after)}
     if call.checkpoint is not None:
         plan["rows"] = cells.fingerprint()
-    for at in run_together(
+    for at in run_vectorized(
         task,
         [clf._members[0] for clf in members],
         Examples(cells.images(first.image_size, progress=call.progress), cells.labels),

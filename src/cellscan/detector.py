@@ -114,7 +114,7 @@ class Detector:
             class_names=names,
             positive_class=names[-1] if len(names) == 2 else None,
             image_size=(int(size[0]), int(size[1])),
-            view="field",
+            background="field",
             resize=dict(FIT),
             normalization=loaded.normalization,
             seed=check_seed(seed),
@@ -243,7 +243,7 @@ class Detector:
         epochs, batch_size : int
         recipe : Recipe, optional
             What speaks of labels of whole images does not apply: `loss`, `class_weight`, `label_smoothing`, `mixup`,
-            `surround`. `augment` mirrors fields with their boxes, and paints them. `monitor` is ``"loss"``.
+            `background`. `augment` mirrors fields with their boxes, and changes their colours. `monitor` is ``"loss"``.
         checkpoint, resume, progress
             As of `Classifier.fit`.
 
@@ -520,7 +520,7 @@ class Detector:
     def evaluate(
         self, fields: FieldDataset, *, cell_diameter: float | str | None = "auto", progress: bool = True
     ) -> DetectionReport:
-        """Judge the detector on annotated fields, by pycocotools (extra ``detect``).
+        """Evaluate the detector on annotated fields, by pycocotools (extra ``detect``).
 
         Parameters
         ----------
@@ -658,7 +658,7 @@ class Detector:
 
     def save(
         self, path: str | os.PathLike[str], *, report: DetectionReport | None = None, licence: str | None = None,
-        half: bool = False,
+        dtype: str = "float32",
     ) -> None:  # fmt: skip
         """Write one safetensors file: weights and card.
 
@@ -666,23 +666,23 @@ class Detector:
         ----------
         path : path
         report : DetectionReport, optional
-            Its figures go into the card.
+            Its metrics go into the card.
         licence : str, optional
             Of the weights.
-        half : bool
-            Weights in float16: half the file, for results that differ in the third digit.
+        dtype : {"float32", "float16"}
+            Of the weights in the file. ``"float16"`` halves the file, for results that differ in the third digit.
 
         Examples
         --------
         >>> import tempfile, pathlib, cellscan
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "det.safetensors"
-        >>> det.save(path, half=True)
+        >>> det.save(path, dtype="float16")
         >>> cellscan.Detector.load(path)
         Detector('retinanet_small', image_size=(96, 128), class_names=('red blood cell', 'infected'), epochs=4)
         """
         if not (report is None or isinstance(report, DetectionReport)):
             raise ArgumentError(f"report is {report!r:.80}; expected a DetectionReport, such as evaluate(...) returns")
-        cards.save(path, self._card, [self._weights], None if report is None else report.to_dict(), licence, half)
+        cards.save(path, self._card, [self._weights], None if report is None else report.to_dict(), licence, dtype)
 
     @classmethod
     def pretrained(cls, name: str | None = None) -> Detector:
@@ -694,7 +694,7 @@ class Detector:
         ----------
         name : str, optional
             ``"iml_retinanet_small"``, the only one and the default: `retinanet_small` at 480 x 360 px, trained on
-            fields of IML-Malaria (*P. vivax*, thin films). ``card.metrics`` has its figures, on fields it never saw.
+            fields of IML-Malaria (*P. vivax*, thin films). ``card.metrics`` has its metrics, on fields not in training.
 
         Raises
         ------

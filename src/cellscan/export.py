@@ -101,7 +101,7 @@ def export(
     settings = Settings(np.float32(card.decision.temperature))
 
     def probabilities(images: jax.Array) -> jax.Array:
-        return task.judge(members, settings, images).probabilities
+        return task.predict(members, settings, images).probabilities
 
     size = card.image_size
     shape = jax.export.symbolic_shape(f"n, {size}, {size}, 3")

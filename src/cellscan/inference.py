@@ -32,8 +32,8 @@ def average_symmetries(forward: Forward) -> Forward:
     """Return a forward that averages over the square's eight symmetries of every image."""
 
     def averaged(images: Any) -> Any:
-        judged = [forward(apply_symmetry(images, symmetry)) for symmetry in SYMMETRIES]
-        return jax.tree.map(lambda *rows: functools.reduce(jnp.add, rows) / len(rows), *judged)
+        predicted = [forward(apply_symmetry(images, symmetry)) for symmetry in SYMMETRIES]
+        return jax.tree.map(lambda *rows: functools.reduce(jnp.add, rows) / len(rows), *predicted)
 
     return averaged
 

@@ -68,7 +68,7 @@ def plot_report(
     *,
     classes: Sequence[int],
     confusion: np.ndarray,
-    figures: Mapping[str, float],
+    metrics: Mapping[str, float],
     intervals: Mapping[str, tuple[float, float]],
     threshold: float | None,
     bins: np.ndarray,
@@ -85,7 +85,7 @@ def plot_report(
     classes : sequence of int
         Those that have curves; the reliability is that of the first.
     confusion : (K, K) int
-    figures, intervals : dict
+    metrics, intervals : dict
         Of the names that titles and the threshold's point need.
     threshold : float or None
         Without one no point is drawn.
@@ -98,13 +98,13 @@ def plot_report(
     """
     layout: Any = [["confusion", "roc", "recall"], ["reliability", "patients", "patients"]]
     figure, axes = plt.subplot_mosaic(layout, figsize=(13.5, 8), layout="constrained")
-    titles = {name: f"{figures[name]:.4f}{_interval_text(intervals[name])}" for name in intervals}
+    titles = {name: f"{metrics[name]:.4f}{_interval_text(intervals[name])}" for name in intervals}
     _draw_confusion(axes["confusion"], confusion, class_names)
     for k in classes:
         colour = _BLUE if len(classes) == 1 else None
         _draw_curves(axes["roc"], axes["recall"], labels == k, probabilities[:, k], class_names[k], colour)
-    if threshold is not None and not np.isnan(figures["sensitivity"] + figures["specificity"]):
-        _draw_threshold(axes["roc"], axes["recall"], threshold, figures)
+    if threshold is not None and not np.isnan(metrics["sensitivity"] + metrics["specificity"]):
+        _draw_threshold(axes["roc"], axes["recall"], threshold, metrics)
     axes["roc"].plot([0, 1], [0, 1], "--", color=_GREY, lw=1)
     axes["roc"].set(xlabel="1 - specificity", ylabel="sensitivity")
     axes["recall"].set(xlabel="sensitivity (recall)", ylabel="precision", ylim=(0, 1.03))
@@ -149,11 +149,11 @@ def _draw_curves(roc: Axes, recall: Axes, truth: np.ndarray, scores: np.ndarray,
         recall.plot(reached, precision, color=colour, label=name)
 
 
-def _draw_threshold(roc: Axes, recall: Axes, threshold: float, figures: Mapping[str, float]) -> None:
+def _draw_threshold(roc: Axes, recall: Axes, threshold: float, metrics: Mapping[str, float]) -> None:
     label = f"threshold {threshold:.3g}"
-    roc.plot(1 - figures["specificity"], figures["sensitivity"], "o", color=_ORANGE, label=label)
-    recall.plot(figures["sensitivity"], figures["precision"], "o", color=_ORANGE, label=label)
-    prevalence = figures["prevalence"]
+    roc.plot(1 - metrics["specificity"], metrics["sensitivity"], "o", color=_ORANGE, label=label)
+    recall.plot(metrics["sensitivity"], metrics["precision"], "o", color=_ORANGE, label=label)
+    prevalence = metrics["prevalence"]
     recall.axhline(prevalence, ls="--", color=_GREY, lw=1, label=f"prevalence here {prevalence:.2f}")
 
 
@@ -219,14 +219,14 @@ def plot_explanations(shown: Sequence[tuple[str, np.ndarray, np.ndarray, str]]) 
 
 def plot_study(
     folds: Sequence[int],
-    figures: Mapping[str, Sequence[float]],
+    metrics: Mapping[str, Sequence[float]],
     *,
     pooled: Mapping[str, float],
     intervals: Mapping[str, tuple[float, float]],
 ) -> Figure:
-    """Draw figures of every member by its fold, their mean, and the pooled figure with its interval."""
-    figure, axes = plt.subplots(1, len(figures), figsize=(3.2 * len(figures), 3.6), squeeze=False, layout="constrained")
-    for axis, (name, values) in zip(axes[0], figures.items(), strict=True):
+    """Draw metrics of every member by its fold, their mean, and the pooled metric with its interval."""
+    figure, axes = plt.subplots(1, len(metrics), figsize=(3.2 * len(metrics), 3.6), squeeze=False, layout="constrained")
+    for axis, (name, values) in zip(axes[0], metrics.items(), strict=True):
         mean = np.mean(values)
         axis.plot(folds, values, "o", color=_BLUE, ms=5)
         axis.axhline(mean, color=_BLUE, lw=1, label=f"mean {mean:.4f}")

@@ -559,7 +559,7 @@ def _unknown(how: _How, appearances: Sequence[Sequence[float]], apparent: float,
             if rules.judged_with is None
             else "together with another classifier, or another threshold of it,"
         )
-        return [f"Error rates were measured {who} on {source}, not as cells are judged here. {share}"]
+        return [f"Error rates were measured {who} on {source}, not as cells are classified here. {share}"]
     if known is None or not appearances:
         why = (
             "the card does not say what the fields looked like on which error rates were measured; choose_threshold "

@@ -1,4 +1,4 @@
-"""Studies: a classifier judged by patients that it never saw, fold by fold."""
+"""Studies: a classifier evaluated on patients that were not in training, fold by fold."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from cellscan.classifier import Classifier, are_small, fit_together, make_members
+from cellscan.classifier import Classifier, are_small, fit_vectorized, make_members
 from cellscan.data.cells import CellDataset, leave_out
 from cellscan.data.tables import write_csv
 from cellscan.data.values import as_list, as_path, check_flag, check_seed, check_whole, choose
@@ -23,10 +23,10 @@ from cellscan.decisions.decision import Decision, decide
 from cellscan.errors import ArgumentError, DataError, ModelFileError
 from cellscan.evaluate.bootstrap import interval
 from cellscan.evaluate.calibration import apply_temperature, fit_temperature
-from cellscan.evaluate.confident import Suspects, find_contradicted
+from cellscan.evaluate.confident import LabelIssues, find_contradicted
 from cellscan.evaluate.metrics import AVERAGED, NAMES
 from cellscan.evaluate.patients import Patients, make_patients
-from cellscan.evaluate.report import Report, Seen, figure_text, interval_text, make_report
+from cellscan.evaluate.report import PatientOverlap, Report, interval_text, make_report, metric_text
 from cellscan.evaluate.thresholds import choose_rule
 from cellscan.notebook import as_text
 from cellscan.tasks.recipe import Recipe, as_recipe
@@ -51,19 +51,19 @@ def cross_validate(
     recipe: Recipe | None = None,
     weights: str | os.PathLike[str] | None = None,
     image_size: int = 64,
-    view: str = "filled",
+    background: str = "fill",
     positive_class: str | None = None,
     tta: bool = False,
-    together: bool | None = None,
+    vectorized: bool | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool = True,
 ) -> Study:
-    """Train once for every fold and seed, without the patients of the fold, and judge each by those patients.
+    """Train once for every fold and seed, without the patients of the fold, and evaluate each on those patients.
 
     Parameters
     ----------
-    model, weights, image_size, view, positive_class
+    model, weights, image_size, background, positive_class
         As in `cellscan.Classifier`.
     cells : CellDataset
         With patients.
@@ -75,8 +75,8 @@ def cross_validate(
     epochs, batch_size, recipe
         As in `Classifier.fit`; there is no validation set, so no `patience`.
     tta : bool
-        Average over the square's eight symmetries when judging.
-    together : bool, optional
+        Average over the square's eight symmetries when predicting.
+    vectorized : bool, optional
         Train all members at once, as one program over stacked weights. Left out: on one accelerator, where the
         network has at most five million parameters. On a CPU that is no faster.
     checkpoint : path, optional
@@ -111,8 +111,8 @@ def cross_validate(
             f"cells is a {type(cells).__name__}; expected a CellDataset, such as load_malaria() returns"
         )
     tta = check_flag("tta", tta)
-    if together is not None:
-        together = check_flag("together", together)
+    if vectorized is not None:
+        vectorized = check_flag("vectorized", vectorized)
     if isinstance(seeds, (int, np.integer)):
         chosen = list(range(check_whole("seeds", seeds, 1)))
     else:
@@ -136,24 +136,25 @@ def cross_validate(
         raise ArgumentError(f"{place} holds a study; pass resume=True to go on, or name another folder")
     if resume and place is None:
         raise ArgumentError("resume=True goes on with a study's folder; pass checkpoint=...")
-    options = {"model": model, "weights": weights, "image_size": image_size, "view": view,
+    options = {"model": model, "weights": weights, "image_size": image_size, "background": background,
                "positive_class": positive_class, "folds": folds, "seeds": seeds, "epochs": epochs,
-               "batch_size": batch_size, "recipe": recipe, "tta": tta, "together": together, "checkpoint": checkpoint,
-               "resume": resume, "progress": progress}  # fmt: skip
+               "batch_size": batch_size, "recipe": recipe, "tta": tta, "vectorized": vectorized,
+               "checkpoint": checkpoint, "resume": resume, "progress": progress}  # fmt: skip
     keys = [(number, seed) for number in range(len(parts)) for seed in chosen]
-    members = make_members(model, [seed for _, seed in keys], weights=weights, image_size=image_size, view=view,
-                           class_names=cells.class_names, positive_class=positive_class)  # fmt: skip
-    if together is None:
-        together = are_small(members)
-    if together:
+    members = make_members(model, [seed for _, seed in keys], weights=weights, image_size=image_size,
+                           background=background, class_names=cells.class_names,
+                           positive_class=positive_class)  # fmt: skip
+    if vectorized is None:
+        vectorized = are_small(members)
+    if vectorized:
         own = [np.flatnonzero(fold != numbers[number]) for number, _ in keys]
         here = None if place is None else place / "fold-all"
-        fit_together(members, cells, own, call=Call(epochs, batch_size, here, resume, progress), recipe=recipe)
+        fit_vectorized(members, cells, own, call=Call(epochs, batch_size, here, resume, progress), recipe=recipe)
     probabilities = np.zeros((len(chosen), len(cells), len(cells.class_names)), np.float32)
     for clf, (number, seed) in zip(members, keys, strict=True):
         train, test = parts[number]
         here = None if place is None else place / f"fold{number}-seed{seed}"
-        if not together:
+        if not vectorized:
             if progress:
                 print(f"fold {number + 1} of {len(parts)}, seed {seed}", flush=True)
             clf.fit(train, epochs=epochs, batch_size=batch_size, recipe=recipe, checkpoint=here, resume=resume,
@@ -165,7 +166,7 @@ def cross_validate(
 
 
 def _predict(clf: Classifier, test: CellDataset, tta: bool, folder: Path | None, progress: bool) -> np.ndarray:
-    """Judge the cells of a fold, or read how they were judged by the same weights."""
+    """Predict the cells of a fold, or read the predictions of the same weights."""
     plan = {"weights": clf.fingerprint, "cells": test.fingerprint(), "tta": tta}
     path = None if folder is None else folder / "predictions.safetensors"
     if path is not None and path.exists():
@@ -175,7 +176,7 @@ def _predict(clf: Classifier, test: CellDataset, tta: bool, folder: Path | None,
             if json.loads(metadata["cellscan.predictions"]) == plan:
                 return tensors["probabilities"]
         except (ModelFileError, KeyError, ValueError):
-            pass  # damaged, or of something else: judged again
+            pass  # damaged, or of something else: predicted again
     found = clf.predict_proba(test, tta=tta, progress=progress)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -184,32 +185,33 @@ def _predict(clf: Classifier, test: CellDataset, tta: bool, folder: Path | None,
 
 
 def _spread(reports: Sequence[Report], name: str) -> tuple[float, float]:
-    """Return mean and standard deviation of a figure; NaN where one alone has no spread."""
+    """Return mean and standard deviation of a metric; NaN where one alone has no spread."""
     values = np.array([getattr(report, name) for report in reports])
     return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else math.nan
 
 
 def _mean_text(reports: Sequence[Report], name: str) -> str:
     mean, spread = _spread(reports, name)
-    return figure_text(mean) + ("" if math.isnan(spread) else f" ± {spread:.4f}")
+    return metric_text(mean) + ("" if math.isnan(spread) else f" ± {spread:.4f}")
 
 
 @dataclass(frozen=True)
-class Transfer:
-    """What the members of a study are worth on cells from elsewhere; prints as a table.
+class ExternalValidation:
+    """Metrics of the members of a study on an external set, one of another laboratory; prints as a table.
 
     Attributes
     ----------
     reports : tuple[Report, ...]
         One a member.
     mean, interval : dict
-        Mean over members of every figure, and its 95 % interval over the patients, or fields, of those cells.
+        Mean over members of every metric, and its 95 % interval over the patients, or fields, of those cells.
 
     Examples
     --------
     >>> import cellscan
-    >>> abroad = study.transfer(cellscan.synthetic_cells(60, seed=9))
-    >>> len(abroad.reports), abroad.interval["roc_auc"][0] <= abroad.mean["roc_auc"] <= abroad.interval["roc_auc"][1]
+    >>> external = study.external_validation(cellscan.synthetic_cells(60, seed=9))
+    >>> low, high = external.interval["roc_auc"]
+    >>> len(external.reports), low <= external.mean["roc_auc"] <= high
     (2, True)
     """
 
@@ -219,9 +221,8 @@ class Transfer:
 
     def __str__(self) -> str:
         first = self.reports[0]
-        lines = [
-            f"{len(self.reports)} members on {len(first.labels):,} cells, {first.seen.patients} patients or fields"
-        ]
+        patients = first.patient_overlap.patients
+        lines = [f"{len(self.reports)} members on {len(first.labels):,} cells, {patients} patients or fields"]
         lines.append(f"{'':20}{'mean ± SD of members':24}95 % interval of the mean, over {first.interval_over}")
         for name in ("roc_auc", "sensitivity", "specificity", "average_precision", "calibration_error"):
             text = f"{name.replace('_', ' '):20}{_mean_text(self.reports, name):24}"
@@ -230,7 +231,7 @@ class Transfer:
 
 
 class Study:
-    """A cross-validation by patient: what every cell was given by networks that never saw its patient.
+    """A cross-validation by patient: out-of-fold predictions of every cell.
 
     Made by `cellscan.cross_validate`; prints as a table. The examples go on from the one there.
 
@@ -298,8 +299,8 @@ class Study:
             positive=card.positive,
             threshold=threshold if len(self.cells.class_names) == 2 else None,
             split=split,
-            seen=Seen(len(set(patients.tolist())), 0, 0),
-            view=card.view,
+            patient_overlap=PatientOverlap(len(set(patients.tolist())), 0, 0),
+            background=card.background,
         )
 
     def _repr_html_(self) -> str:
@@ -311,7 +312,7 @@ class Study:
     def __str__(self) -> str:
         card = self.members[0].card
         lines = [
-            f'{card.architecture}, {card.image_size} px, view "{card.view}", {card.epochs} epochs'
+            f'{card.architecture}, {card.image_size} px, background "{card.background}", {card.epochs} epochs'
             f"{', test-time averaging' if self._options['tta'] else ''}; {self.split}; seeds {self.seeds}",
             ", ".join(f"{name} {version}" for name, version in card.versions.items())
             + f"; {jax.devices()[0].device_kind}, {platform.machine()}, {os.cpu_count()} cores",
@@ -320,24 +321,24 @@ class Study:
         ]
         for (number, seed), report in zip(self.keys, self.reports, strict=True):
             lines.append(
-                f"{number:>4} {seed:>4} {report.seen.patients:>8} {len(report.labels):>7,}  "
-                + "".join(f"{figure_text(getattr(report, name)):>14}" for name in _SHOWN)
+                f"{number:>4} {seed:>4} {report.patient_overlap.patients:>8} {len(report.labels):>7,}  "
+                + "".join(f"{metric_text(getattr(report, name)):>14}" for name in _SHOWN)
             )
         lines.append(f"\n{'':20}{'mean ± SD':20}{'pooled':10}95 % interval over patients")
         for name in NAMES:
             text = f"{name.replace('_', ' '):20}{_mean_text(self.reports, name):20}"
             lines.append(
-                text + f"{figure_text(getattr(self.report, name)):10}{interval_text(self.report.interval[name])}"
+                text + f"{metric_text(getattr(self.report, name)):10}{interval_text(self.report.interval[name])}"
             )
         lines.append("\naveraged over the patients that have the class in question")
         for name, value in self.report.averaged.items():
-            text = f"{name.replace('_', ' '):40}{figure_text(value):10}"
+            text = f"{name.replace('_', ' '):40}{metric_text(value):10}"
             lines.append(text + interval_text(self.report.averaged_interval[name]))
         lines.append("\nResearch use only, not a medical device.")
         return "\n".join(lines)
 
     def plot(self) -> Figure:
-        """Draw the figures of every member, their mean, and the pooled figure with its interval.
+        """Draw the metrics of every member, their mean, and the pooled metric with its interval.
 
         Examples
         --------
@@ -355,7 +356,7 @@ class Study:
         )
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write one line a member, then mean, standard deviation, pooled figure and its interval.
+        """Write one line a member, then mean, standard deviation, pooled metric and its interval.
 
         Examples
         --------
@@ -375,13 +376,13 @@ class Study:
         rows.append(["sd", "", "", "", *(spread for _, spread in spreads)])
         rows.append(["pooled", "", *_row(self.report)])
         for end, name in enumerate(("pooled_low", "pooled_high")):
-            ends = [self.report.interval[figure][end] for figure in NAMES]
+            ends = [self.report.interval[metric][end] for metric in NAMES]
             ends += [self.report.averaged_interval[f][end] for f in AVERAGED if f in self.report.averaged_interval]
             rows.append([name, "", "", "", *ends])
         write_csv(path, rows)
 
     def select(self, mask_or_indices: slice | np.ndarray | Sequence[int] | Sequence[bool]) -> Study:
-        """Return the study judged by the chosen cells alone, such as those whose label nobody disputes.
+        """Return the study evaluated on the chosen cells alone, such as those whose label nobody disputes.
 
         Parameters
         ----------
@@ -429,9 +430,9 @@ class Study:
         return Study(self.cells, self.fold, self.seeds, self.members, scaled, self.split, self._options)
 
     def patients(self, *, sensitivity: float | None = None, specificity: float | None = None) -> Patients:
-        """Judge patients: the rule for a fold is chosen on the patients of the other folds.
+        """Classify patients: the rule for a fold is chosen on the patients of the other folds.
 
-        Each of those was judged by networks that never saw it.
+        Each of those was predicted out of fold.
 
         Parameters
         ----------
@@ -473,48 +474,50 @@ class Study:
         probabilities = self.probabilities.mean(0)
         return simulate(probabilities, self.cells.labels, self.cells.patients, alpha, splits=splits, seed=seed)
 
-    def suspects(self) -> Suspects:
-        """Return the cells whose label is contradicted by networks that never saw the patient, worst first.
+    def label_issues(self) -> LabelIssues:
+        """Return the cells whose label is contradicted by out-of-fold networks, worst first.
 
         Examples
         --------
-        >>> study.suspects().rows.dtype
+        >>> study.label_issues().rows.dtype
         dtype('int64')
         """
         probabilities, labels = self.probabilities.mean(0), self.cells.labels
         rows = find_contradicted(labels, probabilities)
-        return Suspects(rows, probabilities[np.arange(len(labels)), labels], probabilities, self.cells)
+        return LabelIssues(rows, probabilities[np.arange(len(labels)), labels], probabilities, self.cells)
 
     def ensemble(self) -> Classifier:
-        """Return one classifier that averages all members; it has seen every patient of the study.
+        """Return one classifier that averages all members; all patients of the study were in its training.
 
         Examples
         --------
-        >>> study.ensemble().card.members
+        >>> study.ensemble().card.n_members
         2
         """
         return Classifier.ensemble(self.members)
 
-    def outline(self) -> Study:
+    def silhouette(self) -> Study:
         """Train the same on silhouettes alone: how far the outline gives the label away.
 
         Returns
         -------
         Study
-            With ``view="outline"``; kept in the folder ``outline`` of the study's checkpoint.
+            With ``background="silhouette"``; kept in the folder ``silhouette`` of the study's checkpoint.
 
         Examples
         --------
-        >>> study.outline().report.view
-        'outline'
+        >>> study.silhouette().report.background
+        'silhouette'
         """
         place = self._options["checkpoint"]
-        changes = {"view": "outline", "checkpoint": None if place is None else Path(place) / "outline"}
-        recipe = replace(self._options["recipe"], surround="view")
+        changes = {"background": "silhouette", "checkpoint": None if place is None else Path(place) / "silhouette"}
+        recipe = replace(self._options["recipe"], background=None)
         return cross_validate(cells=self.cells, **{**self._options, **changes, "recipe": recipe})
 
-    def transfer(self, crops: CellDataset, *, tta: bool | None = None, progress: bool = True) -> Transfer:
-        """Judge cells of another source by every member, at its threshold.
+    def external_validation(
+        self, crops: CellDataset, *, tta: bool | None = None, progress: bool = True
+    ) -> ExternalValidation:
+        """Evaluate every member, at its threshold, on an external set: cells of another laboratory.
 
         Parameters
         ----------
@@ -526,12 +529,12 @@ class Study:
 
         Examples
         --------
-        >>> round(study.transfer(cells).reports[0].prevalence, 1)
+        >>> round(study.external_validation(cells).reports[0].prevalence, 1)
         0.5
         """
         reports = tuple(clf.evaluate(crops, tta=tta, progress=progress) for clf in self.members)
-        drawn = [report.draw() for report in reports]
-        return Transfer(
+        drawn = [report.bootstrap() for report in reports]
+        return ExternalValidation(
             reports,
             {name: float(np.mean([getattr(report, name) for report in reports])) for name in NAMES},
             {name: interval(np.mean([draw[name] for draw in drawn], axis=0)) for name in NAMES},
@@ -544,4 +547,4 @@ def _short(name: str) -> str:
 
 def _row(report: Report) -> list[float]:
     averaged = [report.averaged[name] for name in AVERAGED if name in report.averaged]
-    return [report.seen.patients, len(report.labels), *(getattr(report, name) for name in NAMES), *averaged]
+    return [report.patient_overlap.patients, len(report.labels), *(getattr(report, name) for name in NAMES), *averaged]

@@ -112,7 +112,7 @@ def test_any_tree_is_the_same_in_every_archive(tmp_path_factory, names, around, 
 
 
 @pytest.mark.parametrize("ending", ["zip", "tar", "tgz"])
-def test_names_and_copies_are_judged_alike(tmp_path, ending) -> None:
+def test_names_and_copies_are_treated_alike(tmp_path, ending) -> None:
     path = tmp_path / f"c.{ending}"
     windows = [("c\\A\\1.png", png(1)), ("c\\B\\1.png", png(2))]
     assert cellscan.load_folder(pack(path, windows)).names.tolist() == ["A/1.png", "B/1.png"]

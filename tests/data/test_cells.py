@@ -326,8 +326,8 @@ def test_a_data_set_owns_its_arrays() -> None:
     assert cells.fingerprint() == before
     assert cells.per_class() == {"parasitized": 3, "uninfected": 3}
     assert cells[0].image.max() == 200
-    painted = cellscan.synthetic_cells(40, seed=0)
-    for array in (cells[0].image, painted[0].image, painted.masks[0], cells.labels, cells.select([0]).labels):
+    synthetic = cellscan.synthetic_cells(40, seed=0)
+    for array in (cells[0].image, synthetic[0].image, synthetic.masks[0], cells.labels, cells.select([0]).labels):
         with pytest.raises(ValueError, match="read-only"):
             array[...] = 0
         base: np.ndarray = array

@@ -185,7 +185,7 @@ def test_cells_are_cut_along_their_polygons() -> None:
     )
     field = fields.crops()[0].image
     black = fields.crops(background="black")[0]
-    filled = fields.crops(background="filled")[0].image
+    filled = fields.crops(background="fill")[0].image
     assert field.shape == black.image.shape == (30, 30, 3)
     assert field[0, 0].tolist() == [200] * 3
     assert (black.image[5:25, 5:25] == (100, 50, 40)).all()

@@ -220,7 +220,7 @@ def test_crops_are_cells_with_the_field_as_patient() -> None:
     assert min(min(crops[i].image.shape[:2]) for i in range(len(crops))) >= 20
 
 
-def test_painted_fields_are_the_same_for_a_seed_and_their_boxes_hold_cells() -> None:
+def test_synthetic_fields_are_the_same_for_a_seed_and_their_boxes_hold_cells() -> None:
     one, other = (cellscan.synthetic_fields(3, seed=4) for _ in range(2))
     assert one.hash() == other.hash()
     assert (one[1].image == other[1].image).all()

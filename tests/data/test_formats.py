@@ -26,7 +26,7 @@ WRITTEN = ("coco", "yolo", "voc", "csv")
 
 
 def lay_out(case: str, folder: Path) -> dict[str, Any]:
-    """Copy a miniature, paint its images, and return what is expected of it."""
+    """Copy a miniature, draw its images, and return what is expected of it."""
     shutil.copytree(HERE / case, folder)
     expected = json.loads((folder / "expected.json").read_text())
     (folder / "expected.json").unlink()

@@ -1,4 +1,4 @@
-"""Painted cells."""
+"""Synthetic cells."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def test_healthy_patients_have_no_parasites_and_infected_ones_have_both() -> Non
     assert max(share.values()) < 1
 
 
-def test_surround_is_black_and_cells_are_not() -> None:
+def test_background_is_black_and_cells_are_not() -> None:
     cell = cellscan.synthetic_cells(40, seed=0)[0]
     light = cell.image.max(-1)
     assert (light == 0).mean() > 0.1
@@ -71,7 +71,7 @@ def test_numbers_of_numpy_count_and_others_are_refused() -> None:
             cellscan.synthetic_fields(1, size=size)  # type: ignore[arg-type]
 
 
-def test_it_is_said_that_another_count_paints_other_cells() -> None:
+def test_it_is_said_that_another_count_gives_other_cells() -> None:
     few, many = cellscan.synthetic_cells(40, seed=0), cellscan.synthetic_cells(400, seed=0)
     assert not np.array_equal(few[1].image, many[1].image)
     assert "With another count the cells are others" in " ".join(str(cellscan.synthetic_cells.__doc__).split())

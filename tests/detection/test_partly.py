@@ -64,11 +64,11 @@ def test_what_is_found_where_nothing_is_annotated_is_no_false_call() -> None:
     full = make(2)
     part = make(2, complete=[False, True])
     found = found_in(full, extra, [0, 1, 0, 1])
-    judged, spared = (evaluate_detections(fields, found, RULES) for fields in (full, part))
-    assert judged.precision_per_class == (0.5, 0.5)
+    whole, spared = (evaluate_detections(fields, found, RULES) for fields in (full, part))
+    assert whole.precision_per_class == (0.5, 0.5)
     assert spared.precision_per_class == (1.0, 0.5)  # of class 1 every cell is annotated
     assert spared.recall_per_class == (1.0, 1.0)
-    assert judged.count_error == 1.0
+    assert whole.count_error == 1.0
     assert np.isnan(spared.count_error)
     assert "n/a: no field is annotated in full" in str(spared)
     joined = cellscan.concat([full, part])

@@ -1,4 +1,4 @@
-"""Figures agree with scikit-learn; intervals are over patients."""
+"""Metrics agree with scikit-learn; intervals are over patients."""
 
 import math
 import tracemalloc
@@ -13,15 +13,15 @@ from sklearn import metrics as sk
 
 import cellscan
 from cellscan.errors import ArgumentError, DataError
-from cellscan.evaluate.bootstrap import draw_chunks, draw_figures, draw_weights, interval
-from cellscan.evaluate.metrics import AVERAGED, LEAST, NAMES, figures, from_confusion, weighted_figures
-from cellscan.evaluate.report import Seen, make_report
+from cellscan.evaluate.bootstrap import bootstrap_metrics, draw_chunks, draw_weights, interval
+from cellscan.evaluate.metrics import AVERAGED, LEAST, NAMES, compute_metrics, from_confusion, weighted_metrics
+from cellscan.evaluate.report import PatientOverlap, make_report
 
 ATOL = 1e-6  # probabilities are float32, and scikit-learn cuts them at 1 - eps in the logarithmic loss
 
 
 def by_scikit_learn(labels, predicted, probabilities, weights, positive) -> dict[str, float]:
-    """Every figure by scikit-learn, with weights of cells; NaN where it has no meaning."""
+    """Every metric by scikit-learn, with weights of cells; NaN where it has no meaning."""
     classes = list(range(probabilities.shape[1]))
     kept = weights > 0
     labels, predicted, probabilities, weights = (x[kept] for x in (labels, predicted, probabilities, weights))
@@ -63,7 +63,7 @@ def by_scikit_learn(labels, predicted, probabilities, weights, positive) -> dict
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore:invalid value:RuntimeWarning")  # of classes that are missing
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 4), st.sampled_from([0, 1, None]), st.sets(st.integers(0, 2)))
-def test_figures_equal_scikit_learns(seed, classes, positive, odd) -> None:
+def test_metrics_equal_scikit_learns(seed, classes, positive, odd) -> None:
     """Two and more classes, tied scores, classes that no cell has, classes that none is called, and weights."""
     ties, missing, unpredicted = (what in odd for what in range(3))
     rng = np.random.default_rng(seed)
@@ -78,13 +78,13 @@ def test_figures_equal_scikit_learns(seed, classes, positive, odd) -> None:
     group = np.r_[0, rng.integers(0, 6, cells - 1)]
     weights = rng.integers(0, 3, (3, group.max() + 1)).astype(float)
     weights[:, 0] = 1
-    found = weighted_figures(labels, predicted, probabilities, group, positive, [weights[:2], weights[2:]])
+    found = weighted_metrics(labels, predicted, probabilities, group, positive, [weights[:2], weights[2:]])
     for row, groups in enumerate(weights):
         want = by_scikit_learn(labels, predicted, probabilities, groups[group], positive)
         assert set(want) == set(NAMES)
         for name, value in want.items():
             assert np.isclose(found[name][row], value, atol=ATOL, equal_nan=True), name
-    plain = figures(labels, predicted, probabilities, positive)
+    plain = compute_metrics(labels, predicted, probabilities, positive)
     want = by_scikit_learn(labels, predicted, probabilities, np.ones(cells), positive)
     for name in NAMES:
         assert np.isclose(plain[name], want[name], atol=ATOL, equal_nan=True), name
@@ -92,16 +92,16 @@ def test_figures_equal_scikit_learns(seed, classes, positive, odd) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 3))
-def test_figures_by_patient_are_means_of_those_of_each(seed, classes) -> None:
+def test_metrics_by_patient_are_means_of_those_of_each(seed, classes) -> None:
     rng = np.random.default_rng(seed)
     labels, predicted = rng.integers(0, classes, 40), rng.integers(0, classes, 40)
     group = rng.permutation(np.r_[np.arange(8), rng.integers(0, 8, 32)])
     weights = rng.integers(1, 3, (1, 8)).astype(float)
-    found = weighted_figures(labels, predicted, np.eye(classes)[predicted], group, 0, [weights])
+    found = weighted_metrics(labels, predicted, np.eye(classes)[predicted], group, 0, [weights])
     each = []
     for g in range(8):
         here = group == g
-        each.append(figures(labels[here], predicted[here], np.eye(classes)[predicted[here]], 0))
+        each.append(compute_metrics(labels[here], predicted[here], np.eye(classes)[predicted[here]], 0))
     for name in AVERAGED:
         values = np.array([one[name] for one in each])
         known = np.isfinite(values)
@@ -109,11 +109,11 @@ def test_figures_by_patient_are_means_of_those_of_each(seed, classes) -> None:
         assert np.isclose(found[f"{name}_by_patient"][0], want, equal_nan=True), name
 
 
-def test_undefined_figures_are_nan() -> None:
+def test_undefined_metrics_are_nan() -> None:
     got = from_confusion(np.array([[0, 0], [1, 4]]), 0)
     assert np.isnan(got["sensitivity"])
     assert got["specificity"] == 0.8
-    one = figures(np.ones(4, int), np.ones(4, int), np.tile([0.2, 0.8], (4, 1)), 0)
+    one = compute_metrics(np.ones(4, int), np.ones(4, int), np.tile([0.2, 0.8], (4, 1)), 0)
     nothing = {"sensitivity", "precision", "f1", "roc_auc", "average_precision"}
     assert {name for name in NAMES if np.isnan(one[name])} == nothing
     assert one["accuracy"] == one["specificity"] == 1
@@ -126,15 +126,15 @@ def test_intervals_over_patients_are_wider_when_patients_differ() -> None:
     labels = rng.integers(0, 2, 1000)
     predicted = np.where(right, labels, 1 - labels)
     scores = np.eye(2)[predicted]
-    by_patient = interval(draw_figures(labels, predicted, scores, patients, 0)["accuracy"])
-    by_cell = interval(draw_figures(labels, predicted, scores, np.arange(1000), 0)["accuracy"])
+    by_patient = interval(bootstrap_metrics(labels, predicted, scores, patients, 0)["accuracy"])
+    by_cell = interval(bootstrap_metrics(labels, predicted, scores, np.arange(1000), 0)["accuracy"])
     assert by_patient[1] - by_patient[0] > 2 * (by_cell[1] - by_cell[0])
     assert by_patient[0] < right.mean() < by_patient[1]
 
 
 def test_one_patient_gives_no_interval() -> None:
     labels = np.array([0, 1, 1, 0])
-    found = draw_figures(labels, labels, np.eye(2)[labels], np.zeros(4), 0)
+    found = bootstrap_metrics(labels, labels, np.eye(2)[labels], np.zeros(4), 0)
     assert all(np.isnan(found[name]).all() for name in found)
     text = str(cellscan.Classifier(image_size=32).evaluate(tiny_cells(20, patients=1)))
     assert "accuracy" in text
@@ -145,7 +145,7 @@ def test_a_bootstrap_of_cells_covers_as_theory_says() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 2000)
     predicted = np.where(rng.random(2000) < 0.9, labels, 1 - labels)
-    low, high = interval(draw_figures(labels, predicted, np.eye(2)[predicted], np.arange(2000), 0)["accuracy"])
+    low, high = interval(bootstrap_metrics(labels, predicted, np.eye(2)[predicted], np.arange(2000), 0)["accuracy"])
     theory = 2 * 1.96 * np.sqrt(0.9 * 0.1 / 2000)
     assert 0.8 * theory < high - low < 1.2 * theory
 
@@ -160,14 +160,14 @@ def test_intervals_take_bounded_memory(known) -> None:
     groups = rng.integers(0, 200, cells) if known else np.arange(cells)
     for count in (draws // 10, draws):
         tracemalloc.start()
-        found = draw_figures(labels, scores.argmax(1), scores, groups, 0, draws=count)
+        found = bootstrap_metrics(labels, scores.argmax(1), scores, groups, 0, draws=count)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.5 * peaks[0]
     assert peaks[1] < 150e6
     assert {name: len(found[name]) for name in NAMES} == dict.fromkeys(NAMES, draws)
     low, high = interval(found["roc_auc"])
-    assert low < figures(labels, scores.argmax(1), scores, 0)["roc_auc"] < high
+    assert low < compute_metrics(labels, scores.argmax(1), scores, 0)["roc_auc"] < high
     # The standard error of a ROC AUC of one half: sqrt((m + n + 1) / (12 m n))
     spread = 2 * 1.96 * np.sqrt((cells + 1) / (12 * labels.sum() * (cells - labels.sum())))
     assert 0.8 * spread < high - low < 1.2 * spread
@@ -187,24 +187,26 @@ def report(**changes):
     p = np.tile([0.8, 0.2], (40, 1)).astype(np.float32)
     base = {
         "names": cells.names, "patients": cells.patients, "class_names": cells.class_names, "positive": 0,
-        "threshold": 0.5, "split": "whole", "seen": Seen(6, 0, 0), "view": "filled",
+        "threshold": 0.5, "split": "whole", "patient_overlap": PatientOverlap(6, 0, 0), "background": "fill",
     }  # fmt: skip
     return make_report(cells.labels, np.zeros(40, np.int32), p, **{**base, **changes})
 
 
 def test_report_says_what_must_be_said() -> None:
     text = str(report())
-    assert text.splitlines()[0] == "40 cells of 6 patients, none of them seen in training or as validation"
+    assert text.splitlines()[0] == "40 cells of 6 patients, no overlap with training or validation"
     assert "95 % interval over patients" in text
     assert "not a medical device" in text
     assert "prevalence here 0.500" in text
-    assert "2 SEEN IN TRAINING and 1 as validation: the figures flatter" in str(report(seen=Seen(6, 2, 1)))
-    assert "BASELINE" in str(report(view="outline"))
-    unknown = report(seen=Seen(0, None, None))
+    assert "PATIENT OVERLAP: 2 in training, 1 in validation; the metrics are optimistically biased" in str(
+        report(patient_overlap=PatientOverlap(6, 2, 1))
+    )
+    assert "BASELINE" in str(report(background="silhouette"))
+    unknown = report(patient_overlap=PatientOverlap(0, None, None))
     assert "patients unknown" in str(unknown).splitlines()[0]
     assert "over CELLS (patients unknown): too narrow" in str(unknown)
     assert unknown.interval_over == "cells"
-    assert "cannot be told" in str(report(seen=Seen(6, None, 0)))
+    assert "cannot be determined" in str(report(patient_overlap=PatientOverlap(6, None, 0)))
     assert "n/a" in str(make_one_class())
 
 
@@ -220,7 +222,7 @@ def test_report_as_json_and_picture() -> None:
     found = make_one_class()
     assert np.isnan(found.sensitivity)
     plain = json.loads(json.dumps(found.to_dict()))
-    assert plain["figures"]["sensitivity"]["value"] is None
+    assert plain["metrics"]["sensitivity"]["value"] is None
     assert len(report().plot().axes) == 5
     assert len(found.plot().axes) == 5
 
@@ -247,7 +249,8 @@ def made(labels, scores, patients, **changes):
     names = np.array([f"{i}.png" for i in range(len(labels))])
     base = {
         "names": names, "patients": np.asarray(patients), "class_names": ("parasitized", "uninfected"), "positive": 0,
-        "threshold": 0.5, "split": "whole", "seen": Seen(len(set(patients)), 0, 0), "view": "filled",
+        "threshold": 0.5, "split": "whole", "background": "fill",
+        "patient_overlap": PatientOverlap(len(set(patients)), 0, 0),
     }  # fmt: skip
     probabilities = np.stack([scores, 1 - np.asarray(scores)], 1).astype(np.float32)
     predicted = np.where(np.asarray(scores) >= 0.5, 0, 1).astype(np.int32)
@@ -255,7 +258,7 @@ def made(labels, scores, patients, **changes):
 
 
 def test_patients_by_hand() -> None:
-    """Two infected patients, two donors; every figure counted on fingers."""
+    """Two infected patients, two donors; every metric counted on fingers."""
     labels = [0, 0, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]
     scores = [0.9, 0.8, 0.1, 0.1, 0.2, 0.1, 0.1, 0.9, 0.1, 0.1, 0.1, 0.1, 0.9, 0.1, 0.1, 0.1]
     found = made(labels, scores, list("aaaabbbbccccdddd"), rule=0.3)
@@ -295,36 +298,38 @@ def test_what_is_left_out_and_what_is_refused() -> None:
     labels, scores = [0, 1] * 10, [0.9, 0.1] * 9 + [0.1, 0.9]
     found = made(labels, scores, [f"p{i % 5}" for i in range(20)])
     kept = found.without(["18.png", "19.png", "elsewhere.png"])
-    assert (len(kept.labels), kept.accuracy, kept.seen.patients) == (18, 1.0, 5)
+    assert (len(kept.labels), kept.accuracy, kept.patient_overlap.patients) == (18, 1.0, 5)
     with pytest.raises(DataError, match="none of the 1 names"):
         found.without(["x.png"])
     with pytest.raises(DataError, match="no cell is left"):
         found.select(np.zeros(20, bool))
-    with pytest.raises(DataError, match="no cells to judge"):
+    with pytest.raises(DataError, match="no cells to evaluate"):
         made([], [], [])
     with pytest.raises(DataError, match="not finite"):
         made(labels, [np.nan, *scores[1:]], [f"p{i % 5}" for i in range(20)])
 
 
-def test_a_part_of_a_report_knows_which_patients_were_seen() -> None:
+def test_a_part_of_a_report_knows_its_patient_overlap() -> None:
     patients = [f"p{i}" for i in range(10) for _ in range(4)]
     labels, scores = [0, 1] * 20, [0.9, 0.1] * 20
-    seen = Seen.among(patients, train=["p0", "p1", "p2", "gone"], validation=["p9"], decision=[])
-    found = made(labels, scores, patients, seen=seen)
-    assert "3 SEEN IN TRAINING and 1 as validation" in str(found).splitlines()[0]
+    overlap = PatientOverlap.among(patients, train=["p0", "p1", "p2", "gone"], validation=["p9"], decision=[])
+    found = made(labels, scores, patients, patient_overlap=overlap)
+    assert "PATIENT OVERLAP: 3 in training, 1 in validation" in str(found).splitlines()[0]
     mine = found.cell_patients
-    assert found.select(~np.isin(mine, ["p0", "p1", "p2"])).seen.train == 0
-    assert found.select(np.isin(mine, ["p0", "p7"])).seen == Seen(2, 1, 0, 0)
-    assert found.select(np.isin(mine, ["p0", "p7"])).select(slice(0, 4)).seen == Seen(1, 1, 0, 0)
-    assert found.select(slice(None, None, 2)).seen == found.seen
+    assert found.select(~np.isin(mine, ["p0", "p1", "p2"])).patient_overlap.train == 0
+    assert found.select(np.isin(mine, ["p0", "p7"])).patient_overlap == PatientOverlap(2, 1, 0, 0)
+    assert found.select(np.isin(mine, ["p0", "p7"])).select(slice(0, 4)).patient_overlap == PatientOverlap(1, 1, 0, 0)
+    assert found.select(slice(None, None, 2)).patient_overlap == found.patient_overlap
     text = str(found.without(found.names[mine == "p9"]))
-    assert text.startswith("36 cells of 9 patients, 3 SEEN IN TRAINING and 0 as validation")
+    assert text.startswith("36 cells of 9 patients, PATIENT OVERLAP: 3 in training, 0 in validation")
     # Counts alone say something of a part where they are none, or all.
-    counted = made(labels, scores, patients, seen=Seen(10, 3, 0, 10))
-    assert counted.select(mine == "p0").seen == Seen(1, None, 0, 1)
-    assert "cannot be told" in str(counted.select(mine == "p0"))
-    assert Seen.among(["", ""], train=["a"], validation=[], decision=[]) == Seen(0, None, None, None)
-    assert Seen.among(["a"], train=None, validation=[], decision=[]) == Seen(1, None, 0, 0)
+    counted = made(labels, scores, patients, patient_overlap=PatientOverlap(10, 3, 0, 10))
+    assert counted.select(mine == "p0").patient_overlap == PatientOverlap(1, None, 0, 1)
+    assert "cannot be determined" in str(counted.select(mine == "p0"))
+    assert PatientOverlap.among(["", ""], train=["a"], validation=[], decision=[]) == PatientOverlap(
+        0, None, None, None
+    )
+    assert PatientOverlap.among(["a"], train=None, validation=[], decision=[]) == PatientOverlap(1, None, 0, 0)
 
 
 def test_odd_arguments_of_reports() -> None:
@@ -332,7 +337,7 @@ def test_odd_arguments_of_reports() -> None:
     assert len(found.select([0, -1]).labels) == 2
     for call in (
         lambda: found.select([0.7]), lambda: found.select([20]), lambda: found.select(3), lambda: found.select([True]),
-        lambda: found.draw(draws=0), lambda: found.draw(seed=-1), lambda: found.draw(draws="a"),
+        lambda: found.bootstrap(draws=0), lambda: found.bootstrap(seed=-1), lambda: found.bootstrap(draws="a"),
         lambda: found.at_prevalence("0.1"), lambda: found.at_prevalence(float("nan")),
         lambda: cellscan.compare(found, found.names),
         lambda: found.patients["p0"],

@@ -128,7 +128,7 @@ def test_a_damaged_entry_is_refused(tmp_path) -> None:
 def test_it_is_small(name: str) -> None:
     clf = cellscan.Classifier(name, image_size=75, seed=0)
     network = Network(clf.model)
-    width = jax.eval_shape(network.signature, network.shapes(), np.zeros((1, 75, 75, 3), np.float32)).shape[-1]
+    width = jax.eval_shape(network.feature_statistics, network.shapes(), np.zeros((1, 75, 75, 3), np.float32)).shape[-1]
     kept = min(VALUES // width, width - 1)
     line, basis, variances = (np.zeros(shape, np.float32) for shape in (width, (width, kept), kept))
     basis = basis.astype(np.float16)

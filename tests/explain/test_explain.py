@@ -17,25 +17,25 @@ from cellscan.models.network import Network
 
 
 @pytest.fixture(scope="module")
-def painted() -> cellscan.Classifier:
-    """A network that has learned to see painted parasites."""
+def trained() -> cellscan.Classifier:
+    """A network that has learned to see parasites of synthetic cells."""
     clf = cellscan.Classifier("small_cnn", image_size=48, seed=0)
     clf.fit(cellscan.synthetic_cells(1200, seed=1, difficulty="easy"), epochs=3, progress=False)
     return clf
 
 
 @pytest.fixture(scope="module")
-def infected(painted) -> cellscan.CellDataset:
-    """Painted cells with a parasite that the network calls right."""
+def infected(trained) -> cellscan.CellDataset:
+    """Synthetic cells with a parasite that the network calls right."""
     cells = cellscan.synthetic_cells(80, seed=2, difficulty="easy")
-    called = painted.predict(cells, progress=False).labels
+    called = trained.predict(cells, progress=False).labels
     assert (called == cells.labels).mean() > 0.9
     return cells.select(np.flatnonzero((cells.labels == 0) & (called == 0)))
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_maps_equal_captum(method: str) -> None:
-    clf = cellscan.Classifier(SmallNet(), image_size=16, view="cell")
+    clf = cellscan.Classifier(SmallNet(), image_size=16, background="keep")
     why = clf.explain(images(), method=method, label=clf.class_names[LABEL], progress=False)
     expected = np.array(json.loads(REFERENCE.read_text())[method])
     assert np.abs(expected).max() > 1e-3
@@ -43,34 +43,34 @@ def test_maps_equal_captum(method: str) -> None:
         assert np.abs(found.values - wanted).max() < 1e-4
 
 
-def test_pointing_game(painted, infected) -> None:
+def test_pointing_game(trained, infected) -> None:
     """The highest point lies on the parasite, or within three pixels of it; benchmarks/explain.py has every method."""
     assert infected.masks is not None
     hits = []
-    for why, mask in zip(painted.explain(infected, progress=False), infected.masks, strict=True):
+    for why, mask in zip(trained.explain(infected, progress=False), infected.masks, strict=True):
         place = np.unravel_index(why.map.argmax(), why.map.shape)
         hits.append(np.asarray(distance_transform_edt(~mask))[place] <= 3)
     assert np.mean(hits) >= 0.9
 
 
-def test_integrated_gradients_add_up(painted, infected) -> None:
-    for why in painted.explain(infected.select(range(12)), progress=False):
+def test_integrated_gradients_add_up(trained, infected) -> None:
+    for why in trained.explain(infected.select(range(12)), progress=False):
         rise = why.output - why.baseline
         assert abs(why.values.sum() - rise) < 0.02 * abs(rise)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_maps_change_with_the_weights(painted, infected, method: str) -> None:
+def test_maps_change_with_the_weights(trained, infected, method: str) -> None:
     """Adebayo et al. (2018): weights are drawn anew from the head down, and the map goes with them."""
     cells = infected.select(range(8))
     fresh = cellscan.Classifier("small_cnn", image_size=48, seed=9)
-    before = painted.explain(cells, method=method, label="parasitized", progress=False)
-    weights = {kind: dict(leaves) for kind, leaves in painted._members[0].items()}
+    before = trained.explain(cells, method=method, label="parasitized", progress=False)
+    weights = {kind: dict(leaves) for kind, leaves in trained._members[0].items()}
     for part in ("head", "stage4", "stage3", "stage2", "stage1", "stem_norm", "stem"):
         for name, leaf in fresh._members[0]["params"].items():
             if name.split(".")[0] == part:
                 weights["params"][name] = leaf
-    drawn = cellscan.Classifier._with(painted._task.network, (weights,), painted.card)
+    drawn = cellscan.Classifier._with(trained._task.network, (weights,), trained.card)
     after = drawn.explain(cells, method=method, label="parasitized", progress=False)
     inside = [read_rgb(cell.image, 48).any(-1) for cell in cells]
     ranks = [spearmanr(a.values[m], b.values[m]).statistic for a, b, m in zip(before, after, inside, strict=True)]

@@ -1,4 +1,4 @@
-"""The real cells: loaded by every road, divided, trained on, judged."""
+"""The real cells: loaded by every road, divided, trained on, evaluated."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ import pytest
 from helpers import run_python
 
 import cellscan
-from cellscan.views import prepare
+from cellscan.preprocessing import prepare
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +51,11 @@ def test_splits_are_balanced_within_three_points(cells, seed) -> None:
         assert abs(len(set(part.patients)) / 170 - share) < 0.03
 
 
-def test_the_surround_of_real_cells_is_found_and_filled(cells) -> None:
+def test_the_background_of_real_cells_is_found_and_filled(cells) -> None:
     chosen = cells.select(np.random.default_rng(0).choice(len(cells), 200, replace=False))
     images = chosen.images(64)[:]
     assert 0.15 < (images.max(-1) < 24).mean() < 0.4
-    filled = np.asarray(prepare(jnp.asarray(images), "filled"))
+    filled = np.asarray(prepare(jnp.asarray(images), "fill"))
     dark = (filled.max(-1) < 0.3).mean()
     assert dark < 0.002  # what is left is inside the cells
 
@@ -86,9 +86,9 @@ def test_training_on_real_cells_beats_chance_by_far(source, cells) -> None:
     report = clf.evaluate(test)
     print(report)
     assert report.accuracy > 0.85
-    assert "none of them seen" in str(report).splitlines()[0]
+    assert "no overlap with training" in str(report).splitlines()[0]
     leaked = clf.evaluate(few.select(slice(0, 200)))
-    assert "SEEN IN TRAINING" in str(leaked).splitlines()[0]
+    assert "PATIENT OVERLAP" in str(leaked).splitlines()[0]
 
 
 def test_shuffled_labels_score_a_half(source, cells) -> None:
@@ -125,7 +125,7 @@ def test_the_model_that_comes_along_knows_these_patients_and_says_so(cells) -> N
     chosen = cells.select(np.random.default_rng(0).choice(len(cells), 600, replace=False))
     report = clf.evaluate(chosen)
     assert report.accuracy > 0.94
-    assert "SEEN IN TRAINING" in str(report).splitlines()[0]
+    assert "PATIENT OVERLAP" in str(report).splitlines()[0]
 
 
 def test_the_model_that_comes_along_tells_cells_from_photographs(cells) -> None:

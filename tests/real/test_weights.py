@@ -55,7 +55,9 @@ def test_cat_and_coffee_are_recognised(weights, name) -> None:
 
 
 def test_vgg16_sees_what_it_should(weights) -> None:
-    clf = cellscan.Classifier("vgg16", weights=weights / "vgg16_tv_notop_f16.safetensors", image_size=224, view="cell")
+    clf = cellscan.Classifier(
+        "vgg16", weights=weights / "vgg16_tv_notop_f16.safetensors", image_size=224, background="keep"
+    )
     assert clf.card.weights is not None
     assert (clf.card.weights["source"], clf.card.weights["licence"]) == ("timm/vgg16.tv_in1k", "BSD-3-Clause")
     net = clf.model

@@ -11,9 +11,9 @@ import pytest
 
 import cellscan
 from cellscan import Recipe
-from cellscan.tasks.augment import make_augment, turn, vary_surround
+from cellscan.preprocessing import find_background
+from cellscan.tasks.augment import make_augment, random_background, turn
 from cellscan.tasks.recipe import class_weights, cross_entropy, make_optimizer, make_rates
-from cellscan.views import surround
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from cellscan.views import surround
         {"learning_rate": 0}, {"learning_rate": -1}, {"schedule": "linear"}, {"weight_decay": -1}, {"clip_norm": 0},
         {"label_smoothing": 1.0}, {"label_smoothing": -0.1}, {"ema": 1.0}, {"ema": 0}, {"dtype": "float16"},
         {"patience": 0}, {"monitor": "f1"}, {"augment": "mild"}, {"class_weight": "even"},
-        {"surround": "black"}, {"mixup": -0.1}, {"learning_rate": "fast"}, {"learning_rate": float("nan")},
+        {"background": "black"}, {"mixup": -0.1}, {"learning_rate": "fast"}, {"learning_rate": float("nan")},
         {"learning_rate": float("inf")}, {"class_weight": [1, 2]}, {"patience": 1.5}, {"ema": True},
         {"weight_decay": None},
     ],
@@ -42,7 +42,7 @@ def test_recipe_is_frozen_and_becomes_json() -> None:
     plain = json.loads(json.dumps(recipe.to_dict()))
     assert plain["optimizer"] == "own"
     assert plain["class_weight"] == {"a": 1.0}
-    assert Recipe(augment=vary_surround).to_dict()["augment"] == "vary_surround"
+    assert Recipe(augment=random_background).to_dict()["augment"] == "random_background"
 
 
 def rates(recipe: Recipe, steps: int) -> list[float]:
@@ -130,16 +130,16 @@ def test_colour_changes_by_as_much_as_said(name, least, most) -> None:
     assert len({round(float(v), 5) for v in out.mean((1, 2, 3))}) > 250  # a draw for every image
 
 
-def test_vary_surround_changes_the_surround_and_nothing_else() -> None:
+def test_random_background_changes_the_background_and_nothing_else() -> None:
     cells = cellscan.synthetic_cells(24, seed=0)
     images = jnp.asarray(cells.images(48)[:], jnp.float32) / 255
-    outside = np.asarray(surround(images))
-    varied = np.asarray(vary_surround(jax.random.key(0), images))
+    outside = np.asarray(find_background(images))
+    varied = np.asarray(random_background(jax.random.key(0), images))
     assert np.array_equal(varied[~outside], np.asarray(images)[~outside])
     assert (varied[outside].max(-1) > 32 / 255).mean() > 0.99  # nothing black is left
-    again = np.asarray(vary_surround(jax.random.key(1), images))
+    again = np.asarray(random_background(jax.random.key(1), images))
     assert not np.array_equal(again[outside], varied[outside])
     plain = [np.ptp(image[mask], axis=0).max() < 1e-6 for image, mask in zip(varied, outside, strict=True)]
     assert 0 < sum(plain) < len(plain)  # in some a neighbour lies, in some not
-    field = images * 0.5 + 0.4  # no surround
-    assert np.array_equal(vary_surround(jax.random.key(0), field), field)
+    field = images * 0.5 + 0.4  # no background
+    assert np.array_equal(random_background(jax.random.key(0), field), field)

@@ -9,8 +9,8 @@ from flax import nnx
 from helpers import TinyNet, compilations, devices_of, run_python, tiny_cells
 
 import cellscan
+from cellscan.preprocessing import Normalization
 from cellscan.training import init_state, make_augment, make_train_step, trained_module
-from cellscan.views import Normalization
 
 
 def batch(count: int = 8, size: int = 16) -> tuple[np.ndarray, np.ndarray]:
@@ -28,7 +28,7 @@ class Linear(nnx.Module):
 
 def test_one_step_of_sgd_by_hand() -> None:
     images, labels = batch()
-    step = make_train_step(Linear(), optax.sgd(0.5), view="cell")
+    step = make_train_step(Linear(), optax.sgd(0.5), background="keep")
     state, metrics = step(init_state(Linear(), optax.sgd(0.5)), images, labels, jax.random.key(0))
     x = ((images / 255 - 0.5) / 0.5).mean((1, 2))
     gradient = x.T @ (0.5 - np.eye(2)[labels]) / len(labels)
@@ -60,7 +60,7 @@ def test_a_step_that_is_not_finite_changes_nothing_for_good(poison) -> None:
         bad = good * jnp.nan if poison == "loss" else jnp.sqrt(jnp.abs(logits[:, 0] - logits[:, 0])) + good
         return jnp.where(labels[0] == 1, bad, good)
 
-    step = make_train_step(Linear(), optax.adam(0.1), loss, ema=0.9, view="cell")
+    step = make_train_step(Linear(), optax.adam(0.1), loss, ema=0.9, background="keep")
     state = init_state(Linear(), optax.adam(0.1), average=True)
     state, _ = step(state, images, labels, jax.random.key(0))
     kept = jax.tree.map(np.asarray, state)
@@ -77,21 +77,21 @@ def test_class_weight_ema_dtype_and_augment_do_what_they_say() -> None:
     images, labels = batch()
     state0 = lambda average=False: init_state(Linear(), optax.sgd(0.5), average=average)  # noqa: E731
     key = jax.random.key(0)
-    plain, _ = make_train_step(Linear(), optax.sgd(0.5), view="cell")(state0(), images, labels, key)
+    plain, _ = make_train_step(Linear(), optax.sgd(0.5), background="keep")(state0(), images, labels, key)
 
     only = np.array([2.0, 0.0], np.float32)
-    weighted, _ = make_train_step(Linear(), optax.sgd(0.5), view="cell", class_weight=only)(
+    weighted, _ = make_train_step(Linear(), optax.sgd(0.5), background="keep", class_weight=only)(
         state0(), images, labels, key
     )
     x = ((images / 255 - 0.5) / 0.5).mean((1, 2))
     gradient = x[labels == 0].T @ (0.5 - np.eye(2)[labels[labels == 0]]) * 2 / len(labels)
     assert np.allclose(weighted.params["w"], -0.5 * gradient, atol=1e-6)
 
-    step = make_train_step(Linear(), optax.sgd(0.5), view="cell", ema=0.9)
+    step = make_train_step(Linear(), optax.sgd(0.5), background="keep", ema=0.9)
     averaged, _ = step(state0(True), images, labels, key)
     assert np.allclose(averaged.average["w"], 0.9 * np.asarray(averaged.params["w"]), atol=1e-6)  # decay 1/10 at first
 
-    half, metrics = make_train_step(Linear(), optax.sgd(0.5), view="cell", dtype="bfloat16")(
+    half, metrics = make_train_step(Linear(), optax.sgd(0.5), background="keep", dtype="bfloat16")(
         state0(), images, labels, key
     )
     assert half.params["w"].dtype == jnp.float32
@@ -100,14 +100,16 @@ def test_class_weight_ema_dtype_and_augment_do_what_they_say() -> None:
     assert not np.array_equal(half.params["w"], plain.params["w"])
 
     strong = make_augment("strong")
-    turned, _ = make_train_step(Linear(), optax.sgd(0.5), view="cell", augment=strong)(state0(), images, labels, key)
+    turned, _ = make_train_step(Linear(), optax.sgd(0.5), background="keep", augment=strong)(
+        state0(), images, labels, key
+    )
     assert not np.allclose(turned.params["w"], plain.params["w"])
 
 
 def test_mixup_mixes_images_and_losses_by_the_same_shares() -> None:
     images, labels = batch()
     key = jax.random.key(3)
-    step = make_train_step(Linear(), optax.sgd(0.5), view="cell", mixup=0.7)
+    step = make_train_step(Linear(), optax.sgd(0.5), background="keep", mixup=0.7)
     mixed, metrics = step(init_state(Linear(), optax.sgd(0.5)), images, labels, key)
     share = np.asarray(jax.random.beta(jax.random.split(key, 4)[3], 0.7, 0.7, (8,)))[:, None]
     assert share.min() < 0.4 < 0.6 < share.max()
@@ -118,16 +120,16 @@ def test_mixup_mixes_images_and_losses_by_the_same_shares() -> None:
     assert np.isclose(metrics["loss"], np.log(2), atol=1e-6)
 
 
-def test_the_surround_is_varied_under_the_view_filled_alone() -> None:
+def test_the_background_is_random_with_fill_alone() -> None:
     images, labels = batch()
     images[:, :4] = images[:, :, :4] = 0
 
-    def weights(view: str, surround: str) -> np.ndarray:
-        step = make_train_step(Linear(), optax.sgd(0.5), view=view, surround=surround)
+    def weights(background: str, varied: bool) -> np.ndarray:
+        step = make_train_step(Linear(), optax.sgd(0.5), background=background, random_background=varied)
         return np.asarray(step(init_state(Linear(), optax.sgd(0.5)), images, labels, jax.random.key(0))[0].params["w"])
 
-    assert np.array_equal(weights("cell", "random"), weights("cell", "view"))
-    assert not np.allclose(weights("filled", "random"), weights("filled", "view"))
+    assert np.array_equal(weights("keep", True), weights("keep", False))
+    assert not np.allclose(weights("fill", True), weights("fill", False))
 
 
 def test_normalization_and_view_are_inside() -> None:
@@ -177,7 +179,7 @@ def test_one_compilation_a_shape_for_all_classifiers_of_a_kind() -> None:
             tiny().fit(tiny_cells(32), epochs=1, recipe=changed, **fit)
         assert programs(names) == ["step"], changed
     with compilations() as names:
-        tiny(view="cell").predict(tiny_cells(64))
+        tiny(background="keep").predict(tiny_cells(64))
     assert programs(names) == ["predict"]
 
 
@@ -203,7 +205,7 @@ def test_what_was_compiled_keeps_no_weights() -> None:
 
 def test_a_stack_of_members_equals_members_alone() -> None:
     images, labels = batch()
-    step = make_train_step(Linear(), optax.adam(0.1), view="cell")
+    step = make_train_step(Linear(), optax.adam(0.1), background="keep")
     alone = [init_state(Linear(), optax.adam(0.1)) for _ in range(2)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *alone)
     data = np.stack([images, images[::-1]]), np.stack([labels, labels[::-1]])

@@ -17,10 +17,10 @@ from cellscan.tasks.classification import ClassificationTask
 from cellscan.tasks.programs import train_step, trained_by
 from cellscan.tasks.recipe import make_optimizer
 from cellscan.training import devices, init_state, make_train_step
-from cellscan.training.probe import make_probe
+from cellscan.training.frozen import make_frozen
 from cellscan.training.step import begin
 
-PLAIN = cellscan.Recipe(freeze="backbone", augment="none", surround="view")
+PLAIN = cellscan.Recipe(freeze="backbone", augment="none", background=None)
 
 
 def own() -> TinyNet:
@@ -53,7 +53,7 @@ def resnet() -> nnx.Module:
 )
 def test_frozen_parts_do_not_change_and_have_no_optimiser_state(freeze, frozen) -> None:
     model, optimizer = resnet(), optax.adamw(0.01, weight_decay=0.5)
-    step = make_train_step(model, optimizer, freeze=freeze, view="cell")
+    step = make_train_step(model, optimizer, freeze=freeze, background="keep")
     state = init_state(model, optimizer, freeze=freeze, average=True)
     before = jax.tree.map(np.asarray, (state.params, state.frozen, state.stats))
     assert {name.split(".")[0] for name in state.frozen} == frozen
@@ -75,7 +75,7 @@ def flops(compiled: Any) -> float:
 def test_a_frozen_backbone_costs_no_backward_pass() -> None:
     def cost(freeze: str | None) -> float:
         model, recipe = resnet(), cellscan.Recipe(optimizer=optax.sgd(0.1), augment="none", freeze=freeze)
-        task = trained_by(ClassificationTask(Network(model), view="cell"), recipe)
+        task = trained_by(ClassificationTask(Network(model), background="keep"), recipe)
         state = begin(task, weights_of(model))
         return flops(train_step.lower(task, state, *batch(), jax.random.key(0), np.float32(0), None).compile())
 
@@ -121,12 +121,12 @@ def test_parts_stand_in_order_also_after_loading_and_freezing(name) -> None:
 
 def test_training_a_head_on_features_is_training_it_on_images(monkeypatch) -> None:
     cells = tiny_cells(40, 16)
-    recipe = cellscan.Recipe(freeze="backbone", augment="none", surround="view", optimizer=optax.sgd(0.1))
+    recipe = cellscan.Recipe(freeze="backbone", augment="none", background=None, optimizer=optax.sgd(0.1))
     found = []
     for features in (True, False):
         clf = cellscan.Classifier(NoDrop(rngs=nnx.Rngs(0, dropout=1)), image_size=16, seed=0)
         if not features:
-            monkeypatch.setattr("cellscan.classifier.make_probe", lambda *_: None)
+            monkeypatch.setattr("cellscan.classifier.make_frozen", lambda *_: None)
         history = clf.fit(cells, validation=cells, epochs=3, batch_size=8, recipe=recipe, progress=False)
         found.append((history, clf.predict_proba(cells)))
     for name in ("loss", "accuracy", "validation_loss", "validation_roc_auc"):
@@ -137,17 +137,23 @@ def test_training_a_head_on_features_is_training_it_on_images(monkeypatch) -> No
 def test_features_are_computed_once_only_where_nothing_before_the_head_changes() -> None:
     images = batch(8, 16)[0]
 
-    def probe(net: nnx.Module, recipe: cellscan.Recipe, view: str = "filled"):
-        judge = ClassificationTask(Network(net), view=view)
-        return make_probe(trained_by(judge, recipe), judge, weights_of(net), images)
+    def frozen(net: nnx.Module, recipe: cellscan.Recipe, background: str = "fill"):
+        predict_task = ClassificationTask(Network(net), background=background)
+        return make_frozen(trained_by(predict_task, recipe), predict_task, weights_of(net), images)
 
     still = NoDrop(rngs=nnx.Rngs(0, dropout=1))
-    assert probe(still, PLAIN) is not None
-    assert probe(still, cellscan.Recipe(freeze="backbone", augment="none"), "cell") is not None
-    for changes in ({"augment": "small"}, {"surround": "random"}, {"mixup": 0.2}, {"freeze": "conv"}, {"freeze": None}):
-        options = {"freeze": "backbone", "augment": "none", "surround": "view", **changes}
-        assert probe(still, cellscan.Recipe(**options)) is None
-    assert probe(own(), PLAIN) is None  # dropout before the head
+    assert frozen(still, PLAIN) is not None
+    assert frozen(still, cellscan.Recipe(freeze="backbone", augment="none"), "keep") is not None
+    for changes in (
+        {"augment": "small"},
+        {"background": "random"},
+        {"mixup": 0.2},
+        {"freeze": "conv"},
+        {"freeze": None},
+    ):
+        options = {"freeze": "backbone", "augment": "none", "background": None, **changes}
+        assert frozen(still, cellscan.Recipe(**options)) is None
+    assert frozen(own(), PLAIN) is None  # dropout before the head
 
 
 def test_features_pass_once_over_the_images(monkeypatch) -> None:
@@ -199,7 +205,7 @@ def test_a_killed_training_on_features_goes_on(tmp_path) -> None:
             train(clf, "cut")
     assert np.array_equal(train(make(), "cut"), expected)
     with pytest.MonkeyPatch.context() as patch:  # a finished training returns at once
-        patch.setattr("cellscan.training.probe.Probe.features", None)
+        patch.setattr("cellscan.training.frozen.FrozenBackbone.features", None)
         assert np.array_equal(train(make(), "whole"), expected)
     with pytest.raises(cellscan.ArgumentError, match="backbone was"):
         train(make(1), "cut")
@@ -210,7 +216,7 @@ def test_remat_computes_the_same() -> None:
     outcomes = []
     for remat in (False, True):
         optimizer = optax.sgd(0.1)
-        step = make_train_step(resnet(), optimizer, remat=remat, view="cell")
+        step = make_train_step(resnet(), optimizer, remat=remat, background="keep")
         state, metrics = step(init_state(resnet(), optimizer), images, labels, jax.random.key(0))
         outcomes.append((state, float(metrics["loss"])))
     (one, loss), (other, again) = outcomes
@@ -237,7 +243,7 @@ def test_remat_keeps_less() -> None:
 
 def test_bfloat16_of_a_backbone_keeps_float32_weights_and_statistics() -> None:
     model, optimizer = resnet(), optax.sgd(0.1)
-    step = make_train_step(model, optimizer, dtype="bfloat16", freeze=("stem",), view="cell")
+    step = make_train_step(model, optimizer, dtype="bfloat16", freeze=("stem",), background="keep")
     state, metrics = step(init_state(model, optimizer, freeze=("stem",)), *batch(), jax.random.key(0))
     assert bool(metrics["finite"])
     for tree in (state.params, state.frozen, state.stats):
@@ -253,6 +259,6 @@ def test_published_weights_are_changed_gently_unless_a_rate_is_named() -> None:
 
     clf._card = replace(clf.card, weights={"source": "elsewhere"})
     for freeze, rate in ((None, 1e-3), ("backbone", 4e-3)):
-        recipe = cellscan.Recipe(freeze=freeze, augment="none", surround="view")
+        recipe = cellscan.Recipe(freeze=freeze, augment="none", background=None)
         clf.fit(tiny_cells(16, 32), epochs=1, batch_size=8, recipe=recipe, progress=False)
         assert (clf.card.recipe or {})["learning_rate"] == rate

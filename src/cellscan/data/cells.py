@@ -293,12 +293,12 @@ class CellDataset:
 
     @property
     def masks(self) -> list[np.ndarray]:
-        """Where the parasites of painted cells are: one (H, W) bool array a cell, at the stored size.
+        """Where the parasites of synthetic cells are: one (H, W) bool array a cell, at the stored size.
 
         Raises
         ------
         DataError
-            Where the cells were not painted.
+            Where the cells are not synthetic.
 
         Examples
         --------
@@ -311,7 +311,7 @@ class CellDataset:
         for part, row in zip(self._part, self._row, strict=True):
             source = self._sources[part]
             if not isinstance(source, ArraySource) or source.masks is None:
-                raise DataError("these cells have no masks; only synthetic_cells paints them")
+                raise DataError("these cells have no masks; only synthetic_cells gives them")
             masks.append(source.masks[row])
         return masks
 
@@ -478,7 +478,7 @@ class CellDataset:
         return replace(self, split_info=info, **taken)
 
     def without(self, names: Iterable[str]) -> CellDataset:
-        """Return the data set without the cells of these names, such as those whose label is suspect.
+        """Return the data set without the cells of these names, such as those with label issues.
 
         Parameters
         ----------

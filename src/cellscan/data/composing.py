@@ -22,7 +22,7 @@ from cellscan.progress import Progress
 CLASSES = ("red blood cell", "infected")
 
 _BLACK = 31
-"""Brightest channel of the surround of a cell that was cut out; the compression of the image blurs its edge."""
+"""Brightest channel of the background of a cell that was cut out; the compression of the image blurs its edge."""
 
 _COVER = (0.12, 0.6)
 """Share of the field that cells cover."""
@@ -306,10 +306,10 @@ def _cut_out(pixels: np.ndarray, placed: Placed) -> tuple[np.ndarray, np.ndarray
     if placed.symmetry & 4:
         pixels = pixels[:, ::-1]
     size = (placed.box[2] - placed.box[0], placed.box[3] - placed.box[1])
-    # Pillow weights colours by opacity, so that no black of the surround gets into the edge of the cell.
+    # Pillow weights colours by opacity, so that no black of the background gets into the edge of the cell.
     shown = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize(size, Image.Resampling.BILINEAR))
     shown = shown.astype(np.float32)
-    opacity = np.clip(shown[..., 3:] / 127.5 - 1, 0, 1)  # the outermost half pixel is dark of the surround
+    opacity = np.clip(shown[..., 3:] / 127.5 - 1, 0, 1)  # the outermost half pixel is dark of the background
     total = float(opacity.sum())
     colour = np.einsum("ijc,ij->c", shown[..., :3], opacity[..., 0]) / total if total else np.zeros(3)
     return shown[..., :3], opacity, colour

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 
 def cut(
-    image: np.ndarray, box: Sequence[int], rings: Sequence[np.ndarray] = (), background: str = "field"
+    image: np.ndarray, box: Sequence[int], rings: Sequence[np.ndarray] = (), background: str = "keep"
 ) -> np.ndarray:
     """Return the pixels of a box (h, w, 3) uint8; outside the polygons black, or the mean colour of what is inside.
 
@@ -20,8 +20,8 @@ def cut(
         Whole pixels, right and bottom excluded.
     rings : sequence of (k, 2) float
         Polygons in pixels of the image; a pixel that a side passes through is inside.
-    background : {"field", "black", "filled"}
-        ``"field"`` leaves all pixels of the box as they are.
+    background : {"keep", "black", "fill"}
+        ``"keep"`` leaves all pixels of the box as they are.
 
     Examples
     --------
@@ -34,10 +34,10 @@ def cut(
     """
     left, top, right, bottom = box
     found = image[top:bottom, left:right]
-    if background == "field":
+    if background == "keep":
         return found
     inside = mask_of(rings, (bottom - top, right - left), (left, top))
-    colour = found[inside].mean(0).round().astype(np.uint8) if background == "filled" and inside.any() else 0
+    colour = found[inside].mean(0).round().astype(np.uint8) if background == "fill" and inside.any() else 0
     return np.where(inside[..., None], found, np.asarray(colour, np.uint8))
 
 

@@ -823,7 +823,7 @@ class FieldDataset:
         *,
         least: int = 20,
         most: int | None = None,
-        background: Literal["field", "black", "filled"] = "field",
+        background: Literal["keep", "black", "fill"] = "keep",
         seed: int = 0,
     ) -> CellDataset:
         """Cut the boxes out, as cells to classify.
@@ -836,8 +836,8 @@ class FieldDataset:
             Boxes with a shorter side, in pixels, are left out; so are ignored ones.
         most : int, optional
             Of every class but the last, at most so many a field, drawn with `seed`.
-        background : {"field", "black", "filled"}
-            ``"field"`` cuts the whole box. The others cut along polygons, which every box must have: outside the cell
+        background : {"keep", "black", "fill"}
+            ``"keep"`` cuts the whole box. The others cut along polygons, which every box must have: outside the cell
             is black, as of the NIH cells, or has the cell's mean colour.
         seed : int
 
@@ -859,7 +859,7 @@ class FieldDataset:
         ('red blood cell', 'infected')
         """
         rng = np.random.default_rng(check_seed(seed))
-        check_choice("background", background, ("field", "black", "filled"))
+        check_choice("background", background, ("keep", "black", "fill"))
         least, most = check_whole("least", least, 1), None if most is None else check_whole("most", most, 1)
         known = [own for own in (self.patients, self.slides) if len(own) and (own != "").all()]
         owner = (known[0] if known else self.names).tolist()
@@ -873,8 +873,8 @@ class FieldDataset:
                 if most is not None and label < len(self.class_names) - 1:
                     rows = np.sort(rng.permutation(rows)[:most])
                 for row in rows.tolist():
-                    if background != "field" and not one.polygons[row]:
-                        raise DataError(f"{one.name}: box {row} has no polygon to cut along; use background='field'")
+                    if background != "keep" and not one.polygons[row]:
+                        raise DataError(f"{one.name}: box {row} has no polygon to cut along; use background='keep'")
                     images.append(cut(one.image, corners[row].tolist(), one.polygons[row], background))
                     labels.append(label)
                     owners.append(owner[index])

@@ -97,7 +97,7 @@ class FileSource:
 
 
 class ArraySource:
-    """Images held in memory as RGB uint8, read-only and of their own, with masks where somebody painted them.
+    """Images held in memory as RGB uint8, read-only and of their own, with masks where they are synthetic.
 
     `images` may come in any form that `read_rgb` takes; `names` name them in its errors.
     """

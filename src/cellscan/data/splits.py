@@ -41,7 +41,7 @@ class Split:
     hash: str
 
     def __str__(self) -> str:
-        leak = "; PATIENTS ARE ON BOTH SIDES, so the figures flatter" if self.by == "cell" else ""
+        leak = "; PATIENTS ARE ON BOTH SIDES: the metrics are optimistically biased" if self.by == "cell" else ""
         return f"by {self.by}, {self.part}, hash {self.hash}{leak}"
 
 

@@ -1,4 +1,4 @@
-"""Painted cells of painted patients: what matters of the real ones, made from a seed in seconds."""
+"""Synthetic cells of synthetic patients: what matters of the real ones, generated from a seed in seconds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cellscan.errors import ArgumentError, check_choice
 from cellscan.progress import Progress
 
 MOST = 10_000_000
-"""Cells or fields that are painted at most: they are held in memory."""
+"""Cells or fields that are generated at most: they are held in memory."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class _Patient:
 
 
 def synthetic_cells(count: int, *, seed: int = 0, difficulty: str = "normal", progress: bool = True) -> CellDataset:
-    """Paint single red blood cells, half of them with a malaria parasite.
+    """Generate single red blood cells, half of them with a malaria parasite.
 
     Outline, central pallor, stain and lighting vary by patient; parasites are rings with a dot of
     chromatin, or later stages; specks of stain and debris lie on cells of both classes. A quarter of
@@ -58,7 +58,7 @@ def synthetic_cells(count: int, *, seed: int = 0, difficulty: str = "normal", pr
     count : int
         At least 8; about 40 a patient, from four patients up.
     seed : int
-        From 0. The same seed and count paint the same cells under every version of JAX: NumPy alone draws. With
+        From 0. The same seed and count give the same cells under every version of JAX: NumPy alone draws. With
         another count the cells are others.
     difficulty : {"easy", "normal", "hard"}
         ``"easy"``: any convolutional network is right on 99 of 100. ``"normal"``: a linear model on
@@ -96,10 +96,10 @@ def synthetic_cells(count: int, *, seed: int = 0, difficulty: str = "normal", pr
     labels = (np.arange(count) >= count // 2).astype(np.int32)
     owner = _deal(rng, labels, len(patients))
     images, masks = [], []
-    with Progress("painting", count, show=progress) as bar:
+    with Progress("generating", count, show=progress) as bar:
         for number in range(count):
             cell_rng = np.random.default_rng([seed, 1, number])
-            image, mask = _paint(cell_rng, patients[owner[number]], level, infected=labels[number] == 0)
+            image, mask = _draw_cell(cell_rng, patients[owner[number]], level, infected=labels[number] == 0)
             images.append(image)
             masks.append(mask)
             bar.advance(1)
@@ -135,7 +135,7 @@ def _draw_patient(rng: np.random.Generator, spread: float) -> _Patient:
     )
 
 
-def _paint(
+def _draw_cell(
     rng: np.random.Generator, patient: _Patient, level: _Difficulty, *, infected: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return one cell (H, W, 3) uint8, cut to its outline, and the mask (H, W) of its parasite."""
@@ -250,9 +250,9 @@ def _debris(
 def synthetic_fields(
     count: int, *, seed: int = 0, size: tuple[int, int] = (360, 480), difficulty: str = "normal"
 ) -> FieldDataset:
-    """Paint whole fields of red blood cells, some of them infected, with a box round each.
+    """Generate whole fields of red blood cells, some of them infected, with a box round each.
 
-    Cells are painted as by `synthetic_cells`, smaller; they touch and overlap a little, and some overrun the
+    Cells are drawn as by `synthetic_cells`, smaller; they touch and overlap a little, and some overrun the
     frame. Nothing here is a photograph.
 
     Parameters
@@ -260,7 +260,7 @@ def synthetic_fields(
     count : int
         Of fields, at least 1; about 30 cells each, of which between none and a fifth are infected.
     seed : int
-        The same seed paints the same fields.
+        The same seed gives the same fields.
     size : (int, int)
         Height and width in pixels, each at least 96.
     difficulty : {"easy", "normal", "hard"}
@@ -294,7 +294,7 @@ def synthetic_fields(
         rng = np.random.default_rng([seed, 2, number])
         patient = replace(_draw_patient(rng, level.spread), diameter=float(rng.uniform(44, 56)))
         share = rng.choice([0.0, rng.uniform(0.02, 0.2)], p=[0.2, 0.8])
-        image, own, said = _paint_field(rng, patient, level, height, width, share)
+        image, own, said = _draw_field(rng, patient, level, height, width, share)
         images.append(image)
         boxes.append(own)
         labels.append(said)
@@ -313,7 +313,7 @@ def check_field_size(size: tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-def _paint_field(
+def _draw_field(
     rng: np.random.Generator, patient: _Patient, level: _Difficulty, height: int, width: int, share: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return one field (H, W, 3) uint8, its boxes and its labels."""
@@ -332,7 +332,7 @@ def _paint_field(
         if any(math.dist(at, other) < 0.92 * patient.diameter for other in middles):
             continue
         infected = bool(rng.random() < share)
-        cell, _ = _paint(rng, patient, level, infected=infected)
+        cell, _ = _draw_cell(rng, patient, level, infected=infected)
         left, top = round(at[0] - cell.shape[1] / 2), round(at[1] - cell.shape[0] / 2)
         box = (max(left, 0), max(top, 0), min(left + cell.shape[1], width), min(top + cell.shape[0], height))
         if min(box[2] - box[0], box[3] - box[1]) < patient.diameter / 3:

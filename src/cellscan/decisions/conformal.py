@@ -150,7 +150,7 @@ def simulate(
     Parameters
     ----------
     probabilities : (N, K) float
-        Of networks that never saw the patients.
+        Of out-of-fold networks.
     labels, patients : (N,)
     alpha : float
     splits, seed : int

@@ -31,7 +31,7 @@ class Novelty:
     Attributes
     ----------
     threshold : float
-        Distance above which an image is novel: 99 of 100 cells pass, of patients whom the Gaussian has not seen.
+        Distance above which an image is novel: 99 of 100 cells pass, of patients on whom the Gaussian was not fitted.
     cells, patients : int
         That it was learned from; 0 patients where they were unknown.
     mean, scale : numpy.ndarray

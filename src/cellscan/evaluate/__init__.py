@@ -1,1 +1,1 @@
-"""Evaluation: figures of cells with intervals over patients."""
+"""Evaluation: metrics of cells with intervals over patients."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from cellscan.data.values import check_seed
-from cellscan.evaluate.metrics import AVERAGED, NAMES, weighted_figures
+from cellscan.evaluate.metrics import AVERAGED, NAMES, weighted_metrics
 
 DRAWS = 2000
 
@@ -21,7 +21,7 @@ _ROOM = 2_000_000
 def draw_weights(groups: np.ndarray, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return how often each draw takes each group (D, G), and the group (N,) of every cell.
 
-    The same groups, draws and seed give the same weights, whatever is computed from them: so figures of two
+    The same groups, draws and seed give the same weights, whatever is computed from them: so metrics of two
     classifiers on the same cells are paired. `draw_chunks` gives the same in bounded memory.
 
     Examples
@@ -57,7 +57,7 @@ def draw_chunks(count: int, draws: int, seed: int, rows: int) -> Iterator[np.nda
         yield drawn.astype(np.float64)
 
 
-def draw_figures(
+def bootstrap_metrics(
     labels: np.ndarray,
     predicted: np.ndarray,
     probabilities: np.ndarray,
@@ -67,7 +67,7 @@ def draw_figures(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
-    """Return every figure of `draws` samples of groups, drawn with replacement (Efron, 1979).
+    """Return every metric of `draws` samples of groups, drawn with replacement (Efron, 1979).
 
     Parameters
     ----------
@@ -82,15 +82,15 @@ def draw_figures(
     -------
     dict of (D,) float64
         By the names of `metrics.NAMES`, and ``<name>_by_patient`` for those of `metrics.AVERAGED`, which
-        count every group once; NaN where a figure has no meaning, and everywhere with one group
+        count every group once; NaN where a metric is undefined, and everywhere with one group
         alone, which says nothing about how far groups differ.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from cellscan.evaluate.bootstrap import draw_figures
+    >>> from cellscan.evaluate.bootstrap import bootstrap_metrics
     >>> labels = np.array([0, 1] * 20)
-    >>> drawn = draw_figures(labels, labels, np.eye(2)[labels], np.arange(40) // 4, 0, draws=100)
+    >>> drawn = bootstrap_metrics(labels, labels, np.eye(2)[labels], np.arange(40) // 4, 0, draws=100)
     >>> float(drawn["accuracy"].min())
     1.0
     """
@@ -99,7 +99,7 @@ def draw_figures(
     if count < 2:
         return dict.fromkeys([*NAMES, *(f"{name}_by_patient" for name in AVERAGED)], np.full(draws, np.nan))
     weights = draw_chunks(count, draws, seed, max(1, _ROOM // len(labels)))
-    return weighted_figures(labels, predicted, probabilities, group, positive, weights)
+    return weighted_metrics(labels, predicted, probabilities, group, positive, weights)
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:

@@ -15,12 +15,12 @@ from cellscan.evaluate.report import Report
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """Differences of figures, first report minus second; prints as a table.
+    """Differences of metrics, first report minus second; prints as a table.
 
     Attributes
     ----------
     difference : dict[str, float]
-        Of every figure.
+        Of every metric.
     interval : dict[str, tuple[float, float]]
         95 % interval, by drawing the same patients for both. One that holds 0 tells no difference.
 
@@ -95,10 +95,10 @@ def compare(first: Report, second: Report, *, seed: int = 0) -> Comparison:
             f"several cells are called {str(alike[0])!r}, and the reports have the cells in another order, so that it "
             "cannot be told which is which; expected the same order, or a name for each cell"
         )
-    drawn = [report.draw(seed=seed) for report in (a, b)]
+    drawn = [report.bootstrap(seed=seed) for report in (a, b)]
     return Comparison(
         {name: getattr(a, name) - getattr(b, name) for name in NAMES},
         {name: interval(drawn[0][name] - drawn[1][name]) for name in NAMES},
         len(a.labels),
-        a.seen.patients,
+        a.patient_overlap.patients,
     )

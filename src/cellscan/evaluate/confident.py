@@ -54,8 +54,8 @@ def find_contradicted(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarr
 
 
 @dataclass(frozen=True)
-class Suspect:
-    """A cell whose label is contradicted.
+class LabelIssue:
+    """A cell whose label is probably wrong: predictions contradict it.
 
     Attributes
     ----------
@@ -64,14 +64,14 @@ class Suspect:
     label_name : str
         As published.
     suggested : str
-        What networks that never saw the patient say.
+        What out-of-fold networks say.
     probability : float
         That they give to the published label.
 
     Examples
     --------
-    >>> from cellscan.evaluate.confident import Suspect
-    >>> Suspect("a.png", "C1", "parasitized", "uninfected", 0.02).suggested
+    >>> from cellscan.evaluate.confident import LabelIssue
+    >>> LabelIssue("a.png", "C1", "parasitized", "uninfected", 0.02).suggested
     'uninfected'
     """
 
@@ -83,11 +83,11 @@ class Suspect:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Suspects(Sequence[Suspect]):
-    """Cells whose label out-of-fold predictions contradict, worst first; a sequence of `Suspect`.
+class LabelIssues(Sequence[LabelIssue]):
+    """Cells whose label out-of-fold predictions contradict, worst first; a sequence of `LabelIssue`.
 
     Neither label is the truth: many a disputed "parasitized" cell lost its parasite when it was cut out, and
-    many a disputed "uninfected" one shows stain or platelets that the annotator may have judged rightly.
+    many a disputed "uninfected" one shows stain or platelets that the annotator may have labelled correctly.
 
     Attributes
     ----------
@@ -100,8 +100,8 @@ class Suspects(Sequence[Suspect]):
 
     Examples
     --------
-    >>> suspects = study.suspects()
-    >>> len(suspects.scores), len(suspects) <= 200
+    >>> issues = study.label_issues()
+    >>> len(issues.scores), len(issues) <= 200
     (200, True)
     """
 
@@ -111,15 +111,15 @@ class Suspects(Sequence[Suspect]):
     cells: CellDataset
 
     @overload
-    def __getitem__(self, index: int) -> Suspect: ...
+    def __getitem__(self, index: int) -> LabelIssue: ...
     @overload
-    def __getitem__(self, index: slice | np.ndarray | Sequence[int]) -> tuple[Suspect, ...]: ...
-    def __getitem__(self, index: Any) -> Suspect | tuple[Suspect, ...]:
-        index = find_rows(index, len(self), "suspects")
+    def __getitem__(self, index: slice | np.ndarray | Sequence[int]) -> tuple[LabelIssue, ...]: ...
+    def __getitem__(self, index: Any) -> LabelIssue | tuple[LabelIssue, ...]:
+        index = find_rows(index, len(self), "label issues")
         if not isinstance(index, int):
             return tuple(self[row] for row in index.tolist())
         row, names = int(self.rows[index]), self.cells.class_names
-        return Suspect(
+        return LabelIssue(
             str(self.cells.names[row]),
             str(self.cells.patients[row]),
             names[int(self.cells.labels[row])],
@@ -132,21 +132,21 @@ class Suspects(Sequence[Suspect]):
 
     @property
     def names(self) -> np.ndarray:
-        """(M,) str, the names of the suspects, worst first.
+        """(M,) str, the names of these cells, worst first.
 
         Examples
         --------
-        >>> suspects = study.suspects()
-        >>> len(cells.without(suspects.names)) == len(cells) - len(suspects)
+        >>> issues = study.label_issues()
+        >>> len(cells.without(issues.names)) == len(cells) - len(issues)
         True
         """
         return self.cells.names[self.rows]
 
     def __repr__(self) -> str:
-        return f"Suspects({len(self)} of {len(self.cells)} cells)"
+        return f"LabelIssues({len(self)} of {len(self.cells)} cells)"
 
     def __str__(self) -> str:
-        lines = [f"{len(self):,} of {len(self.cells):,} labels are contradicted by networks that never saw the patient"]
+        lines = [f"{len(self):,} of {len(self.cells):,} labels are contradicted by out-of-fold networks"]
         for label, name in enumerate(self.cells.class_names):
             count = int((self.cells.labels[self.rows] == label).sum())
             lines.append(f"  labelled {name}: {count:,}")
@@ -169,7 +169,7 @@ class Suspects(Sequence[Suspect]):
 
         Examples
         --------
-        >>> sorted(study.suspects().against(cells.names[:10]))
+        >>> sorted(study.label_issues().against(cells.names[:10]))
         ['average_precision', 'hits_500', 'roc_auc']
         """
         listed = find_named(self.cells.names, names)
@@ -184,25 +184,25 @@ class Suspects(Sequence[Suspect]):
         }
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write one line a suspect, worst first.
+        """Write one line for each, worst first.
 
         Examples
         --------
         >>> import pathlib, tempfile
-        >>> file = pathlib.Path(tempfile.mkdtemp()) / "suspects.csv"
-        >>> study.suspects().to_csv(file)
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "label_issues.csv"
+        >>> study.label_issues().to_csv(file)
         >>> file.read_text().splitlines()[0]
         'name,patient,label_name,suggested,probability'
         """
-        write_csv(path, [list(Suspect.__dataclass_fields__), *map(astuple, self)])
+        write_csv(path, [list(LabelIssue.__dataclass_fields__), *map(astuple, self)])
 
     def plot(self, count: int = 24) -> Figure:
         """Draw the worst, with the label as published and the probability that it is given.
 
         Examples
         --------
-        >>> suspects = study.suspects()
-        >>> figure = suspects.plot(8) if len(suspects) else None
+        >>> issues = study.label_issues()
+        >>> figure = issues.plot(8) if len(issues) else None
         """
         if not len(self):
             raise DataError("no label is contradicted: there is nothing to draw")
@@ -213,8 +213,8 @@ class Suspects(Sequence[Suspect]):
             [
                 (
                     self.cells[int(row)].image,
-                    f"labelled {suspect.label_name}\nP = {suspect.probability:.3f}, {suspect.patient}",
+                    f"labelled {issue.label_name}\nP = {issue.probability:.3f}, {issue.patient}",
                 )
-                for suspect, row in zip(self[:count], self.rows[:count], strict=True)
+                for issue, row in zip(self[:count], self.rows[:count], strict=True)
             ]
         )

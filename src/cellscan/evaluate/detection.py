@@ -101,7 +101,7 @@ class DetectionReport:
         return f"DetectionReport(ap50={_text(self.ap50)}, fields={len(self.truth)})"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the figures as JSON values; null for those without meaning, such as of a class without a box.
+        """Return the metrics as JSON values; null for those without meaning, such as of a class without a box.
 
         Examples
         --------
@@ -129,7 +129,7 @@ class DetectionReport:
 
 
 def evaluate_detections(fields: FieldDataset, found: Sequence[Detections], detection: Detection) -> DetectionReport:
-    """Judge detections of all scores against what is annotated."""
+    """Evaluate detections of all scores against what is annotated."""
     counted = _evaluate(fields, found, detection.most)
     precision = counted.eval["precision"][:, :, :, 0, -1]  # overlap, recall, class
     recall = counted.eval["recall"][:, :, 0, -1]

@@ -1,4 +1,4 @@
-"""Figures of cells: one computation, for a set of cells and for the many weighted samples of a bootstrap."""
+"""Metrics of cells: one computation, for a set of cells and for the many weighted samples of a bootstrap."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ NAMES = (
     "calibration_error",
 )
 AVERAGED = ("accuracy", "sensitivity", "specificity")
-"""The figures that are also averaged over the patients that have the class in question."""
+"""The metrics that are also averaged over the patients that have the class in question."""
 
 LEAST = float(np.finfo(np.float32).eps)
 """A probability below it counts as it in the logarithmic loss."""
 
 
-def figures(
+def compute_metrics(
     labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, positive: int | None
 ) -> dict[str, float]:
-    """Return every figure of `NAMES`, each cell counted once: `weighted_figures` of one row of ones.
+    """Return every metric of `NAMES`, each cell counted once: `weighted_metrics` of one row of ones.
 
     Parameters
     ----------
@@ -45,17 +45,18 @@ def figures(
     Examples
     --------
     >>> import numpy as np
-    >>> from cellscan.evaluate.metrics import figures
-    >>> found = figures(np.array([0, 0, 1]), np.array([0, 1, 1]), np.array([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7]]), 0)
+    >>> from cellscan.evaluate.metrics import compute_metrics
+    >>> probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7]])
+    >>> found = compute_metrics(np.array([0, 0, 1]), np.array([0, 1, 1]), probabilities, 0)
     >>> found["sensitivity"], found["roc_auc"], round(found["brier"], 3)
     (0.5, 1.0, 0.153)
     """
     group = np.zeros(len(labels), int)
-    found = weighted_figures(labels, predicted, probabilities, group, positive, [np.ones((1, 1))])
+    found = weighted_metrics(labels, predicted, probabilities, group, positive, [np.ones((1, 1))])
     return {name: float(found[name][0]) for name in NAMES}
 
 
-def weighted_figures(
+def weighted_metrics(
     labels: np.ndarray,
     predicted: np.ndarray,
     probabilities: np.ndarray,
@@ -63,7 +64,7 @@ def weighted_figures(
     positive: int | None,
     weights: Iterable[np.ndarray],
 ) -> dict[str, np.ndarray]:
-    """Return every figure for each row of weights over groups of cells; NaN where one has no meaning.
+    """Return every metric for each row of weights over groups of cells; NaN where one has no meaning.
 
     With two classes, sensitivity, specificity, precision, F1, average precision and Brier score are
     those of the positive class. With more, the first two are NaN, precision, F1, ROC AUC and average precision are
@@ -90,9 +91,9 @@ def weighted_figures(
     Examples
     --------
     >>> import numpy as np
-    >>> from cellscan.evaluate.metrics import weighted_figures
+    >>> from cellscan.evaluate.metrics import weighted_metrics
     >>> labels, called, group = np.array([0, 1, 1, 1]), np.array([0, 1, 0, 1]), np.array([0, 1, 1, 1])
-    >>> found = weighted_figures(labels, called, np.eye(2)[called], group, 0, [np.array([[1.0, 1.0], [1.0, 0.0]])])
+    >>> found = weighted_metrics(labels, called, np.eye(2)[called], group, 0, [np.array([[1.0, 1.0], [1.0, 0.0]])])
     >>> found["accuracy"].tolist(), found["accuracy_by_patient"].round(3).tolist()
     ([0.75, 1.0], [0.833, 1.0])
     """
@@ -104,7 +105,7 @@ def weighted_figures(
         for rows, of in ((right, labels), (..., labels), (..., predicted))
     )
     own = np.maximum(probabilities[np.arange(len(labels)), labels].astype(np.float64), LEAST)
-    # All that a figure sums over cells is summed over each group once; a row of weights then costs one product.
+    # All that a metric sums over cells is summed over each group once; a row of weights then costs one product.
     sums = {
         "hits": hits,
         "truth": truth,
@@ -182,7 +183,7 @@ def group_confusions(
 
 
 def from_confusion(confusion: np.ndarray, positive: int | None) -> dict[str, np.ndarray]:
-    """Return the figures of confusion matrices (..., K, K); NaN where one has no meaning.
+    """Return the metrics of confusion matrices (..., K, K); NaN where one has no meaning.
 
     With two classes, sensitivity, specificity, precision and F1 are those of the positive class;
     with more, precision and F1 are averages over classes and the first two are NaN. MCC with more
@@ -192,8 +193,8 @@ def from_confusion(confusion: np.ndarray, positive: int | None) -> dict[str, np.
     --------
     >>> import numpy as np
     >>> from cellscan.evaluate.metrics import from_confusion
-    >>> figures = from_confusion(np.array([[8, 2], [1, 9]]), positive=0)
-    >>> round(float(figures["accuracy"]), 3), round(float(figures["sensitivity"]), 3)
+    >>> metrics = from_confusion(np.array([[8, 2], [1, 9]]), positive=0)
+    >>> round(float(metrics["accuracy"]), 3), round(float(metrics["sensitivity"]), 3)
     (0.85, 0.8)
     """
     c = np.asarray(confusion)
@@ -201,7 +202,7 @@ def from_confusion(confusion: np.ndarray, positive: int | None) -> dict[str, np.
 
 
 def _from_sums(hits: np.ndarray, truth: np.ndarray, called: np.ndarray, positive: int | None) -> dict[str, np.ndarray]:
-    """Return the figures of `from_confusion`: per class (..., K), cells called rightly, labelled, and called."""
+    """Return the metrics of `from_confusion`: per class (..., K), cells called rightly, labelled, and called."""
     hits, truth, called = (np.asarray(values, np.float64) for values in (hits, truth, called))
     total, right = truth.sum(-1), hits.sum(-1)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -211,19 +212,19 @@ def _from_sums(hits: np.ndarray, truth: np.ndarray, called: np.ndarray, positive
         mcc = np.where(spread > 0, (right * total - (truth * called).sum(-1)) / spread, 0.0)
         known = np.isfinite(recall)
         balanced = np.where(known, recall, 0.0).sum(-1) / known.sum(-1)
-        figures = {"accuracy": right / total, "balanced_accuracy": balanced, "mcc": mcc}
+        metrics = {"accuracy": right / total, "balanced_accuracy": balanced, "mcc": mcc}
     nothing = np.full(np.shape(total), np.nan)
     if hits.shape[-1] == 2 and positive is not None:
-        figures |= {
+        metrics |= {
             "sensitivity": recall[..., positive],
             "specificity": recall[..., 1 - positive],
             "precision": precision[..., positive],
             "f1": f1[..., positive],
         }
     else:
-        figures |= {"sensitivity": nothing, "specificity": nothing}
-        figures |= {"precision": np.nan_to_num(precision).mean(-1), "f1": np.nan_to_num(f1).mean(-1)}
-    return figures
+        metrics |= {"sensitivity": nothing, "specificity": nothing}
+        metrics |= {"precision": np.nan_to_num(precision).mean(-1), "f1": np.nan_to_num(f1).mean(-1)}
+    return metrics
 
 
 def make_ranking(
@@ -258,7 +259,7 @@ def make_ranking(
     order = np.argsort(scores, kind="stable")[::-1]
     truth, scores, group = truth[order], scores[order], group[order]
     own, others = group[truth], group[~truth]
-    # Both figures are sums over the scores that a positive has: where its positives end, and how many negatives
+    # Both metrics are sums over the scores that a positive has: where its positives end, and how many negatives
     # stand above it, and how many not below it.
     starts = np.flatnonzero(np.r_[True, scores[1:] != scores[:-1]])
     ends = np.r_[starts[1:], len(scores)]

@@ -79,9 +79,9 @@ def binomial_interval(successes: int, trials: int) -> tuple[float, float]:
 
 @dataclass(frozen=True, repr=False)
 class Patients(Sequence[Patient]):
-    """The patients of a report, one row each, and figures of them; prints as a table.
+    """The patients of a report, one row each, and metrics of them; prints as a table.
 
-    The figures follow Delahunt, Gachuhi and Horning (2024), Metrics to guide development of machine
+    The metrics follow Delahunt, Gachuhi and Horning (2024), Metrics to guide development of machine
     learning algorithms for malaria diagnosis (Frontiers in Malaria 2, 1250220).
 
     Attributes
@@ -131,7 +131,7 @@ class Patients(Sequence[Patient]):
         return len(self.rows)
 
     def worst(self, count: int = 5) -> tuple[Patient, ...]:
-        """Return the patients whose cells were judged worst.
+        """Return the patients whose cells were classified worst.
 
         Examples
         --------
@@ -151,7 +151,7 @@ class Patients(Sequence[Patient]):
         return "\n".join(lines)
 
     def summary(self) -> str:
-        """Return the figures of patients in words.
+        """Return the metrics of patients in words.
 
         Examples
         --------
@@ -235,7 +235,7 @@ def make_patients(
     positive: int,
     rule: float | np.ndarray | None,
 ) -> Patients:
-    """Count the cells of every patient, and judge the rule.
+    """Count the cells of every patient, and evaluate the rule.
 
     Parameters
     ----------

@@ -14,8 +14,8 @@ import numpy as np
 from cellscan.data.cells import leave_out
 from cellscan.data.values import check_seed, check_whole, choose
 from cellscan.errors import ArgumentError, DataError
-from cellscan.evaluate.bootstrap import DRAWS, draw_figures, interval
-from cellscan.evaluate.metrics import AVERAGED, NAMES, confusion_matrix, weighted_figures
+from cellscan.evaluate.bootstrap import DRAWS, bootstrap_metrics, interval
+from cellscan.evaluate.metrics import AVERAGED, NAMES, confusion_matrix, weighted_metrics
 from cellscan.evaluate.patients import Patients, describe_rows, make_patients
 from cellscan.evaluate.reliability import reliability
 from cellscan.notebook import as_text
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """How many of the evaluated patients the classifier met before; None where that cannot be told.
+class PatientOverlap:
+    """How many of the evaluated patients were used in training, validation or decisions; None where that is unknown.
 
     Attributes
     ----------
     patients : int
         How many are evaluated; 0 where they are unknown.
     train, validation, decision : int or None
-        Seen in training, as validation, and when temperature, threshold or a rule were chosen.
+        Those in training, in validation, and used to choose temperature, threshold or a rule.
     who : dict of frozenset, or None
         Which patients they are, by the names of the three; without it the counts of a part of the patients can be
-        told only where none was seen, or all.
+        known only where all overlap, or none.
 
     Examples
     --------
-    >>> from cellscan.evaluate.report import Seen
-    >>> Seen(patients=34, train=0, validation=0).sentence()
-    '34 patients, none of them seen in training or as validation'
+    >>> from cellscan.evaluate.report import PatientOverlap
+    >>> PatientOverlap(patients=34, train=0, validation=0).sentence()
+    '34 patients, no overlap with training or validation'
     """
 
     patients: int
@@ -59,38 +59,38 @@ class Seen:
         train: Iterable[str] | None,
         validation: Iterable[str] | None,
         decision: Iterable[str] | None,
-    ) -> Seen:
-        """Count those of the evaluated patients that were met before, and remember who they are.
+    ) -> PatientOverlap:
+        """Count the overlap of the evaluated patients with each part, and keep who they are.
 
         Parameters
         ----------
         patients : iterable of str
             Of the evaluated cells; ``""`` where they are unknown.
         train, validation, decision : iterable of str, or None
-            Who was seen; None where that cannot be told.
+            The patients of each part; None where they are unknown.
 
         Examples
         --------
-        >>> from cellscan.evaluate.report import Seen
-        >>> Seen.among(["a", "b", "b"], train=["a", "z"], validation=[], decision=[]).sentence()
-        '2 patients, 1 SEEN IN TRAINING and 0 as validation: the figures flatter'
+        >>> from cellscan.evaluate.report import PatientOverlap
+        >>> PatientOverlap.among(["a", "b", "b"], train=["a", "z"], validation=[], decision=[]).sentence()
+        '2 patients, PATIENT OVERLAP: 1 in training, 0 in validation; the metrics are optimistically biased'
         """
         here = frozenset(patients)
         if "" in here:
             return cls(0, None, None, None)
         parts = {"train": train, "validation": validation, "decision": decision}
-        who = {part: here & frozenset(met) for part, met in parts.items() if met is not None}
+        who = {part: here & frozenset(ids) for part, ids in parts.items() if ids is not None}
         counts = {part: len(who[part]) if part in who else None for part in parts}
         return cls(len(here), counts["train"], counts["validation"], counts["decision"], who)
 
-    def select(self, patients: Iterable[str]) -> Seen:
-        """Return how many of some of the evaluated patients were met before.
+    def select(self, patients: Iterable[str]) -> PatientOverlap:
+        """Return the overlap of some of the evaluated patients.
 
         Examples
         --------
-        >>> from cellscan.evaluate.report import Seen
-        >>> seen = Seen.among(["a", "b"], train=["a"], validation=[], decision=[])
-        >>> seen.select(["b"]).train, seen.select(["a"]).train, Seen(2, 1, 0).select(["b"]).train
+        >>> from cellscan.evaluate.report import PatientOverlap
+        >>> overlap = PatientOverlap.among(["a", "b"], train=["a"], validation=[], decision=[])
+        >>> overlap.select(["b"]).train, overlap.select(["a"]).train, PatientOverlap(2, 1, 0).select(["b"]).train
         (0, 1, None)
         """
         here = frozenset(patients)
@@ -98,35 +98,35 @@ class Seen:
             return self
         parts = ("train", "validation", "decision")
         if self.who is not None:
-            return Seen.among(here, **{part: self.who.get(part) for part in parts})
+            return PatientOverlap.among(here, **{part: self.who.get(part) for part in parts})
         known = {0: 0, self.patients: len(here)}
         train, validation, decision = (known.get(getattr(self, part)) for part in parts)
-        return Seen(len(here), train, validation, decision)
+        return PatientOverlap(len(here), train, validation, decision)
 
     def sentence(self) -> str:
         """Say it.
 
         Examples
         --------
-        >>> from cellscan.evaluate.report import Seen
-        >>> Seen(patients=34, train=34, validation=0).sentence()
-        '34 patients, 34 SEEN IN TRAINING and 0 as validation: the figures flatter'
+        >>> from cellscan.evaluate.report import PatientOverlap
+        >>> PatientOverlap(patients=34, train=34, validation=0).sentence()
+        '34 patients, PATIENT OVERLAP: 34 in training, 0 in validation; the metrics are optimistically biased'
         """
         if not self.patients:
-            return "patients unknown: whether they were seen in training cannot be told"
+            return "patients unknown: patient overlap with training cannot be determined"
         if self.train is None or self.validation is None or self.decision is None:
-            return f"{self.patients} patients; trained on unknown patients, so whether these were seen cannot be told"
+            return f"{self.patients} patients; trained on unknown patients: patient overlap cannot be determined"
         if self.train or self.validation:
             return (
-                f"{self.patients} patients, {self.train} SEEN IN TRAINING and {self.validation} as validation: "
-                "the figures flatter"
+                f"{self.patients} patients, PATIENT OVERLAP: {self.train} in training, {self.validation} in validation"
+                "; the metrics are optimistically biased"
             )
         if self.decision:
             return (
-                f"{self.patients} patients, none seen in training or as validation, but {self.decision} USED TO CHOOSE "
-                "temperature, threshold or rules: the figures flatter"
+                f"{self.patients} patients, no overlap with training or validation, but {self.decision} USED TO CHOOSE "
+                "temperature, threshold or rules: the metrics are optimistically biased"
             )
-        return f"{self.patients} patients, none of them seen in training or as validation"
+        return f"{self.patients} patients, no overlap with training or validation"
 
 
 @dataclass(frozen=True)
@@ -180,10 +180,10 @@ def predictive_values(sensitivity: Any, specificity: Any, prevalence: float) -> 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Report:
-    """Figures of a classifier on a data set; prints as a table.
+    """Metrics of a classifier on a data set; prints as a table.
 
     Every cell counts once. With two classes, sensitivity, specificity, precision and F1 are those
-    of the positive class; with more, see `cellscan.evaluate.metrics.weighted_figures`. A figure
+    of the positive class; with more, see `cellscan.evaluate.metrics.weighted_metrics`. A metric
     without meaning, such as the sensitivity of a set without positives, is NaN.
 
     Attributes
@@ -205,10 +205,10 @@ class Report:
         P(positive class) from which a cell was called positive.
     split : str
         How these cells were set apart.
-    seen : Seen
-        Whether the patients were met before.
+    patient_overlap : PatientOverlap
+        How many of the patients were used in training, validation or decisions.
     labels, predicted, probabilities, names, cell_patients : numpy.ndarray
-        (N,) int32, (N,) int32, (N, K) float32, (N,) str, (N,) str: what the figures were computed from.
+        (N,) int32, (N,) int32, (N, K) float32, (N,) str, (N,) str: what the metrics were computed from.
     rule : float, array, or None
         The patient rule.
 
@@ -241,8 +241,8 @@ class Report:
     class_names: tuple[str, ...]
     positive_class: str | None
     split: str
-    seen: Seen
-    view: str
+    patient_overlap: PatientOverlap
+    background: str
     rule: float | np.ndarray | None
     labels: np.ndarray = field(repr=False)
     predicted: np.ndarray = field(repr=False)
@@ -253,7 +253,7 @@ class Report:
 
     @cached_property
     def interval(self) -> dict[str, tuple[float, float]]:
-        """95 % interval of every figure, by bootstrap over `interval_over`.
+        """95 % interval of every metric, by bootstrap over `interval_over`.
 
         Examples
         --------
@@ -263,12 +263,12 @@ class Report:
         >>> low <= report.accuracy <= high
         True
         """
-        drawn = self.draw()
+        drawn = self.bootstrap()
         return {name: interval(drawn[name]) for name in NAMES}
 
     @cached_property
     def averaged_interval(self) -> dict[str, tuple[float, float]]:
-        """95 % intervals of the figures in `averaged`.
+        """95 % intervals of the metrics in `averaged`.
 
         Examples
         --------
@@ -277,7 +277,7 @@ class Report:
         >>> sorted(report.averaged_interval)
         ['accuracy', 'sensitivity', 'specificity']
         """
-        drawn = self.draw()
+        drawn = self.bootstrap()
         return {name: interval(drawn[f"{name}_by_patient"]) for name in self.averaged}
 
     @property
@@ -287,13 +287,13 @@ class Report:
     def __str__(self) -> str:
         cells = len(self.labels)
         lines = [
-            f"{cells:,} cells of {self.seen.sentence()}"
-            if self.seen.patients
-            else f"{cells:,} cells, {self.seen.sentence()}"
+            f"{cells:,} cells of {self.patient_overlap.sentence()}"
+            if self.patient_overlap.patients
+            else f"{cells:,} cells, {self.patient_overlap.sentence()}"
         ]
         lines.append(f"split: {self.split}")
-        if self.view == "outline":
-            lines.append('BASELINE: this network sees silhouettes only (view="outline")')
+        if self.background == "silhouette":
+            lines.append('BASELINE: this network sees silhouettes only (background="silhouette")')
         if self.threshold is not None:
             lines.append(
                 f"positive: {self.positive_class} from P >= {self.threshold:.3g}; prevalence here {self.prevalence:.3f}"
@@ -309,7 +309,7 @@ class Report:
         lines.append(f"\n{'truth / called':{wide}}" + "".join(f"{name:>{wide}}" for name in self.class_names))
         for name, row in zip(self.class_names, self.confusion, strict=True):
             lines.append(f"{name:{wide}}" + "".join(f"{count:>{wide},}" for count in row))
-        if self.positive_class is not None and self.seen.patients:
+        if self.positive_class is not None and self.patient_overlap.patients:
             lines += ["", self.patients.summary()]
             if len(self.patients) > 1:
                 lines += ["", "the worst patients", describe_rows(self.patients.worst())]
@@ -323,7 +323,7 @@ class Report:
         return f"Report(cells={len(self.labels)}, accuracy={self.accuracy:.4f}, roc_auc={self.roc_auc:.4f})"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return figures, intervals and circumstances as JSON values, without cells or patients.
+        """Return metrics, intervals and circumstances as JSON values, without cells or patients.
 
         Examples
         --------
@@ -337,19 +337,19 @@ class Report:
         found = {name: {"value": value, "interval": ends} for name, (value, ends) in values.items()}
         told = {
             "cells": len(self.labels),
-            "patients": self.seen.patients,
-            "seen": self.seen.sentence(),
+            "patients": self.patient_overlap.patients,
+            "patient_overlap": self.patient_overlap.sentence(),
             "split": self.split,
             "threshold": self.threshold,
             "prevalence": self.prevalence,
             "interval_over": self.interval_over,
-            "figures": found,
+            "metrics": found,
         }
         return as_json(told)
 
     @cached_property
     def patients(self) -> Patients:
-        """One row a patient, and figures of patients.
+        """One row a patient, and metrics of patients.
 
         Raises
         ------
@@ -367,21 +367,21 @@ class Report:
             raise DataError(f"with the classes {self.class_names} no patient is positive or negative; expected two")
         return make_patients(self.labels, self.predicted, self.cell_patients, self._positive, self.rule)
 
-    def draw(self, *, draws: int = DRAWS, seed: int = 0) -> dict[str, np.ndarray]:
-        """Return every figure of samples of patients, drawn with replacement; see `draw_figures`.
+    def bootstrap(self, *, draws: int = DRAWS, seed: int = 0) -> dict[str, np.ndarray]:
+        """Return every metric of samples of patients, drawn with replacement; see `bootstrap_metrics`.
 
         Examples
         --------
         >>> import cellscan
         >>> report = cellscan.Classifier(image_size=32).evaluate(cellscan.synthetic_cells(80, seed=0))
-        >>> report.draw(draws=10)["accuracy"].shape
+        >>> report.bootstrap(draws=10)["accuracy"].shape
         (10,)
         """
         check_seed(seed)
         check_whole("draws", draws, 1)
         if (draws, seed) not in self._drawn:
             groups = self.cell_patients if self.interval_over == "patients" else np.arange(len(self.labels))
-            self._drawn[draws, seed] = draw_figures(
+            self._drawn[draws, seed] = bootstrap_metrics(
                 self.labels, self.predicted, self.probabilities, groups, self._positive, draws=draws, seed=seed
             )
         return self._drawn[draws, seed]
@@ -405,7 +405,7 @@ class Report:
             raise ArgumentError(f"prevalence is {prevalence!r}; expected a number in (0, 1)")
         if math.isnan(self.sensitivity + self.specificity):
             raise DataError("sensitivity and specificity are unknown; expected two classes, and cells of both")
-        drawn = self.draw()
+        drawn = self.bootstrap()
         names = ("precision", "negative_predictive_value")
         each = predictive_values(drawn["sensitivity"], drawn["specificity"], prevalence)
         precision, negative = predictive_values(self.sensitivity, self.specificity, prevalence)
@@ -441,8 +441,8 @@ class Report:
             positive=self._positive,
             threshold=self.threshold,
             split=self.split if len(rows) == len(self.labels) else f"{self.split}; {len(rows):,} of its cells",
-            seen=self.seen.select(patients.tolist()),
-            view=self.view,
+            patient_overlap=self.patient_overlap.select(patients.tolist()),
+            background=self.background,
             rule=self.rule[rows] if isinstance(self.rule, np.ndarray) else self.rule,
         )
 
@@ -481,14 +481,14 @@ class Report:
 
         positive, count = self._positive, len(self.class_names)
         classes = range(count) if positive is None or count != 2 else [positive]
-        patients = self.patients if len(classes) == 1 and self.seen.patients else None
+        patients = self.patients if len(classes) == 1 and self.patient_overlap.patients else None
         return plot_report(
             self.labels,
             self.probabilities,
             self.class_names,
             classes=classes,
             confusion=self.confusion,
-            figures={name: getattr(self, name) for name in (*NAMES, "prevalence")},
+            metrics={name: getattr(self, name) for name in (*NAMES, "prevalence")},
             intervals=self.interval,
             threshold=self.threshold,
             bins=reliability(
@@ -512,23 +512,23 @@ def make_report(
     positive: int | None,
     threshold: float | None,
     split: str,
-    seen: Seen,
-    view: str,
+    patient_overlap: PatientOverlap,
+    background: str,
     rule: float | np.ndarray | None = None,
 ) -> Report:
-    """Compute every figure."""
+    """Compute every metric."""
     if not len(labels):
-        raise DataError("there are no cells to judge; expected at least one")
+        raise DataError("there are no cells to evaluate; expected at least one")
     if not np.isfinite(probabilities).all():
         bad = int((~np.isfinite(probabilities)).any(1).sum())
         raise DataError(
             f"the probabilities of {bad} of {len(labels)} cells are not finite; look at the network's weights"
         )
     two = positive is not None and len(class_names) == 2
-    known = seen.patients > 0
+    known = patient_overlap.patients > 0
     group = np.unique(patients, return_inverse=True)[1] if known else np.zeros(len(labels), int)
     once = [np.ones((1, int(group.max()) + 1))]
-    found = weighted_figures(labels, predicted, probabilities, group, positive, once)
+    found = weighted_metrics(labels, predicted, probabilities, group, positive, once)
     averaged = AVERAGED if two else AVERAGED[:1]
     return Report(
         **{name: float(found[name][0]) for name in NAMES},
@@ -540,8 +540,8 @@ def make_report(
         class_names=class_names,
         positive_class=None if positive is None else class_names[positive],
         split=split,
-        seen=seen,
-        view=view,
+        patient_overlap=patient_overlap,
+        background=background,
         rule=rule,
         labels=labels,
         predicted=predicted,
@@ -551,8 +551,8 @@ def make_report(
     )
 
 
-def figure_text(value: float) -> str:
-    """Return a figure as tables show it."""
+def metric_text(value: float) -> str:
+    """Return a metric as tables show it."""
     return "n/a" if math.isnan(value) else f"{value:.4f}"
 
 
@@ -562,7 +562,7 @@ def interval_text(ends: tuple[float, float]) -> str:
 
 
 def _line(name: str, value: float, ends: tuple[float, float]) -> str:
-    return f"{name.replace('_', ' '):18}{figure_text(value):10}{interval_text(ends)}"
+    return f"{name.replace('_', ' '):18}{metric_text(value):10}{interval_text(ends)}"
 
 
 def as_json(value: Any) -> Any:

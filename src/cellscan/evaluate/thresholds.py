@@ -49,7 +49,7 @@ def choose(
     wanted = check_number(name, wanted, 0, 1, "(]")
     scores, kind = (positives, what[0]) if name == "sensitivity" else (negatives, what[1])
     if not len(scores):
-        raise DataError(f"there are no {kind} to choose by; expected some, or choose by the other figure")
+        raise DataError(f"there are no {kind} to choose by; expected some, or choose by the other metric")
     ordered = np.sort(scores.astype(np.float64))
     needed = max(int(np.ceil(wanted * len(ordered) - 1e-9)), 1)
     line = ordered[len(ordered) - needed] if name == "sensitivity" else _above(ordered[needed - 1])

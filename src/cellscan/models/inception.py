@@ -128,7 +128,7 @@ class InceptionV3(Staged):
     --------
     >>> import cellscan
     >>> cellscan.Classifier("inception_v3", image_size=75).summary()  # doctest: +ELLIPSIS
-    inception_v3: 21,789,666 parameters, input 75 x 75 px, view "filled", classes parasitized, uninfected
+    inception_v3: 21,789,666 parameters, input 75 x 75 px, background "fill", classes parasitized, uninfected
     part         shape                parameters
     stem         (35, 35, 64)             28,768
     ...

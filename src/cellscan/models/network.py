@@ -161,7 +161,7 @@ class Network:
             return {}
         return {name: feature for name, feature in found.items() if not name.startswith("stride")}
 
-    def signature(self, weights: Weights, x: jax.Array) -> jax.Array:
+    def feature_statistics(self, weights: Weights, x: jax.Array) -> jax.Array:
         """Return what images are like, (N, D): signed roots of colours and of the mean of every stage but the last.
 
         Roots, since activations have long tails. The last stage knows what tells classes apart, and little else in a

@@ -18,8 +18,8 @@ import numpy as np
 from cellscan.data.cache import cache_folder
 from cellscan.errors import ArgumentError, MissingExtraError, ModelFileError
 from cellscan.models.keys import Keys
+from cellscan.preprocessing import Normalization
 from cellscan.tensors import read_tensors
-from cellscan.views import Normalization
 
 if TYPE_CHECKING:
     from flax import nnx

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from cellscan.errors import ArgumentError
 from cellscan.models.pretrained import Loaded, WeightSource, load_into
+from cellscan.preprocessing import Normalization
 from cellscan.process import use_jax
-from cellscan.views import Normalization
 
 if TYPE_CHECKING:
     from flax import nnx

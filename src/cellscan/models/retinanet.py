@@ -20,8 +20,8 @@ from cellscan.models.convolution import conv as quick
 from cellscan.models.pretrained import Loaded
 from cellscan.models.registry import build
 from cellscan.models.small_cnn import Block, InstanceNorm, space_to_depth
+from cellscan.preprocessing import Normalization
 from cellscan.process import use_jax
-from cellscan.views import Normalization
 
 PRIOR = 0.01
 """Score that a new head gives every anchor."""

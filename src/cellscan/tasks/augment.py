@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from cellscan.data.shapes import IGNORED
 from cellscan.errors import check_choice
-from cellscan.views import surround
+from cellscan.preprocessing import find_background
 
 Augment: TypeAlias = Callable[[PRNGKeyArray, Float[Array, "n h w 3"]], Float[Array, "n h w 3"]]
 AUGMENTS = ("none", "small", "strong")
@@ -47,7 +47,7 @@ def make_augment(name: str) -> Augment | None:
 def augment_fields(
     name: str, key: PRNGKeyArray, images: Float[Array, "n h w 3"], targets: Float[Array, "n m 5"]
 ) -> tuple[Float[Array, "n h w 3"], Float[Array, "n m 5"]]:
-    """Mirror fields left to right and top to bottom, with their boxes, and paint them as `make_augment` does.
+    """Mirror fields left to right and top to bottom, with their boxes, and change their colours as `make_augment` does.
 
     ``"strong"`` also enlarges or shrinks each field by up to a third, about a point of its own; what then lies
     outside is lost, and boxes of which less than half is left are ignored.
@@ -72,7 +72,7 @@ def augment_fields(
     """
     if name == "none":
         return images, targets
-    mirrored, painted = jax.random.split(key)
+    mirrored, coloured = jax.random.split(key)
     height, width = images.shape[1:3]
     across, down = jax.random.bernoulli(mirrored, 0.5, (2, len(images), 1, 1))
     left, top, right, bottom, label = jnp.split(targets, 5, -1)
@@ -82,10 +82,10 @@ def augment_fields(
     images = jnp.where(down[..., None], images[:, ::-1], images)
     targets = jnp.concatenate([left, top, right, bottom, label], -1)
     if name == "small":
-        return jnp.clip(_gain(painted, images, 0.1), 0, 1), targets
-    zoomed, *painted = jax.random.split(painted, 5)
+        return jnp.clip(_gain(coloured, images, 0.1), 0, 1), targets
+    zoomed, *coloured = jax.random.split(coloured, 5)
     images, targets = zoom(zoomed, images, targets)
-    return _repaint(painted, images), targets
+    return _recolour(coloured, images), targets
 
 
 def zoom(
@@ -122,23 +122,23 @@ def zoom(
 
 
 def _small(key: PRNGKeyArray, images: Float[Array, "n h w 3"]) -> Float[Array, "n h w 3"]:
-    turned, painted = jax.random.split(key)
-    return jnp.clip(_gain(painted, turn(turned, images), 0.1), 0, 1)
+    turned, coloured = jax.random.split(key)
+    return jnp.clip(_gain(coloured, turn(turned, images), 0.1), 0, 1)
 
 
 def _strong(key: PRNGKeyArray, images: Float[Array, "n h w 3"]) -> Float[Array, "n h w 3"]:
     turned, *others = jax.random.split(key, 5)
-    return _repaint(others, turn(turned, images))
+    return _recolour(others, turn(turned, images))
 
 
-def _repaint(keys: Any, images: Float[Array, "n h w 3"]) -> Float[Array, "n h w 3"]:
+def _recolour(keys: Any, images: Float[Array, "n h w 3"]) -> Float[Array, "n h w 3"]:
     """Change saturation, contrast, brightness, colour and gamma."""
-    painted, contrast, saturation, gamma = keys
+    coloured, contrast, saturation, gamma = keys
     grey = images.mean(-1, keepdims=True)
     images = grey + (images - grey) * _factor(saturation, images, 0.4)
     middle = images.mean((1, 2, 3), keepdims=True)
     images = middle + (images - middle) * _factor(contrast, images, 0.3)
-    images = jnp.clip(_gain(painted, images, 0.25), 1e-4, 1)
+    images = jnp.clip(_gain(coloured, images, 0.25), 1e-4, 1)
     return images ** _factor(gamma, images, 0.3)
 
 
@@ -159,13 +159,13 @@ def turn(key: PRNGKeyArray, images: Float[Array, "n s s 3"]) -> Float[Array, "n 
     return jnp.where(swap, images.swapaxes(1, 2), images)
 
 
-def vary_surround(key: PRNGKeyArray, images: Float[Array, "n h w 3"]) -> Float[Array, "n h w 3"]:
-    """Give the black surround of each image another look, as a field of view might have it.
+def random_background(key: PRNGKeyArray, images: Float[Array, "n h w 3"]) -> Float[Array, "n h w 3"]:
+    """Replace the black background of each image by one that a field of view might have.
 
-    In half of the images it takes the cell's mean colour, as the view ``"filled"`` has it. In the
+    In half of the images it takes the cell's mean colour, as ``background="fill"`` has it. In the
     others its colour is drawn between that and nearly white, and in half of these a piece of another
-    cell of the batch, in the same stain, lies in it. Images without a surround stay as they are.
-    A network trained so has nothing to learn from the surround, and meets the bright backgrounds and
+    cell of the batch, in the same stain, lies in it. Images without a background stay as they are.
+    A network trained so has nothing to learn from the background, and meets the bright backgrounds and
     the neighbours that boxes cut out of whole fields have.
 
     Parameters
@@ -176,15 +176,15 @@ def vary_surround(key: PRNGKeyArray, images: Float[Array, "n h w 3"]) -> Float[A
     Examples
     --------
     >>> import jax, jax.numpy as jnp
-    >>> from cellscan.tasks.augment import vary_surround
+    >>> from cellscan.tasks.augment import random_background
     >>> images = jnp.zeros((2, 16, 16, 3)).at[:, 4:12, 4:12].set(0.6)
-    >>> varied = vary_surround(jax.random.key(0), images)
+    >>> varied = random_background(jax.random.key(0), images)
     >>> bool((varied[:, 5:11, 5:11] == images[:, 5:11, 5:11]).all()), bool(varied.min() > 0.5)
     (True, True)
     """
     keys = jax.random.split(key, 6)
     count, height, width, _ = images.shape
-    outside = surround(images)[..., None]
+    outside = find_background(images)[..., None]
     inside = jnp.logical_not(outside)
     area = jnp.maximum(inside.sum((1, 2), keepdims=True), 1)
     mean = jnp.where(inside, images, 0).sum((1, 2), keepdims=True) / area

@@ -12,11 +12,11 @@ import numpy as np
 
 from cellscan.decisions.novelty import Axes, distance
 from cellscan.models.network import Network, Weights
-from cellscan.tasks.augment import make_augment, vary_surround
+from cellscan.preprocessing import Normalization, prepare
+from cellscan.tasks.augment import make_augment, random_background
 from cellscan.tasks.batches import batches, run_all
 from cellscan.tasks.programs import Members, Metrics, predict
 from cellscan.tasks.recipe import Recipe, make_loss
-from cellscan.views import Normalization, prepare
 
 
 class Settings(NamedTuple):
@@ -34,8 +34,8 @@ class Settings(NamedTuple):
     axes: Axes | None = None
 
 
-class Judgement(NamedTuple):
-    """What is said of N images: probabilities (N, K), means over members, and how novel each is (N,), or None."""
+class PredictedArrays(NamedTuple):
+    """Predictions of N images: probabilities (N, K), means over members, and how novel each is (N,), or None."""
 
     probabilities: Any
     novelty: Any
@@ -66,7 +66,7 @@ class _Labelling:
             losses = share * losses + (1 - share) * weighted(labels[::-1])
         return losses.mean(), {"accuracy": (logits.argmax(-1) == labels).mean()}
 
-    def judge(self, members: Members, settings: Settings, images: jax.Array) -> Judgement:
+    def predict(self, members: Members, settings: Settings, images: jax.Array) -> PredictedArrays:
         """Return the probabilities of images, and how novel they are to the first member."""
         x = self.show(images)
         each = [
@@ -74,8 +74,8 @@ class _Labelling:
             for weights in members
         ]
         axes = settings.axes
-        novelty = None if axes is None else distance(axes, self.network.signature(members[0], x))
-        return Judgement(functools.reduce(jnp.add, each) / len(each), novelty)
+        novelty = None if axes is None else distance(axes, self.network.feature_statistics(members[0], x))
+        return PredictedArrays(functools.reduce(jnp.add, each) / len(each), novelty)
 
     def validate(self, weights: Weights, examples: Any, constants: Any) -> dict[str, float]:
         """Return loss, accuracy and, with two classes that are both there, ROC AUC."""
@@ -101,25 +101,25 @@ class ClassificationTask(_Labelling):
     ----------
     network, recipe
         As of every task.
-    view, normalization
+    background, normalization
         What the network is shown; see `cellscan.Classifier`.
     """
 
-    view: str = "filled"
+    background: str = "fill"
     normalization: Normalization = field(default_factory=Normalization)
 
     def show(self, images: Any) -> jax.Array:
-        """Return images under the view, normalised."""
-        return self.normalization(prepare(images, self.view))
+        """Return images on their background, normalised."""
+        return self.normalization(prepare(images, self.background))
 
     def prepare(self, images: jax.Array, labels: jax.Array, keys: jax.Array) -> tuple[jax.Array, Any]:
         """Return images as they are shown in training, and labels with the share of each in its mixed image."""
-        augment_key, _, surround_key, mixup_key = keys
+        augment_key, _, background_key, mixup_key = keys
         recipe = self.recipe
-        varied = recipe.surround == "random" and self.view == "filled"
-        x = prepare(images, "cell" if varied else self.view)
+        varied = recipe.background == "random" and self.background == "fill"
+        x = prepare(images, "keep" if varied else self.background)
         if varied:
-            x = vary_surround(surround_key, x)
+            x = random_background(background_key, x)
         augment = make_augment(recipe.augment) if isinstance(recipe.augment, str) else recipe.augment
         if augment is not None:
             x = augment(augment_key, x)
@@ -154,6 +154,6 @@ def embed(task: ClassificationTask, members: Members, images: Any) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def sign(task: ClassificationTask, weights: Weights, images: Any) -> jax.Array:
-    """Return what images are like to a network, (N, D); see `Network.signature`."""
-    return task.network.signature(weights, task.show(images))
+def feature_statistics(task: ClassificationTask, weights: Weights, images: Any) -> jax.Array:
+    """Return what images are like to a network, (N, D); see `Network.feature_statistics`."""
+    return task.network.feature_statistics(weights, task.show(images))

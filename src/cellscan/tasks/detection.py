@@ -14,10 +14,10 @@ from cellscan.detection.anchors import decode
 from cellscan.detection.suppression import select
 from cellscan.detection.targets import detection_loss
 from cellscan.models.network import Network, Weights
+from cellscan.preprocessing import Normalization, prepare
 from cellscan.tasks.augment import augment_fields
 from cellscan.tasks.programs import Members, Metrics
 from cellscan.tasks.recipe import Recipe
-from cellscan.views import Normalization, prepare
 
 LEAST = 0.05
 """Score from which a box is kept for average precision."""
@@ -47,19 +47,19 @@ class DetectionTask:
 
     def show(self, images: Any) -> jax.Array:
         """Return fields, normalised."""
-        return self.normalization(prepare(images, "cell"))
+        return self.normalization(prepare(images, "keep"))
 
     def prepare(self, images: jax.Array, labels: jax.Array, keys: jax.Array) -> tuple[jax.Array, Any]:
-        """Return fields and targets, mirrored and painted as the recipe has it."""
+        """Return fields and targets, mirrored and recoloured as the recipe has it."""
         assert isinstance(self.recipe.augment, str)
-        x, targets = augment_fields(self.recipe.augment, keys[0], prepare(images, "cell"), labels)
+        x, targets = augment_fields(self.recipe.augment, keys[0], prepare(images, "keep"), labels)
         return self.normalization(x).astype(self.recipe.dtype), targets
 
     def measure(self, outputs: Any, targets: Any, constants: Any) -> tuple[jax.Array, Metrics]:
         """Return RetinaNet's loss, and its two parts."""
         return detection_loss(outputs, constants, targets)
 
-    def judge(self, members: Members, settings: Any, images: jax.Array) -> jax.Array:
+    def predict(self, members: Members, settings: Any, images: jax.Array) -> jax.Array:
         """Return (N, most, 6): box, score, class, in the pixels of the input, the best first; settings are anchors."""
         (weights,) = members
         outputs: Any = self.network.logits(weights, self.show(images))

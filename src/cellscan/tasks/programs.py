@@ -38,15 +38,15 @@ class Task(Protocol):
         ...
 
     def measure(self, outputs: Any, targets: Any, constants: Any) -> tuple[jax.Array, Metrics]:
-        """Return the loss () of what the network says in training, and other figures () by name."""
+        """Return the loss () of what the network says in training, and other metrics () by name."""
         ...
 
-    def judge(self, members: Members, settings: Any, images: jax.Array) -> Any:
+    def predict(self, members: Members, settings: Any, images: jax.Array) -> Any:
         """Return what is said of images: arrays of a row an image."""
         ...
 
     def validate(self, weights: Weights, examples: Any, constants: Any) -> dict[str, float]:
-        """Return the figures of weights on a validation set, named ``validation_...``."""
+        """Return the metrics of weights on a validation set, named ``validation_...``."""
         ...
 
 
@@ -117,7 +117,7 @@ def step(
     Returns
     -------
     state, metrics
-        Metrics are () arrays: ``loss``, the task's figures, ``grad_norm`` and ``finite``. A step whose loss, gradient
+        Metrics are () arrays: ``loss``, the task's metrics, ``grad_norm`` and ``finite``. A step whose loss, gradient
         or update is not finite changes nothing, and no later one does.
     """
     import optax
@@ -130,10 +130,10 @@ def step(
     def objective(params: Arrays) -> tuple[jax.Array, tuple[Metrics, Arrays]]:
         cast = {name: leaf.astype(recipe.dtype) for name, leaf in {**state.frozen, **params}.items()}
         outputs, stats = network.train(cast, state.stats, x, keys[1])
-        value, figures = task.measure(outputs, targets, constants)
-        return value, (figures, stats)
+        value, metrics = task.measure(outputs, targets, constants)
+        return value, (metrics, stats)
 
-    (value, (figures, stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+    (value, (metrics, stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params: Any = optax.apply_updates(state.params, updates)
     average = state.average
@@ -144,7 +144,7 @@ def step(
     finite = state.finite & jnp.isfinite(value + grad_norm + optax.tree.norm(updates))
     new = TrainState(params, state.frozen, stats, opt_state, average, state.step + 1, finite)
     new = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, state)._replace(finite=finite)
-    return new, {"loss": value, **figures, "grad_norm": grad_norm, "finite": finite}
+    return new, {"loss": value, **metrics, "grad_norm": grad_norm, "finite": finite}
 
 
 train_step: Any = jax.jit(step, static_argnums=0, donate_argnums=1)
@@ -154,4 +154,4 @@ train_step: Any = jax.jit(step, static_argnums=0, donate_argnums=1)
 @functools.partial(jax.jit, static_argnums=0)
 def predict(task: Task, members: Members, settings: Any, images: Any) -> Any:
     """Return what a task says of a batch of images; settings are numbers and arrays, as the task takes them."""
-    return task.judge(members, settings, images)
+    return task.predict(members, settings, images)

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import numpy as np
     import optax
 
-SURROUNDS = ("view", "random")
 RATE, TUNING_RATE = 4e-3, 1e-3
 
 
@@ -58,11 +57,11 @@ class Recipe:
         Weights of the classes in the loss, by name; "balanced" is inverse to their frequency.
     augment : {"none", "small", "strong"} or callable
         See `cellscan.training.make_augment`; or your own ``augment(key, images)`` over (N, S, S, 3) floats in [0, 1].
-    surround : {"view", "random"}
-        What a network with the view ``"filled"`` is shown of the black surround while it trains.
-        ``"view"``: the cell's mean colour, as later. ``"random"``: another colour every time, and now
-        and then a neighbour, so that it learns nothing from the surround; see
-        `cellscan.training.vary_surround`.
+    background : "random" or None
+        The background of training images, of a classifier with ``background="fill"``. None: the cell's mean
+        colour, as in prediction. ``"random"``: in half of the images another colour, drawn each time, and in
+        half of these a piece of another cell, so that the network learns nothing from the background; see
+        `cellscan.training.random_background`.
     mixup : float
         From 0, which is off: every image is mixed with another of its batch, by a share drawn from
         Beta(mixup, mixup), and its loss likewise. Zhang et al. (2018).
@@ -73,7 +72,7 @@ class Recipe:
         Parts of the network that are not trained: ``"backbone"``, which is all but the head, or patterns of
         names, such as ``("stem", "stage[12]")``; `Classifier.summary` prints the names. They run as they do
         in prediction, have no optimiser state, and cost no backward pass. Where the backbone is
-        frozen, `augment` is ``"none"``, `surround` is ``"view"`` and there is no `mixup`, what the head is given never
+        frozen, `augment` is ``"none"``, `background` is None and there is no `mixup`, what the head is given never
         changes: it is computed once.
     layer_decay : float or None
         In (0, 1]: every part learns at this share of the rate of the part after it; the head at the full rate.
@@ -110,7 +109,7 @@ class Recipe:
     label_smoothing: float = 0.05
     class_weight: str | Mapping[str, float] | None = None
     augment: str | Callable[[jax.Array, jax.Array], jax.Array] = "small"
-    surround: str = "random"
+    background: str | None = "random"
     mixup: float = 0.0
     ema: float | None = 0.998
     freeze: str | Sequence[str] | None = None
@@ -124,7 +123,8 @@ class Recipe:
         check_choice("schedule", self.schedule, ("one_cycle", "cosine", "constant"))
         if not callable(self.augment):
             check_choice("augment", self.augment, AUGMENTS)
-        check_choice("surround", self.surround, SURROUNDS)
+        if self.background is not None and not (isinstance(self.background, str) and self.background == "random"):
+            raise ArgumentError(f"background is {self.background!r:.80}; expected 'random' or None")
         check_choice("dtype", self.dtype, ("float32", "bfloat16"))
         check_choice("monitor", self.monitor, ("loss", "accuracy", "roc_auc"))
         for name, fits, expected in _RANGES:

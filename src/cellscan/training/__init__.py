@@ -1,7 +1,7 @@
 """Training: the recipe, and the step for people's own loops."""
 
 from cellscan.tasks.augment import make_augment as make_augment
-from cellscan.tasks.augment import vary_surround as vary_surround
+from cellscan.tasks.augment import random_background as random_background
 from cellscan.tasks.programs import TrainState as TrainState
 from cellscan.tasks.recipe import Recipe as Recipe
 from cellscan.training.step import init_state as init_state

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class History(Mapping[str, list[float]]):
-    """The figures of every epoch, by name: ``history["validation_accuracy"]`` is a list.
+    """The metrics of every epoch, by name: ``history["validation_accuracy"]`` is a list.
 
     Names are ``epoch``, ``loss`` and ``accuracy`` (means over the epoch's augmented batches),
     ``images_per_second``, ``seconds``, and with a validation set ``validation_loss``,

@@ -77,7 +77,7 @@ def train(
     card: Card,
     after: Card,
     task: Task,
-    judge: Task,
+    predict_task: Task,
     weights: Weights,
     examples: tuple[Examples, Examples | None],
     *,
@@ -92,14 +92,14 @@ def train(
     Parameters
     ----------
     card, after : Card
-        Before, and after a first epoch, which adds its figures.
+        Before, and after a first epoch, which adds its metrics.
     plan : dict, optional
         What a checkpoint must agree on beside the card's kind, its seed, recipe and data.
     """
     agreed = {**card.kind(), "seed": card.seed, "recipe": after.recipe, **after.data, **(plan or {})}
     history = History([])
     for at in run(
-        task, judge, weights, *examples, recipe=recipe, epochs=call.epochs, batch_size=call.batch_size,
+        task, predict_task, weights, *examples, recipe=recipe, epochs=call.epochs, batch_size=call.batch_size,
         constants=constants, features=features, seed=card.seed, epochs_before=card.epochs,
         checkpoint=call.open(agreed), progress=call.progress,
     ):  # fmt: skip
@@ -114,7 +114,7 @@ def train(
 
 def run(
     task: Task,
-    judge: Task,
+    predict_task: Task,
     weights: Weights,
     train: Examples,
     validation: Examples | None,
@@ -131,9 +131,9 @@ def run(
 ) -> Iterator[Progressed]:
     """Train, and yield how far it has come: after every epoch, and first where a checkpoint is gone on with.
 
-    `judge` is the task as the network predicts, which validates. `features` turns images into what the network takes,
-    where that is not the images themselves. Where the loss is no longer finite, the last good weights are yielded,
-    then `TrainingError` is raised.
+    `predict_task` is the task as the network predicts, which validates. `features` turns images into what the network
+    takes, where that is not the images themselves. Where the loss is no longer finite, the last good weights are
+    yielded, then `TrainingError` is raised.
     """
     use_jax()
     steps = -(-len(train) // batch_size)
@@ -170,7 +170,7 @@ def run(
             record = {"epoch": epoch, **{name: float(metrics[name].mean()) for name in sorted(shown, reverse=True)}}
             record["images_per_second"] = len(order) / (time.monotonic() - start)
             if validation is not None:
-                record |= _agreed(judge.validate(at.kept, validation, constants))
+                record |= _agreed(predict_task.validate(at.kept, validation, constants))
             record["seconds"] = time.monotonic() - start
             at.records.append(record)
             stop = recipe.patience is not None and _watch(at, record, recipe)
@@ -223,7 +223,7 @@ def _check_together(epochs: int) -> None:
 
 
 def _agreed(record: dict[str, float]) -> dict[str, float]:
-    """Return the figures of the first process: machines may round differently, and must stop at the same epoch."""
+    """Return the metrics of the first process: machines may round differently, and must stop at the same epoch."""
     if jax.process_count() == 1:
         return record
     from jax.experimental.multihost_utils import broadcast_one_to_all

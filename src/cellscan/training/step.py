@@ -11,11 +11,11 @@ import numpy as np
 
 from cellscan.errors import check_choice
 from cellscan.models.network import Arrays, Network, Weights, weights_of
+from cellscan.preprocessing import BACKGROUNDS, Normalization
 from cellscan.tasks.augment import Augment
 from cellscan.tasks.classification import ClassificationTask
 from cellscan.tasks.programs import Metrics, Task, TrainState, train_step, trained_by
 from cellscan.tasks.recipe import Recipe, make_optimizer
-from cellscan.views import VIEWS, Normalization
 
 if TYPE_CHECKING:
     import optax
@@ -83,9 +83,9 @@ def make_train_step(
     loss: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
     augment: Augment | None = None,
     *,
-    view: str = "filled",
+    background: str = "fill",
     normalization: Normalization | None = None,
-    surround: str = "view",
+    random_background: bool = False,
     mixup: float = 0.0,
     class_weight: np.ndarray | None = None,
     ema: float | None = None,
@@ -107,10 +107,10 @@ def make_train_step(
         (logits (N, K), labels (N,)) -> (N,) losses; cross-entropy if left out.
     augment : callable, optional
         (key, images in [0, 1]) -> images; see `make_augment`.
-    view, normalization
+    background, normalization
         What the network is shown; see `cellscan.Classifier`.
-    surround : {"view", "random"}
-        Of the black surround of training images; see `cellscan.Recipe`.
+    random_background : bool
+        Whether training images get a random background; see `cellscan.Recipe`.
     mixup : float
         Alpha of the Beta distribution of mixup, from 0, which mixes nothing.
     class_weight : (K,) array, optional
@@ -142,13 +142,15 @@ def make_train_step(
     >>> sorted(metrics), int(state.step)
     (['accuracy', 'finite', 'grad_norm', 'loss'], 1)
     """
-    check_choice("view", view, VIEWS)
+    check_choice("background", background, BACKGROUNDS)
     recipe = Recipe(
-        optimizer=optimizer, loss=loss, label_smoothing=0.0, augment=augment or "none", surround=surround, mixup=mixup,
-        ema=ema, dtype=dtype, freeze=freeze, remat=remat,
+        optimizer=optimizer, loss=loss, label_smoothing=0.0, augment=augment or "none",
+        background="random" if random_background else None, mixup=mixup, ema=ema, dtype=dtype,
+        freeze=freeze, remat=remat,
     )  # fmt: skip
     task = trained_by(
-        ClassificationTask(Network(model), view=view, normalization=normalization or Normalization()), recipe
+        ClassificationTask(Network(model), background=background, normalization=normalization or Normalization()),
+        recipe,
     )
     weights = None if class_weight is None else np.asarray(class_weight, np.float32)
 

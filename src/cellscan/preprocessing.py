@@ -1,4 +1,4 @@
-"""What a network is shown of a cell: the view, and the normalisation. Pure, jitted with whatever calls it."""
+"""What a network is shown of a cell: its background, and the normalisation. Pure, jitted with whatever calls it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8
 
-VIEWS = ("cell", "filled", "outline")
+BACKGROUNDS = ("keep", "fill", "silhouette")
 
 _DARK = 32 / 255
-"""A surround is black; in the NIH cells no pixel has its largest channel between 24 and 100."""
+"""A background is black; in the NIH cells no pixel has its largest channel between 24 and 100."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Normalization:
 
     Examples
     --------
-    >>> from cellscan.views import Normalization
+    >>> from cellscan.preprocessing import Normalization
     >>> Normalization().mean
     (0.5, 0.5, 0.5)
     """
@@ -38,8 +38,8 @@ class Normalization:
         return (images - jnp.asarray(self.mean, images.dtype)) / jnp.asarray(self.std, images.dtype)
 
 
-def surround(images: Float[Array, "n h w 3"]) -> Bool[Array, "n h w"]:
-    """Find the black surround: dark pixels that hang together with the dark at the frame.
+def find_background(images: Float[Array, "n h w 3"]) -> Bool[Array, "n h w"]:
+    """Find the black background: dark pixels that are connected to the dark at the frame.
 
     The mask is grown by one pixel, since resizing mixes the rim of a cell with the black beside it.
     Dark pixels inside a cell are not part of it.
@@ -51,14 +51,14 @@ def surround(images: Float[Array, "n h w 3"]) -> Bool[Array, "n h w"]:
     Returns
     -------
     (N, H, W) bool
-        All False for an image without surround.
+        All False for an image without background.
 
     Examples
     --------
     >>> import jax.numpy as jnp
-    >>> from cellscan.views import surround
+    >>> from cellscan.preprocessing import find_background
     >>> image = jnp.zeros((1, 8, 8, 3)).at[:, 2:6, 2:6].set(0.7)
-    >>> int(surround(image).sum()), int(surround(jnp.full((1, 8, 8, 3), 0.7)).sum())
+    >>> int(find_background(image).sum()), int(find_background(jnp.full((1, 8, 8, 3), 0.7)).sum())
     (60, 0)
     """
     light = images.max(-1) > _DARK
@@ -87,29 +87,29 @@ def _grow(mask: Bool[Array, "n h w"]) -> Bool[Array, "n h w"]:
     return mask
 
 
-def apply_view(images: Float[Array, "n h w 3"], view: str) -> Float[Array, "n h w 3"]:
-    """Show images in [0, 1] as `view` has it.
+def apply_background(images: Float[Array, "n h w 3"], background: str) -> Float[Array, "n h w 3"]:
+    """Show images in [0, 1] on a background.
 
     Parameters
     ----------
     images : (N, H, W, 3) float, in [0, 1]
-    view : {"cell", "filled", "outline"}
-        ``"cell"``: as stored. ``"filled"``: the black surround takes the cell's mean colour; an
-        image without surround stays as it is. ``"outline"``: the cell white, the rest black, a
+    background : {"keep", "fill", "silhouette"}
+        ``"keep"``: as stored. ``"fill"``: the black background takes the cell's mean colour; an
+        image without background stays as it is. ``"silhouette"``: the cell white, the rest black, a
         baseline that knows nothing but the silhouette.
 
     Examples
     --------
     >>> import jax.numpy as jnp
-    >>> from cellscan.views import apply_view
+    >>> from cellscan.preprocessing import apply_background
     >>> image = jnp.zeros((1, 8, 8, 3)).at[:, 1:7, 1:7].set(0.75)
-    >>> float(apply_view(image, "filled").min())
+    >>> float(apply_background(image, "fill").min())
     0.75
     """
-    if view == "cell":
+    if background == "keep":
         return images
-    outside = surround(images)[..., None]
-    if view == "outline":
+    outside = find_background(images)[..., None]
+    if background == "silhouette":
         return jnp.where(outside, jnp.zeros_like(images), jnp.ones_like(images))
     inside = jnp.logical_not(outside)
     count = jnp.maximum(inside.sum((1, 2), keepdims=True), 1)
@@ -117,14 +117,14 @@ def apply_view(images: Float[Array, "n h w 3"], view: str) -> Float[Array, "n h 
     return jnp.where(outside & (inside.any((1, 2, 3), keepdims=True)), mean, images)
 
 
-def prepare(images: UInt8[Array, "n h w 3"], view: str) -> Float[Array, "n h w 3"]:
-    """uint8 images -> floats in [0, 1] under a view; the first step of every jitted program.
+def prepare(images: UInt8[Array, "n h w 3"], background: str) -> Float[Array, "n h w 3"]:
+    """uint8 images -> floats in [0, 1] on their background; the first step of every jitted program.
 
     Examples
     --------
     >>> import jax.numpy as jnp
-    >>> from cellscan.views import prepare
-    >>> float(prepare(jnp.full((1, 8, 8, 3), 255, jnp.uint8), "cell").max())
+    >>> from cellscan.preprocessing import prepare
+    >>> float(prepare(jnp.full((1, 8, 8, 3), 255, jnp.uint8), "keep").max())
     1.0
     """
-    return apply_view(images.astype(jnp.float32) / 255.0, view)
+    return apply_background(images.astype(jnp.float32) / 255.0, background)

@@ -1,12 +1,12 @@
-"""What a network is shown, and how it is trained: one study over the folds a row, at home and abroad.
+"""What a network is shown, and how it is trained: one study over the folds a row, on the internal and the external set.
 
-    python benchmarks/views.py DATA --folds folds.csv --suspects suspects.csv --fields iml_malaria --table views
-    python benchmarks/views.py DATA --folds folds.csv --suspects suspects.csv --fields iml_malaria --table options
+    python benchmarks/backgrounds.py DATA --folds folds.csv --suspects suspects.csv --fields iml_malaria
+    python benchmarks/backgrounds.py DATA --folds folds.csv --suspects suspects.csv --fields iml_malaria --table options
 
-Every row is `small_cnn` at 64 px. `views` sets views and augmentations side by side, `options` takes one option of
-`Recipe` away or adds one. The last column is what a row gains over the default, which comes first, in points of
-accuracy over all cells, with its interval by paired bootstrap over patients. Rows are kept in --out; one that is there
-is not trained again.
+Every row is `small_cnn` at 64 px. The default table, `backgrounds`, compares backgrounds and augmentations; `options`
+takes one option of `Recipe` away or adds one. The last column is what a row gains over the default, which comes first,
+in points of accuracy over all cells, with its interval by paired bootstrap over patients. Rows are kept in --out; one
+that is there is not trained again.
 """
 
 import json
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from accuracy import fold_hash, make_parser, read_suspects, slug, versions
+from accuracy import fold_hash, make_parser, read_suspected_labels, slug, versions
 from study import crops_of
 
 import cellscan
@@ -23,38 +23,38 @@ from cellscan import Recipe
 SHARE = 0.7
 """Side of the crop inside, of the box's side."""
 
-DEFAULT = ("default: surround varied", "filled", Recipe(), False)
+DEFAULT = ("default: random background", "fill", Recipe(), False)
 
-# title, view, recipe, whether the middle alone is shown
+# title, background, recipe, whether the middle alone is shown
 TABLES = {
-    "views": (
+    "backgrounds": (
         DEFAULT,
-        ("as stored", "cell", Recipe(surround="view"), False),
-        ("as stored, strong colour", "cell", Recipe(surround="view", augment="strong"), False),
-        ("filled", "filled", Recipe(surround="view"), False),
-        ("filled, strong colour", "filled", Recipe(surround="view", augment="strong"), False),
-        ("surround varied, no augmentation", "filled", Recipe(augment="none"), False),
-        ("surround varied, strong colour", "filled", Recipe(augment="strong"), False),
-        ("surround varied, crop inside", "filled", Recipe(), True),
-        ("silhouettes alone", "outline", Recipe(surround="view"), False),
+        ("as stored", "keep", Recipe(background=None), False),
+        ("as stored, strong colour", "keep", Recipe(background=None, augment="strong"), False),
+        ("filled", "fill", Recipe(background=None), False),
+        ("filled, strong colour", "fill", Recipe(background=None, augment="strong"), False),
+        ("random background, no augmentation", "fill", Recipe(augment="none"), False),
+        ("random background, strong colour", "fill", Recipe(augment="strong"), False),
+        ("random background, crop inside", "fill", Recipe(), True),
+        ("silhouettes alone", "silhouette", Recipe(background=None), False),
     ),
     "options": (
         DEFAULT,
-        ("no average of weights", "filled", Recipe(ema=None), False),
-        ("no label smoothing", "filled", Recipe(label_smoothing=0.0), False),
-        ("no gradient clipping", "filled", Recipe(clip_norm=None), False),
-        ("no weight decay", "filled", Recipe(weight_decay=0.0), False),
-        ("cosine schedule", "filled", Recipe(schedule="cosine"), False),
-        ("mixup 0.2", "filled", Recipe(mixup=0.2), False),
-        ("classes balanced", "filled", Recipe(class_weight="balanced"), False),
-        ("bfloat16", "filled", Recipe(dtype="bfloat16"), False),
+        ("no average of weights", "fill", Recipe(ema=None), False),
+        ("no label smoothing", "fill", Recipe(label_smoothing=0.0), False),
+        ("no gradient clipping", "fill", Recipe(clip_norm=None), False),
+        ("no weight decay", "fill", Recipe(weight_decay=0.0), False),
+        ("cosine schedule", "fill", Recipe(schedule="cosine"), False),
+        ("mixup 0.2", "fill", Recipe(mixup=0.2), False),
+        ("classes balanced", "fill", Recipe(class_weight="balanced"), False),
+        ("bfloat16", "fill", Recipe(dtype="bfloat16"), False),
     ),
 }
 
 
 COLUMNS = (
-    "accuracy | ROC AUC | undisputed | agreement with disputed: parasitized / uninfected | transfer AUC | "
-    "called abroad: infected / healthy"
+    "accuracy | ROC AUC | undisputed | agreement with disputed: parasitized / uninfected | external AUC | "
+    "called on the external set: infected / healthy"
 )
 """What `line` prints behind the title."""
 
@@ -69,10 +69,10 @@ def inside(cells: cellscan.CellDataset) -> cellscan.CellDataset:
     )
 
 
-def figures(
-    study: cellscan.Study, disputed: np.ndarray, labels: np.ndarray, abroad: Sequence[np.ndarray] | np.ndarray
+def study_metrics(
+    study: cellscan.Study, disputed: np.ndarray, labels: np.ndarray, external: Sequence[np.ndarray] | np.ndarray
 ) -> dict[str, float]:
-    """Return what a row says of a study; `abroad` is what each member says of the crops, whose labels are given."""
+    """Return what a row says of a study; `external` is what each member says of the crops, whose labels are given."""
     from sklearn.metrics import roc_auc_score
 
     row = {}
@@ -83,27 +83,27 @@ def figures(
     called = study.probabilities[:, :, 0] >= 0.5
     on_list = np.isin(study.cells.names, disputed)
     first, second = (on_list & (study.cells.labels == label) for label in (0, 1))
-    positive = np.asarray(abroad)[:, :, 0]
+    positive = np.asarray(external)[:, :, 0]
     aucs = [float(roc_auc_score(labels == 0, member)) for member in positive]
-    called_abroad = positive >= 0.5
+    called_external = positive >= 0.5
     return row | {
         "undisputed": float(np.mean([report.accuracy for report in clean])),
         "disputed_parasitized": float(called[:, first].mean()),
         "disputed_uninfected": float(1 - called[:, second].mean()),
-        "transfer": float(np.mean(aucs)),
-        "transfer_sd": float(np.std(aucs, ddof=1)),
-        "infected_called": float(called_abroad[:, labels == 0].mean()),
-        "healthy_called": float(called_abroad[:, labels == 1].mean()),
+        "external": float(np.mean(aucs)),
+        "external_sd": float(np.std(aucs, ddof=1)),
+        "infected_called": float(called_external[:, labels == 0].mean()),
+        "healthy_called": float(called_external[:, labels == 1].mean()),
     }
 
 
 def line(title: str, row: dict[str, float]) -> str:
     """Return a row of the table."""
-    home = f"{row['accuracy']:.4f} ± {row['accuracy_sd']:.4f} | {row['roc_auc']:.4f} | {row['undisputed']:.4f}"
+    internal = f"{row['accuracy']:.4f} ± {row['accuracy_sd']:.4f} | {row['roc_auc']:.4f} | {row['undisputed']:.4f}"
     disputes = f"{row['disputed_parasitized']:.2f} / {row['disputed_uninfected']:.2f}"
-    abroad = f"{row['transfer']:.3f} ± {row['transfer_sd']:.3f}"
+    external = f"{row['external']:.3f} ± {row['external_sd']:.3f}"
     called = f"{row['infected_called']:.2f} / {row['healthy_called']:.2f}"
-    return f"| {title} | {home} | {disputes} | {abroad} | {called} |"
+    return f"| {title} | {internal} | {disputes} | {external} | {called} |"
 
 
 def points_gained(report: cellscan.Report, first: cellscan.Report) -> str:
@@ -113,7 +113,7 @@ def points_gained(report: cellscan.Report, first: cellscan.Report) -> str:
     return f"{100 * found.difference['accuracy']:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
-def judged(cells: cellscan.CellDataset, folds: Path, file: Path) -> cellscan.Report:
+def report_of(cells: cellscan.CellDataset, folds: Path, file: Path) -> cellscan.Report:
     """Return the report of all cells from the probabilities that a row keeps, (seeds, cells, 2)."""
     probabilities, fold = np.load(file), cells.fold_numbers(folds)
     members = (cellscan.Classifier("small_cnn"),) * (len(probabilities) * len(np.unique(fold)))
@@ -124,20 +124,20 @@ def judged(cells: cellscan.CellDataset, folds: Path, file: Path) -> cellscan.Rep
 def main() -> None:
     """Train what is missing and print the table."""
     parser = make_parser(__doc__)
-    parser.add_argument("--table", choices=TABLES, default="views")
+    parser.add_argument("--table", choices=TABLES, default="backgrounds")
     parser.add_argument("--only", type=int, nargs="*", help="numbers of rows")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--in-turn", action="store_true", help="on an accelerator too, one member after the other")
-    parser.add_argument("--out", type=Path, default=Path("views_output"))
+    parser.add_argument("--out", type=Path, default=Path("backgrounds_output"))
     args = parser.parse_args()
     args.out.mkdir(exist_ok=True, parents=True)
     cells = cellscan.load_malaria(args.data)
-    disputed = read_suspects(args.suspects)
+    disputed = read_suspected_labels(args.suspects)
     rows, first = [], None
     table = TABLES[args.table]
     for number in range(len(table)) if args.only is None else args.only:
-        title, view, recipe, middle = table[number]
+        title, background, recipe, middle = table[number]
         log, kept = (args.out / f"{slug(title)}.{suffix}" for suffix in ("json", "npy"))
         if not log.exists():
             study = cellscan.cross_validate(
@@ -146,9 +146,9 @@ def main() -> None:
                 folds=args.folds,
                 seeds=args.seeds,
                 epochs=args.epochs,
-                view=view,
+                background=background,
                 recipe=recipe,
-                together=False if args.in_turn else None,
+                vectorized=False if args.in_turn else None,
                 checkpoint=args.out / slug(title),
                 resume=True,
                 progress=False,
@@ -156,9 +156,9 @@ def main() -> None:
             np.save(kept, study.probabilities)
             crops = crops_of(args.fields)
             shown = inside(crops) if middle else crops
-            abroad = [clf.predict_proba(shown, progress=False) for clf in study.members]
-            log.write_text(json.dumps(figures(study, disputed, shown.labels, abroad)))
-        report, gain = judged(cells, args.folds, kept), ""
+            external = [clf.predict_proba(shown, progress=False) for clf in study.members]
+            log.write_text(json.dumps(study_metrics(study, disputed, shown.labels, external)))
+        report, gain = report_of(cells, args.folds, kept), ""
         if number == 0:
             first = report
         elif first is not None:

@@ -1,4 +1,4 @@
-"""A frozen backbone: what it gives is computed once, and the head alone is trained on it."""
+"""Cached features of a frozen backbone: they are computed once, and the head alone is trained on them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from cellscan.training.devices import Examples
 
 
 @dataclass(frozen=True)
-class Probe:
-    """The head of a network as a task of its own, and the way from images to what it takes.
+class FrozenBackbone:
+    """The head of a network as a task of its own, and the frozen backbone that computes its features.
 
     Attributes
     ----------
-    task, judge : HeadTask
+    task, predict_task : HeadTask
         The head as it is trained, and as it predicts.
     head : Weights
         Its first weights.
@@ -34,7 +34,7 @@ class Probe:
     """
 
     task: HeadTask
-    judge: HeadTask
+    predict_task: HeadTask
     head: Weights
     backbone: ClassificationTask
     whole: Weights
@@ -60,16 +60,16 @@ class Probe:
         return hash_weights({**self.whole, "params": params})
 
 
-def make_probe(task: ClassificationTask, judge: ClassificationTask, weights: Weights, images: Any) -> Probe | None:
-    """Return the probe of a task, or None where what its head is given may change from step to step.
+def make_frozen(
+    task: ClassificationTask, predict_task: ClassificationTask, weights: Weights, images: Any
+) -> FrozenBackbone | None:
+    """Return the frozen backbone of a task, or None where the inputs of the head may change from step to step.
 
-    `judge` is the task as the network predicts.
-
-    That is asked of the network itself: its head must be a dense layer, all else frozen, and the logits of
-    `images` in training must be the head's on ``features(x)["pre_logits"]``.
+    `predict_task` is the task as the network predicts. The network itself is tested: its head must be a dense layer,
+    all else frozen, and the logits of `images` in training must be the head's on ``features(x)["pre_logits"]``.
     """
     network, recipe = task.network, task.recipe
-    changes = recipe.augment != "none" or recipe.mixup or (task.view == "filled" and recipe.surround == "random")
+    changes = recipe.augment != "none" or recipe.mixup or (task.background == "fill" and recipe.background == "random")
     if changes or not network.head_alone:
         return None
     module = network.module(weights)
@@ -77,13 +77,13 @@ def make_probe(task: ClassificationTask, judge: ClassificationTask, weights: Wei
         return None
     head = HeadTask(Network(module.head))
     own = weights_of(module.head)
-    x = run_batch(functools.partial(embed, judge, (weights,)), images)
+    x = run_batch(functools.partial(embed, predict_task, (weights,)), images)
     alone = head.network.logits(own, jax.numpy.asarray(x))
     logits = _in_training(task, weights, jax.numpy.asarray(images))
     if not np.allclose(logits, alone, rtol=1e-3, atol=1e-3):
         return None
     trained = replace(head, recipe=replace(recipe, layer_decay=None))
-    return Probe(trained, head, own, judge, weights)
+    return FrozenBackbone(trained, head, own, predict_task, weights)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -1,4 +1,4 @@
-"""Many trainings at once: members of one shape, stacked, as one vmapped program.
+"""Vectorized training: members of one shape, stacked, as one vmapped program.
 
 Each has its own weights, images, order and random numbers, its own rates and its own number of steps;
 one that is done with an epoch waits for the others. On an accelerator an epoch is one dispatch.
@@ -25,10 +25,10 @@ from cellscan.training.loop import order_of
 from cellscan.training.step import begin, trained_weights
 
 SMALL = 5_000_000
-"""Networks of up to so many parameters are trained together where nothing else is said."""
+"""Networks of up to so many parameters are trained as one vectorized program where nothing else is said."""
 
 
-def run_together(
+def run_vectorized(
     task: Task,
     members: Sequence[Weights],
     train: Examples,
