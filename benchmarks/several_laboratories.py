@@ -20,7 +20,9 @@ import cellscan
 
 CLASSES = ("red blood cell", "infected")
 TARGET = Path(__file__).parents[1] / "src" / "cellscan" / "weights" / "fields_retinanet_small.safetensors"
-LICENCE = "MIT; trained on images of NIH/NLM (public domain), BCCD (MIT) and draaslan's Blood Cell Detection Dataset (MIT)"
+LICENCE = (
+    "MIT; trained on images of NIH/NLM (public domain), BCCD (MIT) and draaslan's Blood Cell Detection Dataset (MIT)"
+)
 
 
 def as_healthy(fields: cellscan.FieldDataset) -> cellscan.FieldDataset:
@@ -54,9 +56,7 @@ def make_training(
     found = []
     for number, (real, patients) in enumerate(zip(zip(*parts.values(), strict=True), (own, kept), strict=True)):
         share = 1 if number == 0 else 0.1
-        sets = [
-            cellscan.mosaic_fields(fields, round(share * mosaics), margin=0.3, seed=number) for fields in real
-        ]
+        sets = [cellscan.mosaic_fields(fields, round(share * mosaics), margin=0.3, seed=number) for fields in real]
         style = cellscan.concat(list(real)) if real else None
         half = round(share * composed / 2)
         sets.append(cellscan.compose_fields(patients, half, seed=2 * number))

@@ -14,7 +14,7 @@ import cellscan
 from cellscan.confirming import confirm, name_classifier
 from cellscan.detection.anchors import Anchors
 from cellscan.detection.likeness import Likeness
-from cellscan.detection.rules import Detection
+from cellscan.detection.rules import DetectionConfig
 from cellscan.evaluate.detection import choose_thresholds, evaluate_detections, once
 
 SIZE = (96, 128)
@@ -46,7 +46,7 @@ def perfect(fields: cellscan.FieldDataset, *, score: float = 0.9) -> list[cellsc
     return found
 
 
-RULES = Detection(Anchors((8, 16, 32)), (0.5, 0.5))
+RULES = DetectionConfig(Anchors((8, 16, 32)), (0.5, 0.5))
 
 
 def test_it_learns_where_cells_are(trained, fields) -> None:
@@ -61,20 +61,22 @@ def test_it_learns_where_cells_are(trained, fields) -> None:
 
 def test_boxes_come_in_the_pixels_of_the_field(trained) -> None:
     image = cellscan.synthetic_fields(1, seed=9, size=(192, 256), difficulty="easy")[0].image
-    small = trained.predict(image, least=0.3)[0]
-    large = trained.predict(np.asarray(Image.fromarray(image).resize((512, 384))), least=0.3)[0]
+    small = trained.predict(image, score_threshold=0.3)[0]
+    large = trained.predict(np.asarray(Image.fromarray(image).resize((512, 384))), score_threshold=0.3)[0]
     assert large.size == (512, 384)
     for box in small.boxes[:5]:
         assert np.abs(large.boxes - 2 * box).max(1).min() < 8
     wide = np.pad(image, ((0, 0), (0, 128), (0, 0)))
-    assert trained.predict(wide, least=0.3)[0].boxes[:, 2].max() <= 384
+    assert trained.predict(wide, score_threshold=0.3)[0].boxes[:, 2].max() <= 384
 
 
 def test_large_fields_are_cut_into_tiles_and_not_shrunk(trained) -> None:
     image = cellscan.synthetic_fields(1, seed=9, size=(192, 256), difficulty="easy")[0].image
-    alone = trained.predict(image, least=0.3)[0]
+    alone = trained.predict(image, score_threshold=0.3)[0]
     many = np.tile(image, (3, 3, 1))
-    cut, given, shrunk = (trained.predict(many, cell_diameter=mode, least=0.3)[0] for mode in ("auto", 50, None))
+    cut, given, shrunk = (
+        trained.predict(many, cell_diameter=mode, score_threshold=0.3)[0] for mode in ("auto", 50, None)
+    )
     for one in (cut, given):
         assert 0.6 < len(one) / (9 * len(alone)) < 1.4  # neighbours stand where a frame was
         assert one.boxes.max() > 500
@@ -83,7 +85,7 @@ def test_large_fields_are_cut_into_tiles_and_not_shrunk(trained) -> None:
     assert 40 < cut.cell_diameter < 60
     assert given.cell_diameter == 50
     assert shrunk.cell_diameter is None
-    together = trained.predict([image, many, image], cell_diameter=50, least=0.3)
+    together = trained.predict([image, many, image], cell_diameter=50, score_threshold=0.3)
     assert [len(one) for one in together] == [len(alone), len(given), len(alone)]
     white = trained.predict(np.full((192, 256, 3), 255, np.uint8))[0]
     assert white.cell_diameter is None
@@ -153,13 +155,13 @@ def test_one_bad_field_is_told_and_the_rest_goes_on(trained, tmp_path) -> None:
 def test_a_saved_detector_finds_the_same(trained, fields, tmp_path) -> None:
     trained.save(tmp_path / "det.safetensors", report=trained.evaluate(fields.select([0])), licence="CC0")
     again = cellscan.Detector.load(tmp_path / "det.safetensors")
-    one, other = (det.predict(fields[0].image, least=0.1)[0] for det in (trained, again))
+    one, other = (det.predict(fields[0].image, score_threshold=0.1)[0] for det in (trained, again))
     assert np.array_equal(one.boxes, other.boxes)
     assert again.card == trained.card or again.card.metrics["report"]["fields"] == 1
     trained.save(tmp_path / "half.safetensors", half=True)
-    half = cellscan.Detector.load(tmp_path / "half.safetensors").predict(fields[0].image, least=0.3)[0]
+    half = cellscan.Detector.load(tmp_path / "half.safetensors").predict(fields[0].image, score_threshold=0.3)[0]
     assert (tmp_path / "half.safetensors").stat().st_size < 0.6 * (tmp_path / "det.safetensors").stat().st_size
-    assert abs(len(half) - len(trained.predict(fields[0].image, least=0.3)[0])) <= 2
+    assert abs(len(half) - len(trained.predict(fields[0].image, score_threshold=0.3)[0])) <= 2
     with pytest.raises(cellscan.ModelFileError, match=r"Detector\.load"):
         cellscan.Classifier.load(tmp_path / "det.safetensors")
     cellscan.Classifier(image_size=16).save(tmp_path / "clf.safetensors")
@@ -182,7 +184,7 @@ def test_a_resumed_training_is_the_same_training(fields, tmp_path) -> None:
     again = cellscan.Detector(image_size=(64, 64), seed=0)
     assert fit(again, checkpoint=tmp_path, resume=True)["loss"] == history["loss"]  # finished: returns at once
     image = some[0].image
-    found = [det.predict(image, least=0.05)[0].boxes for det in (whole, saved, again)]
+    found = [det.predict(image, score_threshold=0.05)[0].boxes for det in (whole, saved, again)]
     assert np.array_equal(found[0], found[1])
     assert np.array_equal(found[0], found[2])
     with pytest.raises(cellscan.ArgumentError, match="seed was 0 and is 1"):
@@ -226,7 +228,7 @@ def test_figures_without_meaning_are_null_and_not_a_number_in_words() -> None:
 
 def test_parts_of_detections_are_like_parts_of_predictions(trained) -> None:
     fields = cellscan.synthetic_fields(3, seed=9, size=(192, 256), difficulty="easy")
-    found = trained.predict(["no.png", *(one.image for one in fields)], on_error="skip", least=0.05)
+    found = trained.predict(["no.png", *(one.image for one in fields)], on_error="skip", score_threshold=0.05)
     assert [failure.name for failure in found.failed] == ["no.png"]
     for which, rows in (
         (slice(1, 3), [1, 2]), ([0, -1], [0, 2]), (np.array([False, True, False]), [1]), ([], [])
@@ -279,7 +281,7 @@ def test_ignored_boxes_count_neither_way() -> None:
     both = cellscan.Detections(
         "a", (100, 100), fields.boxes[0], np.zeros(2, np.int32), np.array([0.9, 0.95], np.float32), ("cell",), None
     )
-    rules = Detection(Anchors((8,)), (0.5,))
+    rules = DetectionConfig(Anchors((8,)), (0.5,))
     for found in (both, both.select(np.array([0]))):
         report = evaluate_detections(fields, [found], rules)
         assert math.isclose(report.ap, 1.0, abs_tol=1e-9)
@@ -329,7 +331,7 @@ def test_a_cell_that_is_both_is_infected_once() -> None:
         ("red blood cell", "infected"), None,
     )  # fmt: skip
     assert once(found, RULES).tolist() == [False, True, True]
-    assert once(found, Detection(Anchors((8,)), (0.5, 0.7))).tolist() == [True, False, True]
+    assert once(found, DetectionConfig(Anchors((8,)), (0.5, 0.7))).tolist() == [True, False, True]
 
 
 class Fake(cellscan.Detector):
@@ -528,7 +530,7 @@ def test_what_was_detected_is_cut_from_the_image_that_was_seen(trained, fields, 
             Image.fromarray(fields[number].image).save(path)
             yield path
 
-    first, last = trained.predict(frames(), least=0.05)
+    first, last = trained.predict(frames(), score_threshold=0.05)
     assert np.array_equal(last.pixels(), fields[1].image)
     with pytest.raises(cellscan.ImageError, match="has changed since"):
         first.crops()
@@ -537,7 +539,7 @@ def test_what_was_detected_is_cut_from_the_image_that_was_seen(trained, fields, 
 def test_detections_of_a_file_are_saved_with_the_file_itself(trained, fields, tmp_path) -> None:
     path = tmp_path / "a.jpg"
     Image.fromarray(fields[0].image).save(path)
-    found = trained.predict([path], least=0.05)
+    found = trained.predict([path], score_threshold=0.05)
     found = replace(found, fields=tuple(replace(one, name="a.jpg") for one in found))
     found.save(tmp_path / "set", format="coco")
     (copy,) = (tmp_path / "set").rglob("a.jpg")

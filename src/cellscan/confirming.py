@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cellscan.detection.rules import Detection
+from cellscan.detection.rules import DetectionConfig
 from cellscan.detections import Detections
 from cellscan.errors import ArgumentError
 from cellscan.evaluate.detection import once
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cellscan.classifier import Classifier
 
 
-def confirm(found: Detections, rules: Detection, classifier: Classifier | None) -> Detections:
+def confirm(found: Detections, rules: DetectionConfig, classifier: Classifier | None) -> Detections:
     """Return the cells of a field, each once; of the last class those alone that the classifier too calls positive.
 
     Others that the detector called infected stay as red cells. The classifier is asked at its own threshold.
@@ -24,7 +24,7 @@ def confirm(found: Detections, rules: Detection, classifier: Classifier | None) 
     ----------
     found : Detections
         Of two classes, the last infected.
-    rules : Detection
+    rules : DetectionConfig
     classifier : Classifier or None
         None asks nobody.
 

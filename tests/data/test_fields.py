@@ -156,7 +156,7 @@ def test_boxes_on_a_photograph_that_the_camera_turned(tmp_path) -> None:
     fields = cellscan.load_fields(tmp_path / "annotations.json")
     assert fields.sizes.tolist() == [[40, 80]]
     assert not fields.notes
-    assert np.asarray(fields.crops(least=5).images(8, progress=False)[0]).min() == 255
+    assert np.asarray(fields.crops(min_size=5).images(8, progress=False)[0]).min() == 255
     x1, y1, x2, y2 = fields.targets((40, 40))[0, 0, :4].astype(int)
     small = fields.images((40, 40), progress=False)[0]
     assert small[y1 + 1 : y2 - 1, x1 + 1 : x2 - 1].min() > 200
@@ -214,7 +214,7 @@ def test_numbers_that_count_nothing_make_no_runs() -> None:
 
 def test_crops_are_cells_with_the_field_as_patient() -> None:
     fields = cellscan.synthetic_fields(3, seed=0)
-    crops = fields.crops(least=20, most=4)
+    crops = fields.crops(min_size=20, max_per_class=4)
     assert set(crops.patients) <= set(fields.names)
     assert (np.bincount(crops.labels, minlength=2)[0]) <= 12
     assert min(min(crops[i].image.shape[:2]) for i in range(len(crops))) >= 20
@@ -337,8 +337,8 @@ def test_odd_arguments_of_fields() -> None:
     for call in (
         lambda: fields.split(float("nan")), lambda: fields.split("0.2"), lambda: fields.split(0.2, seed=-1),
         lambda: fields.split(), lambda: fields.images(64), lambda: fields.images((0, 64)), lambda: fields.images("ab"),
-        lambda: fields.targets((64, 64), 0), lambda: fields.factors((64, 64.5)), lambda: fields.crops(least="a"),
-        lambda: fields.crops(most=-1), lambda: fields.crops(seed=None), lambda: fields.plot(count=0),
+        lambda: fields.targets((64, 64), 0), lambda: fields.factors((64, 64.5)), lambda: fields.crops(min_size="a"),
+        lambda: fields.crops(max_per_class=-1), lambda: fields.crops(seed=None), lambda: fields.plot(count=0),
     ):  # fmt: skip
         with pytest.raises(cellscan.ArgumentError, match="expected"):
             call()

@@ -10,11 +10,11 @@ from helpers import random_image
 import cellscan
 from cellscan.data.shapes import NOT_ANNOTATED
 from cellscan.detection.anchors import Anchors
-from cellscan.detection.rules import Detection
+from cellscan.detection.rules import DetectionConfig
 from cellscan.detection.targets import detection_loss
 from cellscan.evaluate.detection import choose_thresholds, evaluate_detections
 
-RULES = Detection(Anchors((8,)), (0.5, 0.5))
+RULES = DetectionConfig(Anchors((8,)), (0.5, 0.5))
 NAMES = ("red blood cell", "infected")
 BOXES = np.array([[10, 10, 30, 30], [50, 50, 70, 70]], np.float32)
 

@@ -821,8 +821,8 @@ class FieldDataset:
     def crops(
         self,
         *,
-        least: int = 20,
-        most: int | None = None,
+        min_size: int = 20,
+        max_per_class: int | None = None,
         background: Literal["field", "black", "filled"] = "field",
         seed: int = 0,
     ) -> CellDataset:
@@ -832,9 +832,9 @@ class FieldDataset:
 
         Parameters
         ----------
-        least : int
+        min_size : int
             Boxes with a shorter side, in pixels, are left out; so are ignored ones.
-        most : int, optional
+        max_per_class : int, optional
             Of every class but the last, at most so many a field, drawn with `seed`.
         background : {"field", "black", "filled"}
             ``"field"`` cuts the whole box. The others cut along polygons, which every box must have: outside the cell
@@ -860,18 +860,19 @@ class FieldDataset:
         """
         rng = np.random.default_rng(check_seed(seed))
         check_choice("background", background, ("field", "black", "filled"))
-        least, most = check_whole("least", least, 1), None if most is None else check_whole("most", most, 1)
+        min_size = check_whole("min_size", min_size, 1)
+        max_per_class = None if max_per_class is None else check_whole("max_per_class", max_per_class, 1)
         known = [own for own in (self.patients, self.slides) if len(own) and (own != "").all()]
         owner = (known[0] if known else self.names).tolist()
         images, labels, owners, names = [], [], [], []
         for index in range(len(self)):
             one = self[index]
             corners = np.c_[np.floor(one.boxes[:, :2]), np.ceil(one.boxes[:, 2:])].astype(int).reshape(-1, 4)
-            good = (one.labels >= 0) & ((corners[:, 2:] - corners[:, :2]).min(1, initial=10**6) >= least)
+            good = (one.labels >= 0) & ((corners[:, 2:] - corners[:, :2]).min(1, initial=10**6) >= min_size)
             for label in range(len(self.class_names)):
                 rows = np.flatnonzero(good & (one.labels == label))
-                if most is not None and label < len(self.class_names) - 1:
-                    rows = np.sort(rng.permutation(rows)[:most])
+                if max_per_class is not None and label < len(self.class_names) - 1:
+                    rows = np.sort(rng.permutation(rows)[:max_per_class])
                 for row in rows.tolist():
                     if background != "field" and not one.polygons[row]:
                         raise DataError(f"{one.name}: box {row} has no polygon to cut along; use background='field'")
