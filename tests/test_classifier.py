@@ -23,7 +23,7 @@ from cellscan.tensors import write_tensors
 
 @pytest.fixture(scope="module")
 def trained() -> Classifier:
-    train, valid = tiny_cells(96).split(0.34, seed=0)
+    train, valid = tiny_cells(96).split(test=0.34, seed=0)
     clf = Classifier(image_size=32, seed=0)
     clf.fit(train, validation=valid, epochs=4, batch_size=16, progress=False)
     return clf
@@ -90,7 +90,7 @@ def test_classes_match_by_name_not_index() -> None:
 
 
 def test_early_stopping_restores_the_best() -> None:
-    train, valid = tiny_cells(96).split(0.34, seed=0)
+    train, valid = tiny_cells(96).split(test=0.34, seed=0)
     clf = Classifier(image_size=16, seed=0)
     recipe = Recipe(patience=1, monitor="loss", learning_rate=0.5, schedule="constant", ema=None, clip_norm=None)
     history = clf.fit(train, validation=valid, epochs=12, batch_size=16, recipe=recipe, progress=False)
@@ -103,7 +103,7 @@ def test_early_stopping_restores_the_best() -> None:
 
 
 def test_without_patience_the_last_weights_stay() -> None:
-    train, valid = tiny_cells(96).split(0.34, seed=0)
+    train, valid = tiny_cells(96).split(test=0.34, seed=0)
     clf = Classifier(image_size=16, seed=0)
     history = clf.fit(train, validation=valid, epochs=3, batch_size=16, progress=False)
     p = clf.predict_proba(valid)
@@ -427,7 +427,7 @@ def test_positive_class_by_name_in_any_case() -> None:
 
 
 def test_report_counts_patients_that_were_seen(trained) -> None:
-    train, valid = tiny_cells(96).split(0.34, seed=0)
+    train, valid = tiny_cells(96).split(test=0.34, seed=0)
     assert "4 SEEN IN TRAINING and 0 as validation" in str(trained.evaluate(train)).splitlines()[0]
     assert "0 SEEN IN TRAINING and 2 as validation" in str(trained.evaluate(valid)).splitlines()[0]
     new = tiny_cells(20).select(slice(0, 20))

@@ -93,7 +93,7 @@ class Classifier:
     --------
     >>> import cellscan
     >>> cells = cellscan.synthetic_cells(200, seed=0, difficulty="easy")
-    >>> train, test = cells.split(0.2, seed=0)
+    >>> train, test = cells.split(test=0.2, seed=0)
     >>> clf = cellscan.Classifier("small_cnn", image_size=32, seed=0)
     >>> history = clf.fit(train, epochs=3, progress=False)
     >>> report = clf.evaluate(test)

@@ -17,7 +17,7 @@ from cellscan.data.images import PIXEL_LIMIT, ImageLike, read_rgb
 from cellscan.data.pixels import Pixels, open_map
 from cellscan.data.reading import Reading, check_reading
 from cellscan.data.sources import ArraySource, Source
-from cellscan.data.splits import Split, assign, assign_cells, read_folds, split_hash
+from cellscan.data.splits import Split, assign, assign_cells, part_fractions, read_folds, split_hash
 from cellscan.data.tables import write_csv
 from cellscan.data.values import (
     OutOfRange,
@@ -100,7 +100,7 @@ class CellDataset:
     200 cells of 5 patients: parasitized 100, uninfected 100
     >>> cells.labels.dtype, cells.class_names
     (dtype('int32'), ('parasitized', 'uninfected'))
-    >>> train, test = cells.split(0.2, by="patient", seed=0)
+    >>> train, test = cells.split(test=0.2, by="patient", seed=0)
     >>> set(train.patients) & set(test.patients)
     set()
     """
@@ -527,46 +527,55 @@ class CellDataset:
 
     @overload
     def split(
-        self, fraction: float, /, *, by: Literal["patient", "cell"] = "patient", seed: int = 0
+        self, *, test: float = 0.2, validation: None = None, by: Literal["patient", "cell"] = "patient", seed: int = 0
     ) -> tuple[CellDataset, CellDataset]: ...
     @overload
     def split(
-        self, first: float, second: float, /, *, by: Literal["patient", "cell"] = "patient", seed: int = 0
+        self, *, test: float = 0.2, validation: float, by: Literal["patient", "cell"] = "patient", seed: int = 0
     ) -> tuple[CellDataset, CellDataset, CellDataset]: ...
-    def split(self, *fractions: float, by: str = "patient", seed: int = 0) -> tuple[CellDataset, ...]:
-        """Divide the cells; the remainder comes first.
+    def split(
+        self,
+        *positional: Any,
+        test: float = 0.2,
+        validation: float | None = None,
+        by: str = "patient",
+        seed: int = 0,
+    ) -> tuple[CellDataset, ...]:
+        """Divide the cells into parts to train, to validate and to test; all arguments are keywords.
 
         Parts get near their fraction of the cells of each class, and of the patients, as far as
         whole patients allow.
 
         Parameters
         ----------
-        *fractions : float
-            Of the cells: one for (train, test), two for (train, validation, test).
+        test, validation : float
+            Fractions of the cells, each in (0, 1), with a sum below 1.
         by : {"patient", "cell"}
             ``"cell"`` reproduces the literature's random split, which puts patients on both sides;
             every report of it says so.
         seed : int
             Another seed gives another split.
 
+        Returns
+        -------
+        tuple of CellDataset
+            ``(train, test)``, or ``(train, validation, test)`` where `validation` is given.
+
         Raises
         ------
+        ArgumentError
+            Where an argument is positional, or the fractions leave nothing to train on.
         DataError
-            Where patients are unknown or too few, or the fractions do not leave a first part.
+            Where patients are unknown or too few.
 
         Examples
         --------
         >>> import cellscan
-        >>> train, valid, test = cellscan.synthetic_cells(400, seed=0).split(0.1, 0.2, seed=0)
+        >>> train, valid, test = cellscan.synthetic_cells(400, seed=0).split(validation=0.1, test=0.2, seed=0)
         >>> [len(set(part.patients)) for part in (train, valid, test)]
         [7, 1, 2]
         """
-        numbers = all(isinstance(f, (int, float, np.integer, np.floating)) and f > 0 for f in fractions)
-        if not fractions or not numbers or sum(fractions) >= 1:
-            raise DataError(
-                f"the fractions {fractions} do not leave a first part; expected numbers above 0 whose sum is below 1"
-            )
-        shares = (1 - sum(fractions), *fractions)
+        shares = part_fractions(positional, test, validation)
         seed = check_seed(seed)
         part = self._assign(shares, by, seed)
         texts = ", ".join(f"{share:.2f}" for share in shares)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -24,7 +22,7 @@ from cellscan.data.runs import find_blocks
 from cellscan.data.saving import save_records
 from cellscan.data.shapes import IGNORED, NONE, NOT_ANNOTATED, tidy, told_of
 from cellscan.data.sources import ArraySource, Source
-from cellscan.data.splits import assign
+from cellscan.data.splits import assign, part_fractions
 from cellscan.data.tables import find_rows
 from cellscan.data.values import (
     as_class_names,
@@ -602,10 +600,33 @@ class FieldDataset:
         }
         return replace(self, class_names=tuple(class_names), complete=frozen(complete), **labels)
 
+    @overload
     def split(
-        self, *fractions: float, by: Literal["patient", "slide", "laboratory"] | None = None, seed: int = 0
+        self,
+        *,
+        test: float = 0.2,
+        validation: None = None,
+        by: Literal["patient", "slide", "laboratory"] | None = None,
+        seed: int = 0,
+    ) -> tuple[FieldDataset, FieldDataset]: ...
+    @overload
+    def split(
+        self,
+        *,
+        test: float = 0.2,
+        validation: float,
+        by: Literal["patient", "slide", "laboratory"] | None = None,
+        seed: int = 0,
+    ) -> tuple[FieldDataset, FieldDataset, FieldDataset]: ...
+    def split(
+        self,
+        *positional: Any,
+        test: float = 0.2,
+        validation: float | None = None,
+        by: str | None = None,
+        seed: int = 0,
     ) -> tuple[FieldDataset, ...]:
-        """Split off parts; what is left comes first, as of `CellDataset.split`.
+        """Divide the fields into parts to train, to validate and to test; all arguments are keywords.
 
         Whole patients stay on one side, where they are known, or else whole slides. Where neither is, fields whose
         names are alike but for consecutive numbers were mostly taken of one slide one after another: runs of up to
@@ -615,29 +636,35 @@ class FieldDataset:
 
         Parameters
         ----------
-        *fractions : float
-            Share of the fields in each part, each in (0, 1), together below 1.
+        test, validation : float
+            Fractions of the fields, each in (0, 1), with a sum below 1.
         by : {"patient", "slide", "laboratory"}, optional
             What no part shares with another; it must be known of every field. Left out: of each field the patient,
             or the slide, or its run.
         seed : int
+            Another seed gives another split.
+
+        Returns
+        -------
+        tuple of FieldDataset
+            ``(train, test)``, or ``(train, validation, test)`` where `validation` is given.
 
         Raises
         ------
+        ArgumentError
+            Where an argument is positional, or the fractions leave nothing to train on.
         DataError
             Where there are too few fields, or groups, or one is not known.
 
         Examples
         --------
         >>> import cellscan
-        >>> train, test = cellscan.synthetic_fields(40, seed=0).split(0.3, seed=0)
+        >>> train, test = cellscan.synthetic_fields(40, seed=0).split(test=0.3, seed=0)
         >>> len(train), len(test)
         (28, 12)
         """
+        _, *fractions = part_fractions(positional, test, validation)
         rng = np.random.default_rng(check_seed(seed))
-        numbers = all(isinstance(share, Real) and math.isfinite(share) and share > 0 for share in fractions)
-        if not fractions or not numbers or sum(fractions) >= 1:
-            raise ArgumentError(f"fractions are {fractions}; expected shares above 0 that sum to less than 1")
         blocks = self._blocks(by)
         what = (
             "runs" if by is None else "patients" if by == "patient" else "slides" if by == "slide" else "laboratories"
@@ -654,7 +681,7 @@ class FieldDataset:
                             <= abs(len(part) - fraction * len(self))):  # fmt: skip
                 part += left.pop(0)
         if not left:
-            raise DataError(f"{len(self)} fields are too few for fractions {fractions}; use select(...)")
+            raise DataError(f"{len(self)} fields are too few for fractions {tuple(fractions)}; use select(...)")
         rest = [index for block in left for index in block]
         return tuple(self.select(np.sort(chosen)) for chosen in (rest, *parts))
 
