@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from cellscan.detection.diameter import estimate_cell_diameter as estimate_cell_diameter
     from cellscan.detection.likeness import Likeness as Likeness
     from cellscan.detection.rules import DetectionConfig as DetectionConfig
+    from cellscan.detections import Detection as Detection
     from cellscan.detections import Detections as Detections
     from cellscan.detections import FieldDetections as FieldDetections
     from cellscan.detector import Detector as Detector
@@ -110,6 +111,7 @@ _HOMES = {
     "Split": "data.splits",
     "synthetic_cells": "data.synthetic",
     "synthetic_fields": "data.synthetic",
+    "Detection": "detections",
     "DetectionConfig": "detection.rules",
     "estimate_cell_diameter": "detection.diameter",
     "Detections": "detections",
@@ -160,7 +162,7 @@ __all__ = [  # noqa: RUF022 - the order of the road
     "Card", "Decision", "Conformal", "Novelty",
     "cross_validate", "Study", "Transfer", "Suspects", "Suspect", "Coverage",
     "compare", "Comparison",
-    "Detector", "Detections", "FieldDetections", "DetectionReport", "DetectionConfig", "Likeness",
+    "Detector", "Detection", "Detections", "FieldDetections", "DetectionReport", "DetectionConfig", "Likeness",
     "estimate_cell_diameter", "screen", "SmearReport", "SmearTable", "FieldCount",
     "list_backbones", "models", "training",
     "CellscanError", "ArgumentError", "DataError", "ImageError", "MissingExtraError",

@@ -35,7 +35,7 @@ def confirm(found: Detections, rules: DetectionConfig, classifier: Classifier | 
     >>> len(confirm(found, det.card.detection, None)) <= len(found)
     True
     """
-    cells = found.select(once(found, rules))
+    cells = found[once(found, rules)]
     asked = np.flatnonzero(cells.labels == len(cells.class_names) - 1)
     if classifier is None or not len(asked):
         return cells

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cellscan.data.cells import CellDataset, frozen, leave_out
+from cellscan.data.cells import CellDataset, find_classes, frozen, leave_out, with_classes
 from cellscan.data.cutting import cut
 from cellscan.data.formats.common import Record
 from cellscan.data.images import ImageLike, fitted
@@ -22,7 +22,7 @@ from cellscan.data.runs import find_blocks
 from cellscan.data.saving import save_records
 from cellscan.data.shapes import IGNORED, NONE, NOT_ANNOTATED, tidy, told_of
 from cellscan.data.sources import ArraySource, Source
-from cellscan.data.splits import assign, part_fractions
+from cellscan.data.splits import assign, check_folds, part_fractions, read_folds
 from cellscan.data.tables import find_rows
 from cellscan.data.values import (
     as_class_names,
@@ -369,10 +369,14 @@ class FieldDataset:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> Field:
+    @overload
+    def __getitem__(self, index: int | np.integer[Any]) -> Field: ...
+    @overload
+    def __getitem__(self, index: slice | Sequence[int] | Sequence[bool] | np.ndarray) -> FieldDataset: ...
+    def __getitem__(self, index: Any) -> Field | FieldDataset:
         found = find_rows(index, len(self), "fields")
         if not isinstance(found, int):
-            raise ArgumentError(f"fields[{index!r}]: expected a whole number; for many use fields.select(...)")
+            return self.select(found)
         image = self.source.read(int(self.rows[found]))
         return Field(
             str(self.names[found]),
@@ -462,12 +466,13 @@ class FieldDataset:
         Parameters
         ----------
         names : iterable of str
-            Those that are not here are passed over; where not one of them is here, that is an error.
+            Names of fields, or their ends behind a slash. Those that are not here are passed over; where not one of
+            them is here, that is an error.
 
         Raises
         ------
         DataError
-            Where names are given and none of them is here.
+            Where names are given and none of them is here, or one is the end of several fields' names.
 
         Examples
         --------
@@ -500,9 +505,7 @@ class FieldDataset:
         """
         if not isinstance(names, Mapping) or not all(new is None or isinstance(new, str) for new in names.values()):
             raise ArgumentError(f"names is {names!r:.80}; expected a mapping from names to names, or None")
-        strange = [old for old in names if old not in self.class_names]
-        if strange:
-            raise DataError(f"the class {strange[0]!r} is not among {', '.join(self.class_names)}")
+        find_classes(list(names), self.class_names)
         new = [names.get(old, old) for old in self.class_names]
         kept = list(dict.fromkeys(name for name in new if name is not None))
         return self.relabelled(as_class_names(kept) if kept else (), [kept.index(n) if n else None for n in new])
@@ -529,10 +532,7 @@ class FieldDataset:
         2 fields, ... boxes: red blood cell ...
         """
         unwanted = check_names("names", names, 1)
-        strange = [name for name in unwanted if name not in self.class_names]
-        if strange:
-            raise DataError(f"the class {strange[0]!r} is not among {', '.join(self.class_names)}")
-        numbers = [self.class_names.index(name) for name in unwanted]
+        numbers = find_classes(unwanted, self.class_names)
         kept = [~np.isin(said, numbers) for said in self.labels]
         marked = [~np.isin(said, numbers) for said in self.point_labels]
         left = replace(
@@ -570,10 +570,7 @@ class FieldDataset:
         (('red blood cell', 'infected'), True)
         """
         new = check_names("names", names, 1)
-        there = [name for name in new if name in self.class_names]
-        if there:
-            raise DataError(f"the class {there[0]!r} is there already: {', '.join(self.class_names)}")
-        found = self.relabelled((*self.class_names, *new), range(len(self.class_names)))
+        found = self.relabelled(with_classes(self.class_names, new), range(len(self.class_names)))
         complete = np.concatenate([self.complete, np.ones((len(self), len(new)), bool)], 1)
         return replace(found, complete=frozen(complete))
 
@@ -686,16 +683,21 @@ class FieldDataset:
         return tuple(self.select(np.sort(chosen)) for chosen in (rest, *parts))
 
     def folds(
-        self, folds: int, *, by: Literal["patient", "slide", "laboratory"] | None = None, seed: int = 0
+        self,
+        folds: int | str | os.PathLike[str],
+        *,
+        by: Literal["patient", "slide", "laboratory"] | None = None,
+        seed: int = 0,
     ) -> Iterator[tuple[FieldDataset, FieldDataset]]:
         """Yield (train, test) for every fold; every field is in one test part.
 
         Parameters
         ----------
-        folds : int
-            How many; with ``by="laboratory"`` and as many as there are, each is kept apart once.
+        folds : int or path
+            How many; with ``by="laboratory"`` and as many as there are, each is kept apart once. Or a CSV file with
+            the header ``patient,fold`` that names every patient, as of `CellDataset.write_folds`.
         by, seed
-            As in `split`.
+            As in `split`; with a file `by` must be ``"patient"`` or left out.
 
         Raises
         ------
@@ -709,7 +711,12 @@ class FieldDataset:
         >>> [sorted(set(test.slides.tolist())) for _, test in fields.folds(2, by="slide")]
         [['a'], ['b']]
         """
-        count = check_whole("folds", folds, 2)
+        if isinstance(folds, (str, os.PathLike)):
+            if by not in (None, "patient"):
+                raise ArgumentError(f"a fold file divides by patient; by is {by!r}")
+            listed = read_folds(folds, self.groups("patient"))
+            return ((self.select(listed != one), self.select(listed == one)) for one in np.unique(listed).tolist())
+        count = check_folds(folds)
         group = np.zeros(len(self), np.int64)
         for number, block in enumerate(blocks := self._blocks(by)):
             group[block] = number
@@ -974,6 +981,8 @@ class FieldDataset:
     def describe(self) -> str:
         """Return what the set holds: counts a class, boxes a field, their sizes, and the notes.
 
+        A text, where `CellDataset.describe` gives a record: all of it is known, so no file is opened.
+
         Examples
         --------
         >>> import cellscan
@@ -997,7 +1006,14 @@ class FieldDataset:
         return "\n".join(lines)
 
     def plot(self, *, count: int = 4, seed: int = 0) -> Figure:
-        """Draw some fields with their boxes.
+        """Draw some fields with their boxes; a figure holds few fields, and many cells in `CellDataset.plot`.
+
+        Parameters
+        ----------
+        count : int
+            How many fields.
+        seed : int
+            Which fields are drawn.
 
         Examples
         --------
@@ -1015,10 +1031,15 @@ class FieldDataset:
         found = [self[int(index)] for index in chosen]
         return plot_fields([(f.name, f.image, f.boxes, f.labels, None) for f in found], self.class_names)
 
-    def hash(self) -> str:
+    def hash(self, *, pixels: bool = True) -> str:
         """Return 12 hexadecimal digits that identify pixels, boxes, points, labels and names, in this order of fields.
 
         Images are told by the content of their files, which is read once.
+
+        Parameters
+        ----------
+        pixels : bool
+            False: without the images.
 
         Examples
         --------
@@ -1026,7 +1047,7 @@ class FieldDataset:
         >>> cellscan.synthetic_fields(2, seed=0).hash() == cellscan.synthetic_fields(2, seed=0).hash()
         True
         """
-        contents = self.source.checksums(self.rows.tolist())
+        contents = self.source.checksums(self.rows.tolist()) if pixels else []
         digest = hashlib.sha256(repr((self.class_names, self.names.tolist(), contents)).encode())
         for own, said in zip(self.boxes, self.labels, strict=True):
             digest.update(f"{own.shape}".encode() + own.tobytes() + said.tobytes() + b"|")

@@ -138,6 +138,13 @@ def assign_cells(labels: np.ndarray, fractions: Sequence[float], seed: int) -> n
     return part
 
 
+def check_folds(folds: Any) -> int:
+    """Return a number of folds, or raise `ArgumentError`."""
+    if isinstance(folds, bool) or not isinstance(folds, (int, np.integer)) or folds < 2:
+        raise ArgumentError(f"folds is {folds!r}; expected a number from 2, or a fold file")
+    return int(folds)
+
+
 def read_folds(file: str | os.PathLike[str], patients: np.ndarray) -> np.ndarray:
     """Return the fold (N,) of every cell from a file of ``patient,fold`` lines."""
     rows = read_table(file, "fold file", ("patient", "fold"))

@@ -187,7 +187,7 @@ def choose_thresholds(fields: FieldDataset, found: Sequence[Detections], detecti
     detection = replace(detection, thresholds=tuple(chosen))
     if len(fields.class_names) != 2:
         return detection
-    return measure_errors(fields, [one.select(once(one, detection)) for one in found], detection)
+    return measure_errors(fields, [one[once(one, detection)] for one in found], detection)
 
 
 def measure_errors(fields: FieldDataset, cells: Sequence[Detections], detection: DetectionConfig) -> DetectionConfig:
