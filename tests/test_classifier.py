@@ -408,13 +408,56 @@ def test_embed_needs_features() -> None:
         ({"image_size": 8}, "16 or more"), ({"image_size": 64.0}, "image_size"),
         ({"class_names": ("a",)}, "at least two"), ({"class_names": "ab"}, "at least two"),
         ({"class_names": ("a", "A")}, "more than case"),
-        ({"class_names": ("a", "b")}, "which of"), ({"positive_class": "sick"}, "positive_class"),
+        ({"positive_class": 3}, "positive_class"),
+        ({"class_names": ("a", "b"), "positive_class": "sick"}, "positive_class"),
     ],
     ids=str,
 )  # fmt: skip
 def test_bad_constructions(bad, message) -> None:
     with pytest.raises(cellscan.ArgumentError, match=message):
         Classifier(**bad)
+
+
+@pytest.mark.parametrize("names", [("healthy", "infected"), ("ring", "trophozoite", "uninfected")])
+def test_the_first_fit_takes_the_classes_of_its_set(names) -> None:
+    cells = tiny_cells()
+    cells = cellscan.CellDataset.from_arrays(
+        cells.images(16)[:], np.arange(48) % len(names), class_names=names, patients=cells.patients
+    )
+    clf, given = Classifier(image_size=16, seed=3), Classifier(image_size=16, seed=3, class_names=names)
+    assert clf.predict(cells[:2]).class_names == ("parasitized", "uninfected")
+    for one in (clf, given):
+        one.fit(cells, epochs=1, batch_size=16, progress=False)
+    assert clf.class_names == names
+    assert clf.positive_class is None
+    assert clf.fingerprint == given.fingerprint
+    assert str(clf.evaluate(cells))
+    with pytest.raises(cellscan.DataError, match="clf.positive_class"):
+        _ = clf.evaluate(cells).patients
+    other = cells.rename_classes({names[0]: "sick"})
+    with pytest.raises(cellscan.DataError, match="rename_classes"):
+        clf.fit(other, epochs=1, progress=False)
+    if len(names) == 2:
+        assert clf.threshold is None
+        for call in (lambda: clf.choose_threshold(cells, sensitivity=0.9), lambda: setattr(clf, "threshold", 0.3)):
+            with pytest.raises(cellscan.ArgumentError, match="clf.positive_class = 'infected'"):
+                call()
+        clf.positive_class = "Infected"
+        assert (clf.positive_class, clf.threshold) == ("infected", 0.5)
+        assert len(clf.evaluate(cells).patients) == 6
+
+
+def test_a_positive_class_of_the_set_that_is_to_come() -> None:
+    cells = tiny_cells().rename_classes({"parasitized": "Ring"})
+    clf = Classifier(image_size=16, seed=0, positive_class="ring")
+    assert clf.positive_class == "parasitized"  # of the classes that it has until then
+    clf.fit(cells, epochs=1, batch_size=16, progress=False)
+    assert (clf.class_names, clf.positive_class) == (("Ring", "uninfected"), "Ring")
+    odd = Classifier(image_size=16, positive_class="sick")
+    with pytest.raises(cellscan.ArgumentError, match="positive_class is 'sick'; expected one of"):
+        odd.fit(cells, epochs=1, progress=False)
+    with pytest.raises(cellscan.DataError, match="expected at least two classes"):
+        Classifier(image_size=16).fit(cells.drop_classes(["Ring"]), epochs=1, progress=False)
 
 
 def test_positive_class_by_name_in_any_case() -> None:

@@ -208,7 +208,7 @@ def test_figures_without_meaning_are_null_and_not_a_number_in_words() -> None:
     found = perfect(fields)
     for report in (
         evaluate_detections(fields, found, RULES),
-        evaluate_detections(fields.select([0]), [found[0].select([])], RULES),
+        evaluate_detections(fields.select([0]), [found[0][[]]], RULES),
         evaluate_detections(fields, found, replace(RULES, sensitivity=float("nan"), false_positive_sd=float("inf"))),
     ):
         plain = strict(json.dumps(report.to_dict()))
@@ -241,10 +241,10 @@ def test_parts_of_detections_are_like_parts_of_predictions(trained) -> None:
     with pytest.raises(IndexError):
         found[3]
     one = found[0]
-    assert len(one.select(slice(0, 2))) == min(2, len(one))
-    for which in ([0.5], 0, [len(one)], "a"):
+    assert len(one[:2]) == min(2, len(one))
+    for which in ([0.5], True, [len(one)], "a"):
         with pytest.raises(cellscan.ArgumentError):
-            one.select(which)
+            one[which]
 
 
 def test_detections_are_written_whole_or_not_at_all(tmp_path, fields) -> None:
@@ -265,11 +265,11 @@ def test_perfect_detections_score_one_and_false_ones_less(fields) -> None:
     assert math.isclose(report.ap50, 1.0, abs_tol=1e-9)
     assert report.f1_per_class == (1.0, 1.0)
     assert report.count_error < 0.05  # cells that overlap by more than a half count once
-    worse = [one.select(np.arange(len(one)) % 2 == 0) for one in found]
+    worse = [one[np.arange(len(one)) % 2 == 0] for one in found]
     half = evaluate_detections(some, worse, RULES)
     assert 0.4 < half.ap50_per_class[0] < 0.6
     assert half.count_error > 0.4
-    none = [one.select(np.zeros(len(one), bool)) for one in found]
+    none = [one[np.zeros(len(one), bool)] for one in found]
     assert evaluate_detections(some, none, RULES).ap50 == 0
 
 
@@ -494,7 +494,7 @@ def test_what_is_refused(fields, trained) -> None:
     for size in ((32, 64), 64, (64,), ("a", "b")):
         with pytest.raises(cellscan.ArgumentError, match="image_size"):
             cellscan.Detector(image_size=size)  # type: ignore[arg-type]
-    det = cellscan.Detector(image_size=(64, 64))
+    det = cellscan.Detector(image_size=(64, 64), class_names=fields.class_names)
     with pytest.raises(cellscan.ArgumentError, match="mixup is for classifiers"):
         det.fit(fields, recipe=cellscan.Recipe(mixup=0.2))
     with pytest.raises(cellscan.ArgumentError, match="expected a FieldDataset"):
@@ -548,3 +548,18 @@ def test_detections_of_a_file_are_saved_with_the_file_itself(trained, fields, tm
     with pytest.raises(cellscan.ImageError, match="has changed since"):
         found.save(tmp_path / "other", format="coco")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("names", [("healthy", "ring"), ("cell", "ring", "platelet")])
+def test_the_first_fit_takes_the_classes_of_its_set(names) -> None:
+    fields = cellscan.synthetic_fields(2, seed=0, size=(64, 64))
+    fields = fields.rename_classes({"red blood cell": names[0], "infected": names[1]})
+    fields = fields.add_classes(names[2:]) if names[2:] else fields
+    det = cellscan.Detector("retinanet_small", image_size=(64, 64), seed=0)
+    det.fit(fields, epochs=1, batch_size=2, progress=False)
+    assert det.class_names == names
+    assert det.thresholds == (0.5,) * len(names)
+    assert det.card.positive_class == ("ring" if len(names) == 2 else None)
+    assert len(det.predict(fields, progress=False)) == 2
+    with pytest.raises(cellscan.DataError, match="this detector knows"):
+        det.fit(fields.rename_classes({names[0]: "other"}), epochs=1, progress=False)

@@ -54,7 +54,7 @@ def check_classifier(classifier: Classifier) -> Classifier:
     if classifier.card.positive is None:
         raise ArgumentError(
             f"the classifier knows {', '.join(classifier.class_names)} and has no positive class; expected two "
-            "classes, one of them positive"
+            "classes, one of them positive: set classifier.positive_class"
         )
     return classifier
 

@@ -52,6 +52,10 @@ BATCH_SIZES = (1, 8)
 _PRETRAINED = ("iml_retinanet_small",)
 
 
+_DEFAULT_CLASSES = ("red blood cell", "infected")
+"""Of a detector that was given none, until `fit` takes those of the training set where they are others."""
+
+
 class Detector:
     """A RetinaNet with everything it needs to find cells in a field: size, anchors, normalisation, classes, thresholds.
 
@@ -66,8 +70,9 @@ class Detector:
         Of a ResNet backbone, as of `cellscan.Classifier`; left out, all weights are fresh.
     image_size : (int, int)
         Height and width, in pixels, that every field is fitted into; each at least 64.
-    class_names : sequence of str
-        In the order of the labels. Of two, the last is the one that `cellscan.screen` counts as infected.
+    class_names : sequence of str, optional
+        In the order of the labels. Of two, the last is the one that `cellscan.screen` counts as infected. Left out,
+        they are ``("red blood cell", "infected")``; where the training set of the first `fit` has others, those of it.
     seed : int
         Of the first weights, the order of fields and the augmentation.
 
@@ -87,15 +92,20 @@ class Detector:
     4
     """
 
+    _open: tuple[str | os.PathLike[str] | None] | None = None
+    """The first weights, while `fit` may still take the classes of its training set."""
+
     def __init__(
         self,
         model: str = "retinanet_small",
         *,
         weights: str | os.PathLike[str] | None = None,
         image_size: tuple[int, int] = (360, 480),
-        class_names: Sequence[str] = ("red blood cell", "infected"),
+        class_names: Sequence[str] | None = None,
         seed: int = 0,
     ) -> None:
+        if class_names is None:
+            self._open, class_names = (weights,), _DEFAULT_CLASSES
         names = check_names("class_names", class_names, 1)
         if not isinstance(model, str):
             raise ArgumentError(f"model is {model!r:.80}; expected the name of a detector: {', '.join(PLANS)}")
@@ -238,9 +248,11 @@ class Detector:
         Parameters
         ----------
         train : FieldDataset
-            With boxes; its classes are matched to `class_names` by name. Fields without a box are fine. Where not every
-            cell of a class has a box (`FieldDataset.boxed`: it is not complete, has points, or the set does not have
-            that class) what is left out is no background: it takes no part in the loss of that class.
+            With boxes; its classes are matched to `class_names` by name. A detector that was given no `class_names`,
+            and is not trained yet, takes those of this set, in their order, where some are not its own. Fields without
+            a box are fine. Where not every cell of a class has a box (`FieldDataset.boxed`: it is not complete, has
+            points, or the set does not have that class) what is left out is no background: it takes no part in the
+            loss of that class.
         validation : FieldDataset, optional
             Its loss is taken after every epoch.
         epochs, batch_size : int
@@ -278,6 +290,7 @@ class Detector:
             raise ArgumentError(f"the recipe's {', '.join(strange)} is for classifiers; leave it out for a detector")
         if recipe.patience is not None and (validation is None or recipe.monitor != "loss"):
             raise ArgumentError('patience needs validation=..., and monitor="loss"')
+        self._take_classes(train)
         fields = self._matched(train, "train")
         checked = None if validation is None else self._matched(validation, "validation")
         if not sum(int((said >= 0).sum()) for said in fields.labels):
@@ -309,6 +322,22 @@ class Detector:
             constants=detection.anchors.boxes(*size),
             keep=lambda kept, card: self._set(network, kept, card),
         )
+
+    def _take_classes(self, train: FieldDataset) -> None:
+        """Take the classes of the first training set, where none were given and it has others."""
+        names = train.class_names if isinstance(train, FieldDataset) and train.annotated else ()
+        if self._open is None or self._card.epochs or {name.casefold() for name in names} <= {*_DEFAULT_CLASSES}:
+            return
+        network, first = self._task.network, self._weights
+        if len(names) != len(self.class_names):
+            per_place = self._detection.anchors.per_place
+            module, _ = make(
+                self._card.architecture, len(names), per_place, weights=self._open[0], seed=self._card.seed
+            )
+            network, first = Network(module), weights_of(module)
+        detection = replace(self._detection, thresholds=(0.5,) * len(names))
+        positive = names[-1] if len(names) == 2 else None
+        self._set(network, first, replace(self._card, class_names=names, positive_class=positive, detection=detection))
 
     def _fit_anchors(self, fields: FieldDataset) -> Anchors:
         """Return anchors for the boxes that count."""
