@@ -115,7 +115,7 @@ def measure(
     if by == "patient":
         train, test = next(iter(cells.folds(args.folds if args.folds else 5)))
     else:
-        train, test = cells.split(0.2, by="cell", seed=0)
+        train, test = cells.split(test=0.2, by="cell", seed=0)
     clf = cellscan.Classifier("small_cnn", image_size=64, background=background, seed=0)
     start = time.monotonic()
     clf.fit(train, epochs=epochs, recipe=cellscan.Recipe(background=varied))

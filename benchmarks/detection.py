@@ -98,7 +98,9 @@ def main() -> None:
     args.out.mkdir(exist_ok=True, parents=True)
     if args.iml:
         fields = cellscan.load_fields(args.iml / "annotations.json", classes=cellscan.IML_TWO_CLASS)
-        (describe if args.card else functools.partial(measure, "IML-Malaria"))(fields.split(0.15, 0.2, seed=0), args)
+        (describe if args.card else functools.partial(measure, "IML-Malaria"))(
+            fields.split(validation=0.15, test=0.2, seed=0), args
+        )
     if args.bccd:
         lists = [args.bccd / "ImageSets" / "Main" / f"{name}.txt" for name in ("train", "val", "test")]
         measure("BCCD", tuple(map(cellscan.load_fields, lists)), args)

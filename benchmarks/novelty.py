@@ -72,7 +72,7 @@ def main() -> None:
     size, rng = clf.image_size, np.random.default_rng(0)
     internal = np.asarray(cells.select(fold == 0).images(size))
     iml = cellscan.load_fields(args.fields)
-    bccd = cellscan.load_fields(args.bccd).crops(least=8)
+    bccd = cellscan.load_fields(args.bccd).crops(min_size=8)
     of = {name: np.asarray(bccd.select(bccd.labels == k).images(size)) for k, name in enumerate(bccd.class_names)}
     sets = {
         "cells of the 34 patients of fold 0": internal,

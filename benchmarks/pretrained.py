@@ -39,7 +39,7 @@ def make(args: argparse.Namespace) -> cellscan.Classifier:
 def measure(number: int, cells: cellscan.CellDataset, args: argparse.Namespace) -> dict[str, float]:
     """Train without one fold and return the metrics on it."""
     train, test = list(cells.folds(args.folds))[number]
-    train, valid = train.split(0.1, seed=0)
+    train, valid = train.split(test=0.1, seed=0)
     clf = make(args)
     clf.fit(train, epochs=args.epochs, checkpoint=args.out / f"fold{number}", resume=True)
     before = internal_metrics(clf.evaluate(test), None)["ece"]

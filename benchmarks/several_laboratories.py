@@ -36,13 +36,13 @@ def load(data: Path, name: str) -> tuple[cellscan.FieldDataset, cellscan.FieldDa
     if name == "IML":
         file = data / "iml_malaria" / "annotations.json"
         every = cellscan.load_fields(file, classes=cellscan.IML_TWO_CLASS, laboratory=name)
-        train, valid, _ = every.split(0.15, 0.2, seed=0)
+        train, valid, _ = every.split(validation=0.15, test=0.2, seed=0)
         return train, valid
     if name == "BCCD":  # many of its red cells have no box: where there is none, nothing is learned about red cells
         lists = data / "bccd" / "ImageSets" / "Main"
         kept = {"complete": ("WBC", "Platelets"), "laboratory": name}
         return tuple(as_healthy(cellscan.load_fields(lists / f"{part}.txt", **kept)) for part in ("train", "val"))
-    train, valid = as_healthy(cellscan.load_fields(data / "draaslan", laboratory=name)).split(0.2, seed=0)
+    train, valid = as_healthy(cellscan.load_fields(data / "draaslan", laboratory=name)).split(test=0.2, seed=0)
     return train, valid
 
 
@@ -52,7 +52,7 @@ def make_training(
     """Return training and validation fields of all laboratories, with cells of about one size."""
     parts = {name: load(data, name) for name in names}
     cells = cellscan.load_malaria(data / "cell_images")
-    own, kept = cells.split(0.15, by="patient", seed=0)
+    own, kept = cells.split(test=0.15, by="patient", seed=0)
     found = []
     for number, (real, patients) in enumerate(zip(zip(*parts.values(), strict=True), (own, kept), strict=True)):
         share = 1 if number == 0 else 0.1

@@ -37,7 +37,7 @@ cells.plot(rows=1, columns=8)
 # :doc:`plot_f_patient_split` for what the other way hides. There is no step that resizes: a classifier does that by
 # itself, the same way in training and in ``predict``.
 
-train, valid, test = cells.split(0.15, 0.25, by="patient", seed=0)
+train, valid, test = cells.split(validation=0.15, test=0.25, by="patient", seed=0)
 print(train, valid, test, sep="\n")
 
 # %%

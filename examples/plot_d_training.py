@@ -12,7 +12,7 @@ import cellscan
 
 data = sys.argv[sys.argv.index("--data") + 1] if "--data" in sys.argv else None
 cells = cellscan.load_malaria(data) if data else cellscan.synthetic_cells(900, seed=0, difficulty="hard")
-train, valid, test = cells.split(0.15, 0.25, seed=0)
+train, valid, test = cells.split(validation=0.15, test=0.25, seed=0)
 
 # %%
 # A checkpoint folder makes a training that is killed go on where it was, to the same bits.

@@ -12,7 +12,7 @@ import cellscan
 
 data = sys.argv[sys.argv.index("--data") + 1] if "--data" in sys.argv else None
 cells = cellscan.load_malaria(data) if data else cellscan.synthetic_cells(2000, seed=0, difficulty="hard")
-train, decide, test = cells.split(0.3, 0.3, seed=0)
+train, decide, test = cells.split(validation=0.3, test=0.3, seed=0)
 clf = cellscan.Classifier("small_cnn", image_size=24, seed=0)
 clf.fit(train, epochs=4, progress=False)
 before = clf.evaluate(test, progress=False)

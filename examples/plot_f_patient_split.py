@@ -18,7 +18,7 @@ data = sys.argv[sys.argv.index("--data") + 1] if "--data" in sys.argv else None
 cells = cellscan.load_malaria(data) if data else cellscan.synthetic_cells(480, seed=3, difficulty="hard")
 reports = {}
 for by in ("patient", "cell"):
-    train, test = cells.split(0.3, by=by, seed=0)
+    train, test = cells.split(test=0.3, by=by, seed=0)
     clf = cellscan.Classifier("small_cnn", image_size=24, seed=0)
     clf.fit(train, epochs=6, progress=False)
     reports[by] = clf.evaluate(test, progress=False)

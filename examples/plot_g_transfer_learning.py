@@ -27,7 +27,7 @@ first.save(file)
 
 data = sys.argv[sys.argv.index("--data") + 1] if "--data" in sys.argv else None
 cells = cellscan.load_malaria(data) if data else cellscan.synthetic_cells(600, seed=9, difficulty="hard")
-few, test = cells.split(0.7, seed=0)
+few, test = cells.split(test=0.7, seed=0)
 print(few, test, sep="\n")
 print(f"untouched: ROC AUC {first.evaluate(test, progress=False).roc_auc:.3f}")
 

@@ -18,7 +18,7 @@ from cellscan.training import init_state, make_train_step, trained_module
 
 data = sys.argv[sys.argv.index("--data") + 1] if "--data" in sys.argv else None
 cells = cellscan.load_malaria(data) if data else cellscan.synthetic_cells(400, seed=0, difficulty="easy")
-train, test = cells.split(0.2, seed=0)
+train, test = cells.split(test=0.2, seed=0)
 images, labels = np.asarray(train.images(32)), train.labels
 
 # %%

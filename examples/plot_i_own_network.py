@@ -18,7 +18,7 @@ import cellscan
 
 data = sys.argv[sys.argv.index("--data") + 1] if "--data" in sys.argv else None
 cells = cellscan.load_malaria(data) if data else cellscan.synthetic_cells(600, seed=0, difficulty="easy")
-train, test = cells.split(0.25, seed=0)
+train, test = cells.split(test=0.25, seed=0)
 
 
 class ThreeLayers(nnx.Module):

@@ -15,7 +15,7 @@ import cellscan
 
 data = sys.argv[sys.argv.index("--data") + 1] if "--data" in sys.argv else None
 cells = cellscan.load_malaria(data) if data else cellscan.synthetic_cells(1000, seed=5, difficulty="easy")
-train, test = cells.split(0.2, seed=0)
+train, test = cells.split(test=0.2, seed=0)
 clf = cellscan.Classifier("small_cnn", image_size=40, seed=0)
 clf.fit(train, epochs=5, progress=False)
 sick = test.select(np.flatnonzero(test.labels == 0)[:4])

@@ -16,7 +16,7 @@ import cellscan
 
 data = sys.argv[sys.argv.index("--data") + 1] if "--data" in sys.argv else None
 cells = cellscan.load_malaria(data) if data else cellscan.synthetic_cells(1200, seed=0)
-train, test = cells.split(0.2, seed=0)
+train, test = cells.split(test=0.2, seed=0)
 clf = cellscan.Classifier("small_cnn", image_size=24, seed=0)
 clf.fit(train, epochs=2, progress=False)
 clf.learn_novelty(train, progress=False)

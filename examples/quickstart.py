@@ -41,7 +41,7 @@ def main() -> None:
     print(cells.describe())
     cells.plot(rows=2, columns=8).savefig(args.out / "cells.png", dpi=110)
 
-    train, valid, test = cells.split(0.1, 0.2, by="patient", seed=0)
+    train, valid, test = cells.split(validation=0.1, test=0.2, by="patient", seed=0)
     clf = cellscan.Classifier("small_cnn", image_size=64, seed=0)
     clf.summary()
     history = clf.fit(train, validation=valid, epochs=args.epochs or (10 if args.data else 5))

@@ -23,7 +23,7 @@ from cellscan.tensors import write_tensors
 
 @pytest.fixture(scope="module")
 def trained() -> Classifier:
-    train, valid = tiny_cells(96).split(0.34, seed=0)
+    train, valid = tiny_cells(96).split(test=0.34, seed=0)
     clf = Classifier(image_size=32, seed=0)
     clf.fit(train, validation=valid, epochs=4, batch_size=16, progress=False)
     return clf
@@ -90,7 +90,7 @@ def test_classes_match_by_name_not_index() -> None:
 
 
 def test_early_stopping_restores_the_best() -> None:
-    train, valid = tiny_cells(96).split(0.34, seed=0)
+    train, valid = tiny_cells(96).split(test=0.34, seed=0)
     clf = Classifier(image_size=16, seed=0)
     recipe = Recipe(patience=1, monitor="loss", learning_rate=0.5, schedule="constant", ema=None, clip_norm=None)
     history = clf.fit(train, validation=valid, epochs=12, batch_size=16, recipe=recipe, progress=False)
@@ -103,7 +103,7 @@ def test_early_stopping_restores_the_best() -> None:
 
 
 def test_without_patience_the_last_weights_stay() -> None:
-    train, valid = tiny_cells(96).split(0.34, seed=0)
+    train, valid = tiny_cells(96).split(test=0.34, seed=0)
     clf = Classifier(image_size=16, seed=0)
     history = clf.fit(train, validation=valid, epochs=3, batch_size=16, progress=False)
     p = clf.predict_proba(valid)
@@ -408,13 +408,56 @@ def test_embed_needs_features() -> None:
         ({"image_size": 8}, "16 or more"), ({"image_size": 64.0}, "image_size"),
         ({"class_names": ("a",)}, "at least two"), ({"class_names": "ab"}, "at least two"),
         ({"class_names": ("a", "A")}, "more than case"),
-        ({"class_names": ("a", "b")}, "which of"), ({"positive_class": "sick"}, "positive_class"),
+        ({"positive_class": 3}, "positive_class"),
+        ({"class_names": ("a", "b"), "positive_class": "sick"}, "positive_class"),
     ],
     ids=str,
 )  # fmt: skip
 def test_bad_constructions(bad, message) -> None:
     with pytest.raises(cellscan.ArgumentError, match=message):
         Classifier(**bad)
+
+
+@pytest.mark.parametrize("names", [("healthy", "infected"), ("ring", "trophozoite", "uninfected")])
+def test_the_first_fit_takes_the_classes_of_its_set(names) -> None:
+    cells = tiny_cells()
+    cells = cellscan.CellDataset.from_arrays(
+        cells.images(16)[:], np.arange(48) % len(names), class_names=names, patients=cells.patients
+    )
+    clf, given = Classifier(image_size=16, seed=3), Classifier(image_size=16, seed=3, class_names=names)
+    assert clf.predict(cells[:2]).class_names == ("parasitized", "uninfected")
+    for one in (clf, given):
+        one.fit(cells, epochs=1, batch_size=16, progress=False)
+    assert clf.class_names == names
+    assert clf.positive_class is None
+    assert clf.fingerprint == given.fingerprint
+    assert str(clf.evaluate(cells))
+    with pytest.raises(cellscan.DataError, match="clf.positive_class"):
+        _ = clf.evaluate(cells).patients
+    other = cells.rename_classes({names[0]: "sick"})
+    with pytest.raises(cellscan.DataError, match="rename_classes"):
+        clf.fit(other, epochs=1, progress=False)
+    if len(names) == 2:
+        assert clf.threshold is None
+        for call in (lambda: clf.choose_threshold(cells, sensitivity=0.9), lambda: setattr(clf, "threshold", 0.3)):
+            with pytest.raises(cellscan.ArgumentError, match="clf.positive_class = 'infected'"):
+                call()
+        clf.positive_class = "Infected"
+        assert (clf.positive_class, clf.threshold) == ("infected", 0.5)
+        assert len(clf.evaluate(cells).patients) == 6
+
+
+def test_a_positive_class_of_the_set_that_is_to_come() -> None:
+    cells = tiny_cells().rename_classes({"parasitized": "Ring"})
+    clf = Classifier(image_size=16, seed=0, positive_class="ring")
+    assert clf.positive_class == "parasitized"  # of the classes that it has until then
+    clf.fit(cells, epochs=1, batch_size=16, progress=False)
+    assert (clf.class_names, clf.positive_class) == (("Ring", "uninfected"), "Ring")
+    odd = Classifier(image_size=16, positive_class="sick")
+    with pytest.raises(cellscan.ArgumentError, match="positive_class is 'sick'; expected one of"):
+        odd.fit(cells, epochs=1, progress=False)
+    with pytest.raises(cellscan.DataError, match="expected at least two classes"):
+        Classifier(image_size=16).fit(cells.drop_classes(["Ring"]), epochs=1, progress=False)
 
 
 def test_positive_class_by_name_in_any_case() -> None:
@@ -427,7 +470,7 @@ def test_positive_class_by_name_in_any_case() -> None:
 
 
 def test_report_counts_patient_overlap(trained) -> None:
-    train, valid = tiny_cells(96).split(0.34, seed=0)
+    train, valid = tiny_cells(96).split(test=0.34, seed=0)
     assert "PATIENT OVERLAP: 4 in training, 0 in validation" in str(trained.evaluate(train)).splitlines()[0]
     assert "PATIENT OVERLAP: 0 in training, 2 in validation" in str(trained.evaluate(valid)).splitlines()[0]
     new = tiny_cells(20).select(slice(0, 20))

@@ -14,7 +14,7 @@ import cellscan
 from cellscan.confirming import confirm, name_classifier
 from cellscan.detection.anchors import Anchors
 from cellscan.detection.likeness import Likeness
-from cellscan.detection.rules import Detection
+from cellscan.detection.rules import DetectionConfig
 from cellscan.evaluate.detection import choose_thresholds, evaluate_detections, measure_errors, once
 
 SIZE = (96, 128)
@@ -46,7 +46,7 @@ def perfect(fields: cellscan.FieldDataset, *, score: float = 0.9) -> list[cellsc
     return found
 
 
-RULES = Detection(Anchors((8, 16, 32)), (0.5, 0.5))
+RULES = DetectionConfig(Anchors((8, 16, 32)), (0.5, 0.5))
 
 
 def test_it_learns_where_cells_are(trained, fields) -> None:
@@ -61,20 +61,22 @@ def test_it_learns_where_cells_are(trained, fields) -> None:
 
 def test_boxes_come_in_the_pixels_of_the_field(trained) -> None:
     image = cellscan.synthetic_fields(1, seed=9, size=(192, 256), difficulty="easy")[0].image
-    small = trained.predict(image, least=0.3)[0]
-    large = trained.predict(np.asarray(Image.fromarray(image).resize((512, 384))), least=0.3)[0]
+    small = trained.predict(image, score_threshold=0.3)[0]
+    large = trained.predict(np.asarray(Image.fromarray(image).resize((512, 384))), score_threshold=0.3)[0]
     assert large.size == (512, 384)
     for box in small.boxes[:5]:
         assert np.abs(large.boxes - 2 * box).max(1).min() < 8
     wide = np.pad(image, ((0, 0), (0, 128), (0, 0)))
-    assert trained.predict(wide, least=0.3)[0].boxes[:, 2].max() <= 384
+    assert trained.predict(wide, score_threshold=0.3)[0].boxes[:, 2].max() <= 384
 
 
 def test_large_fields_are_cut_into_tiles_and_not_shrunk(trained) -> None:
     image = cellscan.synthetic_fields(1, seed=9, size=(192, 256), difficulty="easy")[0].image
-    alone = trained.predict(image, least=0.3)[0]
+    alone = trained.predict(image, score_threshold=0.3)[0]
     many = np.tile(image, (3, 3, 1))
-    cut, given, shrunk = (trained.predict(many, cell_diameter=mode, least=0.3)[0] for mode in ("auto", 50, None))
+    cut, given, shrunk = (
+        trained.predict(many, cell_diameter=mode, score_threshold=0.3)[0] for mode in ("auto", 50, None)
+    )
     for one in (cut, given):
         assert 0.6 < len(one) / (9 * len(alone)) < 1.4  # neighbours stand where a frame was
         assert one.boxes.max() > 500
@@ -83,7 +85,7 @@ def test_large_fields_are_cut_into_tiles_and_not_shrunk(trained) -> None:
     assert 40 < cut.cell_diameter < 60
     assert given.cell_diameter == 50
     assert shrunk.cell_diameter is None
-    together = trained.predict([image, many, image], cell_diameter=50, least=0.3)
+    together = trained.predict([image, many, image], cell_diameter=50, score_threshold=0.3)
     assert [len(one) for one in together] == [len(alone), len(given), len(alone)]
     white = trained.predict(np.full((192, 256, 3), 255, np.uint8))[0]
     assert white.cell_diameter is None
@@ -153,13 +155,13 @@ def test_one_bad_field_is_told_and_the_rest_goes_on(trained, tmp_path) -> None:
 def test_a_saved_detector_finds_the_same(trained, fields, tmp_path) -> None:
     trained.save(tmp_path / "det.safetensors", report=trained.evaluate(fields.select([0])), licence="CC0")
     again = cellscan.Detector.load(tmp_path / "det.safetensors")
-    one, other = (det.predict(fields[0].image, least=0.1)[0] for det in (trained, again))
+    one, other = (det.predict(fields[0].image, score_threshold=0.1)[0] for det in (trained, again))
     assert np.array_equal(one.boxes, other.boxes)
     assert again.card == trained.card or again.card.metrics["report"]["fields"] == 1
     trained.save(tmp_path / "float16.safetensors", dtype="float16")
-    narrow = cellscan.Detector.load(tmp_path / "float16.safetensors").predict(fields[0].image, least=0.3)[0]
+    narrow = cellscan.Detector.load(tmp_path / "float16.safetensors").predict(fields[0].image, score_threshold=0.3)[0]
     assert (tmp_path / "float16.safetensors").stat().st_size < 0.6 * (tmp_path / "det.safetensors").stat().st_size
-    assert abs(len(narrow) - len(trained.predict(fields[0].image, least=0.3)[0])) <= 2
+    assert abs(len(narrow) - len(trained.predict(fields[0].image, score_threshold=0.3)[0])) <= 2
     with pytest.raises(cellscan.ModelFileError, match=r"Detector\.load"):
         cellscan.Classifier.load(tmp_path / "det.safetensors")
     cellscan.Classifier(image_size=16).save(tmp_path / "clf.safetensors")
@@ -182,7 +184,7 @@ def test_a_resumed_training_is_the_same_training(fields, tmp_path) -> None:
     again = cellscan.Detector(image_size=(64, 64), seed=0)
     assert fit(again, checkpoint=tmp_path, resume=True)["loss"] == history["loss"]  # finished: returns at once
     image = some[0].image
-    found = [det.predict(image, least=0.05)[0].boxes for det in (whole, saved, again)]
+    found = [det.predict(image, score_threshold=0.05)[0].boxes for det in (whole, saved, again)]
     assert np.array_equal(found[0], found[1])
     assert np.array_equal(found[0], found[2])
     with pytest.raises(cellscan.ArgumentError, match="seed was 0 and is 1"):
@@ -206,7 +208,7 @@ def test_metrics_without_meaning_are_null_and_not_a_number_in_words() -> None:
     found = perfect(fields)
     for report in (
         evaluate_detections(fields, found, RULES),
-        evaluate_detections(fields.select([0]), [found[0].select([])], RULES),
+        evaluate_detections(fields.select([0]), [found[0][[]]], RULES),
         evaluate_detections(fields, found, replace(RULES, sensitivity=float("nan"), false_positive_sd=float("inf"))),
     ):
         plain = strict(json.dumps(report.to_dict()))
@@ -226,7 +228,7 @@ def test_metrics_without_meaning_are_null_and_not_a_number_in_words() -> None:
 
 def test_parts_of_detections_are_like_parts_of_predictions(trained) -> None:
     fields = cellscan.synthetic_fields(3, seed=9, size=(192, 256), difficulty="easy")
-    found = trained.predict(["no.png", *(one.image for one in fields)], on_error="skip", least=0.05)
+    found = trained.predict(["no.png", *(one.image for one in fields)], on_error="skip", score_threshold=0.05)
     assert [failure.name for failure in found.failed] == ["no.png"]
     for which, rows in (
         (slice(1, 3), [1, 2]), ([0, -1], [0, 2]), (np.array([False, True, False]), [1]), ([], [])
@@ -239,10 +241,10 @@ def test_parts_of_detections_are_like_parts_of_predictions(trained) -> None:
     with pytest.raises(IndexError):
         found[3]
     one = found[0]
-    assert len(one.select(slice(0, 2))) == min(2, len(one))
-    for which in ([0.5], 0, [len(one)], "a"):
+    assert len(one[:2]) == min(2, len(one))
+    for which in ([0.5], True, [len(one)], "a"):
         with pytest.raises(cellscan.ArgumentError):
-            one.select(which)
+            one[which]
 
 
 def test_detections_are_written_whole_or_not_at_all(tmp_path, fields) -> None:
@@ -263,11 +265,11 @@ def test_perfect_detections_score_one_and_false_ones_less(fields) -> None:
     assert math.isclose(report.ap50, 1.0, abs_tol=1e-9)
     assert report.f1_per_class == (1.0, 1.0)
     assert report.count_error < 0.05  # cells that overlap by more than a half count once
-    worse = [one.select(np.arange(len(one)) % 2 == 0) for one in found]
+    worse = [one[np.arange(len(one)) % 2 == 0] for one in found]
     half = evaluate_detections(some, worse, RULES)
     assert 0.4 < half.ap50_per_class[0] < 0.6
     assert half.count_error > 0.4
-    none = [one.select(np.zeros(len(one), bool)) for one in found]
+    none = [one[np.zeros(len(one), bool)] for one in found]
     assert evaluate_detections(some, none, RULES).ap50 == 0
 
 
@@ -279,7 +281,7 @@ def test_ignored_boxes_count_neither_way() -> None:
     both = cellscan.Detections(
         "a", (100, 100), fields.boxes[0], np.zeros(2, np.int32), np.array([0.9, 0.95], np.float32), ("cell",), None
     )
-    rules = Detection(Anchors((8,)), (0.5,))
+    rules = DetectionConfig(Anchors((8,)), (0.5,))
     for found in (both, both.select(np.array([0]))):
         report = evaluate_detections(fields, [found], rules)
         assert math.isclose(report.ap, 1.0, abs_tol=1e-9)
@@ -315,7 +317,7 @@ def test_thresholds_of_best_f1_and_the_rates_that_follow(fields) -> None:
             one = cellscan.Detections(one.name, one.size, one.boxes, one.labels, scores, one.class_names, one.image)
         found.append(one)
     rules = choose_thresholds(some, found, RULES)
-    rules = measure_errors(some, [one.select(once(one, rules)) for one in found], rules)
+    rules = measure_errors(some, [one[once(one, rules)] for one in found], rules)
     assert rules.thresholds[0] < 0.8
     assert rules.thresholds[1] < 0.4
     red = sum(int((said == 0).sum()) for said in some.labels)
@@ -330,7 +332,7 @@ def test_a_cell_that_is_both_is_infected_once() -> None:
         ("red blood cell", "infected"), None,
     )  # fmt: skip
     assert once(found, RULES).tolist() == [False, True, True]
-    assert once(found, Detection(Anchors((8,)), (0.5, 0.7))).tolist() == [True, False, True]
+    assert once(found, DetectionConfig(Anchors((8,)), (0.5, 0.7))).tolist() == [True, False, True]
 
 
 class Fake(cellscan.Detector):
@@ -493,7 +495,7 @@ def test_what_is_refused(fields, trained) -> None:
     for size in ((32, 64), 64, (64,), ("a", "b")):
         with pytest.raises(cellscan.ArgumentError, match="image_size"):
             cellscan.Detector(image_size=size)  # type: ignore[arg-type]
-    det = cellscan.Detector(image_size=(64, 64))
+    det = cellscan.Detector(image_size=(64, 64), class_names=fields.class_names)
     with pytest.raises(cellscan.ArgumentError, match="mixup is for classifiers"):
         det.fit(fields, recipe=cellscan.Recipe(mixup=0.2))
     with pytest.raises(cellscan.ArgumentError, match="expected a FieldDataset"):
@@ -529,7 +531,7 @@ def test_what_was_detected_is_cut_from_the_image_that_was_seen(trained, fields, 
             Image.fromarray(fields[number].image).save(path)
             yield path
 
-    first, last = trained.predict(frames(), least=0.05)
+    first, last = trained.predict(frames(), score_threshold=0.05)
     assert np.array_equal(last.pixels(), fields[1].image)
     with pytest.raises(cellscan.ImageError, match="has changed since"):
         first.crops()
@@ -538,7 +540,7 @@ def test_what_was_detected_is_cut_from_the_image_that_was_seen(trained, fields, 
 def test_detections_of_a_file_are_saved_with_the_file_itself(trained, fields, tmp_path) -> None:
     path = tmp_path / "a.jpg"
     Image.fromarray(fields[0].image).save(path)
-    found = trained.predict([path], least=0.05)
+    found = trained.predict([path], score_threshold=0.05)
     found = replace(found, fields=tuple(replace(one, name="a.jpg") for one in found))
     found.save(tmp_path / "set", format="coco")
     (copy,) = (tmp_path / "set").rglob("a.jpg")
@@ -547,3 +549,18 @@ def test_detections_of_a_file_are_saved_with_the_file_itself(trained, fields, tm
     with pytest.raises(cellscan.ImageError, match="has changed since"):
         found.save(tmp_path / "other", format="coco")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("names", [("healthy", "ring"), ("cell", "ring", "platelet")])
+def test_the_first_fit_takes_the_classes_of_its_set(names) -> None:
+    fields = cellscan.synthetic_fields(2, seed=0, size=(64, 64))
+    fields = fields.rename_classes({"red blood cell": names[0], "infected": names[1]})
+    fields = fields.add_classes(names[2:]) if names[2:] else fields
+    det = cellscan.Detector("retinanet_small", image_size=(64, 64), seed=0)
+    det.fit(fields, epochs=1, batch_size=2, progress=False)
+    assert det.class_names == names
+    assert det.thresholds == (0.5,) * len(names)
+    assert det.card.positive_class == ("ring" if len(names) == 2 else None)
+    assert len(det.predict(fields, progress=False)) == 2
+    with pytest.raises(cellscan.DataError, match="this detector knows"):
+        det.fit(fields.rename_classes({names[0]: "other"}), epochs=1, progress=False)

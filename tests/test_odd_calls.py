@@ -131,7 +131,7 @@ CALLS = {
     "Detector.fit, batch_size": lambda x, t, d: t.teach(batch_size=one(x, 2)),
     "Detector.fit, recipe": lambda x, t, d: t.teach(recipe=x),
     "Detector.predict": lambda x, t, d: t.det.predict(x),
-    "Detector.predict, least": lambda x, t, d: t.det.predict(IMAGE, least=x),
+    "Detector.predict, score_threshold": lambda x, t, d: t.det.predict(IMAGE, score_threshold=x),
     "Detector.predict, on_error": lambda x, t, d: t.det.predict(IMAGE, on_error=x),
     "Detector.evaluate": lambda x, t, d: t.det.evaluate(x),
     "Detector.choose_threshold": lambda x, t, d: t.det.choose_threshold(x),

@@ -37,7 +37,9 @@ def test_a_detector_pickles() -> None:
     det = cellscan.Detector("retinanet_small", image_size=(64, 64))
     other = pickle.loads(pickle.dumps(det))
     image = np.zeros((64, 64, 3), np.uint8)
-    assert np.array_equal(other.predict(image, least=0.05)[0].boxes, det.predict(image, least=0.05)[0].boxes)
+    assert np.array_equal(
+        other.predict(image, score_threshold=0.05)[0].boxes, det.predict(image, score_threshold=0.05)[0].boxes
+    )
 
 
 def test_a_pickle_works_in_another_process(tmp_path) -> None:
@@ -127,9 +129,9 @@ def test_detectors_refuse_scores_below_those_that_are_kept() -> None:
     det = cellscan.Detector("retinanet_small", image_size=(64, 64))
     with pytest.raises(cellscan.ArgumentError, match=r"from 0\.05"):
         det.thresholds = (0.01, 0.5)
-    for least in (0.01, 1.5, "low"):
+    for score in (0.01, 1.5, "low"):
         with pytest.raises(cellscan.ArgumentError, match=r"from 0\.05"):
-            det.predict(np.zeros((64, 64, 3), np.uint8), least=least)  # type: ignore[arg-type]
+            det.predict(np.zeros((64, 64, 3), np.uint8), score_threshold=score)  # type: ignore[arg-type]
 
 
 def test_kept_programs_spare_a_second_process_the_compiling(tmp_path) -> None:

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize(("difficulty", "epochs", "least"), [("easy", 6, 0.99), ("normal", 5, 0.95)])
 def test_small_cnn_learns_synthetic_cells(difficulty, epochs, least) -> None:
     cells = cellscan.synthetic_cells(2000, seed=0, difficulty=difficulty)
-    train, test = cells.split(0.2, seed=0)
+    train, test = cells.split(test=0.2, seed=0)
     clf = cellscan.Classifier(seed=0)
     clf.fit(train, epochs=epochs)
     assert clf.evaluate(test).accuracy > least
@@ -19,7 +19,7 @@ def test_small_cnn_learns_synthetic_cells(difficulty, epochs, least) -> None:
 
 def test_strong_augmentation_and_bfloat16_still_learn() -> None:
     cells = cellscan.synthetic_cells(1000, seed=0, difficulty="easy")
-    train, test = cells.split(0.2, seed=0)
+    train, test = cells.split(test=0.2, seed=0)
     for recipe in (cellscan.Recipe(augment="strong"), cellscan.Recipe(dtype="bfloat16")):
         clf = cellscan.Classifier(image_size=48, seed=0)
         clf.fit(train, epochs=6, recipe=recipe)

@@ -15,7 +15,7 @@ assert importlib.metadata.version("cellscan") == cellscan.__version__
 assert {"LICENSE", "NOTICE"} <= {path.name for path in importlib.metadata.files("cellscan") or ()}
 
 cells = cellscan.synthetic_cells(48, seed=0)
-train, test = cells.split(0.25, seed=0)
+train, test = cells.split(test=0.25, seed=0)
 clf = cellscan.Classifier(image_size=16, seed=0)
 clf.fit(train, validation=test, epochs=1, progress=False)
 with tempfile.TemporaryDirectory() as folder:

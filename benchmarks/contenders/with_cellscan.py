@@ -164,7 +164,7 @@ def suppression() -> float:
     corner = rng.uniform(0, 480, (10_000, 2))
     boxes = np.concatenate([corner, corner + rng.uniform(15, 40, (10_000, 2))], 1).astype(np.float32)
     scores = rng.random(10_000).astype(np.float32)
-    run = jax.jit(lambda boxes, scores: suppress(boxes, scores, overlap=0.5, most=300))
+    run = jax.jit(lambda boxes, scores: suppress(boxes, scores, iou_threshold=0.5, max_detections=300))
     return 1e3 * seconds(lambda: run(boxes, scores).block_until_ready())
 
 

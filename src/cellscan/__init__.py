@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     from cellscan.decisions.novelty import Novelty as Novelty
     from cellscan.detection.diameter import estimate_cell_diameter as estimate_cell_diameter
     from cellscan.detection.likeness import Likeness as Likeness
-    from cellscan.detection.rules import Detection as Detection
+    from cellscan.detection.rules import DetectionConfig as DetectionConfig
+    from cellscan.detections import Detection as Detection
     from cellscan.detections import Detections as Detections
     from cellscan.detections import FieldDetections as FieldDetections
     from cellscan.detector import Detector as Detector
@@ -112,7 +113,8 @@ _HOMES = {
     "Split": "data.splits",
     "synthetic_cells": "data.synthetic",
     "synthetic_fields": "data.synthetic",
-    "Detection": "detection.rules",
+    "Detection": "detections",
+    "DetectionConfig": "detection.rules",
     "estimate_cell_diameter": "detection.diameter",
     "Detections": "detections",
     "FieldDetections": "detections",
@@ -164,7 +166,7 @@ __all__ = [  # noqa: RUF022 - the order of the road
     "Card", "Decision", "Conformal", "Novelty",
     "cross_validate", "Study", "ExternalValidation", "LabelIssues", "LabelIssue", "Coverage",
     "compare", "Comparison",
-    "Detector", "Detections", "FieldDetections", "DetectionReport", "Detection", "Likeness",
+    "Detector", "Detection", "Detections", "FieldDetections", "DetectionReport", "DetectionConfig", "Likeness",
     "leave_one_laboratory_out", "LaboratoryStudy",
     "estimate_cell_diameter", "screen", "SmearReport", "SmearTable", "FieldCount",
     "list_backbones", "models", "training",

@@ -29,7 +29,7 @@ from cellscan.decisions.decision import Decision
 from cellscan.decisions.novelty import Novelty
 from cellscan.detection.anchors import Anchors
 from cellscan.detection.likeness import Likeness
-from cellscan.detection.rules import Detection
+from cellscan.detection.rules import DetectionConfig
 from cellscan.errors import ArgumentError, ModelFileError, check_choice
 from cellscan.preprocessing import Normalization
 from cellscan.tensors import check_digest, read_tensors, write_tensors
@@ -85,7 +85,7 @@ class Card:
     weights : dict or None
         Where the first weights came from: source, licence, revision and SHA-256 of the file; None where they
         were drawn.
-    detection : Detection or None
+    detection : DetectionConfig or None
         Of a detector; None of a classifier.
     novelty : Novelty or None
         What familiar cells look like; None before `Classifier.learn_novelty`.
@@ -120,7 +120,7 @@ class Card:
     metrics: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     weights: dict[str, Any] | None = None
-    detection: Detection | None = None
+    detection: DetectionConfig | None = None
     novelty: Novelty | None = None
     licence: str = "not stated"
     format: int = FORMAT
@@ -388,8 +388,8 @@ def _parse(text: str | None, target: Path, tensors: dict[str, np.ndarray]) -> Ca
     return card
 
 
-def _parse_detection(raw: dict[str, Any]) -> Detection:
-    known = {f.name: raw[f.name] for f in fields(Detection) if f.name in raw}
+def _parse_detection(raw: dict[str, Any]) -> DetectionConfig:
+    known = {f.name: raw[f.name] for f in fields(DetectionConfig) if f.name in raw}
     anchors = raw["anchors"]
     known["anchors"] = Anchors(tuple(anchors["strides"]), float(anchors["size"]), tuple(map(float, anchors["ratios"])))
     known["thresholds"] = tuple(map(float, raw["thresholds"]))
@@ -397,7 +397,7 @@ def _parse_detection(raw: dict[str, Any]) -> Detection:
     if (told := raw.get("likeness")) is not None:
         low, high = tuple(map(float, told["low"])), tuple(map(float, told["high"]))
         known["likeness"] = Likeness(str(told["source"]), int(told["fields"]), low, high)
-    return Detection(**known)
+    return DetectionConfig(**known)
 
 
 def _parse_novelty(raw: dict[str, Any], tensors: dict[str, np.ndarray]) -> Novelty:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -52,6 +52,10 @@ if TYPE_CHECKING:
 _PRETRAINED = ("malaria_squeezenet",)
 
 
+_DEFAULT_CLASSES = ("parasitized", "uninfected")
+"""Of a classifier that was given none, until `fit` takes those of the training set."""
+
+
 class Classifier:
     """A network with everything it needs to predict an image: size, background, normalisation, classes, threshold.
 
@@ -74,11 +78,12 @@ class Classifier:
         an image without background stays as it is. ``"keep"``: as stored. ``"silhouette"``: the silhouette
         alone, a baseline. A network that is shown the black background is right on these cells and
         calls nearly every cell of another laboratory parasitized.
-    class_names : sequence of str
-        In the order of the network's outputs.
+    class_names : sequence of str, optional
+        In the order of the network's outputs. Left out, the first `fit` takes those of its training set, however
+        many; until then they are ``("parasitized", "uninfected")``.
     positive_class : str, optional
-        The class that threshold, sensitivity and specificity speak of. Left out, it is
-        ``"parasitized"`` where there is one; with two other classes it must be said.
+        The class that threshold, sensitivity and specificity speak of. Left out, it is ``"parasitized"`` where there
+        is one; with two other classes there is none until the attribute `positive_class` is set.
     seed : int
         Of the first weights, the order of images and the augmentation.
 
@@ -93,13 +98,15 @@ class Classifier:
     --------
     >>> import cellscan
     >>> cells = cellscan.synthetic_cells(200, seed=0, difficulty="easy")
-    >>> train, test = cells.split(0.2, seed=0)
+    >>> train, test = cells.split(test=0.2, seed=0)
     >>> clf = cellscan.Classifier("small_cnn", image_size=32, seed=0)
     >>> history = clf.fit(train, epochs=3, progress=False)
     >>> report = clf.evaluate(test)
     >>> bool(report.accuracy > 0.8)
     True
     """
+
+    _open: _Open | None = None
 
     def __init__(
         self,
@@ -108,10 +115,17 @@ class Classifier:
         weights: str | os.PathLike[str] | None = None,
         image_size: int = 64,
         background: str = "fill",
-        class_names: Sequence[str] = ("parasitized", "uninfected"),
+        class_names: Sequence[str] | None = None,
         positive_class: str | None = None,
         seed: int = 0,
     ) -> None:
+        if positive_class is not None and not (isinstance(positive_class, str) and positive_class):
+            raise ArgumentError(f"positive_class is {positive_class!r:.80}; expected the name of a class")
+        if class_names is None:
+            self._open = _Open(weights, positive_class)
+            class_names = _DEFAULT_CLASSES
+            if positive_class is not None and positive_class.casefold() not in _DEFAULT_CLASSES:
+                positive_class = None  # it is one of those that `fit` takes
         class_names = check_names("class_names", class_names, 2)
         check_choice("background", background, BACKGROUNDS)
         least = find(model).least_size if isinstance(model, str) else 8
@@ -175,15 +189,32 @@ class Classifier:
 
     @property
     def positive_class(self) -> str | None:
-        """The class that the threshold speaks of; None where there is none.
+        """The class that the threshold speaks of; None where there is none; settable.
+
+        Another class takes threshold and patient rule away, which were chosen for the old one.
 
         Examples
         --------
         >>> import cellscan
         >>> cellscan.Classifier(image_size=32).positive_class
         'parasitized'
+        >>> clf = cellscan.Classifier(image_size=32, class_names=("healthy", "infected"))
+        >>> clf.positive_class = "infected"
+        >>> clf.threshold
+        0.5
         """
         return self._card.positive_class
+
+    @positive_class.setter
+    def positive_class(self, value: str) -> None:
+        if not isinstance(value, str):
+            raise ArgumentError(f"positive_class is {value!r:.80}; expected one of {self.class_names}")
+        chosen = _check_positive(value, self.class_names)
+        if chosen != self._card.positive_class:
+            decision = replace(self._card.decision, threshold=Decision().threshold, patient_rule=None)
+            self._card = replace(self._card, positive_class=chosen, decision=decision)
+        if self._open is not None:
+            self._open = replace(self._open, positive_class=chosen)
 
     @property
     def image_size(self) -> int:
@@ -201,7 +232,7 @@ class Classifier:
 
     @property
     def threshold(self) -> float | None:
-        """P(positive class) from which a cell is positive; settable; None with more than two classes.
+        """P(positive class) from which a cell is positive; settable; None unless one of two classes is positive.
 
         A new threshold takes the patient rule away, which was chosen for the old one.
 
@@ -213,7 +244,7 @@ class Classifier:
         >>> clf.threshold
         0.3
         """
-        return self._card.decision.threshold if len(self.class_names) == 2 else None
+        return None if len(self.class_names) != 2 or self._card.positive is None else self._card.decision.threshold
 
     @threshold.setter
     def threshold(self, value: float) -> None:
@@ -221,6 +252,7 @@ class Classifier:
             raise ArgumentError(
                 f"with {len(self.class_names)} classes the label is the likeliest; there is no threshold"
             )
+        self._two_classes("a threshold")
         self._card = replace(self._card, decision=replace(self._card.decision, threshold=value, patient_rule=None))
 
     @property
@@ -385,7 +417,8 @@ class Classifier:
         Parameters
         ----------
         train : CellDataset
-            Its classes are matched to `class_names` by name, case-folded.
+            Its classes are matched to `class_names` by name, case-folded. A classifier that was given no
+            `class_names`, and is not trained yet, takes those of this set, in their order.
         validation : CellDataset, optional
             Evaluated after every epoch; use other patients than in `train`.
         epochs, batch_size : int
@@ -434,6 +467,7 @@ class Classifier:
             raise ArgumentError("the recipe's patience watches a validation set; pass validation=...")
         if len(self._members) != 1:
             raise ArgumentError("an ensemble cannot be trained further; train its members")
+        self._take_classes(train)
         examples = self._examples(train, "train", progress)
         if len(np.unique(examples.labels)) < 2:
             raise DataError(
@@ -468,6 +502,22 @@ class Classifier:
             constants=constants, keep=lambda kept, card: self._set(network, (frozen.join(kept),), card),
             features=frozen.features, plan=plan,
         )  # fmt: skip
+
+    def _take_classes(self, train: CellDataset) -> None:
+        """Take the classes of the first training set, where none were given; more or fewer ask for another head."""
+        if self._open is None or self._card.epochs or not isinstance(train, CellDataset) or not len(train):
+            return
+        names = train.class_names
+        if len(names) < 2:
+            raise DataError(f"all {len(train)} cells to train on are {names[0]!r}; expected at least two classes")
+        positive = _check_positive(self._open.positive_class, names)
+        network, members = self._task.network, self._members
+        if len(names) != len(self.class_names) and not self._card.architecture.startswith("own:"):
+            weights, seed = self._open.weights, self._card.seed
+            module, _ = build(self._card.architecture, len(names), weights=weights, seed=seed, pooled=True)
+            network, members = Network(module), (weights_of(module),)
+        network.check_logits(members[0], self.image_size, len(names))
+        self._set(network, members, replace(self._card, class_names=names, positive_class=positive))
 
     def _trained_by(self, recipe: Recipe) -> tuple[ClassificationTask, Recipe]:
         """Return the task as a recipe trains it, and the recipe with its learning rate."""
@@ -998,8 +1048,13 @@ class Classifier:
         return novelty.threshold
 
     def _two_classes(self, what: str) -> int:
-        if len(self.class_names) != 2 or self._card.positive is None:
+        if len(self.class_names) != 2:
             raise ArgumentError(f"{what} is for two classes; this classifier has {self.class_names}")
+        if self._card.positive is None:
+            raise ArgumentError(
+                f"{what} needs to know which of {self.class_names} is positive; say so first, such as "
+                f"clf.positive_class = {self.class_names[1]!r}"
+            )
         return self._card.positive
 
     def _new_labels(self, cells: CellDataset, what: str, *, patients: bool = False) -> np.ndarray:
@@ -1177,11 +1232,17 @@ class Classifier:
         return cls._with(network, members, card)
 
 
+@dataclass(frozen=True)
+class _Open:
+    """What a classifier was made with, for the `fit` that takes the classes of its training set."""
+
+    weights: str | os.PathLike[str] | None
+    positive_class: str | None
+
+
 def _check_positive(positive_class: str | None, class_names: tuple[str, ...]) -> str | None:
     by_fold = {name.casefold(): name for name in class_names}
     if positive_class is None:
-        if "parasitized" not in by_fold and len(class_names) == 2:
-            raise ArgumentError(f"which of {class_names} is positive? Pass positive_class=")
         return by_fold.get("parasitized")
     if not isinstance(positive_class, str) or positive_class.casefold() not in by_fold:
         raise ArgumentError(f"positive_class is {positive_class!r}; expected one of {class_names}")

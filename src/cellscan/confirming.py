@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cellscan.detection.rules import Detection
+from cellscan.detection.rules import DetectionConfig
 from cellscan.detections import Detections
 from cellscan.errors import ArgumentError
 from cellscan.evaluate.detection import once
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cellscan.classifier import Classifier
 
 
-def confirm(found: Detections, rules: Detection, classifier: Classifier | None) -> Detections:
+def confirm(found: Detections, rules: DetectionConfig, classifier: Classifier | None) -> Detections:
     """Return the cells of a field, each once; of the last class those alone that the classifier too calls positive.
 
     Others that the detector called infected stay as red cells. The classifier is asked at its own threshold.
@@ -24,7 +24,7 @@ def confirm(found: Detections, rules: Detection, classifier: Classifier | None) 
     ----------
     found : Detections
         Of two classes, the last infected.
-    rules : Detection
+    rules : DetectionConfig
     classifier : Classifier or None
         None asks nobody.
 
@@ -35,7 +35,7 @@ def confirm(found: Detections, rules: Detection, classifier: Classifier | None) 
     >>> len(confirm(found, det.card.detection, None)) <= len(found)
     True
     """
-    cells = found.select(once(found, rules))
+    cells = found[once(found, rules)]
     asked = np.flatnonzero(cells.labels == len(cells.class_names) - 1)
     if classifier is None or not len(asked):
         return cells
@@ -54,7 +54,7 @@ def check_classifier(classifier: Classifier) -> Classifier:
     if classifier.card.positive is None:
         raise ArgumentError(
             f"the classifier knows {', '.join(classifier.class_names)} and has no positive class; expected two "
-            "classes, one of them positive"
+            "classes, one of them positive: set classifier.positive_class"
         )
     return classifier
 

@@ -1,4 +1,4 @@
-"""What `Detector.predict` returns: a sequence with the detections of every field."""
+"""What `Detector.predict` returns: a sequence of fields, each a sequence of detections."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from cellscan.data.formats.common import Record
 from cellscan.data.images import read_rgb
 from cellscan.data.saving import save_records
 from cellscan.data.tables import find_rows, write_csv
-from cellscan.data.values import choose
 from cellscan.errors import DataError, ImageError
 from cellscan.predictions import Failure
 
@@ -69,9 +68,39 @@ class SeenImage:
         return os.fsdecode(self.image)
 
 
+@dataclass(frozen=True)
+class Detection:
+    """One box that was found.
+
+    Attributes
+    ----------
+    box : tuple[float, float, float, float]
+        xyxy, in the field's own pixels.
+    label : int
+        Index into the detector's `class_names`.
+    label_name : str
+        The class.
+    score : float
+        In [0, 1].
+
+    Examples
+    --------
+    >>> found = det.predict(fields)[0]  # as of `cellscan.Detector`
+    >>> found[0].label_name == found.class_names[found[0].label]
+    True
+    """
+
+    box: tuple[float, float, float, float]
+    label: int
+    label_name: str
+    score: float
+
+
 @dataclass(frozen=True, repr=False, eq=False)
-class Detections:
-    """What was found in one field, the surest first.
+class Detections(Sequence[Detection]):
+    """What was found in one field, the surest first; a sequence of `Detection`.
+
+    A number gives one detection; a slice, a mask or an array of numbers gives `Detections` again.
 
     Attributes
     ----------
@@ -98,8 +127,8 @@ class Detections:
     Examples
     --------
     >>> found = det.predict(fields)[0]  # as of `cellscan.Detector`
-    >>> found.boxes.shape[1], len(found) == len(found.scores)
-    (4, True)
+    >>> found.boxes.shape[1], len(found) == len(found.scores), len(found[found.scores > 1])
+    (4, True, 0)
     """
 
     name: str
@@ -113,24 +142,24 @@ class Detections:
     lit_area: float = 0.0
     appearance: tuple[float, ...] = field(default=(), repr=False)
 
+    @overload
+    def __getitem__(self, index: int | np.integer[Any]) -> Detection: ...
+    @overload
+    def __getitem__(self, index: slice | Sequence[int] | Sequence[bool] | np.ndarray) -> Detections: ...
+    def __getitem__(self, index: Any) -> Detection | Detections:
+        rows = find_rows(index, len(self), "detections")
+        if not isinstance(rows, int):
+            return replace(self, boxes=self.boxes[rows], labels=self.labels[rows], scores=self.scores[rows])
+        left, top, right, bottom = map(float, self.boxes[rows])
+        label = int(self.labels[rows])
+        return Detection((left, top, right, bottom), label, self.class_names[label], float(self.scores[rows]))
+
     def __len__(self) -> int:
         return len(self.scores)
 
     def __repr__(self) -> str:
         counts = [f"{name} {(self.labels == k).sum():,}" for k, name in enumerate(self.class_names)]
         return f"Detections({self.name!r}, {', '.join(counts)})"
-
-    def select(self, mask: slice | np.ndarray | Sequence[int]) -> Detections:
-        """Return some of the detections, by a slice, a mask or an array of numbers.
-
-        Examples
-        --------
-        >>> found = det.predict(fields)[0]
-        >>> len(found.select(found.scores > 1))
-        0
-        """
-        rows = choose(mask, len(self))
-        return replace(self, boxes=self.boxes[rows], labels=self.labels[rows], scores=self.scores[rows])
 
     def with_labels(self, labels: np.ndarray) -> Detections:
         """Return the detections under other labels, (n,) int, such as a second opinion.
@@ -241,9 +270,9 @@ class FieldDetections(Sequence[Detections]):
     class_names: tuple[str, ...]
 
     @overload
-    def __getitem__(self, index: int) -> Detections: ...
+    def __getitem__(self, index: int | np.integer[Any]) -> Detections: ...
     @overload
-    def __getitem__(self, index: slice | np.ndarray | Sequence[int]) -> FieldDetections: ...
+    def __getitem__(self, index: slice | Sequence[int] | Sequence[bool] | np.ndarray) -> FieldDetections: ...
     def __getitem__(self, index: Any) -> Detections | FieldDetections:
         index = find_rows(index, len(self), "fields")
         if isinstance(index, int):

@@ -25,7 +25,7 @@ from cellscan.detection.anchors import Anchors, fit_anchors
 from cellscan.detection.diameter import measure_diameter
 from cellscan.detection.ground import find_ground
 from cellscan.detection.likeness import describe_field, learn_likeness
-from cellscan.detection.rules import Detection
+from cellscan.detection.rules import DetectionConfig
 from cellscan.detection.tiling import Tiling, as_trained, plan_tiles
 from cellscan.detections import Detections, FieldDetections, SeenImage
 from cellscan.errors import ArgumentError, DataError, ImageError, ModelFileError, check_choice, check_names
@@ -35,7 +35,7 @@ from cellscan.models.retinanet import PLANS, find, make
 from cellscan.predictions import Failure
 from cellscan.process import use_jax
 from cellscan.progress import Progress
-from cellscan.tasks.detection import LEAST, DetectionTask
+from cellscan.tasks.detection import MIN_SCORE, DetectionTask
 from cellscan.tasks.programs import predict, trained_by
 from cellscan.tasks.recipe import Recipe, as_recipe, with_rate
 from cellscan.training.devices import Examples
@@ -52,6 +52,10 @@ BATCH_SIZES = (1, 8)
 _PRETRAINED = ("iml_retinanet_small",)
 
 
+_DEFAULT_CLASSES = ("red blood cell", "infected")
+"""Of a detector that was given none, until `fit` takes those of the training set where they are others."""
+
+
 class Detector:
     """A RetinaNet with everything it needs to find cells in a field: size, anchors, normalisation, classes, thresholds.
 
@@ -66,8 +70,9 @@ class Detector:
         Of a ResNet backbone, as of `cellscan.Classifier`; left out, all weights are fresh.
     image_size : (int, int)
         Height and width, in pixels, that every field is fitted into; each at least 64.
-    class_names : sequence of str
-        In the order of the labels. Of two, the last is the one that `cellscan.screen` counts as infected.
+    class_names : sequence of str, optional
+        In the order of the labels. Of two, the last is the one that `cellscan.screen` counts as infected. Left out,
+        they are ``("red blood cell", "infected")``; where the training set of the first `fit` has others, those of it.
     seed : int
         Of the first weights, the order of fields and the augmentation.
 
@@ -87,15 +92,20 @@ class Detector:
     4
     """
 
+    _open: tuple[str | os.PathLike[str] | None] | None = None
+    """The first weights, while `fit` may still take the classes of its training set."""
+
     def __init__(
         self,
         model: str = "retinanet_small",
         *,
         weights: str | os.PathLike[str] | None = None,
         image_size: tuple[int, int] = (360, 480),
-        class_names: Sequence[str] = ("red blood cell", "infected"),
+        class_names: Sequence[str] | None = None,
         seed: int = 0,
     ) -> None:
+        if class_names is None:
+            self._open, class_names = (weights,), _DEFAULT_CLASSES
         names = check_names("class_names", class_names, 1)
         if not isinstance(model, str):
             raise ArgumentError(f"model is {model!r:.80}; expected the name of a detector: {', '.join(PLANS)}")
@@ -119,7 +129,7 @@ class Detector:
             normalization=loaded.normalization,
             seed=check_seed(seed),
             weights=loaded.record or None,
-            detection=Detection(anchors, (0.5,) * len(names)),
+            detection=DetectionConfig(anchors, (0.5,) * len(names)),
         )
         self._set(Network(module), weights_of(module), card)
 
@@ -128,7 +138,10 @@ class Detector:
         assert detection is not None
         self._weights, self._card = weights, card
         self._task = DetectionTask(
-            network, normalization=card.normalization, overlap=detection.overlap, most=detection.most
+            network,
+            normalization=card.normalization,
+            iou_threshold=detection.iou_threshold,
+            max_detections=detection.max_detections,
         )
         self._anchors = detection.anchors.boxes(*self.image_size)
 
@@ -185,13 +198,13 @@ class Detector:
             raise ArgumentError(
                 f"thresholds is {value!r:.80}; expected a number for each of {', '.join(self.class_names)}"
             )
-        found = tuple(check_number(f"thresholds[{row}]", one, LEAST, 1, "[)") for row, one in enumerate(given))
+        found = tuple(check_number(f"thresholds[{row}]", one, MIN_SCORE, 1, "[)") for row, one in enumerate(given))
         unmeasured: dict[str, Any] = {"sensitivity": None, "false_positive_rate": None, "false_positive_sd": None}
         unmeasured |= {"outcomes": (), "likeness": None, "judged_with": None}
         self._card = replace(self._card, detection=replace(self._detection, thresholds=found, **unmeasured))
 
     @property
-    def _detection(self) -> Detection:
+    def _detection(self) -> DetectionConfig:
         found = self._card.detection
         assert found is not None
         return found
@@ -235,9 +248,11 @@ class Detector:
         Parameters
         ----------
         train : FieldDataset
-            With boxes; its classes are matched to `class_names` by name. Fields without a box are fine. Where not every
-            cell of a class has a box (`FieldDataset.boxed`: it is not complete, has points, or the set does not have
-            that class) what is left out is no background: it takes no part in the loss of that class.
+            With boxes; its classes are matched to `class_names` by name. A detector that was given no `class_names`,
+            and is not trained yet, takes those of this set, in their order, where some are not its own. Fields without
+            a box are fine. Where not every cell of a class has a box (`FieldDataset.boxed`: it is not complete, has
+            points, or the set does not have that class) what is left out is no background: it takes no part in the
+            loss of that class.
         validation : FieldDataset, optional
             Its loss is taken after every epoch.
         epochs, batch_size : int
@@ -275,6 +290,7 @@ class Detector:
             raise ArgumentError(f"the recipe's {', '.join(strange)} is for classifiers; leave it out for a detector")
         if recipe.patience is not None and (validation is None or recipe.monitor != "loss"):
             raise ArgumentError('patience needs validation=..., and monitor="loss"')
+        self._take_classes(train)
         fields = self._matched(train, "train")
         checked = None if validation is None else self._matched(validation, "validation")
         if not sum(int((said >= 0).sum()) for said in fields.labels):
@@ -291,7 +307,7 @@ class Detector:
         shown = [Examples(part.images(size, progress=progress), part.targets(size, room)) for part in sets]
         data = {"train": _facts(fields), "validation": None if checked is None else _facts(checked)}
         kept = card.detection
-        detection = Detection(kept.anchors, (0.5,) * len(self.class_names), cell_diameter=kept.cell_diameter)
+        detection = DetectionConfig(kept.anchors, (0.5,) * len(self.class_names), cell_diameter=kept.cell_diameter)
         after = replace(card.trained_on(np.array([""]), call.options(recipe), data), detection=detection)
         network = self._task.network
         return run_fit(
@@ -306,6 +322,22 @@ class Detector:
             constants=detection.anchors.boxes(*size),
             keep=lambda kept, card: self._set(network, kept, card),
         )
+
+    def _take_classes(self, train: FieldDataset) -> None:
+        """Take the classes of the first training set, where none were given and it has others."""
+        names = train.class_names if isinstance(train, FieldDataset) and train.annotated else ()
+        if self._open is None or self._card.epochs or {name.casefold() for name in names} <= {*_DEFAULT_CLASSES}:
+            return
+        network, first = self._task.network, self._weights
+        if len(names) != len(self.class_names):
+            per_place = self._detection.anchors.per_place
+            module, _ = make(
+                self._card.architecture, len(names), per_place, weights=self._open[0], seed=self._card.seed
+            )
+            network, first = Network(module), weights_of(module)
+        detection = replace(self._detection, thresholds=(0.5,) * len(names))
+        positive = names[-1] if len(names) == 2 else None
+        self._set(network, first, replace(self._card, class_names=names, positive_class=positive, detection=detection))
 
     def _fit_anchors(self, fields: FieldDataset) -> Anchors:
         """Return anchors for the boxes that count."""
@@ -374,7 +406,7 @@ class Detector:
 
     def predict(
         self, images: Images | FieldDataset, *, cell_diameter: float | str | None = "auto",
-        least: float | None = None, on_error: str = "raise", progress: bool = True,
+        score_threshold: float | None = None, on_error: str = "raise", progress: bool = True,
     ) -> FieldDetections:  # fmt: skip
         """Find the cells of one field or many.
 
@@ -390,7 +422,7 @@ class Detector:
             ``"auto"`` estimates it, a field each, by `cellscan.estimate_cell_diameter`; a field where that sees no
             red cells, or that fits the input with cells within a fifth of the trained diameter, is shown as in
             training. None shows every field as in training: fitted into the input, on black.
-        least : float, optional
+        score_threshold : float, optional
             Score from which a box is returned; left out, the thresholds of the classes.
         on_error : {"raise", "skip"}
             ``"skip"`` passes over fields that cannot be read, and lists them under ``failed``.
@@ -416,14 +448,14 @@ class Detector:
         """
         found: list[Detections] = []
         failed: list[Failure] = []
-        options: dict[str, Any] = {"least": least, "on_error": on_error, "progress": progress}
+        options: dict[str, Any] = {"score_threshold": score_threshold, "on_error": on_error, "progress": progress}
         for one in self.stream(images, cell_diameter=cell_diameter, **options):
             (found if isinstance(one, Detections) else failed).append(one)  # type: ignore[arg-type]
         return FieldDetections(tuple(found), tuple(failed), self.class_names)
 
     def stream(
         self, images: Images | FieldDataset, *, cell_diameter: float | str | None = "auto",
-        least: float | None = None, on_error: str = "raise", progress: bool = True,
+        score_threshold: float | None = None, on_error: str = "raise", progress: bool = True,
     ) -> Iterator[Detections | Failure]:  # fmt: skip
         """Yield what `predict` returns field by field, in bounded memory; failures where they are met.
 
@@ -433,8 +465,8 @@ class Detector:
         4
         """
         check_choice("on_error", on_error, ("raise", "skip"))
-        if least is not None:
-            least = check_number("least", least, LEAST, 1, "[)")
+        if score_threshold is not None:
+            score_threshold = check_number("score_threshold", score_threshold, MIN_SCORE, 1, "[)")
         if isinstance(images, FieldDataset):
             pairs, total = _read(images), len(images)
         else:
@@ -458,11 +490,11 @@ class Detector:
                     self._run(waiting[: BATCH_SIZES[-1]])
                     waiting = waiting[BATCH_SIZES[-1] :]
                 while open_fields and open_fields[0].finished:
-                    yield self._found(open_fields.popleft(), least)
+                    yield self._found(open_fields.popleft(), score_threshold)
             if waiting:
                 self._run(waiting)
             for shown in open_fields:
-                yield self._found(shown, least)
+                yield self._found(shown, score_threshold)
 
     def _reader(self, cell_diameter: float | str | None) -> Callable[[Item, np.ndarray], tuple[_Shown, list[Any]]]:
         """Return what turns an image into the inputs that show it."""
@@ -505,9 +537,11 @@ class Detector:
         for found, (shown, _) in zip(rows, batch, strict=False):
             shown.rows.append(found)
 
-    def _found(self, shown: _Shown, least: float | None) -> Detections:
-        wanted = np.array(self.thresholds if least is None else [least] * len(self.class_names), np.float32)
-        found = shown.tiling.merge(shown.rows, self._detection.overlap)
+    def _found(self, shown: _Shown, score_threshold: float | None) -> Detections:
+        wanted = np.array(
+            self.thresholds if score_threshold is None else [score_threshold] * len(self.class_names), np.float32
+        )
+        found = shown.tiling.merge(shown.rows, self._detection.iou_threshold)
         labels = found[:, 5].astype(np.int32)
         corners = np.ascontiguousarray(found[:, :4])
         good = found[:, 4] >= wanted[labels]
@@ -547,7 +581,7 @@ class Detector:
         True
         """
         fields = self._matched(fields, "fields")
-        found = self.predict(fields, cell_diameter=cell_diameter, least=LEAST, progress=progress)
+        found = self.predict(fields, cell_diameter=cell_diameter, score_threshold=MIN_SCORE, progress=progress)
         return evaluate_detections(fields, found, self._detection)
 
     def choose_threshold(
@@ -589,7 +623,7 @@ class Detector:
         2
         """
         valid = self._matched(valid, "valid")
-        found = self.predict(valid, cell_diameter=cell_diameter, least=LEAST, progress=progress)
+        found = self.predict(valid, cell_diameter=cell_diameter, score_threshold=MIN_SCORE, progress=progress)
         self._card = replace(self._card, detection=choose_thresholds(valid, found, self._detection))
         if len(self.class_names) == 2:
             self._measure(valid, found, classifier, source)
@@ -639,7 +673,7 @@ class Detector:
                 "infected"
             )
         fields = self._matched(fields, "fields")
-        found = self.predict(fields, cell_diameter=cell_diameter, least=LEAST, progress=progress)
+        found = self.predict(fields, cell_diameter=cell_diameter, score_threshold=MIN_SCORE, progress=progress)
         self._measure(fields, found, classifier, source)
         rules = self._detection
         return rules.sensitivity, rules.false_positive_rate

@@ -52,10 +52,10 @@ class DataError(CellscanError, ValueError):
     >>> import cellscan
     >>> cells = cellscan.synthetic_cells(40, seed=0)
     >>> try:
-    ...     cells.split(1.5)
+    ...     cells.folds(50)
     ... except cellscan.DataError as error:
     ...     print(error)
-    the fractions (1.5,) do not leave a first part; expected numbers above 0 whose sum is below 1
+    40 cells cannot fill 50 folds
     """
 
 

@@ -16,7 +16,7 @@ from cellscan.data.fields import FieldDataset
 from cellscan.data.inputs import Images
 from cellscan.data.tables import write_csv
 from cellscan.data.values import check_seed, check_whole
-from cellscan.detection.rules import Detection
+from cellscan.detection.rules import DetectionConfig
 from cellscan.detections import Detections
 from cellscan.detector import Detector
 from cellscan.errors import ArgumentError, DataError
@@ -464,7 +464,7 @@ def _grouping(by: Grouping | None, images: Any) -> Callable[[str, int], str]:
 class _How:
     """What all smears of a call are reported by."""
 
-    rules: Detection
+    rules: DetectionConfig
     second: str | None
     minimum_cells: int
     density: float | None
@@ -577,7 +577,7 @@ def _unknown(how: _How, appearances: Sequence[Sequence[float]], apparent: float,
 
 
 def _correct(
-    rules: Detection, sick: np.ndarray, red: np.ndarray, seed: int
+    rules: DetectionConfig, sick: np.ndarray, red: np.ndarray, seed: int
 ) -> tuple[float, tuple[float, float] | None, float]:
     """Return parasitemia, 95 % of it, and limit of detection."""
     s, f = rules.sensitivity, rules.false_positive_rate
@@ -599,7 +599,9 @@ def _correct(
     return parasitemia, (low, high), limit
 
 
-def _draw_errors(rules: Detection, s: float, f: float, seed: int) -> tuple[np.ndarray | float, np.ndarray | float]:
+def _draw_errors(
+    rules: DetectionConfig, s: float, f: float, seed: int
+) -> tuple[np.ndarray | float, np.ndarray | float]:
     """Return s and f of as many draws of the fields that they were measured on; as they are where those are not known.
 
     Half a cell is added to either side of each ratio, so that none found wrong among few is not none for sure.

@@ -297,7 +297,7 @@ class Study:
             patients=patients,
             class_names=self.cells.class_names,
             positive=card.positive,
-            threshold=threshold if len(self.cells.class_names) == 2 else None,
+            threshold=threshold if len(self.cells.class_names) == 2 and card.positive is not None else None,
             split=split,
             patient_overlap=PatientOverlap(len(set(patients.tolist())), 0, 0),
             background=card.background,
@@ -446,7 +446,10 @@ class Study:
         """
         positive = self.members[0].card.positive
         if len(self.cells.class_names) != 2 or positive is None:
-            raise ArgumentError(f"a patient rule is for two classes; this study has {self.cells.class_names}")
+            raise ArgumentError(
+                f"a patient rule is for two classes, one of them positive; this study has {self.cells.class_names}: "
+                "pass cross_validate(..., positive_class=...)"
+            )
         called, truth = self.report.predicted == positive, self.cells.labels == positive
         rule = np.zeros(len(self.cells))
         for number in np.unique(self.fold):

@@ -111,8 +111,8 @@ def test_describe_and_print_say_when_patients_are_unknown() -> None:
     assert "patients unknown" in str(cells.describe())
     assert cells.describe().patients == 0
     with pytest.raises(cellscan.DataError, match="patient="):
-        cells.split(0.2)
-    train, test = cells.split(0.2, by="cell")
+        cells.split(test=0.2)
+    train, test = cells.split(test=0.2, by="cell")
     assert len(test) == 4
     assert "PATIENTS ARE ON BOTH SIDES" in str(test.split_info)
     assert len(cellscan.concat([train, test])) == 20
@@ -143,15 +143,15 @@ def test_patient_splits_hold(seed, fraction, patients) -> None:
 
 def test_split_order_fractions_and_seeds() -> None:
     cells = cellscan.synthetic_cells(1200, seed=0)
-    train, valid, test = cells.split(0.1, 0.2, seed=0)
+    train, valid, test = cells.split(validation=0.1, test=0.2, seed=0)
     assert [round(len(part) / 1200, 1) for part in (train, valid, test)] == [0.7, 0.1, 0.2]
     owners = [set(part.patients) for part in (train, valid, test)]
     assert not owners[0] & owners[1]
     assert not owners[0] & owners[2]
     assert not owners[1] & owners[2]
-    again = cells.split(0.1, 0.2, seed=0)[2]
+    again = cells.split(validation=0.1, test=0.2, seed=0)[2]
     assert np.array_equal(again.names, test.names)
-    assert not np.array_equal(cells.split(0.1, 0.2, seed=1)[2].names, test.names)
+    assert not np.array_equal(cells.split(validation=0.1, test=0.2, seed=1)[2].names, test.names)
     assert test.split_info is not None
     assert train.split_info is not None
     assert test.split_info.hash == train.split_info.hash
@@ -196,23 +196,23 @@ def test_bad_fold_files(tmp_path, text, message) -> None:
 
 def test_bad_divisions() -> None:
     cells = tiny_cells()
-    with pytest.raises(cellscan.DataError, match="below 1"):
-        cells.split(0.6, 0.4)
-    with pytest.raises(cellscan.DataError, match="below 1"):
-        cells.split(-0.1)
+    with pytest.raises(cellscan.ArgumentError, match="below 1"):
+        cells.split(validation=0.6, test=0.4)
+    with pytest.raises(cellscan.ArgumentError, match="test is -0.1; expected a number in"):
+        cells.split(test=-0.1)
     with pytest.raises(cellscan.DataError, match="cannot fill"):
         cells.folds(7)
     with pytest.raises(cellscan.ArgumentError, match="from 2"):
         cells.folds(1)
     with pytest.raises(cellscan.ArgumentError, match="'patient', 'cell'"):
-        cells.split(0.2, by="slide")  # type: ignore[call-overload]
+        cells.split(test=0.2, by="slide")  # type: ignore[call-overload]
     with pytest.raises(cellscan.DataError, match="cannot be read"):
         cells.folds("absent.csv")
 
 
 def test_cell_split_is_stratified() -> None:
     cells = cellscan.synthetic_cells(400, seed=0)
-    _, test = cells.split(0.25, by="cell", seed=0)
+    _, test = cells.split(test=0.25, by="cell", seed=0)
     assert np.bincount(test.labels).tolist() == [50, 50]
 
 
@@ -351,7 +351,7 @@ def test_joined_sets_keep_a_name_for_each_cell() -> None:
     assert len(both.without([f"2/{shared}"])) == 79
     with pytest.raises(cellscan.DataError, match=f"'{shared}' fits 2 cells: '1/{shared}', '2/{shared}'"):
         both.without([shared])
-    train, test = a.split(0.25, seed=0)
+    train, test = a.split(test=0.25, seed=0)
     assert sorted(cellscan.concat([train, test]).names.tolist()) == sorted(a.names.tolist())
     assert cellscan.concat([a, a.select([0])]).names.tolist() == [*a.names.tolist(), a.names[0]]  # one cell twice
     for bad in (a, [a, None], 3, None):
@@ -405,7 +405,7 @@ def test_slices_masks_and_lists_give_cells() -> None:
     for bad in (True, "a", None, 1.5, [0.5], np.zeros((2, 2), int), [True]):
         with pytest.raises(cellscan.ArgumentError):
             cells[bad]  # type: ignore[index]
-    with pytest.raises(cellscan.ArgumentError, match="cell 48 of 48"):
+    with pytest.raises(cellscan.ArgumentError, match="48 is no row of 48 cells"):
         cells[48]
     assert len(list(reversed([cell.name for cell in cells]))) == 48
 
@@ -420,12 +420,13 @@ def test_odd_selections(bad) -> None:
 
 def test_seeds_are_whole_numbers() -> None:
     cells = tiny_cells()
-    assert np.array_equal(cells.split(0.3, seed=np.int64(1))[1].names, cells.split(0.3, seed=1)[1].names)  # type: ignore[call-overload]
+    assert np.array_equal(cells.split(test=0.3, seed=np.int64(1))[1].names, cells.split(test=0.3, seed=1)[1].names)  # type: ignore[call-overload]
     assert np.array_equal(cells.fold_numbers(np.int64(3), seed=np.uint8(1)), cells.fold_numbers(3, seed=1))  # type: ignore[arg-type]
     for bad in (-1, None, 0.5, "0", True, np.nan):
         calls = (
-            lambda s: cells.split(0.3, seed=s), lambda s: cells.fold_numbers(3, seed=s), lambda s: cells.plot(seed=s),
-            lambda s: cells.folds(3, seed=s), lambda s: cells.split(0.3, by="cell", seed=s),
+            lambda s: cells.split(test=0.3, seed=s), lambda s: cells.fold_numbers(3, seed=s),
+            lambda s: cells.plot(seed=s), lambda s: cells.folds(3, seed=s),
+            lambda s: cells.split(test=0.3, by="cell", seed=s),
         )  # fmt: skip
         for call in calls:
             with pytest.raises(cellscan.ArgumentError, match="seed is"):
@@ -434,10 +435,29 @@ def test_seeds_are_whole_numbers() -> None:
 
 @pytest.mark.parametrize("bad", [float("nan"), "0.2", None, True, float("inf"), 0, 1, [0.2], -0.1])
 def test_odd_fractions(bad) -> None:
-    with pytest.raises(cellscan.DataError, match="whose sum is below 1"):
-        tiny_cells().split(bad)
-    with pytest.raises(cellscan.DataError, match="whose sum is below 1"):
-        tiny_cells().split(0.2, bad)
+    for data in (tiny_cells(), cellscan.synthetic_fields(4, seed=0, size=(96, 96))):
+        with pytest.raises(cellscan.ArgumentError, match="test is .*; expected a number"):
+            data.split(test=bad)
+        if bad is not None:
+            with pytest.raises(cellscan.ArgumentError, match="validation is .*; expected a number"):
+                data.split(test=0.2, validation=bad)
+
+
+def test_split_takes_keywords_and_both_kinds_of_sets_refuse_alike() -> None:
+    for data in (tiny_cells(), cellscan.synthetic_fields(40, seed=0, size=(96, 96))):
+        odd: Any = data
+        for positional in ((0.2,), (0.1, 0.2), ("patient",)):
+            with pytest.raises(
+                cellscan.ArgumentError, match=r"split takes keywords: split\(test=0.2, validation=0.1\)"
+            ):
+                odd.split(*positional)
+        with pytest.raises(cellscan.ArgumentError, match=r"validation is 0.5 and test is 0.5.*below 1"):
+            data.split(test=0.5, validation=0.5)
+        train, test = data.split()
+        again = data.split(test=0.2, seed=0)
+        assert [part.names.tolist() for part in (train, test)] == [part.names.tolist() for part in again]
+        parts = data.split(test=0.25, validation=0.25)
+        assert sorted(name for part in parts for name in part.names) == sorted(data.names)
 
 
 def test_odd_arguments(tmp_path) -> None:
@@ -450,7 +470,8 @@ def test_odd_arguments(tmp_path) -> None:
         lambda: odd.rename_classes(["a"]), lambda: odd.rename_classes({3: "a"}), lambda: odd.folds(None),
         lambda: odd.rename_classes({"parasitized": ""}), lambda: odd.rename_classes({"parasitized": "UNINFECTED"}),
         lambda: odd.folds(2.0), lambda: odd.write_folds(tmp_path, 3), lambda: odd.write_folds(tmp_path / "no" / "a", 3),
-        lambda: odd.select([]).split(0.2), lambda: odd.select([]).fold_numbers(2), lambda: odd.split(0.2, by=None),
+        lambda: odd.select([]).split(test=0.2), lambda: odd.select([]).fold_numbers(2),
+        lambda: odd.split(test=0.2, by=None),
         lambda: malaria_patient(None), lambda: make(arrays(1), [0], class_names=[]),
         lambda: make(arrays(1), [0], class_names="ab"), lambda: make(arrays(1), [0], class_names=None),
     )  # fmt: skip
@@ -474,7 +495,7 @@ def test_a_fold_file_is_replaced_whole(tmp_path) -> None:
 
 
 def test_copies_are_as_they_were() -> None:
-    cells = cellscan.synthetic_cells(40, seed=0).split(0.25, seed=0)[1]
+    cells = cellscan.synthetic_cells(40, seed=0).split(test=0.25, seed=0)[1]
     for other in (copy.deepcopy(cells), pickle.loads(pickle.dumps(cells))):
         assert other.fingerprint() == cells.fingerprint()
         assert other.split_info == cells.split_info

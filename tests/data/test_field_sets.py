@@ -88,11 +88,14 @@ def test_splits_and_folds_keep_groups_whole() -> None:
     labs = [f"l{row // 12}" for row in range(count)]
     fields = make(count, patients=owners, laboratories=labs)
     for seed in range(3):
-        for parts in (fields.split(0.25, 0.25, seed=seed), fields.split(0.25, 0.25, by="patient", seed=seed)):
+        for parts in (
+            fields.split(validation=0.25, test=0.25, seed=seed),
+            fields.split(validation=0.25, test=0.25, by="patient", seed=seed),
+        ):
             own = [set(part.patients) for part in parts]
             assert sum(map(len, own)) == len(set().union(*own)) == 8
             assert sum(map(len, parts)) == count
-    train, test = fields.split(0.5, by="laboratory")
+    train, test = fields.split(test=0.5, by="laboratory")
     assert not set(train.laboratories) & set(test.laboratories)
     for by, groups in (("patient", 8), ("laboratory", 2)):
         pairs = list(fields.folds(min(groups, 4), by=by, seed=1))  # type: ignore[arg-type]
@@ -105,19 +108,19 @@ def test_splits_and_folds_keep_groups_whole() -> None:
             )
     assert [len(test) for _, test in make(26).folds(2)] == [14, 12]  # runs: twelve, twelve and two
     with pytest.raises(cellscan.DataError, match="its slide is not known"):
-        fields.split(0.5, by="slide")
+        fields.split(test=0.5, by="slide")
     with pytest.raises(cellscan.ArgumentError, match="by"):
-        fields.split(0.5, by="day")  # type: ignore[arg-type]
+        fields.split(test=0.5, by="day")  # type: ignore[arg-type]
     with pytest.raises(cellscan.DataError, match="cannot fill 3 folds"):
         fields.folds(3, by="laboratory")
     with pytest.raises(cellscan.DataError, match="in 2 laboratories cannot make 3"):
-        fields.split(0.2, 0.2, by="laboratory")
+        fields.split(validation=0.2, test=0.2, by="laboratory")
 
 
 def test_where_some_patients_are_known_runs_hold_the_others_together() -> None:
     names = [f"a_{row:02d}.png" for row in range(12)] + [f"b_{row * 7}.png" for row in range(6)]
     fields = make(18, names=names, patients=[""] * 12 + ["p", "p", "p", "q", "q", "q"])
-    train, test = fields.split(0.4, seed=0)
+    train, test = fields.split(test=0.4, seed=0)
     for own in (names[:12], names[12:15], names[15:]):
         assert set(own) <= set(train.names.tolist()) or set(own) <= set(test.names.tolist())
 

@@ -156,7 +156,7 @@ def test_boxes_on_a_photograph_that_the_camera_turned(tmp_path) -> None:
     fields = cellscan.load_fields(tmp_path / "annotations.json")
     assert fields.sizes.tolist() == [[40, 80]]
     assert not fields.notes
-    assert np.asarray(fields.crops(least=5).images(8, progress=False)[0]).min() == 255
+    assert np.asarray(fields.crops(min_size=5).images(8, progress=False)[0]).min() == 255
     x1, y1, x2, y2 = fields.targets((40, 40))[0, 0, :4].astype(int)
     small = fields.images((40, 40), progress=False)[0]
     assert small[y1 + 1 : y2 - 1, x1 + 1 : x2 - 1].min() > 200
@@ -164,16 +164,16 @@ def test_boxes_on_a_photograph_that_the_camera_turned(tmp_path) -> None:
 
 def test_splits_keep_runs_together() -> None:
     fields = cellscan.synthetic_fields(40, seed=0, size=(96, 96))
-    train, valid, test = fields.split(0.2, 0.3, seed=1)
+    train, valid, test = fields.split(validation=0.2, test=0.3, seed=1)
     assert len(train) + len(valid) + len(test) == 40
     numbers = [{int(name[10:14]) for name in part.names} for part in (train, valid, test)]
     assert not numbers[0] & numbers[2]
     assert not numbers[0] & numbers[1]
     edges = sum(min(n, n + 1) in a and n + 1 in b for a in numbers for b in numbers if a is not b for n in range(39))
     assert edges <= 5  # where one run of twelve ends and the next begins
-    assert fields.split(0.3, seed=1)[1].names.tolist() == fields.split(0.3, seed=1)[1].names.tolist()
+    assert fields.split(test=0.3, seed=1)[1].names.tolist() == fields.split(test=0.3, seed=1)[1].names.tolist()
     with pytest.raises(cellscan.DataError, match="runs cannot make"):
-        fields.select([0, 1, 2]).split(0.5)
+        fields.select([0, 1, 2]).split(test=0.5)
 
 
 def bare(names: list[str]) -> cellscan.FieldDataset:
@@ -202,7 +202,7 @@ def test_runs_are_fields_of_one_slide(pattern, slides, numbers) -> None:
     want = [[pattern.format(s=slide, n=number) for number in numbers] for slide in slides]
     assert sorted(runs) == sorted(want)
     if len(slides) > 1:
-        train, test = fields.split(0.5, seed=0)
+        train, test = fields.split(test=0.5, seed=0)
         for run in want:
             assert set(run) <= set(train.names.tolist()) or set(run) <= set(test.names.tolist())
 
@@ -214,7 +214,7 @@ def test_numbers_that_count_nothing_make_no_runs() -> None:
 
 def test_crops_are_cells_with_the_field_as_patient() -> None:
     fields = cellscan.synthetic_fields(3, seed=0)
-    crops = fields.crops(least=20, most=4)
+    crops = fields.crops(min_size=20, max_per_class=4)
     assert set(crops.patients) <= set(fields.names)
     assert (np.bincount(crops.labels, minlength=2)[0]) <= 12
     assert min(min(crops[i].image.shape[:2]) for i in range(len(crops))) >= 20
@@ -284,7 +284,7 @@ def test_an_empty_set_of_fields() -> None:
     assert len(none) == 0
     assert none.describe() == str(none) == "0 fields, 0 boxes: red blood cell 0, infected 0"
     assert none.targets((64, 64)).shape == (0, 32, 5)
-    for call in (none.plot, none.crops, lambda: none.images((64, 64)), lambda: none.split(0.5)):
+    for call in (none.plot, none.crops, lambda: none.images((64, 64)), lambda: none.split(test=0.5)):
         with pytest.raises(cellscan.DataError):
             call()
 
@@ -335,10 +335,11 @@ def test_what_from_arrays_takes_and_refuses() -> None:
 def test_odd_arguments_of_fields() -> None:
     fields: Any = cellscan.synthetic_fields(4, seed=0, size=(96, 96))
     for call in (
-        lambda: fields.split(float("nan")), lambda: fields.split("0.2"), lambda: fields.split(0.2, seed=-1),
-        lambda: fields.split(), lambda: fields.images(64), lambda: fields.images((0, 64)), lambda: fields.images("ab"),
-        lambda: fields.targets((64, 64), 0), lambda: fields.factors((64, 64.5)), lambda: fields.crops(least="a"),
-        lambda: fields.crops(most=-1), lambda: fields.crops(seed=None), lambda: fields.plot(count=0),
+        lambda: fields.split(test=float("nan")), lambda: fields.split(test="0.2"),
+        lambda: fields.split(test=0.2, seed=-1), lambda: fields.split(validation=0.8), lambda: fields.images(64),
+        lambda: fields.images((0, 64)), lambda: fields.images("ab"),
+        lambda: fields.targets((64, 64), 0), lambda: fields.factors((64, 64.5)), lambda: fields.crops(min_size="a"),
+        lambda: fields.crops(max_per_class=-1), lambda: fields.crops(seed=None), lambda: fields.plot(count=0),
     ):  # fmt: skip
         with pytest.raises(cellscan.ArgumentError, match="expected"):
             call()

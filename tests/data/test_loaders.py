@@ -271,7 +271,7 @@ def test_names_that_are_not_utf8(tmp_path) -> None:
     assert cells.images(32).shape == (4, 32, 32, 3)
     assert len(cells.hash()) == 12
     assert len(cells.fingerprint()) == 64
-    train, test = cells.split(0.5, by="cell")
+    train, test = cells.split(test=0.5, by="cell")
     assert len(train) == len(test) == 2
     assert len(cells.without(cells.names[:1])) == 3
     names = [os.fsencode(name) for name in cells.names.tolist()]

@@ -77,7 +77,7 @@ def test_small_sets_of_arrays_stay_in_memory(cache) -> None:
 
 def test_splits_share_one_map(cache, on_disk) -> None:
     cells = cellscan.synthetic_cells(40, seed=0)
-    train, test = cells.split(0.25, seed=0)
+    train, test = cells.split(test=0.25, seed=0)
     whole = np.asarray(cells.images(16))
     for part in (train, test):
         rows = [cells.names.tolist().index(name) for name in part.names]

@@ -19,7 +19,7 @@ def test_masks_are_where_the_parasites_are() -> None:
         assert mask.shape == cell.image.shape[:2]
         assert mask.any() == (cell.label_name == "parasitized")
         assert not mask[cell.image.max(-1) == 0].any()  # inside the outline
-    train, _ = cells.split(0.25, seed=0)
+    train, _ = cells.split(test=0.25, seed=0)
     assert len(train.masks) == len(train)
 
 
@@ -43,7 +43,7 @@ def test_a_linear_model_stays_below_ninety() -> None:
     from sklearn.linear_model import LogisticRegression
 
     cells = cellscan.synthetic_cells(1000, seed=0)
-    train, test = cells.split(0.25, seed=0)
+    train, test = cells.split(test=0.25, seed=0)
     flat = [np.asarray(part.images(24)).reshape(len(part), -1) / 255 for part in (train, test)]
     model = LogisticRegression(C=0.01, max_iter=200).fit(flat[0], train.labels)
     assert 0.5 < model.score(flat[1], test.labels) < 0.9

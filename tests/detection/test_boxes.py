@@ -143,13 +143,13 @@ def test_suppression_beside_brute_force(seed, count, overlap) -> None:
 
 @functools.lru_cache
 def _suppress(overlap: float):
-    return jax.jit(functools.partial(suppress, overlap=overlap, most=40))
+    return jax.jit(functools.partial(suppress, iou_threshold=overlap, max_detections=40))
 
 
 def test_classes_are_suppressed_apart() -> None:
     boxes = jnp.asarray([[0.0, 0, 10, 10], [1, 0, 11, 10], [50, 50, 60, 60]])
     classes = jnp.asarray([[0.9, 0.0], [0.8, 0.7], [0.02, 0.3]])
-    found = np.asarray(select(classes, boxes, least=0.05, overlap=0.5, candidates=6, most=5))
+    found = np.asarray(select(classes, boxes, score_threshold=0.05, iou_threshold=0.5, candidates=6, max_detections=5))
     assert found[:, 5].tolist()[:3] == [0, 1, 1]
     assert np.allclose(found[:3, 4], [0.9, 0.7, 0.3])
     assert found[0, :4].tolist() == [0, 0, 10, 10]
@@ -167,7 +167,12 @@ def test_in_a_crowd_no_cell_is_crowded_out() -> None:
     scores = np.repeat(np.linspace(0.99, 0.06, 300), 30).astype(np.float32)
     found = np.asarray(
         select(
-            jnp.asarray(scores[:, None]), jnp.asarray(boxes), least=0.05, overlap=0.5, candidates=CANDIDATES, most=400
+            jnp.asarray(scores[:, None]),
+            jnp.asarray(boxes),
+            score_threshold=0.05,
+            iou_threshold=0.5,
+            candidates=CANDIDATES,
+            max_detections=400,
         )
     )
     assert (found[:, 4] > 0).sum() == 300

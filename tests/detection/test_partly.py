@@ -10,11 +10,11 @@ from helpers import random_image
 import cellscan
 from cellscan.data.shapes import NOT_ANNOTATED
 from cellscan.detection.anchors import Anchors
-from cellscan.detection.rules import Detection
+from cellscan.detection.rules import DetectionConfig
 from cellscan.detection.targets import detection_loss
 from cellscan.evaluate.detection import choose_thresholds, evaluate_detections, measure_errors, once
 
-RULES = Detection(Anchors((8,)), (0.5, 0.5))
+RULES = DetectionConfig(Anchors((8,)), (0.5, 0.5))
 NAMES = ("red blood cell", "infected")
 BOXES = np.array([[10, 10, 30, 30], [50, 50, 70, 70]], np.float32)
 
@@ -83,7 +83,7 @@ def test_rates_are_measured_where_a_call_can_be_false() -> None:
 
     def measured(fields, found):
         rules = choose_thresholds(fields, found, RULES)
-        return measure_errors(fields, [one.select(once(one, rules)) for one in found], rules)
+        return measure_errors(fields, [one[once(one, rules)] for one in found], rules)
 
     alone = measured(full, found)
     both = measured(cellscan.concat([full, part]), [*found, *found, found[0]])

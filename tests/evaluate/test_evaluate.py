@@ -229,7 +229,7 @@ def test_report_as_json_and_picture() -> None:
 
 @pytest.mark.parametrize("by", ["patient", "cell"])
 def test_report_states_the_split(by) -> None:
-    train, test = tiny_cells().split(0.34, by=by, seed=0)
+    train, test = tiny_cells().split(test=0.34, by=by, seed=0)
     clf = cellscan.Classifier(image_size=32)
     text = str(clf.evaluate(test))
     assert f"by {by}" in text

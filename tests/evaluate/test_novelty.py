@@ -27,7 +27,7 @@ class Mute(nnx.Module):
 @pytest.fixture(scope="module")
 def knowing() -> tuple[cellscan.Classifier, cellscan.CellDataset]:
     cells = cellscan.synthetic_cells(1000, seed=0)
-    train, other = cells.split(0.2, seed=0)
+    train, other = cells.split(test=0.2, seed=0)
     clf = cellscan.Classifier(image_size=16, seed=0)
     clf.learn_novelty(train, progress=False)
     return clf, other

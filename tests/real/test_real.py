@@ -44,7 +44,7 @@ def test_folds_hold_no_patient_twice(source, cells) -> None:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_splits_are_balanced_within_three_points(cells, seed) -> None:
-    parts = cells.split(0.1, 0.2, seed=seed)
+    parts = cells.split(validation=0.1, test=0.2, seed=seed)
     for part, share in zip(parts, (0.7, 0.1, 0.2), strict=True):
         assert abs(len(part) / len(cells) - share) < 0.03
         assert abs((part.labels == 0).mean() - (cells.labels == 0).mean()) < 0.03

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
@@ -17,10 +18,9 @@ from cellscan.data.images import PIXEL_LIMIT, ImageLike, read_rgb
 from cellscan.data.pixels import Pixels, open_map
 from cellscan.data.reading import Reading, check_reading
 from cellscan.data.sources import ArraySource, Source
-from cellscan.data.splits import Split, assign, assign_cells, read_folds, split_hash
-from cellscan.data.tables import write_csv
+from cellscan.data.splits import Split, assign, assign_cells, check_folds, part_fractions, read_folds, split_hash
+from cellscan.data.tables import find_rows, write_csv
 from cellscan.data.values import (
-    OutOfRange,
     as_class_names,
     as_labels,
     as_list,
@@ -31,7 +31,7 @@ from cellscan.data.values import (
     choose,
     is_missing,
 )
-from cellscan.errors import ArgumentError, DataError, ImageError, check_choice
+from cellscan.errors import ArgumentError, DataError, ImageError, check_choice, check_names
 from cellscan.notebook import as_table
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class CellDataset:
     200 cells of 5 patients: parasitized 100, uninfected 100
     >>> cells.labels.dtype, cells.class_names
     (dtype('int32'), ('parasitized', 'uninfected'))
-    >>> train, test = cells.split(0.2, by="patient", seed=0)
+    >>> train, test = cells.split(test=0.2, by="patient", seed=0)
     >>> set(train.patients) & set(test.patients)
     set()
     """
@@ -172,6 +172,7 @@ class CellDataset:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self.__dict__.pop("sizes", None)  # read again where it is asked for
         for array in (self.labels, self.patients, self.names, self._part, self._row):  # pickles forget it
             array.flags.writeable = False
 
@@ -233,12 +234,9 @@ class CellDataset:
     @overload
     def __getitem__(self, index: slice | Sequence[int] | Sequence[bool] | np.ndarray) -> CellDataset: ...
     def __getitem__(self, index: Any) -> Cell | CellDataset:
-        if isinstance(index, (bool, np.bool_, str)) or index is None:
-            raise ArgumentError(f"cells[{index!r}]: expected a whole number, a slice, a list of them or a mask")
-        if not isinstance(index, (int, np.integer)):
+        index = find_rows(index, len(self), "cells")
+        if not isinstance(index, int):
             return self.select(index)
-        if not -len(self) <= index < len(self):
-            raise OutOfRange(f"cell {index} of {len(self)}")
         source, row = self._sources[int(self._part[index])], int(self._row[index])
         label = int(self.labels[index])
         return Cell(
@@ -381,8 +379,9 @@ class CellDataset:
                 bad[int(row)] = failed[int(self._row[row])]
         return Pixels(tuple(maps), self._part, self._row), dict(sorted(bad.items()))
 
+    @cached_property
     def sizes(self) -> np.ndarray:
-        """Return width and height of every image as stored, (N, 2) int64, without decoding it.
+        """Width and height of every image as stored, (N, 2) int64; read from the headers the first time.
 
         Raises
         ------
@@ -392,7 +391,7 @@ class CellDataset:
         Examples
         --------
         >>> import cellscan
-        >>> cellscan.synthetic_cells(60, seed=0).sizes().shape
+        >>> cellscan.synthetic_cells(60, seed=0).sizes.shape
         (60, 2)
         """
 
@@ -400,7 +399,7 @@ class CellDataset:
             return self._sources[int(self._part[row])].header(int(self._row[row]))[:2]
 
         with ThreadPoolExecutor() as pool:
-            return np.array(list(pool.map(size, range(len(self)))), np.int64).reshape(-1, 2)
+            return frozen(np.array(list(pool.map(size, range(len(self)))), np.int64).reshape(-1, 2))
 
     def describe(self, *, progress: bool = True) -> Description:
         """Count classes, patients, sizes and formats; opens every file but decodes none.
@@ -506,7 +505,15 @@ class CellDataset:
         Parameters
         ----------
         names : mapping
-            Old name to new name; classes it leaves out keep theirs. Two classes may become one.
+            Old name to new name; classes it leaves out keep theirs. Two classes may become one. None, which
+            `FieldDataset.rename_classes` takes to ignore boxes, is an error: a cell without a class is of no use.
+
+        Raises
+        ------
+        ArgumentError
+            Where it is no mapping from names to names.
+        DataError
+            Where it names a class that is not here.
 
         Examples
         --------
@@ -515,58 +522,119 @@ class CellDataset:
         >>> cells.class_names
         ('Infected', 'uninfected')
         """
-        if not isinstance(names, Mapping):
-            raise ArgumentError(f"names is {names!r:.80}; expected a mapping from old name to new")
-        unknown = sorted(map(str, set(names) - set(self.class_names)))
-        if unknown:
-            raise ArgumentError(f"{unknown} are no classes of this set; it has {self.class_names}")
+        if not isinstance(names, Mapping) or not all(new is None or isinstance(new, str) for new in names.values()):
+            raise ArgumentError(f"names is {names!r:.80}; expected a mapping from names to names")
+        find_classes(list(names), self.class_names)
+        ignored = [old for old, new in names.items() if new is None]
+        if ignored:
+            raise ArgumentError(
+                f"names has None for {ignored[0]!r}, which is for fields alone; leave these cells out by "
+                f"drop_classes([{ignored[0]!r}])"
+            )
         renamed = as_texts("names", [names.get(name, name) for name in self.class_names])
         kept = as_class_names(dict.fromkeys(renamed).keys())
         index = np.array([kept.index(name) for name in renamed], np.int32)
         return replace(self, class_names=kept, labels=frozen(index[self.labels]))
 
+    def drop_classes(self, names: Sequence[str]) -> CellDataset:
+        """Return the data set without these classes and without their cells.
+
+        Parameters
+        ----------
+        names : sequence of str
+
+        Raises
+        ------
+        DataError
+            Where it names a class that is not here, or no class is left.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> cellscan.synthetic_cells(40, seed=0).drop_classes(["uninfected"]).per_class()
+        {'parasitized': 20}
+        """
+        unwanted = find_classes(check_names("names", names, 1), self.class_names)
+        kept = [number for number in range(len(self.class_names)) if number not in unwanted]
+        if not kept:
+            raise DataError(f"all classes would be dropped: {', '.join(self.class_names)}; expected one to be left")
+        left = self.select(np.isin(self.labels, kept))
+        position = np.full(len(self.class_names), -1, np.int32)
+        position[kept] = np.arange(len(kept), dtype=np.int32)
+        return replace(left, class_names=tuple(self.class_names[k] for k in kept), labels=frozen(position[left.labels]))
+
+    def add_classes(self, names: Sequence[str]) -> CellDataset:
+        """Return the data set with more classes, of which it has no cell, behind those that it has.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Names that are not among the classes.
+
+        Raises
+        ------
+        DataError
+            Where it names a class that is here.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> cellscan.synthetic_cells(40, seed=0).add_classes(["platelet"]).per_class()
+        {'parasitized': 20, 'uninfected': 20, 'platelet': 0}
+        """
+        return replace(self, class_names=with_classes(self.class_names, check_names("names", names, 1)))
+
     @overload
     def split(
-        self, fraction: float, /, *, by: Literal["patient", "cell"] = "patient", seed: int = 0
+        self, *, test: float = 0.2, validation: None = None, by: Literal["patient", "cell"] = "patient", seed: int = 0
     ) -> tuple[CellDataset, CellDataset]: ...
     @overload
     def split(
-        self, first: float, second: float, /, *, by: Literal["patient", "cell"] = "patient", seed: int = 0
+        self, *, test: float = 0.2, validation: float, by: Literal["patient", "cell"] = "patient", seed: int = 0
     ) -> tuple[CellDataset, CellDataset, CellDataset]: ...
-    def split(self, *fractions: float, by: str = "patient", seed: int = 0) -> tuple[CellDataset, ...]:
-        """Divide the cells; the remainder comes first.
+    def split(
+        self,
+        *positional: Any,
+        test: float = 0.2,
+        validation: float | None = None,
+        by: str = "patient",
+        seed: int = 0,
+    ) -> tuple[CellDataset, ...]:
+        """Divide the cells into parts to train, to validate and to test; all arguments are keywords.
 
         Parts get near their fraction of the cells of each class, and of the patients, as far as
         whole patients allow.
 
         Parameters
         ----------
-        *fractions : float
-            Of the cells: one for (train, test), two for (train, validation, test).
+        test, validation : float
+            Fractions of the cells, each in (0, 1), with a sum below 1.
         by : {"patient", "cell"}
             ``"cell"`` reproduces the literature's random split, which puts patients on both sides;
             every report of it says so.
         seed : int
             Another seed gives another split.
 
+        Returns
+        -------
+        tuple of CellDataset
+            ``(train, test)``, or ``(train, validation, test)`` where `validation` is given.
+
         Raises
         ------
+        ArgumentError
+            Where an argument is positional, or the fractions leave nothing to train on.
         DataError
-            Where patients are unknown or too few, or the fractions do not leave a first part.
+            Where patients are unknown or too few.
 
         Examples
         --------
         >>> import cellscan
-        >>> train, valid, test = cellscan.synthetic_cells(400, seed=0).split(0.1, 0.2, seed=0)
+        >>> train, valid, test = cellscan.synthetic_cells(400, seed=0).split(validation=0.1, test=0.2, seed=0)
         >>> [len(set(part.patients)) for part in (train, valid, test)]
         [7, 1, 2]
         """
-        numbers = all(isinstance(f, (int, float, np.integer, np.floating)) and f > 0 for f in fractions)
-        if not fractions or not numbers or sum(fractions) >= 1:
-            raise DataError(
-                f"the fractions {fractions} do not leave a first part; expected numbers above 0 whose sum is below 1"
-            )
-        shares = (1 - sum(fractions), *fractions)
+        shares = part_fractions(positional, test, validation)
         seed = check_seed(seed)
         part = self._assign(shares, by, seed)
         texts = ", ".join(f"{share:.2f}" for share in shares)
@@ -637,11 +705,10 @@ class CellDataset:
             if by != "patient":
                 raise ArgumentError(f"a fold file divides by patient; by is {by!r}")
             return read_folds(folds, self.patients)
-        if isinstance(folds, bool) or not isinstance(folds, (int, np.integer)) or folds < 2:
-            raise ArgumentError(f"folds is {folds!r}; expected a number from 2, or a fold file")
-        if folds > len(self):
-            raise DataError(f"{len(self)} cells cannot fill {folds} folds")
-        return self._assign((1 / folds,) * int(folds), by, check_seed(seed))
+        count = check_folds(folds)
+        if count > len(self):
+            raise DataError(f"{len(self)} cells cannot fill {count} folds")
+        return self._assign((1 / count,) * count, by, check_seed(seed))
 
     def write_folds(self, path: str | os.PathLike[str], folds: int = 5, *, seed: int = 0) -> None:
         """Divide by patient, stratified by class and size, and write which patient is in which fold.
@@ -746,6 +813,22 @@ class CellDataset:
         split = None if self.split_info is None else str(self.split_info)
         patients = len(set(self.patients.tolist())) if self.has_patients else None
         return {"cells": len(self), "patients": patients, "hash": self.hash(), "split": split}
+
+
+def find_classes(names: Sequence[Any], class_names: Sequence[str]) -> list[int]:
+    """Return the numbers of these classes, or raise `DataError` where one is not here."""
+    strange = [name for name in names if name not in class_names]
+    if strange:
+        raise DataError(f"the class {strange[0]!r} is not among {', '.join(class_names)}")
+    return [class_names.index(name) for name in names]
+
+
+def with_classes(class_names: tuple[str, ...], names: Sequence[str]) -> tuple[str, ...]:
+    """Return classes with more of them behind, or raise `DataError` where one is here already."""
+    there = [name for name in names if name in class_names]
+    if there:
+        raise DataError(f"the class {there[0]!r} is there already: {', '.join(class_names)}")
+    return as_class_names([*class_names, *names])
 
 
 def frozen(array: np.ndarray) -> np.ndarray:

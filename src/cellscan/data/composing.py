@@ -158,7 +158,7 @@ def compose_fields(
         )
     side = 2 ** math.ceil(math.log2(max(high * 1.25, 16)))
     pixels = cells.images(side, progress=progress)
-    shapes = cells.sizes()
+    shapes = cells.sizes
     positive = cells.labels == cells.class_names.index(infected)
     by_patient = {
         patient: (np.flatnonzero(own & ~positive), np.flatnonzero(own & positive))

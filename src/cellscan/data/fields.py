@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cellscan.data.cells import CellDataset, frozen, leave_out
+from cellscan.data.cells import CellDataset, find_classes, frozen, leave_out, with_classes
 from cellscan.data.cutting import cut
 from cellscan.data.formats.common import Record
 from cellscan.data.images import ImageLike, fitted
@@ -24,7 +22,7 @@ from cellscan.data.runs import find_blocks
 from cellscan.data.saving import save_records
 from cellscan.data.shapes import IGNORED, NONE, NOT_ANNOTATED, tidy, told_of
 from cellscan.data.sources import ArraySource, Source
-from cellscan.data.splits import assign
+from cellscan.data.splits import assign, check_folds, part_fractions, read_folds
 from cellscan.data.tables import find_rows
 from cellscan.data.values import (
     as_class_names,
@@ -371,10 +369,14 @@ class FieldDataset:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> Field:
+    @overload
+    def __getitem__(self, index: int | np.integer[Any]) -> Field: ...
+    @overload
+    def __getitem__(self, index: slice | Sequence[int] | Sequence[bool] | np.ndarray) -> FieldDataset: ...
+    def __getitem__(self, index: Any) -> Field | FieldDataset:
         found = find_rows(index, len(self), "fields")
         if not isinstance(found, int):
-            raise ArgumentError(f"fields[{index!r}]: expected a whole number; for many use fields.select(...)")
+            return self.select(found)
         image = self.source.read(int(self.rows[found]))
         return Field(
             str(self.names[found]),
@@ -464,12 +466,13 @@ class FieldDataset:
         Parameters
         ----------
         names : iterable of str
-            Those that are not here are passed over; where not one of them is here, that is an error.
+            Names of fields, or their ends behind a slash. Those that are not here are passed over; where not one of
+            them is here, that is an error.
 
         Raises
         ------
         DataError
-            Where names are given and none of them is here.
+            Where names are given and none of them is here, or one is the end of several fields' names.
 
         Examples
         --------
@@ -502,9 +505,7 @@ class FieldDataset:
         """
         if not isinstance(names, Mapping) or not all(new is None or isinstance(new, str) for new in names.values()):
             raise ArgumentError(f"names is {names!r:.80}; expected a mapping from names to names, or None")
-        strange = [old for old in names if old not in self.class_names]
-        if strange:
-            raise DataError(f"the class {strange[0]!r} is not among {', '.join(self.class_names)}")
+        find_classes(list(names), self.class_names)
         new = [names.get(old, old) for old in self.class_names]
         kept = list(dict.fromkeys(name for name in new if name is not None))
         return self.relabelled(as_class_names(kept) if kept else (), [kept.index(n) if n else None for n in new])
@@ -531,10 +532,7 @@ class FieldDataset:
         2 fields, ... boxes: red blood cell ...
         """
         unwanted = check_names("names", names, 1)
-        strange = [name for name in unwanted if name not in self.class_names]
-        if strange:
-            raise DataError(f"the class {strange[0]!r} is not among {', '.join(self.class_names)}")
-        numbers = [self.class_names.index(name) for name in unwanted]
+        numbers = find_classes(unwanted, self.class_names)
         kept = [~np.isin(said, numbers) for said in self.labels]
         marked = [~np.isin(said, numbers) for said in self.point_labels]
         left = replace(
@@ -572,10 +570,7 @@ class FieldDataset:
         (('red blood cell', 'infected'), True)
         """
         new = check_names("names", names, 1)
-        there = [name for name in new if name in self.class_names]
-        if there:
-            raise DataError(f"the class {there[0]!r} is there already: {', '.join(self.class_names)}")
-        found = self.relabelled((*self.class_names, *new), range(len(self.class_names)))
+        found = self.relabelled(with_classes(self.class_names, new), range(len(self.class_names)))
         complete = np.concatenate([self.complete, np.ones((len(self), len(new)), bool)], 1)
         return replace(found, complete=frozen(complete))
 
@@ -602,10 +597,33 @@ class FieldDataset:
         }
         return replace(self, class_names=tuple(class_names), complete=frozen(complete), **labels)
 
+    @overload
     def split(
-        self, *fractions: float, by: Literal["patient", "slide", "laboratory"] | None = None, seed: int = 0
+        self,
+        *,
+        test: float = 0.2,
+        validation: None = None,
+        by: Literal["patient", "slide", "laboratory"] | None = None,
+        seed: int = 0,
+    ) -> tuple[FieldDataset, FieldDataset]: ...
+    @overload
+    def split(
+        self,
+        *,
+        test: float = 0.2,
+        validation: float,
+        by: Literal["patient", "slide", "laboratory"] | None = None,
+        seed: int = 0,
+    ) -> tuple[FieldDataset, FieldDataset, FieldDataset]: ...
+    def split(
+        self,
+        *positional: Any,
+        test: float = 0.2,
+        validation: float | None = None,
+        by: str | None = None,
+        seed: int = 0,
     ) -> tuple[FieldDataset, ...]:
-        """Split off parts; what is left comes first, as of `CellDataset.split`.
+        """Divide the fields into parts to train, to validate and to test; all arguments are keywords.
 
         Whole patients stay on one side, where they are known, or else whole slides. Where neither is, fields whose
         names are alike but for consecutive numbers were mostly taken of one slide one after another: runs of up to
@@ -615,29 +633,35 @@ class FieldDataset:
 
         Parameters
         ----------
-        *fractions : float
-            Share of the fields in each part, each in (0, 1), together below 1.
+        test, validation : float
+            Fractions of the fields, each in (0, 1), with a sum below 1.
         by : {"patient", "slide", "laboratory"}, optional
             What no part shares with another; it must be known of every field. Left out: of each field the patient,
             or the slide, or its run.
         seed : int
+            Another seed gives another split.
+
+        Returns
+        -------
+        tuple of FieldDataset
+            ``(train, test)``, or ``(train, validation, test)`` where `validation` is given.
 
         Raises
         ------
+        ArgumentError
+            Where an argument is positional, or the fractions leave nothing to train on.
         DataError
             Where there are too few fields, or groups, or one is not known.
 
         Examples
         --------
         >>> import cellscan
-        >>> train, test = cellscan.synthetic_fields(40, seed=0).split(0.3, seed=0)
+        >>> train, test = cellscan.synthetic_fields(40, seed=0).split(test=0.3, seed=0)
         >>> len(train), len(test)
         (28, 12)
         """
+        _, *fractions = part_fractions(positional, test, validation)
         rng = np.random.default_rng(check_seed(seed))
-        numbers = all(isinstance(share, Real) and math.isfinite(share) and share > 0 for share in fractions)
-        if not fractions or not numbers or sum(fractions) >= 1:
-            raise ArgumentError(f"fractions are {fractions}; expected shares above 0 that sum to less than 1")
         blocks = self._blocks(by)
         what = (
             "runs" if by is None else "patients" if by == "patient" else "slides" if by == "slide" else "laboratories"
@@ -654,21 +678,26 @@ class FieldDataset:
                             <= abs(len(part) - fraction * len(self))):  # fmt: skip
                 part += left.pop(0)
         if not left:
-            raise DataError(f"{len(self)} fields are too few for fractions {fractions}; use select(...)")
+            raise DataError(f"{len(self)} fields are too few for fractions {tuple(fractions)}; use select(...)")
         rest = [index for block in left for index in block]
         return tuple(self.select(np.sort(chosen)) for chosen in (rest, *parts))
 
     def folds(
-        self, folds: int, *, by: Literal["patient", "slide", "laboratory"] | None = None, seed: int = 0
+        self,
+        folds: int | str | os.PathLike[str],
+        *,
+        by: Literal["patient", "slide", "laboratory"] | None = None,
+        seed: int = 0,
     ) -> Iterator[tuple[FieldDataset, FieldDataset]]:
         """Yield (train, test) for every fold; every field is in one test part.
 
         Parameters
         ----------
-        folds : int
-            How many; with ``by="laboratory"`` and as many as there are, each is kept apart once.
+        folds : int or path
+            How many; with ``by="laboratory"`` and as many as there are, each is kept apart once. Or a CSV file with
+            the header ``patient,fold`` that names every patient, as of `CellDataset.write_folds`.
         by, seed
-            As in `split`.
+            As in `split`; with a file `by` must be ``"patient"`` or left out.
 
         Raises
         ------
@@ -682,7 +711,12 @@ class FieldDataset:
         >>> [sorted(set(test.slides.tolist())) for _, test in fields.folds(2, by="slide")]
         [['a'], ['b']]
         """
-        count = check_whole("folds", folds, 2)
+        if isinstance(folds, (str, os.PathLike)):
+            if by not in (None, "patient"):
+                raise ArgumentError(f"a fold file divides by patient; by is {by!r}")
+            listed = read_folds(folds, self.groups("patient"))
+            return ((self.select(listed != one), self.select(listed == one)) for one in np.unique(listed).tolist())
+        count = check_folds(folds)
         group = np.zeros(len(self), np.int64)
         for number, block in enumerate(blocks := self._blocks(by)):
             group[block] = number
@@ -821,8 +855,8 @@ class FieldDataset:
     def crops(
         self,
         *,
-        least: int = 20,
-        most: int | None = None,
+        min_size: int = 20,
+        max_per_class: int | None = None,
         background: Literal["keep", "black", "fill"] = "keep",
         seed: int = 0,
     ) -> CellDataset:
@@ -832,9 +866,9 @@ class FieldDataset:
 
         Parameters
         ----------
-        least : int
+        min_size : int
             Boxes with a shorter side, in pixels, are left out; so are ignored ones.
-        most : int, optional
+        max_per_class : int, optional
             Of every class but the last, at most so many a field, drawn with `seed`.
         background : {"keep", "black", "fill"}
             ``"keep"`` cuts the whole box. The others cut along polygons, which every box must have: outside the cell
@@ -860,18 +894,19 @@ class FieldDataset:
         """
         rng = np.random.default_rng(check_seed(seed))
         check_choice("background", background, ("keep", "black", "fill"))
-        least, most = check_whole("least", least, 1), None if most is None else check_whole("most", most, 1)
+        min_size = check_whole("min_size", min_size, 1)
+        max_per_class = None if max_per_class is None else check_whole("max_per_class", max_per_class, 1)
         known = [own for own in (self.patients, self.slides) if len(own) and (own != "").all()]
         owner = (known[0] if known else self.names).tolist()
         images, labels, owners, names = [], [], [], []
         for index in range(len(self)):
             one = self[index]
             corners = np.c_[np.floor(one.boxes[:, :2]), np.ceil(one.boxes[:, 2:])].astype(int).reshape(-1, 4)
-            good = (one.labels >= 0) & ((corners[:, 2:] - corners[:, :2]).min(1, initial=10**6) >= least)
+            good = (one.labels >= 0) & ((corners[:, 2:] - corners[:, :2]).min(1, initial=10**6) >= min_size)
             for label in range(len(self.class_names)):
                 rows = np.flatnonzero(good & (one.labels == label))
-                if most is not None and label < len(self.class_names) - 1:
-                    rows = np.sort(rng.permutation(rows)[:most])
+                if max_per_class is not None and label < len(self.class_names) - 1:
+                    rows = np.sort(rng.permutation(rows)[:max_per_class])
                 for row in rows.tolist():
                     if background != "keep" and not one.polygons[row]:
                         raise DataError(f"{one.name}: box {row} has no polygon to cut along; use background='keep'")
@@ -946,6 +981,8 @@ class FieldDataset:
     def describe(self) -> str:
         """Return what the set holds: counts a class, boxes a field, their sizes, and the notes.
 
+        A text, where `CellDataset.describe` gives a record: all of it is known, so no file is opened.
+
         Examples
         --------
         >>> import cellscan
@@ -969,7 +1006,14 @@ class FieldDataset:
         return "\n".join(lines)
 
     def plot(self, *, count: int = 4, seed: int = 0) -> Figure:
-        """Draw some fields with their boxes.
+        """Draw some fields with their boxes; a figure holds few fields, and many cells in `CellDataset.plot`.
+
+        Parameters
+        ----------
+        count : int
+            How many fields.
+        seed : int
+            Which fields are drawn.
 
         Examples
         --------
@@ -987,10 +1031,15 @@ class FieldDataset:
         found = [self[int(index)] for index in chosen]
         return plot_fields([(f.name, f.image, f.boxes, f.labels, None) for f in found], self.class_names)
 
-    def hash(self) -> str:
+    def hash(self, *, pixels: bool = True) -> str:
         """Return 12 hexadecimal digits that identify pixels, boxes, points, labels and names, in this order of fields.
 
         Images are told by the content of their files, which is read once.
+
+        Parameters
+        ----------
+        pixels : bool
+            False: without the images.
 
         Examples
         --------
@@ -998,7 +1047,7 @@ class FieldDataset:
         >>> cellscan.synthetic_fields(2, seed=0).hash() == cellscan.synthetic_fields(2, seed=0).hash()
         True
         """
-        contents = self.source.checksums(self.rows.tolist())
+        contents = self.source.checksums(self.rows.tolist()) if pixels else []
         digest = hashlib.sha256(repr((self.class_names, self.names.tolist(), contents)).encode())
         for own, said in zip(self.boxes, self.labels, strict=True):
             digest.update(f"{own.shape}".encode() + own.tobytes() + said.tobytes() + b"|")

@@ -6,11 +6,12 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from cellscan.data.values import as_patient, read_table
-from cellscan.errors import DataError
+from cellscan.data.values import as_patient, check_number, read_table
+from cellscan.errors import ArgumentError, DataError
 
 _TRIES = 48
 
@@ -31,7 +32,7 @@ class Split:
     Examples
     --------
     >>> import cellscan
-    >>> train, test = cellscan.synthetic_cells(200, seed=0).split(0.2, seed=0)
+    >>> train, test = cellscan.synthetic_cells(200, seed=0).split(test=0.2, seed=0)
     >>> test.split_info.part
     'part 2 of 2 (fractions 0.80, 0.20; seed 0)'
     """
@@ -43,6 +44,42 @@ class Split:
     def __str__(self) -> str:
         leak = "; PATIENTS ARE ON BOTH SIDES: the metrics are optimistically biased" if self.by == "cell" else ""
         return f"by {self.by}, {self.part}, hash {self.hash}{leak}"
+
+
+def part_fractions(positional: Sequence[Any], test: Any, validation: Any) -> tuple[float, ...]:
+    """Return the fraction of each part of a split: training, validation where it is asked for, test.
+
+    Parameters
+    ----------
+    positional : sequence
+        What a call gave without a keyword; there must be nothing.
+    test, validation : float
+        Each in (0, 1); `validation` may be None.
+
+    Raises
+    ------
+    ArgumentError
+        Where arguments are positional, are no fractions, or leave nothing to train on.
+
+    Examples
+    --------
+    >>> from cellscan.data.splits import part_fractions
+    >>> part_fractions((), 0.25, None), part_fractions((), 0.25, 0.25)
+    ((0.75, 0.25), (0.5, 0.25, 0.25))
+    """
+    if positional:
+        raise ArgumentError(
+            f"split got {', '.join(f'{one!r:.40}' for one in positional)} without a keyword; "
+            "split takes keywords: split(test=0.2, validation=0.1)"
+        )
+    fractions = (check_number("test", test, 0, 1),)
+    if validation is not None:
+        fractions = (check_number("validation", validation, 0, 1), *fractions)
+    if sum(fractions) >= 1:
+        raise ArgumentError(
+            f"validation is {validation} and test is {test}, which leaves nothing to train on; expected a sum below 1"
+        )
+    return (1 - sum(fractions), *fractions)
 
 
 def assign(labels: np.ndarray, groups: np.ndarray, fractions: Sequence[float], classes: int, seed: int) -> np.ndarray:
@@ -99,6 +136,13 @@ def assign_cells(labels: np.ndarray, fractions: Sequence[float], seed: int) -> n
         for number, chunk in enumerate(np.split(rows, cuts)):
             part[chunk] = number
     return part
+
+
+def check_folds(folds: Any) -> int:
+    """Return a number of folds, or raise `ArgumentError`."""
+    if isinstance(folds, bool) or not isinstance(folds, (int, np.integer)) or folds < 2:
+        raise ArgumentError(f"folds is {folds!r}; expected a number from 2, or a fold file")
+    return int(folds)
 
 
 def read_folds(file: str | os.PathLike[str], patients: np.ndarray) -> np.ndarray:

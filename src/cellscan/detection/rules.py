@@ -1,4 +1,4 @@
-"""`Detection`: the rules by which what a detector says becomes boxes, and boxes become cells."""
+"""`DetectionConfig`: the rules by which what a detector says becomes boxes, and boxes become cells."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cellscan.detection.likeness import Likeness
 
 
 @dataclass(frozen=True)
-class Detection:
+class DetectionConfig:
     """How what a detector says of its anchors becomes boxes; printed with every score.
 
     Attributes
@@ -18,10 +18,10 @@ class Detection:
         What boxes are written relative to.
     thresholds : tuple[float, ...]
         Score from which a box counts, a class each, in (0, 1).
-    overlap : float
+    iou_threshold : float
         Intersection over union from which a box is suppressed by a better one of its class.
-    most : int
-        Boxes of a field at most.
+    max_detections : int
+        How many boxes of a field are kept at most.
     sensitivity, false_positive_rate, false_positive_sd : float or None
         Of the last class, measured by `Detector.choose_threshold`: share of its cells that are found; false ones for
         every cell that is none; and the standard deviation of that over fields.
@@ -44,8 +44,8 @@ class Detection:
 
     anchors: Anchors
     thresholds: tuple[float, ...]
-    overlap: float = 0.5
-    most: int = 400
+    iou_threshold: float = 0.5
+    max_detections: int = 400
     sensitivity: float | None = None
     false_positive_rate: float | None = None
     false_positive_sd: float | None = None

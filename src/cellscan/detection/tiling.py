@@ -85,10 +85,10 @@ class Tiling:
             shown.append(pixels)
         return shown
 
-    def merge(self, rows: list[np.ndarray], overlap: float) -> np.ndarray:
+    def merge(self, rows: list[np.ndarray], iou_threshold: float) -> np.ndarray:
         """Return what was found (n, 6), in pixels of the image, of what was found in each tile (m, 6).
 
-        Of boxes of one class that overlap by more than `overlap`, and come of two tiles, the better stays.
+        Of boxes of one class that overlap by more than `iou_threshold`, and come of two tiles, the better stays.
         """
         found, owners = [], []
         for number, (tile, own) in enumerate(zip(self.tiles, rows, strict=True)):
@@ -104,7 +104,7 @@ class Tiling:
         order = np.argsort(-all_found[:, 4], kind="stable")
         all_found, owner = all_found[order], owner[order]
         if len(self.tiles) > 1:
-            all_found = all_found[_best(all_found, owner, overlap)]
+            all_found = all_found[_best(all_found, owner, iou_threshold)]
         left, top, right, bottom = self.box
         back = np.array([(right - left) / self.inner[0], (bottom - top) / self.inner[1]], np.float32)
         all_found[:, :4] = all_found[:, :4] * np.tile(back, 2) + np.tile(np.array([left, top], np.float32), 2)
@@ -168,7 +168,7 @@ def _cut(length: int, side: int, overlap: float) -> list[tuple[int, float, float
     return list(zip(starts, [-math.inf, *seams], [*seams, math.inf], strict=True))
 
 
-def _best(found: np.ndarray, owner: np.ndarray, overlap: float) -> np.ndarray:
+def _best(found: np.ndarray, owner: np.ndarray, iou_threshold: float) -> np.ndarray:
     """Return a mask of the boxes, the best first, that no better one of another tile and the same class covers."""
     kept = np.ones(len(found), bool)
     area = (found[:, 2:4] - found[:, :2]).prod(1)
@@ -179,5 +179,5 @@ def _best(found: np.ndarray, owner: np.ndarray, overlap: float) -> np.ndarray:
         others = found[:row][rival]
         sides = np.minimum(found[row, 2:4], others[:, 2:4]) - np.maximum(found[row, :2], others[:, :2])
         shared = np.maximum(sides, 0).prod(1)
-        kept[row] = not (shared > overlap * (area[row] + area[:row][rival] - shared)).any()
+        kept[row] = not (shared > iou_threshold * (area[row] + area[:row][rival] - shared)).any()
     return kept

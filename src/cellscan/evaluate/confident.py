@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -111,13 +111,13 @@ class LabelIssues(Sequence[LabelIssue]):
     cells: CellDataset
 
     @overload
-    def __getitem__(self, index: int) -> LabelIssue: ...
+    def __getitem__(self, index: int | np.integer[Any]) -> LabelIssue: ...
     @overload
-    def __getitem__(self, index: slice | np.ndarray | Sequence[int]) -> tuple[LabelIssue, ...]: ...
-    def __getitem__(self, index: Any) -> LabelIssue | tuple[LabelIssue, ...]:
+    def __getitem__(self, index: slice | Sequence[int] | Sequence[bool] | np.ndarray) -> LabelIssues: ...
+    def __getitem__(self, index: Any) -> LabelIssue | LabelIssues:
         index = find_rows(index, len(self), "label issues")
         if not isinstance(index, int):
-            return tuple(self[row] for row in index.tolist())
+            return replace(self, rows=self.rows[index])
         row, names = int(self.rows[index]), self.cells.class_names
         return LabelIssue(
             str(self.cells.names[row]),

@@ -12,7 +12,7 @@ import numpy as np
 
 from cellscan.data.fields import FieldDataset
 from cellscan.data.shapes import IGNORED
-from cellscan.detection.rules import Detection
+from cellscan.detection.rules import DetectionConfig
 from cellscan.detections import Detections
 from cellscan.errors import DataError, MissingExtraError
 from cellscan.evaluate.report import as_json
@@ -54,7 +54,7 @@ class DetectionReport:
         Recall and precision at an overlap of 0.5, a class each.
     class_names : tuple[str, ...]
         The classes.
-    detection : Detection
+    detection : DetectionConfig
         Anchors, thresholds and rules that the scores belong to.
 
     Examples
@@ -76,7 +76,7 @@ class DetectionReport:
     truth: np.ndarray
     boxes: int
     class_names: tuple[str, ...]
-    detection: Detection
+    detection: DetectionConfig
     curves: tuple[np.ndarray, ...] = field(default=())
     points: int = 0
 
@@ -94,7 +94,9 @@ class DetectionReport:
             lines.append(f"{name:20}{ap50:>8}{threshold:>11.3f}{precision:>11}{recall:>8}{f1:>8}")
         error = "n/a: no field is annotated in full" if np.isnan(self.count_error) else f"{self.count_error:.1%}"
         lines.append(f"count of a field, mean error {error}")
-        lines.append(f"suppressed from an overlap of {rules.overlap:g}, at most {rules.most} boxes a field")
+        lines.append(
+            f"suppressed from an overlap of {rules.iou_threshold:g}, at most {rules.max_detections} boxes a field"
+        )
         return "\n".join([*lines, "Research use only, not a medical device."])
 
     def __repr__(self) -> str:
@@ -128,9 +130,11 @@ class DetectionReport:
         )
 
 
-def evaluate_detections(fields: FieldDataset, found: Sequence[Detections], detection: Detection) -> DetectionReport:
-    """Evaluate detections of all scores against what is annotated."""
-    counted = _evaluate(fields, found, detection.most)
+def evaluate_detections(
+    fields: FieldDataset, found: Sequence[Detections], detection: DetectionConfig
+) -> DetectionReport:
+    """Evaluate detections of all scores against the annotations."""
+    counted = _evaluate(fields, found, detection.max_detections)
     precision = counted.eval["precision"][:, :, :, 0, -1]  # overlap, recall, class
     recall = counted.eval["recall"][:, :, 0, -1]
     per_class = [_mean(precision[0, :, k]) for k in range(len(fields.class_names))]
@@ -166,9 +170,9 @@ def evaluate_detections(fields: FieldDataset, found: Sequence[Detections], detec
     )
 
 
-def choose_thresholds(fields: FieldDataset, found: Sequence[Detections], detection: Detection) -> Detection:
+def choose_thresholds(fields: FieldDataset, found: Sequence[Detections], detection: DetectionConfig) -> DetectionConfig:
     """Return the rules with the thresholds of best F1."""
-    counted = _evaluate(fields, found, detection.most)
+    counted = _evaluate(fields, found, detection.max_detections)
     chosen = []
     for k, name in enumerate(fields.class_names):
         scores, hits, total = _outcomes(counted, k)
@@ -183,7 +187,7 @@ def choose_thresholds(fields: FieldDataset, found: Sequence[Detections], detecti
     return replace(detection, thresholds=tuple(chosen))
 
 
-def measure_errors(fields: FieldDataset, cells: Sequence[Detections], detection: Detection) -> Detection:
+def measure_errors(fields: FieldDataset, cells: Sequence[Detections], detection: DetectionConfig) -> DetectionConfig:
     """Return the rules with the error rates of the last class, of cells that each count once.
 
     A cell is annotated where a box of it overlaps the one that was found by a half at least, each box once, the surest
@@ -223,7 +227,7 @@ def _lies_in(box: np.ndarray, ignored: np.ndarray) -> bool:
     return bool((np.maximum(sides, 0).prod(1) >= 0.5 * (box[2:] - box[:2]).prod()).any())
 
 
-def once(found: Detections, detection: Detection) -> np.ndarray:
+def once(found: Detections, detection: DetectionConfig) -> np.ndarray:
     """Return a mask of the boxes that count, each cell once whatever it was called.
 
     The last class goes before the others: a cell that is found as both, from its threshold on, is one of the last.
@@ -231,7 +235,7 @@ def once(found: Detections, detection: Detection) -> np.ndarray:
     counts = found.scores >= np.array(detection.thresholds, np.float32)[found.labels]
     kept: list[int] = []
     for row in np.lexsort((-found.scores, -found.labels)):
-        if counts[row] and (not kept or _overlap(found.boxes[row], found.boxes[kept]).max() <= detection.overlap):
+        if counts[row] and (not kept or _overlap(found.boxes[row], found.boxes[kept]).max() <= detection.iou_threshold):
             kept.append(int(row))
     mask = np.zeros(len(found), bool)
     mask[kept] = True
@@ -261,7 +265,7 @@ def _overlap(box: np.ndarray, others: np.ndarray) -> np.ndarray:
     return shared / np.maximum((box[2:] - box[:2]).prod() + areas - shared, 1e-9)
 
 
-def _evaluate(fields: FieldDataset, found: Sequence[Detections], most: int) -> Any:
+def _evaluate(fields: FieldDataset, found: Sequence[Detections], max_detections: int) -> Any:
     """Return pycocotools' evaluation.
 
     An ignored box is a crowd in every class; a field in which not every cell of a class has a box is one crowd of it.
@@ -303,7 +307,7 @@ def _evaluate(fields: FieldDataset, found: Sequence[Detections], most: int) -> A
             said.dataset = {**coco.dataset, "annotations": []}
             said.createIndex()
         counted = COCOeval(coco, said, "bbox")
-        counted.params.maxDets = [1, 10, most]
+        counted.params.maxDets = [1, 10, max_detections]
         counted.params.areaRng, counted.params.areaRngLbl = [[0, 1e10]], ["all"]
         counted.evaluate()
         counted.accumulate()

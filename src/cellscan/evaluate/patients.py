@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from typing import Any, overload
 
 import numpy as np
@@ -81,6 +81,8 @@ def binomial_interval(successes: int, trials: int) -> tuple[float, float]:
 class Patients(Sequence[Patient]):
     """The patients of a report, one row each, and metrics of them; prints as a table.
 
+    A number gives one patient; a slice, a mask or an array of numbers gives `Patients` with the metrics of these.
+
     The metrics follow Delahunt, Gachuhi and Horning (2024), Metrics to guide development of machine
     learning algorithms for malaria diagnosis (Frontiers in Malaria 2, 1250220).
 
@@ -100,6 +102,8 @@ class Patients(Sequence[Patient]):
         The parasitemia, as a share of cells, whose positive cells stand two standard deviations above
         that noise: ``2 SD / (cell sensitivity - mean)``. The sensitivity is averaged over infected patients. NaN
         with fewer than two healthy donors.
+    cell_sensitivity : numpy.ndarray
+        (P,) float, of the cells of each patient; NaN for healthy donors.
 
     Examples
     --------
@@ -118,14 +122,17 @@ class Patients(Sequence[Patient]):
     false_per_thousand: float
     false_spread: float
     detection_limit: float
+    cell_sensitivity: np.ndarray = field(compare=False)
 
     @overload
-    def __getitem__(self, index: int) -> Patient: ...
+    def __getitem__(self, index: int | np.integer[Any]) -> Patient: ...
     @overload
-    def __getitem__(self, index: slice | np.ndarray | Sequence[int]) -> tuple[Patient, ...]: ...
-    def __getitem__(self, index: Any) -> Patient | tuple[Patient, ...]:
+    def __getitem__(self, index: slice | Sequence[int] | Sequence[bool] | np.ndarray) -> Patients: ...
+    def __getitem__(self, index: Any) -> Patient | Patients:
         found = find_rows(index, len(self), "patients")
-        return self.rows[found] if isinstance(found, int) else tuple(self.rows[row] for row in found)
+        if isinstance(found, int):
+            return self.rows[found]
+        return _judge(tuple(self.rows[row] for row in found), self.cell_sensitivity[found], self.rule)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -271,26 +278,38 @@ def make_patients(
                 None if called is None else bool(called[i]), bool(truth[i]), float(right[i]))
         for i in range(count)
     )  # fmt: skip
+    hits = np.full(count, math.nan)
+    if truth.any():
+        hits[truth] = from_confusion(group_confusions(labels, predicted, group, count, 2)[truth], positive)[
+            "sensitivity"
+        ]
+    return _judge(rows, hits, None if rule is None else float(np.mean(rule)))
+
+
+def _judge(rows: tuple[Patient, ...], hits: np.ndarray, rule: float | None) -> Patients:
+    """Return patients with their figures; `hits` (P,) is the sensitivity for the cells of each."""
+    truth = np.array([row.truth for row in rows], bool)
+    called = None if rule is None else np.array([row.called for row in rows], bool)
     found = {"sensitivity": math.nan, "specificity": math.nan}
     interval = dict.fromkeys(found, (math.nan, math.nan))
     for name, chosen in (("sensitivity", truth), ("specificity", ~truth)):
         if called is not None and chosen.any():
             good = int((called[chosen] == truth[chosen]).sum())
             found[name], interval[name] = good / int(chosen.sum()), binomial_interval(good, int(chosen.sum()))
-    noise = share[~truth]
+    noise = np.array([row.share for row in rows if not row.truth])
     mean, spread = (float(noise.mean()) if len(noise) else math.nan), math.nan
     limit = math.nan
     if len(noise) > 1:
         spread = float(noise.std(ddof=1))
-        each = from_confusion(group_confusions(labels, predicted, group, count, 2)[truth], positive)
-        hit = float(each["sensitivity"].mean()) if truth.any() else math.nan
+        hit = float(hits[truth].mean()) if truth.any() else math.nan
         limit = 2 * spread / (hit - mean) if hit > mean else math.nan
     return Patients(
         rows=rows,
-        rule=None if rule is None else float(np.mean(rule)),
+        rule=rule,
         interval=interval,
         false_per_thousand=1000 * mean,
         false_spread=1000 * spread,
         detection_limit=limit,
+        cell_sensitivity=hits,
         **found,
     )

@@ -309,7 +309,7 @@ class Report:
         lines.append(f"\n{'truth / called':{wide}}" + "".join(f"{name:>{wide}}" for name in self.class_names))
         for name, row in zip(self.class_names, self.confusion, strict=True):
             lines.append(f"{name:{wide}}" + "".join(f"{count:>{wide},}" for count in row))
-        if self.positive_class is not None and self.patient_overlap.patients:
+        if self.positive_class is not None and len(self.class_names) == 2 and self.patient_overlap.patients:
             lines += ["", self.patients.summary()]
             if len(self.patients) > 1:
                 lines += ["", "the worst patients", describe_rows(self.patients.worst())]
@@ -364,7 +364,10 @@ class Report:
         ['S000', 'S001', 'S002', 'S003']
         """
         if self._positive is None or len(self.class_names) != 2:
-            raise DataError(f"with the classes {self.class_names} no patient is positive or negative; expected two")
+            raise DataError(
+                f"with the classes {self.class_names} no patient is positive or negative; expected two, one of them "
+                "positive: set clf.positive_class before clf.evaluate(...), or pass cross_validate(positive_class=...)"
+            )
         return make_patients(self.labels, self.predicted, self.cell_patients, self._positive, self.rule)
 
     def bootstrap(self, *, draws: int = DRAWS, seed: int = 0) -> dict[str, np.ndarray]:

@@ -19,7 +19,7 @@ from cellscan.tasks.augment import augment_fields
 from cellscan.tasks.programs import Members, Metrics
 from cellscan.tasks.recipe import Recipe
 
-LEAST = 0.05
+MIN_SCORE = 0.05
 """Score from which a box is kept for average precision."""
 
 CANDIDATES = 10_000
@@ -35,15 +35,15 @@ class DetectionTask:
     network, recipe
         As of every task.
     normalization : Normalization
-    overlap, most
-        Of suppression; see `cellscan.Detection`.
+    iou_threshold, max_detections
+        Of suppression; see `cellscan.DetectionConfig`.
     """
 
     network: Network
     recipe: Recipe = field(default_factory=Recipe)
     normalization: Normalization = field(default_factory=Normalization)
-    overlap: float = 0.5
-    most: int = 400
+    iou_threshold: float = 0.5
+    max_detections: int = 400
 
     def show(self, images: Any) -> jax.Array:
         """Return fields, normalised."""
@@ -60,14 +60,23 @@ class DetectionTask:
         return detection_loss(outputs, constants, targets)
 
     def predict(self, members: Members, settings: Any, images: jax.Array) -> jax.Array:
-        """Return (N, most, 6): box, score, class, in the pixels of the input, the best first; settings are anchors."""
+        """Return boxes, scores and classes (N, max_detections, 6), in pixels of the input, the best first.
+
+        The settings are the anchors.
+        """
         (weights,) = members
         outputs: Any = self.network.logits(weights, self.show(images))
         scores = jax.nn.sigmoid(outputs["classes"].astype(jnp.float32))
         boxes = decode(outputs["boxes"].astype(jnp.float32), settings)
         height, width = images.shape[1:3]
         boxes = jnp.clip(boxes, 0, jnp.array([width, height, width, height], jnp.float32))
-        chosen = functools.partial(select, least=LEAST, overlap=self.overlap, candidates=CANDIDATES, most=self.most)
+        chosen = functools.partial(
+            select,
+            score_threshold=MIN_SCORE,
+            iou_threshold=self.iou_threshold,
+            candidates=CANDIDATES,
+            max_detections=self.max_detections,
+        )
         return jax.vmap(chosen)(scores, boxes)
 
     def validate(self, weights: Weights, examples: Any, constants: Any) -> dict[str, float]:
