@@ -103,7 +103,7 @@ def test_an_ensemble_of_strangers_does_not_claim_to_know() -> None:
     members = [cellscan.Classifier(TinyNet(rngs=nnx.Rngs(0)), image_size=32, seed=seed) for seed in range(2)]
     for member in members:
         member.fit(cells, epochs=1, recipe=PLAIN, progress=False)
-    assert "cannot be told" in str(cellscan.Classifier.ensemble(members).evaluate(cells))
+    assert "cannot be determined" in str(cellscan.Classifier.ensemble(members).evaluate(cells))
 
 
 def test_patients_by_rules_from_other_folds(study) -> None:
