@@ -282,7 +282,7 @@ def test_ignored_boxes_count_neither_way() -> None:
         "a", (100, 100), fields.boxes[0], np.zeros(2, np.int32), np.array([0.9, 0.95], np.float32), ("cell",), None
     )
     rules = DetectionConfig(Anchors((8,)), (0.5,))
-    for found in (both, both.select(np.array([0]))):
+    for found in (both, both[np.array([0])]):
         report = evaluate_detections(fields, [found], rules)
         assert math.isclose(report.ap, 1.0, abs_tol=1e-9)
         assert report.f1_per_class == (1.0,)

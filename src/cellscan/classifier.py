@@ -509,7 +509,9 @@ class Classifier:
             return
         names = train.class_names
         if len(names) < 2:
-            raise DataError(f"all {len(train)} cells to train on are {names[0]!r}; expected at least two classes")
+            raise DataError(
+                f"all {len(train)} cells to train on are {train[0].label_name!r}; expected at least two classes"
+            )
         positive = _check_positive(self._open.positive_class, names)
         network, members = self._task.network, self._members
         if len(names) != len(self.class_names) and not self._card.architecture.startswith("own:"):

@@ -39,7 +39,7 @@ def confirm(found: Detections, rules: DetectionConfig, classifier: Classifier | 
     asked = np.flatnonzero(cells.labels == len(cells.class_names) - 1)
     if classifier is None or not len(asked):
         return cells
-    preds = classifier.predict(cells.select(asked).crops(), progress=False)
+    preds = classifier.predict(cells[asked].crops(), progress=False)
     labels = cells.labels.copy()
     labels[asked[preds.labels != classifier.card.positive]] = 0
     return cells.with_labels(labels)

@@ -436,11 +436,12 @@ def test_seeds_are_whole_numbers() -> None:
 @pytest.mark.parametrize("bad", [float("nan"), "0.2", None, True, float("inf"), 0, 1, [0.2], -0.1])
 def test_odd_fractions(bad) -> None:
     for data in (tiny_cells(), cellscan.synthetic_fields(4, seed=0, size=(96, 96))):
+        odd: Any = data
         with pytest.raises(cellscan.ArgumentError, match="test is .*; expected a number"):
-            data.split(test=bad)
+            odd.split(test=bad)
         if bad is not None:
             with pytest.raises(cellscan.ArgumentError, match="validation is .*; expected a number"):
-                data.split(test=0.2, validation=bad)
+                odd.split(test=0.2, validation=bad)
 
 
 def test_split_takes_keywords_and_both_kinds_of_sets_refuse_alike() -> None:
