@@ -40,8 +40,11 @@ def load(data: Path, name: str) -> tuple[cellscan.FieldDataset, cellscan.FieldDa
         return train, valid
     if name == "BCCD":  # many of its red cells have no box: where there is none, nothing is learned about red cells
         lists = data / "bccd" / "ImageSets" / "Main"
-        kept = {"complete": ("WBC", "Platelets"), "laboratory": name}
-        return tuple(as_healthy(cellscan.load_fields(lists / f"{part}.txt", **kept)) for part in ("train", "val"))
+        train, valid = (
+            cellscan.load_fields(lists / f"{part}.txt", complete=("WBC", "Platelets"), laboratory=name)
+            for part in ("train", "val")
+        )
+        return as_healthy(train), as_healthy(valid)
     train, valid = as_healthy(cellscan.load_fields(data / "draaslan", laboratory=name)).split(test=0.2, seed=0)
     return train, valid
 
@@ -57,7 +60,7 @@ def make_training(
     for number, (real, patients) in enumerate(zip(zip(*parts.values(), strict=True), (own, kept), strict=True)):
         share = 1 if number == 0 else 0.1
         sets = [cellscan.mosaic_fields(fields, round(share * mosaics), margin=0.3, seed=number) for fields in real]
-        style = cellscan.concat(list(real)) if real else None
+        style = cellscan.concat([fields for fields in real if isinstance(fields, cellscan.FieldDataset)])
         half = round(share * composed / 2)
         sets.append(cellscan.compose_fields(patients, half, seed=2 * number))
         sets.append(cellscan.compose_fields(patients, half, style=style, seed=2 * number + 1))

@@ -8,7 +8,7 @@ from helpers import random_image, tiny_cells
 from sklearn.metrics import accuracy_score
 
 import cellscan
-from cellscan.evaluate.confident import Suspects
+from cellscan.evaluate.confident import LabelIssues
 from cellscan.evaluate.patients import make_patients
 from cellscan.predictions import Predictions
 
@@ -41,10 +41,10 @@ def make_predictions() -> Predictions:
     )  # fmt: skip
 
 
-def make_suspects() -> Suspects:
+def make_suspects() -> LabelIssues:
     cells = tiny_cells()
     chance = np.linspace(0.1, 0.9, len(cells), dtype=np.float32)
-    return Suspects(np.array([9, 3, 5, 1, 7, 0]), chance, np.stack([chance, 1 - chance], 1), cells)
+    return LabelIssues(np.array([9, 3, 5, 1, 7, 0]), chance, np.stack([chance, 1 - chance], 1), cells)
 
 
 def make_judged() -> Any:

@@ -15,7 +15,7 @@ SOURCE = REPOSITORY / "src" / "cellscan"
 ROOMS = (
     "errors", "process", "progress", "notebook", "plots", "tensors", "data", "preprocessing", "models", "detection",
     "decisions", "card", "tasks", "predictions", "detections", "inference", "explain", "export", "training",
-    "evaluate", "classifier", "study", "confirming", "detector", "screening",
+    "evaluate", "classifier", "study", "confirming", "detector", "laboratories", "screening",
 )  # fmt: skip
 
 

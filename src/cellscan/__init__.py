@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from cellscan.data.cache import clear_cache as clear_cache
     from cellscan.data.cells import Cell as Cell
     from cellscan.data.cells import CellDataset as CellDataset
-    from cellscan.data.composing import compose_fields as compose_fields
     from cellscan.data.description import Description as Description
     from cellscan.data.fields import Field as Field
     from cellscan.data.fields import FieldDataset as FieldDataset
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from cellscan.data.loaders import load_folder as load_folder
     from cellscan.data.loaders import load_malaria as load_malaria
     from cellscan.data.loaders import load_table as load_table
-    from cellscan.data.mosaic import mosaic_fields as mosaic_fields
     from cellscan.data.patients import malaria_patient as malaria_patient
     from cellscan.data.pixels import Pixels as Pixels
     from cellscan.data.reading import Reading as Reading
@@ -44,8 +42,10 @@ if TYPE_CHECKING:
     from cellscan.decisions.conformal import Coverage as Coverage
     from cellscan.decisions.decision import Decision as Decision
     from cellscan.decisions.novelty import Novelty as Novelty
+    from cellscan.detection.composing import compose_fields as compose_fields
     from cellscan.detection.diameter import estimate_cell_diameter as estimate_cell_diameter
     from cellscan.detection.likeness import Likeness as Likeness
+    from cellscan.detection.mosaic import mosaic_fields as mosaic_fields
     from cellscan.detection.rules import DetectionConfig as DetectionConfig
     from cellscan.detections import Detection as Detection
     from cellscan.detections import Detections as Detections
@@ -101,12 +101,12 @@ _HOMES = {
     "Cell": "data.cells",
     "CellDataset": "data.cells",
     "Description": "data.description",
-    "compose_fields": "data.composing",
+    "compose_fields": "detection.composing",
     "concat": "data.joining",
     "load_folder": "data.loaders",
     "load_malaria": "data.loaders",
     "load_table": "data.loaders",
-    "mosaic_fields": "data.mosaic",
+    "mosaic_fields": "detection.mosaic",
     "malaria_patient": "data.patients",
     "Pixels": "data.pixels",
     "Reading": "data.reading",

@@ -54,8 +54,11 @@ class LaboratoryStudy(Sequence[DetectionReport]):
         found = find_rows(index, len(self), "laboratories")
         if isinstance(found, int):
             return self.reports[found]
-        rows = np.arange(len(self))[found].tolist()
-        return LaboratoryStudy(*(tuple(own[row] for row in rows) for own in (self.names, self.reports, self.detectors)))
+        rows = found.tolist()
+        names, reports, detectors = (
+            tuple(column[row] for row in rows) for column in (self.names, self.reports, self.detectors)
+        )
+        return LaboratoryStudy(names, reports, detectors)
 
     def __iter__(self) -> Iterator[DetectionReport]:
         return iter(self.reports)
@@ -169,7 +172,7 @@ def leave_one_laboratory_out(
     if not callable(train):
         raise ArgumentError(f"train is {train!r:.80}; expected a function from fields to a trained Detector")
     owner = fields.groups("laboratory")
-    names = tuple(dict.fromkeys(owner.tolist()))
+    names: tuple[str, ...] = tuple(dict.fromkeys(owner.tolist()))
     if len(names) < 2:
         raise DataError(f"all fields are of the laboratory {names[0]!r}; expected two or more")
     folder = None if checkpoint is None else as_path("checkpoint", checkpoint)

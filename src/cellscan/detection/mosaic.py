@@ -43,9 +43,9 @@ class Piece(NamedTuple):
     """
 
     row: int
-    window: tuple[float, ...]
-    place: tuple[int, ...]
-    part: tuple[int, ...]
+    window: tuple[float, float, float, float]
+    place: tuple[int, int, int, int]
+    part: tuple[int, int, int, int]
 
 
 def mosaic_fields(
@@ -163,7 +163,7 @@ def _split(rng: np.random.Generator, frame: np.ndarray, parts: np.ndarray) -> li
 
 
 def _choose(
-    rng: np.random.Generator, size: np.ndarray, margin: float, factor: float, part: tuple[int, ...], row: int
+    rng: np.random.Generator, size: np.ndarray, margin: float, factor: float, part: tuple[int, int, int, int], row: int
 ) -> Piece:
     """Choose the window of a field that fills a part, or is placed in it where the field is smaller."""
     window, place = np.zeros((2, 2)), np.zeros((2, 2), int)
@@ -175,7 +175,9 @@ def _choose(
         first = margin + rng.uniform(0, max(there - shown / factor, 0))
         window[:, axis] = first, min(first + shown / factor, float(size[axis]))
         place[:, axis] = start, start + shown
-    return Piece(row, tuple(window.ravel().tolist()), tuple(place.ravel().tolist()), part)
+    left, top, right, bottom = window.ravel().tolist()
+    x0, y0, x1, y1 = place.ravel().tolist()
+    return Piece(row, (left, top, right, bottom), (x0, y0, x1, y1), part)
 
 
 def _move(boxes: np.ndarray, labels: np.ndarray, piece: Piece) -> tuple[np.ndarray, np.ndarray]:
