@@ -16,8 +16,11 @@ DATA ?=
 SHAPED := $(shell grep -rl '^from jaxtyping' src | sed 's|^src/||; s|/|.|g; s|\.py$$|,|' | tr -d '\n')
 # Tests that compile no network.
 QUICK := tests/data tests/evaluate/test_evaluate.py tests/evaluate/test_reliability.py tests/test_package.py tests/test_predictions.py tests/test_tensors.py
+# What these tests need beside the run-time dependencies; the pinned tools of a release.
+OLDEST_TOOLS := 'pytest>=8.3' 'pytest-xdist>=3.6' 'hypothesis>=6.110' 'beartype>=0.20' 'tifffile>=2024.8' 'pycocotools>=2.0.8' pandas
+TOOLS := build==1.6.1 twine==7.0.0 cyclonedx-bom==7.5.0 zizmor==1.32.0
 
-.PHONY: quickstart quick test test-all check unit wheel docs docs-browser bench clean
+.PHONY: quickstart quick test test-all test-oldest check unit wheel workflows release-check docs docs-browser bench clean
 
 $(VENV)/.run: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -79,8 +82,47 @@ docs-browser: docs
 	$(PIP) 'websocket-client>=1.8'
 	$(BIN)/python docs/check_browser.py docs/_build/html
 
+# The oldest release of every run-time dependency that pyproject.toml promises: the quick tests, and those that train classifiers.
+OLDEST_PYTHON ?= $(shell for p in python3.11 $$HOME/.pyenv/versions/3.11.*/bin/python; do \
+	if $$p -c 'import ensurepip' >/dev/null 2>&1; then echo $$p; exit; fi; done; echo python3.11)
+
+$(VENV)-oldest/.made: pyproject.toml tests/oldest.txt
+	$(OLDEST_PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip --disable-pip-version-check install --quiet --upgrade pip
+	$(VENV)-oldest/bin/python -m pip --disable-pip-version-check install --quiet -c tests/oldest.txt -e . $(OLDEST_TOOLS)
+	touch $@
+
+# Old Flax uses names that JAX deprecates: such warnings are shown there and fail nothing.
+test-oldest: $(VENV)-oldest/.made
+	$(VENV)-oldest/bin/python -m pytest -n 2 --dist loadfile -q -m "not slow" -W default::DeprecationWarning $(QUICK) tests/test_classifier.py
+
+# What makes and checks releases and workflows, in an environment of its own.
+$(VENV)-tools/.made: Makefile
+	$(PYTHON) -m venv $(VENV)-tools
+	$(VENV)-tools/bin/python -m pip --disable-pip-version-check install --quiet $(TOOLS)
+	touch $@
+
+# The workflows and dependabot.yml, searched for weaknesses, without network.
+workflows: $(VENV)-tools/.made
+	$(VENV)-tools/bin/zizmor --offline --persona=pedantic .
+
+# Before a tag: two builds of the same bytes, their metadata, the wheel in a bare environment, checksums, list of components.
+release-check: export SOURCE_DATE_EPOCH := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct))
+release-check: $(VENV)-tools/.made
+	rm -rf dist dist-again $(VENV)-bare
+	$(VENV)-tools/bin/python -m build --quiet --outdir dist .
+	$(VENV)-tools/bin/python -m build --quiet --outdir dist-again .
+	cd dist && sha256sum *.whl *.tar.gz >SHA256SUMS
+	cd dist-again && sha256sum --check ../dist/SHA256SUMS
+	$(VENV)-tools/bin/twine check --strict dist/*.whl dist/*.tar.gz
+	$(PYTHON) -m venv $(VENV)-bare
+	$(VENV)-bare/bin/python -m pip --disable-pip-version-check install --quiet dist/*.whl
+	cd / && $(abspath $(VENV))-bare/bin/python -I $(CURDIR)/tests/try_wheel.py
+	$(VENV)-tools/bin/cyclonedx-py environment --output-reproducible --of JSON -o dist/sbom.cdx.json $(VENV)-bare/bin/python
+	rm -rf dist-again $(VENV)-bare
+
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/data_path.py $(DATA)
 
 clean:
-	rm -rf $(VENV) $(VENV)-wheel .programs dist quickstart_output
+	rm -rf $(VENV) $(VENV)-wheel $(VENV)-oldest $(VENV)-tools .programs dist quickstart_output

@@ -13,6 +13,7 @@ SOURCE = REPOSITORY / "src" / "cellscan"
 
 # The road, left to right: a module imports from its own room and from rooms that stand before it.
 ROOMS = (
+    "_deprecation",
     "errors", "process", "progress", "notebook", "plots", "tensors", "data", "preprocessing", "models", "detection",
     "decisions", "card", "tasks", "predictions", "detections", "inference", "explain", "export", "training",
     "evaluate", "classifier", "study", "confirming", "detector", "laboratories", "screening",

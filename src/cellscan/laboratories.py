@@ -172,9 +172,9 @@ def leave_one_laboratory_out(
     if not callable(train):
         raise ArgumentError(f"train is {train!r:.80}; expected a function from fields to a trained Detector")
     owner = fields.groups("laboratory")
-    names: tuple[str, ...] = tuple(dict.fromkeys(owner.tolist()))
+    names = tuple(dict.fromkeys(owner.tolist()))
     if len(names) < 2:
-        raise DataError(f"all fields are of the laboratory {names[0]!r}; expected two or more")
+        raise DataError(f"the fields are of {len(names)} laboratories ({', '.join(names)}); expected two or more")
     folder = None if checkpoint is None else as_path("checkpoint", checkpoint)
     detectors, reports = [], []
     for number, name in enumerate(names):

@@ -1,0 +1,68 @@
+"""What the files beside the code promise: oldest dependencies, pinned tools, deprecations, pinned actions."""
+
+import re
+import tomllib
+import warnings
+
+import pytest
+from helpers import REPOSITORY
+
+import cellscan
+from cellscan._deprecation import deprecated
+
+_CONFIGURATION = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def _read(name: str) -> str:
+    path = REPOSITORY / name
+    if not path.exists():
+        pytest.skip(f"{name} is not in a source distribution")
+    return path.read_text(encoding="utf-8")
+
+
+def test_oldest_dependencies_are_those_that_are_promised() -> None:
+    def release(text: str) -> tuple[int, ...]:
+        numbers = [int(part) for part in text.split(".")]
+        return tuple(numbers + [0] * (3 - len(numbers)))
+
+    promised = {}
+    for line in _CONFIGURATION["project"]["dependencies"]:
+        found = re.match(r"([\w-]+)(?:\[[\w,-]+\])?>=([\d.]+)", line)
+        assert found, f"{line} states no oldest release"
+        promised[found[1]] = release(found[2])
+    lines = [line for line in _read("tests/oldest.txt").splitlines() if line and not line.startswith("#")]
+    assert {name: release(number) for name, number in (line.split("==") for line in lines)} == promised
+
+
+def test_hooks_run_the_ruff_of_pyproject() -> None:
+    wanted = next(x for x in _CONFIGURATION["project"]["optional-dependencies"]["dev"] if x.startswith("ruff=="))
+    assert set(re.findall(r"ruff==[\d.]+", _read(".pre-commit-config.yaml"))) == {wanted}
+
+
+def test_version_stands_once() -> None:
+    assert f"version: {cellscan.__version__}\n" in _read("CITATION.cff")
+    assert f"## {cellscan.__version__}" in _read("CHANGELOG.md")
+
+
+def test_actions_are_pinned_by_commit() -> None:
+    paths = sorted((REPOSITORY / ".github" / "workflows").glob("*.yml"))
+    if not paths:
+        pytest.skip("workflows are not in a source distribution")
+    for path in paths:
+        text = path.read_text(encoding="utf-8")
+        assert "\npermissions: {}\n" in text, path.name
+        for line in re.findall(r"uses: .*", text):
+            assert re.fullmatch(r"uses: [\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line), f"{path.name}: {line}"
+
+
+def test_a_deprecation_names_what_when_and_what_instead() -> None:
+    def old() -> None:
+        deprecated("old()", "new()", "0.3")
+
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        old()
+    (warning,) = seen
+    assert warning.category is DeprecationWarning
+    assert warning.filename == __file__
+    assert str(warning.message) == "old() is deprecated and will be removed in cellscan 0.3; use new() instead"
