@@ -1,10 +1,12 @@
 """What the bundled classifier finds novel: cells of new patients, other laboratories, and what is no cell.
 
     python benchmarks/novelty.py DATA --folds folds.csv --fields iml_malaria --bccd bccd
+    python benchmarks/novelty.py DATA --folds folds.csv --fields iml_malaria --bccd bccd --within draaslan bccd
     python benchmarks/novelty.py DATA --folds folds.csv --fields iml_malaria --bccd bccd --ship
 
 Learned from the patients outside fold 0, so that those of fold 0 are new to it; the weights were trained on all.
 --ship learns from all patients instead, after the table, and writes that into the bundled file.
+With --within, only how well outlier scores tell white cells and platelets from the red cells of the same set.
 Needs scikit-image.
 """
 
@@ -55,6 +57,20 @@ def turn_hue(images: np.ndarray, degrees: int) -> np.ndarray:
     return np.stack(turned)
 
 
+def measure_within(folder: Path) -> None:
+    """Print the ROC AUC of novelty and of outlier scores against the red cells of one set."""
+    crops = cellscan.load_fields(folder).crops(min_size=10)
+    clf, names = cellscan.Classifier.pretrained(), np.array(crops.class_names)[crops.labels]
+    novelty, scores = clf.predict(crops, progress=False).novelty, clf.outlier_scores(crops, progress=False)
+    assert novelty is not None
+    red = np.char.lower(names) == "rbc"
+    for name in sorted(set(names[~red].tolist())):
+        rows = red | (names == name)
+        one, other = (roc_auc_score(names[rows] == name, values[rows]) for values in (novelty, scores))
+        count = (names == name).sum()
+        print(f"{folder.name}, {count} {name} of {len(crops)} cells: novelty {one:.3f}, outlier score {other:.3f}")
+
+
 def main() -> None:
     """Print the table, and ship where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -63,7 +79,13 @@ def main() -> None:
     parser.add_argument("--fields", type=Path, required=True)
     parser.add_argument("--bccd", type=Path, required=True)
     parser.add_argument("--ship", action="store_true")
+    parser.add_argument("--within", type=Path, nargs="*", default=())
     args = parser.parse_args()
+    for folder in args.within:
+        measure_within(folder)
+    if args.within:
+        print(versions())
+        return
     cells = cellscan.load_malaria(args.data)
     fold = cells.fold_numbers(args.folds)
     clf = cellscan.Classifier.pretrained()

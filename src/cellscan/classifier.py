@@ -21,7 +21,7 @@ from cellscan.data.reading import Reading
 from cellscan.data.values import as_list, check_number, check_seed
 from cellscan.decisions.conformal import Conformal, fit_quantile, label_sets, scores_of
 from cellscan.decisions.decision import Decision, decide
-from cellscan.decisions.novelty import Axes, axes_of, learn
+from cellscan.decisions.novelty import Axes, axes_of, distance_in_batch, learn
 from cellscan.errors import ArgumentError, DataError, ModelFileError, check_choice, check_names
 from cellscan.evaluate.calibration import fit_temperature
 from cellscan.evaluate.report import PatientOverlap, Report, make_report
@@ -51,6 +51,9 @@ if TYPE_CHECKING:
 
 _PRETRAINED = ("malaria_squeezenet",)
 
+
+_BATCH_FOR_OUTLIERS = 30
+"""Images from which their median and spread mean something."""
 
 _DEFAULT_CLASSES = ("parasitized", "uninfected")
 """Of a classifier that was given none, until `fit` takes those of the training set."""
@@ -1048,6 +1051,56 @@ class Classifier:
         novelty = learn(features, cells.patients)
         self._card = replace(self._card, novelty=novelty)
         return novelty.threshold
+
+    def outlier_scores(self, images: Images, *, progress: bool = True, reading: Reading | None = None) -> np.ndarray:
+        """Return how far each image is from the others of the same batch, such as white cells among red cells.
+
+        The novelty of `predict` measures the distance from the cells of training, so that it flags a whole batch of
+        another stain. This score measures the distance from the median of the batch, in the same features. It needs
+        `learn_novelty`, or a bundled classifier. There is no threshold: sort by the score and look at the highest.
+
+        Parameters
+        ----------
+        images, progress, reading
+            As in `predict`; 30 images or more, most of which are of one kind.
+
+        Returns
+        -------
+        (N,) float32
+            Mahalanobis distances, 0 or more.
+
+        Raises
+        ------
+        ArgumentError
+            Before `learn_novelty`.
+        DataError
+            For fewer than 30 images.
+        ImageError
+            Where an image cannot be read.
+
+        Examples
+        --------
+        >>> import numpy as np, cellscan
+        >>> clf = cellscan.Classifier(image_size=16, seed=0)
+        >>> cells = cellscan.synthetic_cells(800, seed=0)
+        >>> threshold = clf.learn_novelty(cells)
+        >>> batch = [*(cell.image for cell in cells[:40]), np.full((40, 40, 3), (20, 90, 20), np.uint8)]
+        >>> int(clf.outlier_scores(batch).argmax())
+        40
+        """
+        novelty = self._card.novelty
+        if novelty is None:
+            raise ArgumentError(
+                "outlier scores need the features of familiar cells; call clf.learn_novelty(cells) first"
+            )
+        forward = functools.partial(feature_statistics, self._task, self._members[0])
+        features = self._run(forward, images, "raise", progress, reading).rows
+        if len(features) < _BATCH_FOR_OUTLIERS:
+            raise DataError(
+                f"{len(features)} images are too few to say which are unlike the others; expected "
+                f"{_BATCH_FOR_OUTLIERS} or more"
+            )
+        return distance_in_batch(axes_of(novelty), features)
 
     def _two_classes(self, what: str) -> int:
         if len(self.class_names) != 2:

@@ -145,3 +145,16 @@ def test_what_cannot_be_learned() -> None:
     own = cellscan.Classifier(Mute(rngs=nnx.Rngs(0)), image_size=16)
     with pytest.raises(cellscan.ArgumentError, match="has no method features"):
         own.learn_novelty(tiny_cells(48), progress=False)
+
+
+def test_outlier_scores_find_the_odd_ones_of_a_batch_of_another_stain(knowing) -> None:
+    cells = cellscan.synthetic_cells(120, seed=5, difficulty="easy")
+    stained = [np.clip(cell.image.astype(int) * (0.6, 1.1, 0.7), 0, 255).astype(np.uint8) for cell in cells]
+    odd = [np.full((60, 60, 3), colour, np.uint8) for colour in ((90, 40, 120), (30, 30, 90), (200, 220, 90))]
+    scores = knowing.outlier_scores([*stained, *odd], progress=False)
+    assert scores.shape == (123,)
+    assert set(np.argsort(-scores)[:3].tolist()) == {120, 121, 122}
+    with pytest.raises(cellscan.DataError, match="29 images are too few"):
+        knowing.outlier_scores(stained[:29], progress=False)
+    with pytest.raises(cellscan.ArgumentError, match="learn_novelty"):
+        cellscan.Classifier(image_size=16).outlier_scores(stained, progress=False)

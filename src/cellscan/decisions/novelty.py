@@ -19,6 +19,9 @@ PASS = 0.99
 
 _PARTS = 5
 
+_LEAST_SPREAD = 0.3
+"""Spread of a feature within a batch, in standard deviations of training, below which it is taken to be this."""
+
 
 @dataclass(frozen=True, eq=False)
 class Novelty:
@@ -146,3 +149,27 @@ def distance(axes: Axes, features: Any) -> jax.Array:
     along = far @ axes.basis.astype(jnp.float32)
     across = jnp.maximum((far**2).sum(-1) - (along**2).sum(-1), 0)
     return jnp.sqrt((along**2 / axes.variances).sum(-1) + across / axes.rest)
+
+
+def distance_in_batch(axes: Axes, features: np.ndarray) -> np.ndarray:
+    """Return the Mahalanobis distance (N,) of features (N, D) to their own median, in units of their own spread.
+
+    Median and median absolute deviation of the batch replace the mean and the scale of training; the correlations stay
+    those of training. A shift that all images of a batch share, such as another stain, then has no effect.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cellscan.decisions.novelty import axes_of, distance_in_batch, learn
+    >>> rng = np.random.default_rng(0)
+    >>> axes = axes_of(learn(rng.standard_normal((5000, 3)), np.repeat(list("abcde"), 1000)))
+    >>> shifted = rng.standard_normal((100, 3)) + 50
+    >>> shifted[7] += 9
+    >>> int(distance_in_batch(axes, shifted).argmax())
+    7
+    """
+    median = np.median(features, axis=0)
+    spread = 1.4826 * np.median(np.abs(features - median), axis=0)  # the standard deviation of a normal distribution
+    centred = (features - median) / np.maximum(spread, _LEAST_SPREAD * np.asarray(axes.scale))
+    standardized = Axes(np.float32(0), np.float32(1), axes.basis, axes.variances, axes.rest)
+    return np.asarray(distance(standardized, centred.astype(np.float32)))
