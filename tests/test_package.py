@@ -16,7 +16,7 @@ ROOMS = (
     "_deprecation",
     "errors", "process", "progress", "notebook", "plots", "tensors", "data", "preprocessing", "models", "detection",
     "decisions", "card", "tasks", "predictions", "detections", "inference", "explain", "export", "training",
-    "evaluate", "classifier", "study", "confirming", "detector", "laboratories", "screening",
+    "evaluate", "classifier", "study", "confirming", "detector", "laboratories", "screening", "cli",
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from helpers import random_image
 from PIL import Image
 
 import cellscan
-from cellscan.__main__ import main
+from cellscan.cli import main
 
 
 class Checker(HTMLParser):
@@ -99,7 +99,7 @@ def test_predictions_on_standard_output(tmp_path, capsys) -> None:
     expected = cellscan.Classifier.pretrained().predict([row["name"] for row in rows], progress=False)
     assert [float(row["p_parasitized"]) for row in rows] == pytest.approx(expected.probabilities[:, 0], abs=1e-5)
     (tmp_path / "in" / "bad.png").write_text("no image")
-    assert main(["predict", str(tmp_path / "in")]) == 1
+    assert main(["predict", str(tmp_path / "in")]) == 3
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [bool(row["error"]) for row in rows] == [False, False, True]
 
@@ -127,5 +127,5 @@ def test_a_model_of_ones_own(tmp_path, capsys) -> None:
 
 def test_the_module_runs() -> None:
     done = subprocess.run([sys.executable, "-m", "cellscan", "predict", "no.png"], capture_output=True, text=True)
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert "no.png: there is no such file" in done.stdout
