@@ -1,4 +1,7 @@
-"""How the site is built: `make docs`. Nothing is fetched; DOCS_ONLINE=1 adds links to the docs of other libraries."""
+"""Sphinx configuration of the site (`make docs`).
+
+The build downloads nothing. DOCS_ONLINE=1 adds links to the documentation of other libraries.
+"""
 
 import os
 import re
@@ -92,14 +95,16 @@ suppress_warnings = ["config.cache"]
 
 
 def check_reference() -> None:
-    """Fail where a public name stands in no table of the reference."""
+    """Raise an error if the tables of the reference lack a public name or contain an unknown one."""
     listed = set(re.findall(r"^ {3}([A-Za-z_.]+)$", (HERE / "reference.rst").read_text(), re.MULTILINE))
     wanted = set(cellscan.__all__) - {"models", "training"}
-    for room in ("models", "training"):
-        names = {name for name, thing in vars(getattr(cellscan, room)).items() if callable(thing)}
-        wanted |= {f"{room}.{name}" for name in names - wanted if not name.startswith("_")}
+    for package in ("models", "training"):
+        names = {name for name, thing in vars(getattr(cellscan, package)).items() if callable(thing)}
+        wanted |= {f"{package}.{name}" for name in names - wanted if not name.startswith("_")}
     if wanted != listed:
-        raise RuntimeError(f"reference.rst lacks {sorted(wanted - listed)} and knows too much: {listed - wanted}")
+        raise RuntimeError(
+            f"reference.rst lacks {sorted(wanted - listed)}; it has unknown names: {sorted(listed - wanted)}"
+        )
 
 
 check_reference()

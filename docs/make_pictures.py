@@ -1,9 +1,9 @@
-"""Draw the pictures of README and docs from the real cells.
+"""Draw the pictures of the README and the documentation from the real cells.
 
     python docs/make_pictures.py DATA suspects.csv
 
-DATA is the publisher's archive or folder, suspects.csv the experts' list of disputed labels. The cells are the U.S.
-National Library of Medicine's (Rajaraman et al. 2018, PeerJ 6:e4568).
+DATA is the publisher's archive or folder. suspects.csv is the experts' list of disputed labels. The cells are published
+by the U.S. National Library of Medicine (Rajaraman et al. 2018, PeerJ 6:e4568).
 """
 
 import csv
@@ -21,19 +21,19 @@ HERE = Path(__file__).parent / "images"
 
 
 def draw_wrong(cells: cellscan.CellDataset, disputed: set[str]) -> None:
-    """Draw the cells that the bundled network contradicts most, and what speaks for its answer."""
+    """Draw the cells whose label the bundled network contradicts most, with attribution maps of its prediction."""
     clf = cellscan.Classifier.pretrained()
-    chance = clf.predict_proba(cells)[np.arange(len(cells)), cells.labels]
+    probability = clf.predict_proba(cells)[np.arange(len(cells)), cells.labels]
     figure, axes = plt.subplots(4, 8, figsize=(11, 6.6), layout="constrained")
     for label, name in enumerate(cells.class_names):
-        found = np.flatnonzero(cells.labels == label)
-        worst = cells.select(found[np.argsort(chance[found])[:8]])
-        for column, why in enumerate(clf.explain(worst, label=cells.class_names[1 - label])):
+        rows = np.flatnonzero(cells.labels == label)
+        worst = cells.select(rows[np.argsort(probability[rows])[:8]])
+        for column, explanation in enumerate(clf.explain(worst, label=cells.class_names[1 - label])):
             above, below = axes[2 * label : 2 * label + 2, column]
-            above.imshow(why.image)
-            below.imshow(why.image)
-            below.imshow(why.map, cmap="magma", vmin=0, vmax=1, alpha=0.35 + 0.6 * why.map)
-            colour = "crimson" if why.name in disputed else "black"
+            above.imshow(explanation.image)
+            below.imshow(explanation.image)
+            below.imshow(explanation.map, cmap="magma", vmin=0, vmax=1, alpha=0.35 + 0.6 * explanation.map)
+            colour = "crimson" if explanation.name in disputed else "black"
             above.set_title(f"{name}\n{worst[column].patient}", fontsize=7, color=colour)
             for axis in (above, below):
                 axis.set_axis_off()
@@ -41,7 +41,7 @@ def draw_wrong(cells: cellscan.CellDataset, disputed: set[str]) -> None:
 
 
 def draw_backgrounds(cells: cellscan.CellDataset) -> None:
-    """Draw a handful of cells of both classes with every background."""
+    """Draw twelve cells, six of each class, with every background."""
     rng = np.random.default_rng(7)
     chosen = np.concatenate([rng.choice(np.flatnonzero(cells.labels == label), 6, replace=False) for label in (0, 1)])
     few = cells.select(chosen)
@@ -60,7 +60,7 @@ def draw_backgrounds(cells: cellscan.CellDataset) -> None:
 
 
 def main() -> None:
-    """Draw all of them."""
+    """Draw all pictures."""
     HERE.mkdir(exist_ok=True)
     cells = cellscan.load_malaria(sys.argv[1])
     with open(sys.argv[2], newline="") as file:
