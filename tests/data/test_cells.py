@@ -282,7 +282,7 @@ def test_forms_of_labels() -> None:
         ([0, np.nan], r"labels\[1\] is nan"), ([0, None], r"labels\[1\] is None"), ([0.7, 1.2], r"labels\[0\] is 0.7"),
         (np.eye(2), "argmax"), (["dog", "cat"], r"labels\[0\] is 'dog'.*class_names="), ([0, 2], "labels from 0 to 2"),
         ([0, -1], "labels from -1"), ([0, 2**40], "labels from 0 to 1099511627776"), ([True, False], "True and False"),
-        ([0, np.inf], "labels"), ([0, "x"], "labels"), ([[0], [1, 2]], "unlike length"), ([0, pandas.NA], "labels"),
+        ([0, np.inf], "labels"), ([0, "x"], "labels"), ([[0], [1, 2]], "different lengths"), ([0, pandas.NA], "labels"),
         ([0, 1j], "labels"), ("ab", "labels is 'ab'"), (3, "labels is 3"), (np.array(3), "shape"), ([0], "as many"),
         ([], "as many"),
     ],

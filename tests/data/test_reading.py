@@ -169,11 +169,11 @@ def test_plain_stacks_by_page(tmp_path) -> None:
     for form in (tmp_path / "s.tif", (tmp_path / "s.tif").read_bytes()):
         for k in range(3):
             assert np.array_equal(read_rgb(form, reading=Reading(page=k)), random_image(k))
-        with pytest.raises(ImageError, match="no page 3; it has 3"):
+        with pytest.raises(ImageError, match="no page 3; the file has 3"):
             read_rgb(form, reading=Reading(page=3))
         with pytest.raises(ImageError, match=r"3 pages of one size.*Reading\(page=0\)"):
             read_rgb(form)
-        with pytest.raises(ImageError, match="do not say that they are channels"):
+        with pytest.raises(ImageError, match="not marked as channels"):
             read_rgb(form, reading=Reading(channel=0))
     green = read_rgb(tmp_path / "s.tif", reading=Reading(page=1, channel=1))
     assert np.array_equal(green, np.repeat(random_image(1)[..., 1:2], 3, -1))
