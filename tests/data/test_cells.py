@@ -405,7 +405,7 @@ def test_slices_masks_and_lists_give_cells() -> None:
     for bad in (True, "a", None, 1.5, [0.5], np.zeros((2, 2), int), [True]):
         with pytest.raises(cellscan.ArgumentError):
             cells[bad]  # type: ignore[index]
-    with pytest.raises(cellscan.ArgumentError, match="48 is no row of 48 cells"):
+    with pytest.raises(cellscan.ArgumentError, match="no row 48; there are 48 cells"):
         cells[48]
     assert len(list(reversed([cell.name for cell in cells]))) == 48
 

@@ -298,8 +298,7 @@ def choose(which: Any, count: int) -> np.ndarray:
         return np.flatnonzero(chosen)
     if chosen.size and not -count <= chosen.min() <= chosen.max() < count:
         raise ArgumentError(
-            f"select got indices from {chosen.min()} to {chosen.max()} for {count} rows; "
-            f"expected {-count} to {count - 1}"
+            f"select got indices from {chosen.min()} to {chosen.max()}; there are {count} rows, counted from 0"
         )
     return np.arange(count)[chosen.astype(np.int64)]
 
