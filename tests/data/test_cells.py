@@ -93,7 +93,7 @@ def test_bad_tables() -> None:
         make(images, [0, 2])
     with pytest.raises(cellscan.DataError, match="not distinct"):
         make(images, [0, 1], class_names=("a", "A"))
-    with pytest.raises(cellscan.DataError, match="unknown while others"):
+    with pytest.raises(cellscan.DataError, match="unknown, but other"):
         make(images, [0, 1], patients=["p", ""])
     with pytest.raises(cellscan.DataError, match="no images"):
         make(images[:0], [])
@@ -233,9 +233,9 @@ def test_missing_patients_are_missing_however_a_table_writes_it() -> None:
     assert not make(arrays(), [0, 1] * 4, patients=missing).has_patients
     assert not make(arrays(2), [0, 1], patients=np.array(["p", None], object)[1:].repeat(2)).has_patients
     for one in missing:
-        with pytest.raises(cellscan.DataError, match="image_1: the patient of this cell is unknown while others"):
+        with pytest.raises(cellscan.DataError, match="image_1: the patient of this cell is unknown, but other"):
             make(arrays(2), [0, 1], patients=["p1", one])
-    with pytest.raises(cellscan.DataError, match="unknown while others"):
+    with pytest.raises(cellscan.DataError, match="unknown, but other"):
         make(arrays(2), [0, 1], patients=pandas.Series(["p1", None]))
 
 
