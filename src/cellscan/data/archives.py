@@ -128,7 +128,7 @@ def list_archive(path: Path) -> Archive:
     if packed or ".tar" in path.name.casefold() or tarfile.is_tarfile(path):
         return _list_tar(path, packed)
     raise DataError(
-        f"{path}: this is not a folder, a complete zip archive or a tar; expected a folder, or an archive: zip, tar, "
+        f"{path}: this is not a folder, a valid zip archive or a tar; expected a folder, or an archive: zip, tar, "
         "tar.gz, tar.bz2, tar.xz"
     )
 
@@ -147,7 +147,7 @@ def _list_zip(path: Path) -> Archive:
     except CellscanError:
         raise
     except Exception as error:  # Damaged bytes raise many types of errors.
-        raise DataError(f"{path}: this is not a complete zip archive ({error}). Was the download complete?") from error
+        raise DataError(f"{path}: this is not a valid zip archive ({error}). Was the download complete?") from error
     for name, members in entries.repeated():
         if len({(info.file_size, info.CRC) for info in cast("list[zipfile.ZipInfo]", members)}) > 1:
             raise _differ(path, name)
@@ -182,7 +182,7 @@ def _list_tar(path: Path, packed: bool) -> Archive:
     except CellscanError:
         raise
     except Exception as error:  # Damaged bytes raise many types of errors.
-        raise DataError(f"{path}: this is not a complete tar archive ({error}). Was the download complete?") from error
+        raise DataError(f"{path}: this is not a valid tar archive ({error}). Was the download complete?") from error
     images, others = entries.sorted()
     members = {*images.values(), *(member for _, copies in entries.repeated() for member in copies)}
     spans = {(member.offset, member.size) for member in cast("Iterable[TarMember]", members)}
