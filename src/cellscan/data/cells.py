@@ -276,9 +276,9 @@ class CellDataset:
     def __repr__(self) -> str:
         counts = ", ".join(f"{name} {count:,}" for name, count in self.per_class().items())
         known = len(set(self.patients.tolist())) if self.has_patients else 0
-        whose = f" of {known} patients" if known else ", patients unknown"
+        patients = f" of {known} patients" if known else ", patients unknown"
         read = f" (read as {self.layout})" if self.layout not in ("", "class/image") else ""
-        return f"{len(self):,} cells{whose}: {counts}{read}"
+        return f"{len(self):,} cells{patients}: {counts}{read}"
 
     def _repr_html_(self) -> str:
         rows = []
@@ -519,8 +519,8 @@ class CellDataset:
         return self._take(choose(mask_or_indices, len(self)), self.split_info)
 
     def _take(self, chosen: Any, info: Split | None) -> CellDataset:
-        taken = {name: frozen(getattr(self, name)[chosen]) for name in ("labels", "patients", "names", "_part", "_row")}
-        return replace(self, split_info=info, **taken)
+        columns = ("labels", "patients", "names", "_part", "_row")
+        return replace(self, split_info=info, **{name: frozen(getattr(self, name)[chosen]) for name in columns})
 
     def without(self, names: Iterable[str]) -> CellDataset:
         """Return the data set without the named cells, such as those with label issues.
@@ -605,13 +605,15 @@ class CellDataset:
         {'parasitized': 20}
         """
         unwanted = find_classes(check_names("names", names, 1), self.class_names)
-        kept = [number for number in range(len(self.class_names)) if number not in unwanted]
-        if not kept:
+        remaining = [number for number in range(len(self.class_names)) if number not in unwanted]
+        if not remaining:
             raise DataError(f"all classes would be dropped: {', '.join(self.class_names)}; expected one to be left")
-        left = self.select(np.isin(self.labels, kept))
+        cells = self.select(np.isin(self.labels, remaining))
         position = np.full(len(self.class_names), -1, np.int32)
-        position[kept] = np.arange(len(kept), dtype=np.int32)
-        return replace(left, class_names=tuple(self.class_names[k] for k in kept), labels=frozen(position[left.labels]))
+        position[remaining] = np.arange(len(remaining), dtype=np.int32)
+        return replace(
+            cells, class_names=tuple(self.class_names[k] for k in remaining), labels=frozen(position[cells.labels])
+        )
 
     def add_classes(self, names: Sequence[str]) -> CellDataset:
         """Return the data set with additional, empty classes after its own.
@@ -954,6 +956,6 @@ def leave_out(names: np.ndarray, unwanted: Iterable[str]) -> np.ndarray:
     unwanted = [unwanted] if isinstance(unwanted, (str, os.PathLike)) else as_list("names", unwanted)
     named = find_named(names, unwanted)
     if unwanted and not named.any():
-        example = f", whose names are such as {names[0]!r}" if len(names) else ""
+        example = f"; names are such as {names[0]!r}" if len(names) else ""
         raise DataError(f"none of the {len(unwanted)} names to leave out is among these cells{example}")
     return ~named
