@@ -82,8 +82,7 @@ def load_malaria(
     if root is None or (root / "dataset_info.json").exists():
         if patient_files:
             raise DataError(
-                "patient_files are given for a TFDS set; expected them with an archive or a folder only, because the "
-                "files of a TFDS set contain the patients, or no file names"
+                "patient_files are given for a TFDS set; leave them out, or pass the publisher's archive or folder as source"
             )
         return _load_tfds(root, None if data_dir is None else as_path("data_dir", data_dir))
     return read_malaria(root, patient_files)
