@@ -265,7 +265,7 @@ def test_skip_works_on_data_sets_too(trained, tmp_path) -> None:
 
 @pytest.mark.parametrize("bad", [3, {"a": 1}, None])
 def test_what_holds_no_images(trained, bad) -> None:
-    with pytest.raises(cellscan.ArgumentError, match="holds no images"):
+    with pytest.raises(cellscan.ArgumentError, match="expected a path, a folder"):
         trained.predict(bad)
 
 

@@ -89,10 +89,10 @@ def test_all_kinds_index_alike(kind) -> None:
         assert [getattr(one, key) for one in part] == [keys[row] for row in rows]
         assert len(part) == len(rows)
     for bad in (True, "a", None, 1.5, [0.5], [True], np.zeros((2, 2), int), [COUNT], slice("a", None)):
-        with pytest.raises(cellscan.ArgumentError, match=f"is no index of {COUNT}"):
+        with pytest.raises(cellscan.ArgumentError, match=f"is not an index of {COUNT}"):
             things[bad]
     for bad in (COUNT, -COUNT - 1):
-        with pytest.raises(IndexError, match=f"is no row of {COUNT}"):
+        with pytest.raises(IndexError, match=f"there are {COUNT}"):
             things[bad]
 
 

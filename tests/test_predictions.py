@@ -76,7 +76,7 @@ def test_parts_are_predictions(preds, which, rows) -> None:
 def test_one_by_number(preds) -> None:
     assert preds[-1] == preds[np.int64(3)] == preds[3]
     assert preds[3].label_set == ("parasitized", "uninfected")
-    with pytest.raises(IndexError, match="4 is no row of 4 predictions"):
+    with pytest.raises(IndexError, match="no row 4; there are 4 predictions"):
         preds[4]
     with pytest.raises(cellscan.ArgumentError, match="no index of 4 predictions"):
         preds[0.5]

@@ -93,7 +93,7 @@ def test_bad_tables() -> None:
         make(images, [0, 2])
     with pytest.raises(cellscan.DataError, match="not distinct"):
         make(images, [0, 1], class_names=("a", "A"))
-    with pytest.raises(cellscan.DataError, match="unknown while others"):
+    with pytest.raises(cellscan.DataError, match="unknown, but other"):
         make(images, [0, 1], patients=["p", ""])
     with pytest.raises(cellscan.DataError, match="no images"):
         make(images[:0], [])
@@ -233,9 +233,9 @@ def test_missing_patients_are_missing_however_a_table_writes_it() -> None:
     assert not make(arrays(), [0, 1] * 4, patients=missing).has_patients
     assert not make(arrays(2), [0, 1], patients=np.array(["p", None], object)[1:].repeat(2)).has_patients
     for one in missing:
-        with pytest.raises(cellscan.DataError, match="image_1: the patient of this cell is unknown while others"):
+        with pytest.raises(cellscan.DataError, match="image_1: the patient of this cell is unknown, but other"):
             make(arrays(2), [0, 1], patients=["p1", one])
-    with pytest.raises(cellscan.DataError, match="unknown while others"):
+    with pytest.raises(cellscan.DataError, match="unknown, but other"):
         make(arrays(2), [0, 1], patients=pandas.Series(["p1", None]))
 
 
@@ -282,7 +282,7 @@ def test_forms_of_labels() -> None:
         ([0, np.nan], r"labels\[1\] is nan"), ([0, None], r"labels\[1\] is None"), ([0.7, 1.2], r"labels\[0\] is 0.7"),
         (np.eye(2), "argmax"), (["dog", "cat"], r"labels\[0\] is 'dog'.*class_names="), ([0, 2], "labels from 0 to 2"),
         ([0, -1], "labels from -1"), ([0, 2**40], "labels from 0 to 1099511627776"), ([True, False], "True and False"),
-        ([0, np.inf], "labels"), ([0, "x"], "labels"), ([[0], [1, 2]], "unlike length"), ([0, pandas.NA], "labels"),
+        ([0, np.inf], "labels"), ([0, "x"], "labels"), ([[0], [1, 2]], "different lengths"), ([0, pandas.NA], "labels"),
         ([0, 1j], "labels"), ("ab", "labels is 'ab'"), (3, "labels is 3"), (np.array(3), "shape"), ([0], "as many"),
         ([], "as many"),
     ],
@@ -405,7 +405,7 @@ def test_slices_masks_and_lists_give_cells() -> None:
     for bad in (True, "a", None, 1.5, [0.5], np.zeros((2, 2), int), [True]):
         with pytest.raises(cellscan.ArgumentError):
             cells[bad]  # type: ignore[index]
-    with pytest.raises(cellscan.ArgumentError, match="48 is no row of 48 cells"):
+    with pytest.raises(cellscan.ArgumentError, match="no row 48; there are 48 cells"):
         cells[48]
     assert len(list(reversed([cell.name for cell in cells]))) == 48
 
@@ -449,7 +449,7 @@ def test_split_takes_keywords_and_both_kinds_of_sets_refuse_alike() -> None:
         odd: Any = data
         for positional in ((0.2,), (0.1, 0.2), ("patient",)):
             with pytest.raises(
-                cellscan.ArgumentError, match=r"split takes keywords: split\(test=0.2, validation=0.1\)"
+                cellscan.ArgumentError, match=r"expected keywords: split\(test=0.2, validation=0.1\)"
             ):
                 odd.split(*positional)
         with pytest.raises(cellscan.ArgumentError, match=r"validation is 0.5 and test is 0.5.*below 1"):

@@ -149,7 +149,7 @@ def test_forms_of_many_images(tmp_path) -> None:
 
 @pytest.mark.parametrize("bad", [3, {"a": 1}, None, 2.5, object()])
 def test_what_holds_no_images(bad) -> None:
-    with pytest.raises(cellscan.ArgumentError, match="holds no images"):
+    with pytest.raises(cellscan.ArgumentError, match="expected a path, a folder"):
         list_items(bad)
 
 

@@ -34,7 +34,7 @@ def test_patients_above_and_below_the_classes(tmp_path, tree, layout) -> None:
     unknown = cellscan.load_folder(root, layout="class/*/image" if tree is CLASS_PATIENT else "*/class/image")
     assert not unknown.has_patients
     assert unknown.class_names == ("sick", "well")
-    with pytest.raises(cellscan.ArgumentError, match="expected one of the two"):
+    with pytest.raises(cellscan.ArgumentError, match="expected only one of the two"):
         cellscan.load_folder(root, layout=layout, patient=lambda name: "p")
     around = cellscan.load_folder(tmp_path, layout=f"*/{layout}")
     assert around.fingerprint() == cells.fingerprint()

@@ -82,7 +82,7 @@ def test_what_is_no_malaria_set(tmp_path) -> None:
     with pytest.raises(cellscan.DataError, match="Parasitized and Uninfected"):
         cellscan.load_malaria(root)
     (tmp_path / "bad.zip").write_bytes(b"PK no")
-    with pytest.raises(cellscan.DataError, match="no whole zip"):
+    with pytest.raises(cellscan.DataError, match="not a valid zip"):
         cellscan.load_malaria(tmp_path / "bad.zip")
     with pytest.raises(cellscan.DataError, match="no such folder or archive"):
         cellscan.load_malaria(tmp_path / "absent.zip")

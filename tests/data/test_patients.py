@@ -44,7 +44,7 @@ def test_mapping_and_name_must_agree(tmp_path) -> None:
     with pytest.raises(cellscan.DataError, match="C9.*C1") as caught:
         patients_of([nih_name(1, 1)], [file])
     assert nih_name(1, 1) in str(caught.value)
-    with pytest.raises(cellscan.DataError, match="do not name this cell"):
+    with pytest.raises(cellscan.DataError, match="do not contain this cell"):
         patients_of([nih_name(3, 1)], [file])
     file.write_text("slide,cells\n")
     with pytest.raises(cellscan.DataError, match="line 1"):

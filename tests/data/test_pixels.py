@@ -204,7 +204,7 @@ def test_files_that_change_while_they_are_read_leave_no_map(tmp_path, cache, mon
         return found
 
     monkeypatch.setattr(FileSource, "read", changing)
-    with pytest.raises(cellscan.DataError, match="changed while they were read"):
+    with pytest.raises(cellscan.DataError, match="changed three times while they were read"):
         cells.images(16)
     assert not maps(cache)
 

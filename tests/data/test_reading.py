@@ -169,11 +169,11 @@ def test_plain_stacks_by_page(tmp_path) -> None:
     for form in (tmp_path / "s.tif", (tmp_path / "s.tif").read_bytes()):
         for k in range(3):
             assert np.array_equal(read_rgb(form, reading=Reading(page=k)), random_image(k))
-        with pytest.raises(ImageError, match="no page 3; it has 3"):
+        with pytest.raises(ImageError, match="no page 3; the file has 3"):
             read_rgb(form, reading=Reading(page=3))
         with pytest.raises(ImageError, match=r"3 pages of one size.*Reading\(page=0\)"):
             read_rgb(form)
-        with pytest.raises(ImageError, match="do not say that they are channels"):
+        with pytest.raises(ImageError, match="not marked as channels"):
             read_rgb(form, reading=Reading(channel=0))
     green = read_rgb(tmp_path / "s.tif", reading=Reading(page=1, channel=1))
     assert np.array_equal(green, np.repeat(random_image(1)[..., 1:2], 3, -1))
@@ -192,13 +192,13 @@ def test_channels_of_one_page(tmp_path) -> None:
     Image.fromarray(image).save(tmp_path / "a.png")
     for form in (image, Image.fromarray(image), tmp_path / "a.png"):
         assert np.array_equal(read_rgb(form, reading=Reading(channel=2))[..., 0], image[..., 2])
-        with pytest.raises(ImageError, match="no channel 3; it has 3"):
+        with pytest.raises(ImageError, match="no channel 3; the image has 3"):
             read_rgb(form, reading=Reading(channel=3))
     five = np.random.default_rng(0).integers(0, 256, (12, 10, 5), dtype=np.uint8)
     tifffile.imwrite(tmp_path / "5.tif", five, photometric="minisblack", planarconfig="contig")
     for form in (five, tmp_path / "5.tif"):
         assert np.array_equal(read_rgb(form, reading=Reading(channel=4))[..., 1], five[..., 4])
-        with pytest.raises(ImageError, match=r"Of 5 channels choose one: reading=cellscan.Reading\(channel=0\)"):
+        with pytest.raises(ImageError, match=r"one of the 5 channels: reading=cellscan.Reading\(channel=0\)"):
             read_rgb(form)
 
 

@@ -28,7 +28,7 @@ def test_rows_are_numpys(count, which) -> None:
     [0.7, [0.7], "a", ["a"], None, True, [True], [[0]], [None], {0: 1}, slice("a", None), np.zeros(3), [[0], [1, 2]]],
 )
 def test_what_is_no_index(which) -> None:
-    with pytest.raises(cellscan.ArgumentError, match="is no index of 2 cells"):
+    with pytest.raises(cellscan.ArgumentError, match="is not an index of 2 cells"):
         find_rows(which, 2, "cells")
 
 

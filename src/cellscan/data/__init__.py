@@ -1,1 +1,1 @@
-"""Cells in: data sets, patients, splits, pixels."""
+"""Data sets of cells and fields: images, labels, patients, splits and pixels."""

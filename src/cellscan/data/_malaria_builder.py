@@ -1,7 +1,7 @@
-"""A TFDS builder of the NIH malaria set that keeps what the stock one loses: file name and patient.
+"""A TFDS builder of the NIH malaria set that stores file names and patients, unlike the builder of TFDS.
 
 It writes array_record, which TFDS reads and writes without TensorFlow. Importing this module imports
-tensorflow_datasets; `loaders` does so only when a TFDS set is asked for.
+tensorflow_datasets, so `loaders` imports it only to load a TFDS set.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class CellscanMalaria(tfds.core.GeneratorBasedBuilder):
         return {"train": self._generate_examples(archive)}
 
     def _generate_examples(self, archive: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-        # The loader of the archive decides which members are cells and whose they are.
+        # The loader of the archive finds the cells among the members, and their patients.
         cells = read_malaria(archive)
         members: Any = cells._sources[0]
         with zipfile.ZipFile(archive) as opened:
@@ -76,35 +76,35 @@ class CellscanMalaria(tfds.core.GeneratorBasedBuilder):
 
 
 def manual_archive(data_dir: str | os.PathLike[str]) -> Path:
-    """Return where an archive that was fetched by hand is looked for."""
+    """Return the path at which an archive must be stored if it was downloaded by hand."""
     return Path(os.path.expanduser(data_dir)) / "downloads" / "manual" / "cell_images.zip"
 
 
 def prepare(data_dir: str | os.PathLike[str] | None) -> CellDataset:
-    """Download and prepare the set where that has not been done, and open it."""
+    """Open the set; download and prepare it first if needed. Raises `DataError` with the manual steps."""
     given = None if data_dir is None else os.fspath(data_dir)
     root = given or "~/tensorflow_datasets"
     try:
         builder: Any = CellscanMalaria(data_dir=given, file_format="array_record")
         root = builder._data_dir_root
         if _must_download(builder) and not _is_reachable(URL):
-            raise ConnectionError(f"{URL} cannot be reached from here")  # TFDS would try for minutes
+            raise ConnectionError(f"{URL} cannot be reached")  # This check avoids minutes of retries by TFDS.
         builder.download_and_prepare()
     except CellscanError:
         raise
-    except Exception as error:  # TFDS and its downloader raise many kinds
+    except Exception as error:  # TFDS and its downloader raise many types of errors.
         raise DataError(_manual_steps(root, error)) from error
     return _open(builder)
 
 
 def _must_download(builder: Any) -> bool:
     root = Path(os.path.expanduser(builder._data_dir_root))
-    there = any(path.stat().st_size == SIZE for path in (root / "downloads").glob("*cell_images*"))
-    return not (there or manual_archive(root).exists() or (Path(builder.data_dir) / "dataset_info.json").exists())
+    downloaded = any(path.stat().st_size == SIZE for path in (root / "downloads").glob("*cell_images*"))
+    return not (downloaded or manual_archive(root).exists() or (Path(builder.data_dir) / "dataset_info.json").exists())
 
 
 def _is_reachable(url: str, seconds: float = 8.0) -> bool:
-    """Whether a server answers, whatever it says. In a thread, because looking up a name keeps to no time limit."""
+    """Whether a server answers with any status. A thread limits the time, because name resolution has no timeout."""
     answered = threading.Event()
 
     def ask() -> None:
@@ -113,7 +113,7 @@ def _is_reachable(url: str, seconds: float = 8.0) -> bool:
         except urllib.error.HTTPError:
             pass
         except urllib.error.URLError as error:
-            if not isinstance(error.reason, ssl.SSLError):  # other certificates may do
+            if not isinstance(error.reason, ssl.SSLError):  # TFDS may use other certificates, so it should try.
                 done.set()
                 return
         except OSError:
@@ -129,10 +129,10 @@ def _is_reachable(url: str, seconds: float = 8.0) -> bool:
 
 
 def open_prepared(folder: Path) -> CellDataset:
-    """Open a set that TFDS prepared, this package's or the stock one."""
+    """Open a set that TFDS prepared, with the builder of this package or of TFDS."""
     try:
         builder = tfds.builder_from_directory(os.fspath(folder))
-    except Exception as error:  # TFDS raises many kinds
+    except Exception as error:  # TFDS raises many types of errors.
         raise DataError(f"{folder}: TFDS cannot open this folder ({error})") from error
     return _open(builder)
 
@@ -143,7 +143,7 @@ def _open(builder: Any) -> CellDataset:
         raise DataError(
             f"{folder}: this set was prepared as {getattr(info.file_format, 'value', info.file_format)}, which "
             "needs TensorFlow to read. Prepare it again with tfds.builder('malaria', file_format='array_record')"
-            ".download_and_prepare(), or call load_malaria() or load_malaria('cell_images.zip'), which keep patients"
+            ".download_and_prepare(), or call load_malaria() or load_malaria('cell_images.zip'), which store patients"
         )
     if "image" not in info.features or "label" not in info.features or "train" not in info.splits:
         raise DataError(f"{folder}: expected the features image and label and the split train; is this a malaria set?")
@@ -163,7 +163,7 @@ def _open(builder: Any) -> CellDataset:
 
 
 class _Records:
-    """The records of a prepared set, opened once a process; pickles as the folder that they are in."""
+    """The records of a prepared set. Each process opens them once; a pickle contains only the path of the folder."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -173,7 +173,8 @@ class _Records:
         return {**self.__dict__, "_opened": None}
 
     def _data(self) -> Any:
-        if self._opened is None or self._opened[0] != os.getpid():  # a forked child shares the position in the files
+        # A forked process shares the file positions with its parent, so it opens the records again.
+        if self._opened is None or self._opened[0] != os.getpid():
             builder: Any = tfds.builder_from_directory(self._folder)
             data = builder.as_data_source(split="train", decoders={"image": tfds.decode.SkipDecoding()})
             self._opened = os.getpid(), data
@@ -196,12 +197,12 @@ def _text(value: Any) -> str:
 def _manual_steps(data_dir: str | os.PathLike[str], error: Exception) -> str:
     return (
         f"the malaria set could not be downloaded and prepared: {type(error).__name__}: {error}\n"
-        "Without a network, by hand:\n"
-        f"  1. On a machine with a network download {URL}\n"
+        "To load it without a network connection:\n"
+        f"  1. On a machine with a network connection download {URL}\n"
         f"     ({SIZE:,} bytes, sha256 {SHA256}).\n"
-        f"  2. Put it at {manual_archive(data_dir)}\n"
+        f"  2. Put the file at {manual_archive(data_dir)}\n"
         "     and call load_malaria() again;\n"
-        '  3. or put it anywhere and call load_malaria("path/to/cell_images.zip"), which needs no TFDS at all.\n'
-        "A set that the stock TFDS builder prepared as array_record opens with "
-        'load_malaria(".../malaria/1.0.0"), without patients.'
+        '  3. or put it anywhere and call load_malaria("path/to/cell_images.zip"), which does not need TFDS.\n'
+        "If the builder of TFDS has prepared the set as array_record, call "
+        'load_malaria(".../malaria/1.0.0"); the patients are then unknown.'
     )

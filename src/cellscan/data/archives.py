@@ -1,12 +1,12 @@
-"""Zip and tar archives: which images are in one, under which names, and sources that read them in place.
+"""Read images from zip and tar archives in place.
 
-Names mean the same in every archive: slashes of Windows and ``./`` are put right, hidden files are passed over, two
-files of one name must be the same to the byte, and a name that leads out of the archive is refused. A link counts as
-the file or folder of the archive that it points to; one that points elsewhere is not read.
+All archives are treated alike. Windows' backslashes become slashes, and ``./`` is removed. Hidden files are ignored.
+Files with the same name must be byte-identical. Names that lead out of the archive are refused. A link is read as the
+file or folder of the archive that it points to; links to other targets are not read.
 
-Members of a zip, and of a tar that is not compressed, are read where they lie. A compressed tar can only be read from
-its start, so its images are unpacked once, into one file of the cache folder, which is kept and checked as decoded
-pixels are. Nothing is ever written under a name that an archive gives.
+Members of a zip archive, and of an uncompressed tar, are read in place. A compressed tar can only be read from its
+start, so its images are unpacked once, into one file of the cache folder, with the same checks as decoded pixels. No
+file is ever written under a name from an archive.
 """
 
 from __future__ import annotations
@@ -36,15 +36,16 @@ from cellscan.data.sources import checksum, hash_lines, header_of, in_threads
 from cellscan.errors import CellscanError, DataError, ImageError
 
 MEMBER_LIMIT = 4 * PIXEL_LIMIT
-"""Bytes of a member of an archive, unpacked, beyond which it is refused before it is unpacked."""
+"""Largest number of unpacked bytes of a member; larger members are refused before they are unpacked."""
 
 _HEADER_LIMIT = 2**24
-"""Bytes that the headers of one member of a tar may take; tarfile reads them into memory at once."""
+"""Largest number of bytes of the headers of one member of a tar; tarfile reads them into memory at once."""
 
 _LINK_LIMIT = 4096
-"""Bytes of the target of a link."""
+"""Largest number of bytes of the target of a link."""
 
 _CHUNK = 2**24
+"""Number of bytes that are read at once."""
 
 _COMPRESSED = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open))
 _DAMAGE = (
@@ -59,7 +60,7 @@ _DAMAGE = (
 )
 
 _lock = threading.Lock()
-"""Of threads that want members of a compressed tar, one unpacks it."""
+"""Lets one thread at a time unpack compressed tars, so that none is unpacked twice."""
 
 
 def _new_lock() -> None:
@@ -67,11 +68,12 @@ def _new_lock() -> None:
     _lock = threading.Lock()
 
 
-os.register_at_fork(after_in_child=_new_lock)  # a thread that is not in the child may have held it
+# A thread that does not exist in the child process may have held the lock.
+os.register_at_fork(after_in_child=_new_lock)
 
 
 class TarMember(NamedTuple):
-    """A file of a tar: its name, where its bytes begin in the tar (unpacked, where it is compressed), and how many."""
+    """A file of a tar: its name, the offset of its bytes in the uncompressed tar, and their number."""
 
     filename: str
     offset: int
@@ -83,12 +85,24 @@ Member: TypeAlias = "zipfile.ZipInfo | TarMember"
 
 @dataclass(frozen=True)
 class Archive:
-    """The images of an archive by path, the files that are not read, and how its members are reached."""
+    """The files of an archive.
+
+    Attributes
+    ----------
+    path : Path
+        The archive.
+    members : dict[str, Member]
+        The images, by path.
+    others : tuple[str, ...]
+        Files that are not read.
+    tar : TarReader or None
+        The reader of a tar; None for a zip.
+    """
 
     path: Path
     members: dict[str, Member]
     others: tuple[str, ...]
-    tar: TarReader | None  # None: a zip
+    tar: TarReader | None
 
     def source(self, paths: Sequence[str], reading: Reading = AS_STORED) -> ZipSource | TarSource:
         """Return a source of these images, in this order."""
@@ -97,9 +111,10 @@ class Archive:
 
 
 def list_archive(path: Path) -> Archive:
-    """List a zip or a tar, compressed by gzip, bzip2, xz or not at all, or raise `DataError`.
+    """List the files of a zip, or of a tar that is compressed by gzip, bzip2, xz or not at all.
 
-    What it is is told by its first bytes, not by its name. A compressed tar is read through once.
+    The format is recognised by the first bytes and the name. A compressed tar is read once to its end. Raises
+    `DataError` if the file is not such an archive, or is damaged.
     """
     path = path.absolute()
     try:
@@ -113,7 +128,8 @@ def list_archive(path: Path) -> Archive:
     if packed or ".tar" in path.name.casefold() or tarfile.is_tarfile(path):
         return _list_tar(path, packed)
     raise DataError(
-        f"{path}: this is no folder, no whole zip archive and no tar; what is read: zip, tar, tar.gz, tar.bz2, tar.xz"
+        f"{path}: this is not a folder, a valid zip archive or a tar; expected a folder, or an archive: zip, tar, "
+        "tar.gz, tar.bz2, tar.xz"
     )
 
 
@@ -130,8 +146,8 @@ def _list_zip(path: Path) -> Archive:
                     entries.file(info.filename, info)
     except CellscanError:
         raise
-    except Exception as error:  # damaged bytes may raise anything
-        raise DataError(f"{path}: this is no whole zip archive ({error}). Was the download complete?") from error
+    except Exception as error:  # Damaged bytes raise many types of errors.
+        raise DataError(f"{path}: this is not a valid zip archive ({error}). Was the download complete?") from error
     for name, members in entries.repeated():
         if len({(info.file_size, info.CRC) for info in cast("list[zipfile.ZipInfo]", members)}) > 1:
             raise _differ(path, name)
@@ -143,7 +159,7 @@ def _list_tar(path: Path, packed: bool) -> Archive:
     try:
         state = _state(os.stat(path))
         with _unpacked(path, packed) as file:
-            # Without a mode that seeks backwards: of a compressed file that would read it again from its start.
+            # The mode "r:" does not seek backwards, which would read a compressed file again from its start.
             with tarfile.open(fileobj=cast("IO[bytes]", _Bounded(file)), mode="r:") as archive:
                 for info in archive:
                     if info.issparse():
@@ -157,16 +173,16 @@ def _list_tar(path: Path, packed: bool) -> Archive:
                     elif not info.isdir():
                         entries.other(info.name, "no file")
                 end = archive.offset
-            # tarfile takes a header that it does not understand for the end, and a missing end for one.
+            # tarfile stops without an error at a damaged header, and where the end of the archive is missing.
             file.seek(end)
             if file.read(512) != bytes(512):
                 raise tarfile.ReadError("it breaks off, or its headers are damaged")
-            while file.read(_CHUNK):  # a compressed file has its checksum behind its end
+            while file.read(_CHUNK):  # Reading to the end verifies the checksum of a compressed file.
                 pass
     except CellscanError:
         raise
-    except Exception as error:  # damaged bytes may raise anything
-        raise DataError(f"{path}: this is no whole tar archive ({error}). Was the download complete?") from error
+    except Exception as error:  # Damaged bytes raise many types of errors.
+        raise DataError(f"{path}: this is not a valid tar archive ({error}). Was the download complete?") from error
     images, others = entries.sorted()
     members = {*images.values(), *(member for _, copies in entries.repeated() for member in copies)}
     spans = {(member.offset, member.size) for member in cast("Iterable[TarMember]", members)}
@@ -179,11 +195,11 @@ def _list_tar(path: Path, packed: bool) -> Archive:
 
 
 def _differ(path: Path, name: str) -> DataError:
-    return DataError(f"{path}: two members are named {name!r} and differ; write the archive anew with one of them")
+    return DataError(f"{path}: two members are named {name!r} and differ; write the archive again with one of them")
 
 
 class _Entries:
-    """The files and links of an archive, under names put right, as they are met."""
+    """Collects the files and links of an archive, with normalised names."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -197,7 +213,7 @@ class _Entries:
             self.files.setdefault(path, []).append(member)
 
     def link(self, name: str, target: str, *, hard: bool = False) -> None:
-        """Note a link; a hard one gives its target from the root of the archive, a symbolic one from its own folder."""
+        """Add a link; the target of a hard link is relative to the archive, that of a symbolic link to its folder."""
         path = self._right(name)
         if path:
             target = target.replace("\\", "/")
@@ -210,56 +226,57 @@ class _Entries:
             self.others.append(f"{path} ({why})")
 
     def _right(self, name: str) -> str:
-        """Return a name with slashes, ``""`` where it is hidden; one that leads out of the archive is an error."""
-        # Some programs write Windows' slashes, or "./" before every name.
+        """Return a normalised name, or ``""`` for a hidden file; raise `DataError` if it leads out of the archive."""
+        # Some programs write backslashes, or "./" before every name.
         parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
         if ".." in parts:
             raise DataError(
-                f"{self.path}: the member {name!r} leads out of the archive; write the archive anew from its own folder"
+                f"{self.path}: the member {name!r} leads out of the archive; write the archive again from the folder "
+                "of the images"
             )
         hidden = not parts or any(part.startswith((".", "__MACOSX")) for part in parts)
         return "" if hidden else "/".join(parts)
 
     def repeated(self) -> Iterator[tuple[str, list[Member]]]:
-        """Yield the images that stand in the archive more than once."""
+        """Yield the images that occur in the archive more than once."""
         for name, members in self.files.items():
             if len(members) > 1 and is_image_name(name):
                 yield name, members
 
     def sorted(self) -> tuple[dict[str, Member], tuple[str, ...]]:
-        """Return images by name, and what is not read."""
-        found = {name: members[0] for name, members in self.files.items()}
+        """Return the images by name, and the names of the files that are not read."""
+        by_name = {name: members[0] for name, members in self.files.items()}
         for name, (_, target) in self.links.items():
             if name in self.files:
                 raise _differ(self.path, name)
             reached = self._follow(name)
             if reached in self.files:
-                found[name] = self.files[reached][0]
+                by_name[name] = self.files[reached][0]
                 continue
             below = [path for path in self.files if path.startswith(f"{reached}/")] if reached else []
-            if f"{name}/".startswith(f"{reached}/"):  # a folder that the link is in: a loop
+            if f"{name}/".startswith(f"{reached}/"):  # The link points to a folder that contains it.
                 continue
             for path in below:
-                found[f"{name}/{path[len(reached) + 1 :]}"] = self.files[path][0]
+                by_name[f"{name}/{path[len(reached) + 1 :]}"] = self.files[path][0]
             if not below:
                 self.others.append(f"{name} (a link to {target})")
-        images = {name: member for name, member in found.items() if is_image_name(name)}
-        others = [name for name in found if name not in images and not is_litter(name.rsplit("/", 1)[-1])]
+        images = {name: member for name, member in by_name.items() if is_image_name(name)}
+        others = [name for name in by_name if name not in images and not is_litter(name.rsplit("/", 1)[-1])]
         return images, tuple(sorted(others + self.others))
 
     def _follow(self, name: str) -> str:
-        """Return the path that a link leads to, through links of files and of folders; ``""`` for a circle."""
+        """Return the path that a link leads to, through links of files and folders; ``""`` for circular links."""
         for _ in range(40):
             parts = name.split("/")
-            at = next((end for end in range(1, len(parts) + 1) if "/".join(parts[:end]) in self.links), None)
-            if at is None:
+            depth = next((end for end in range(1, len(parts) + 1) if "/".join(parts[:end]) in self.links), None)
+            if depth is None:
                 return name
-            name = posixpath.normpath(posixpath.join(self.links["/".join(parts[:at])][0], *parts[at:]))
+            name = posixpath.normpath(posixpath.join(self.links["/".join(parts[:depth])][0], *parts[depth:]))
         return ""
 
 
 class _Bounded:
-    """What tarfile reads headers through: a damaged or hostile one cannot ask for all memory."""
+    """A file for tarfile that limits the size of headers, so that a damaged or hostile one cannot fill the memory."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.seek, self.tell, self._read = file.seek, file.tell, file.read
@@ -271,24 +288,24 @@ class _Bounded:
 
 
 def _unpacked(path: Path, packed: bool) -> IO[bytes]:
-    """Open a tar as it is without compression."""
+    """Open a tar for reading its uncompressed bytes."""
     if not packed:
         return open(path, "rb")
     with open(path, "rb") as file:
         start = file.read(8)
     opener = next((opener for magic, opener in _COMPRESSED if start.startswith(magic)), None)
     if opener is None:
-        raise tarfile.ReadError("it is not compressed any more")
+        raise tarfile.ReadError("it is no longer compressed")
     return cast("IO[bytes]", opener(path, "rb"))
 
 
 def _state(found: os.stat_result) -> str:
-    """Return what changes with a file."""
+    """Return text that changes with a file: size, times and inode."""
     return f"{found.st_size}|{found.st_mtime_ns}|{found.st_ctime_ns}|{found.st_ino}"
 
 
 class ZipSource:
-    """Members of a zip archive, read in place: the archive is opened once a process and never unpacked."""
+    """Members of a zip archive, read in place. Each process opens the archive once, and never unpacks it."""
 
     def __init__(self, archive: Path, members: Sequence[zipfile.ZipInfo], reading: Reading = AS_STORED) -> None:
         self.reading: Reading = reading
@@ -303,7 +320,7 @@ class ZipSource:
         return {**self.__dict__, "_opened": None}
 
     def _zip(self) -> zipfile.ZipFile:
-        # A forked child shares the position in the file with its parent, so that both would read at the wrong place.
+        # A forked process shares the file position with its parent; both would read from the wrong position.
         if self._opened is None or self._opened[0] != os.getpid():
             self._opened = os.getpid(), zipfile.ZipFile(self.archive)
         return self._opened[1]
@@ -321,7 +338,7 @@ class ZipSource:
         try:
             return with_patience(lambda: self._zip().read(member), where)
         except FileNotFoundError as error:
-            raise ImageError(f"{where}: there is no such archive (any more)") from error
+            raise ImageError(f"{where}: the archive no longer exists") from error
         except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError) as error:
             raise ImageError(f"{where}: the archive is damaged here ({error})") from error
 
@@ -337,17 +354,18 @@ class ZipSource:
 
 @dataclass(eq=False)
 class TarReader:
-    """Reads members of a tar in any order; keeps no file open, so that it pickles and works in a forked process.
+    """Reads members of a tar in any order. It keeps no file open, so that it can be pickled and forked.
 
     Attributes
     ----------
     archive : Path
+        The tar.
     state : str
-        Of the file when it was listed; members of another file are never read by its offsets.
+        Size, times and inode of the file when it was listed; if they change, reading a member raises `ImageError`.
     packed : bool
-        Whether it is compressed; its images are then unpacked when the first is asked for.
+        Whether the tar is compressed. Reading the first image then unpacks all images.
     spans : tuple
-        Offset and size of each of its images that is not too large, by offset.
+        Offset and size of each image that is not too large, sorted by offset.
     """
 
     archive: Path
@@ -367,7 +385,7 @@ class TarReader:
         try:
             return with_patience(lambda: self._read(member, where), where)
         except FileNotFoundError as error:
-            raise ImageError(f"{where}: there is no such archive (any more)") from error
+            raise ImageError(f"{where}: the archive no longer exists") from error
         except OSError as error:
             raise ImageError(f"{where}: the archive cannot be read ({error.strerror or error})") from error
 
@@ -388,7 +406,7 @@ class TarReader:
             return bytes(data)
 
     def checksums(self, members: Sequence[TarMember]) -> list[str]:
-        """Return length and CRC-32 of members."""
+        """Return the length and the CRC-32 of each member."""
         return [checksum(self.read(member)) for member in members]
 
     def _check(self, found: os.stat_result) -> None:
@@ -396,7 +414,7 @@ class TarReader:
             raise ImageError(f"{self.archive}: the archive changed after it was listed; load it again")
 
     def _open(self, offset: int) -> tuple[np.ndarray, int]:
-        """Return the unpacked images, one behind the other, and where in them the one at `offset` of the tar begins."""
+        """Return the bytes of all unpacked images, and the index in them of the image at `offset` of the tar."""
         with _lock:
             if self._map is None or self._starts is None:
                 ends = np.cumsum([0, *(size for _, size in self.spans)]).tolist()
@@ -417,7 +435,7 @@ class TarReader:
         raise DataError(f"{cache_folder() / name} vanished or changed while it was written; call again")
 
     def _pieces(self) -> Iterator[np.ndarray]:
-        """Yield the bytes of all images, in one walk from the start of the archive to its end."""
+        """Yield the bytes of all images, in one pass from the start of the archive to its end."""
         try:
             with _unpacked(self.archive, self.packed) as file:
                 for offset, size in self.spans:
@@ -436,7 +454,7 @@ class TarReader:
 
 
 class TarSource:
-    """Members of a tar archive, read by one `TarReader`."""
+    """Members of a tar archive, read with one `TarReader`."""
 
     def __init__(self, tar: TarReader, members: Sequence[TarMember], reading: Reading = AS_STORED) -> None:
         self.reading: Reading = reading
@@ -452,12 +470,12 @@ class TarSource:
         return hash_lines([str(self.tar.archive), self.tar.state + self.reading.mark, *members])
 
     def checksums(self, rows: Sequence[int]) -> list[str]:
-        def one(row: int) -> str:
+        def checksum_of(row: int) -> str:
             if row not in self._sums:
                 self._sums[row] = checksum(self.tar.read(self.members[row])) + self.reading.mark
             return self._sums[row]
 
-        return in_threads(one, rows)
+        return in_threads(checksum_of, rows)
 
     def _where(self, row: int) -> str:
         return f"{self.tar.archive}:{self.members[row].filename}"
@@ -471,4 +489,4 @@ class TarSource:
 
 def _check_length(length: int, where: str) -> None:
     if length > MEMBER_LIMIT:
-        raise ImageError(f"{where}: {length:,} bytes unpacked; the limit is {MEMBER_LIMIT:,}")
+        raise ImageError(f"{where}: the member has {length:,} bytes unpacked; the limit is {MEMBER_LIMIT:,}")

@@ -1,9 +1,9 @@
-"""The folder of decoded images and unpacked archives: files that are known to hold what was written, within a limit.
+"""The cache folder of decoded images and unpacked archives: files with checksums, within a size limit.
 
-A file is pixels, or members of an archive, as they lie in memory, then a JSON object (shape, CRC-32 of the pixels, rows
-that could not be read), then length and CRC-32 of that object. It is written under a temporary name, on the disk before
-it is renamed, so that neither a killed process nor a power cut leaves anything that a later run trusts. Nothing but
-files of this form, which all begin with 32 hexadecimal digits, is ever removed.
+A file contains the raw bytes of the pixels, or of the members of an archive; then a JSON object (shape, CRC-32 of the
+pixels, rows that could not be read); then the length and the CRC-32 of that object. It is written under a temporary
+name and flushed to the disk before it is renamed, so that an incomplete file, after a killed process or a power cut, is
+never read. Only files of this form, whose names begin with 32 hexadecimal digits, are ever removed.
 """
 
 from __future__ import annotations
@@ -30,21 +30,20 @@ from cellscan.data.images import with_patience
 from cellscan.errors import ArgumentError, CellscanError, DataError
 
 LIMIT = 20.0
-"""Gigabytes that the folder may hold, unless `CELLSCAN_CACHE_LIMIT` says otherwise."""
+"""Default size limit of the folder in gigabytes; `CELLSCAN_CACHE_LIMIT` overrides it."""
 
-_OURS = re.compile(
-    r"[0-9a-f]{32}-\d+(x\d+)?\.(pixels|members|npy|failed\.json)(\..*\.part)?"
-)  # of earlier versions, too
+# The pattern includes files of earlier versions.
+_OURS = re.compile(r"[0-9a-f]{32}-\d+(x\d+)?\.(pixels|members|npy|failed\.json)(\..*\.part)?")
 _LOCKED = (errno.EAGAIN, errno.EACCES)
 _TAIL = struct.Struct("<QI")
 _BLOCK = 16 * 2**20
 
 _known: dict[str, tuple[int, int, int]] = {}
-"""Files that this process has compared with their checksum: inode, size and modification time."""
+"""Inode, size and modification time of the files whose checksums this process has verified."""
 
 
 def cache_folder() -> Path:
-    """Return the folder of decoded images: `CELLSCAN_CACHE`, else the user's cache folder.
+    """Return the folder of decoded images: `CELLSCAN_CACHE`, or the cache folder of the user.
 
     Examples
     --------
@@ -61,21 +60,28 @@ def cache_folder() -> Path:
         return Path(platformdirs.user_cache_dir("cellscan"))
     except (RuntimeError, OSError) as error:
         raise DataError(
-            f"there is no folder for decoded images ({error}); set the environment variable CELLSCAN_CACHE to one"
+            f"there is no folder for decoded images ({error}); set the environment variable CELLSCAN_CACHE to a folder"
         ) from error
 
 
 def clear_cache() -> int:
-    """Delete all decoded images and unpacked archives from the cache folder; return how many bytes that frees.
+    """Delete all decoded images and unpacked archives from the cache folder.
 
-    They are made again when they are needed. Data sets in use keep what they have opened. The folder is
-    ``CELLSCAN_CACHE``, else the user's cache folder; without this call the maps least recently used are removed once
-    it holds more than 20 GB, or what ``CELLSCAN_CACHE_LIMIT`` says, in GB.
+    Returns
+    -------
+    int
+        Number of bytes that are freed.
 
     Raises
     ------
     DataError
-        Where the folder cannot be changed.
+        If the folder cannot be changed.
+
+    Notes
+    -----
+    The library makes the files again when it needs them. Data sets in use keep the files that they have opened. The
+    folder is ``CELLSCAN_CACHE``, or the cache folder of the user. Without this call, the least recently used files are
+    removed when the folder exceeds 20 GB, or ``CELLSCAN_CACHE_LIMIT`` gigabytes.
 
     Examples
     --------
@@ -96,7 +102,7 @@ def clear_cache() -> int:
 
 
 def open_kept(name: str, shape: tuple[int, ...]) -> tuple[np.ndarray, list[int]] | None:
-    """Return the read-only map of that name and its rows that could not be read, or None unless it is as written."""
+    """Return a read-only map of the file and its unreadable rows, or None if the file is missing or damaged."""
     path = cache_folder() / name
     try:
         return with_patience(lambda: _open(path, shape), str(path))
@@ -118,15 +124,16 @@ def _open(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, list[int]] | 
         if _checksum(pixels.reshape(-1)) != about["crc32"]:
             return None
         age = time.time() - stat.st_mtime
-        if age > 3600:  # says that it was used; not each time, because other processes then compare it again
-            with contextlib.suppress(OSError):  # a folder that others write and this user only reads
+        if age > 3600:  # The new time marks the file as used. Other processes verify it again, so this is done rarely.
+            with contextlib.suppress(OSError):  # The user may have read access only.
                 os.utime(path)
-        elif age > 1:  # a file changed twice within a tick of the clock has one time
+        elif age > 1:  # Two changes within one tick of the clock leave the same time.
             _known[str(path)] = state
     return pixels, [int(row) for row in about["unread"]]
 
 
 def _about(file: Any, shape: tuple[int, ...]) -> dict[str, Any] | None:
+    """Return the JSON object at the end of a file, or None if it is damaged or has another shape."""
     size, pixels = os.fstat(file.fileno()).st_size, math.prod(shape)
     if size < pixels + _TAIL.size:
         return None
@@ -141,19 +148,30 @@ def _about(file: Any, shape: tuple[int, ...]) -> dict[str, Any] | None:
 
 
 def _checksum(pixels: np.ndarray) -> list[int]:
-    """Return the CRC-32 of each block; of blocks, because threads can then share the work."""
+    """Return the CRC-32 of each block; threads compute the blocks in parallel."""
     with ThreadPoolExecutor() as pool:
         starts = range(0, len(pixels), _BLOCK)
         return list(pool.map(lambda start: zlib.crc32(pixels[start : start + _BLOCK]), starts))
 
 
 def keep(name: str, shape: tuple[int, ...], chunks: Iterator[np.ndarray], unread: list[int]) -> None:
-    """Write a map from its rows, which `chunks` gives some at a time while it adds to `unread` those it cannot.
+    """Write a map from chunks of rows.
+
+    Parameters
+    ----------
+    name : str
+        Name of the file in the cache folder.
+    shape : tuple of int
+        Shape of all rows together, uint8.
+    chunks : iterator of numpy.ndarray
+        The rows, in order.
+    unread : list of int
+        Rows that could not be read; `chunks` adds to it while it runs.
 
     Raises
     ------
     DataError
-        Where the folder cannot be written. A full disk is noticed before the first chunk is asked for.
+        If the folder cannot be written. A full disk raises before the first chunk is computed.
     """
     folder, size = cache_folder(), math.prod(shape)
     try:
@@ -166,7 +184,7 @@ def keep(name: str, shape: tuple[int, ...], chunks: Iterator[np.ndarray], unread
                 sums, crc, filled = [], 0, 0
                 for chunk in chunks:
                     data = memoryview(np.ascontiguousarray(chunk)).cast("B")
-                    file.write(data)  # not through a map: writing to a map of a full disk kills the process
+                    file.write(data)  # Writing through a memory map would kill the process if the disk is full.
                     while len(data):
                         piece, data = data[: _BLOCK - filled], data[_BLOCK - filled :]
                         crc, filled = zlib.crc32(piece, crc), filled + len(piece)
@@ -189,7 +207,7 @@ def keep(name: str, shape: tuple[int, ...], chunks: Iterator[np.ndarray], unread
 
 
 def _open_part(folder: Path, name: str) -> tuple[Path, int]:
-    """Return a new file that is locked as long as it is open, which tells others that it is being written."""
+    """Return a new file that stays locked while it is open; other processes then leave it alone."""
     while True:
         part = folder / f"{name}.{os.getpid()}-{secrets.token_hex(4)}.part"
         fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
@@ -197,18 +215,19 @@ def _open_part(folder: Path, name: str) -> tuple[Path, int]:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             free = True
         except OSError as error:
-            free = error.errno not in _LOCKED  # else a file system without locks
+            free = error.errno not in _LOCKED  # Other errors come from file systems without locks.
         if free and os.fstat(fd).st_nlink:
             return part, fd
-        os.close(fd)  # somebody took it for one that was left behind, between the two calls
+        os.close(fd)  # Another process removed the file as an abandoned one before it was locked.
 
 
 def _reserve(fd: int, size: int) -> None:
-    if hasattr(os, "posix_fallocate"):  # not on macOS
+    if hasattr(os, "posix_fallocate"):  # macOS does not have it.
         try:
             os.posix_fallocate(fd, 0, size)
         except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):  # a file system without it
+            # These errors come from file systems that do not support the call.
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
                 raise
 
 
@@ -217,7 +236,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _is_left_behind(part: Path) -> bool:
-    """Whether nobody writes to a part any more: the lock of a process ends with it."""
+    """Whether no process writes to a part any more; the lock of a process ends with the process."""
     fd = os.open(part, os.O_RDWR)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -229,7 +248,7 @@ def _is_left_behind(part: Path) -> bool:
 
 
 def _tidy(folder: Path, coming: int) -> None:
-    """Remove what killed processes left, and the maps least recently used until `coming` bytes fit into the limit."""
+    """Remove parts of killed processes, and the least recently used maps until `coming` bytes fit into the limit."""
     maps = []
     for path in _files(folder):
         try:
@@ -239,14 +258,14 @@ def _tidy(folder: Path, coming: int) -> None:
             else:
                 stat = path.stat()
                 maps.append((stat.st_mtime, stat.st_size, path))
-        except OSError:  # another process was faster
+        except OSError:  # Another process has removed the file.
             continue
     left = _limit() - coming - sum(size for _, size, _ in maps)
     for _, size, path in sorted(maps):
         if left >= 0:
             break
         try:
-            path.unlink()  # whoever has it open keeps it
+            path.unlink()  # Processes that have the file open can still read it.
             left += size
         except OSError:
             continue
@@ -259,5 +278,5 @@ def _limit() -> float:
     except ValueError:
         limit = -1.0
     if not limit >= 0:
-        raise ArgumentError(f"CELLSCAN_CACHE_LIMIT is {text!r}; expected gigabytes, a number from 0")
+        raise ArgumentError(f"CELLSCAN_CACHE_LIMIT is {text!r}; expected a number of gigabytes from 0, such as 20")
     return limit * 1e9

@@ -1,4 +1,4 @@
-"""`CellDataset`: an immutable table of cells, plus where their pixels come from."""
+"""`CellDataset`: an immutable table of cells and the sources of their images."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ class Cell:
     Attributes
     ----------
     image : numpy.ndarray
-        (H, W, 3) uint8, RGB, at the size it is stored in; read-only.
+        (H, W, 3) uint8, RGB, at the stored size; read-only.
     label : int
         Index into the data set's `class_names`.
     label_name : str
-        The class.
+        Name of the class.
     patient : str
-        The patient, ``""`` where unknown.
+        Id of the patient, ``""`` if unknown.
     name : str
-        What identifies it in its data set, such as its file name.
+        Unique name of the cell in its data set, such as its file name.
 
     Examples
     --------
@@ -72,25 +72,25 @@ class Cell:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class CellDataset:
-    """An immutable table of cells: labels, patients, names, and where the pixels are.
+    """An immutable table of cells: labels, patients, names, and the sources of their images.
 
-    Made by `load_malaria`, `load_folder`, `load_table`, `synthetic_cells`, `CellDataset.from_arrays`, `concat`.
+    `load_malaria`, `load_folder`, `load_table`, `synthetic_cells`, `CellDataset.from_arrays` and `concat` return one.
 
     Attributes
     ----------
     labels : numpy.ndarray
         (N,) int32, indices into `class_names`.
     patients : numpy.ndarray
-        (N,) str; all ``""`` where patients are unknown.
+        (N,) str; all ``""`` if the patients are unknown.
     names : numpy.ndarray
-        (N,) str, one for each cell: file names, with folders before them where they are needed to tell cells apart.
+        (N,) str, unique: file names, preceded by their folders where file names alone are not unique.
     class_names : tuple[str, ...]
         The classes, in the order of their indices.
     split_info : Split or None
-        How this part came about, where it is a part.
+        The split that made this data set, or None if it is not part of a split.
     layout : str
-        What the folders that the cells were loaded from were taken for, such as ``"class/patient/image"``; ``""``
-        where they come from no folders.
+        The folder layout that `load_folder` used, such as ``"class/patient/image"``; ``""`` for cells that were not
+        loaded from folders.
 
     Examples
     --------
@@ -124,7 +124,26 @@ class CellDataset:
         patients: Iterable[Any] | None,
         class_names: Sequence[str],
     ) -> CellDataset:
-        """Build a data set over a source; the loaders of this package end here.
+        """Build a data set from a source of images. All loaders of this package call this method.
+
+        Parameters
+        ----------
+        source : Source
+            N images.
+        labels : sequence of int or of str
+            (N,) indices into `class_names`, or class names in any case.
+        names : sequence of str
+            (N,) unique names of the cells; an empty name becomes ``"image_<row>"``.
+        patients : sequence or None
+            (N,) ids of the patients; None if they are unknown.
+        class_names : sequence of str
+            The classes.
+
+        Raises
+        ------
+        DataError
+            If there are no images, the lengths differ, a label is not a class, a name occurs twice, or only some
+            patients are known.
 
         Examples
         --------
@@ -140,23 +159,25 @@ class CellDataset:
         class_names = as_class_names(class_names)
         label_array, texts = as_labels(labels, class_names), as_texts("names", names)
         if len(label_array) != count or len(texts) != count:
-            raise DataError(f"{count} images, {len(label_array)} labels, {len(texts)} names; expected as many of each")
+            raise DataError(
+                f"got {count} images, {len(label_array)} labels and {len(texts)} names; expected as many of each"
+            )
         texts = [text or f"image_{row}" for row, text in enumerate(texts)]
         if len(set(texts)) < count:
-            twice = Counter(texts).most_common(1)[0][0]
-            rows = [row for row, name in enumerate(texts) if name == twice]
+            repeated = Counter(texts).most_common(1)[0][0]
+            rows = [row for row, name in enumerate(texts) if name == repeated]
             raise DataError(
-                f"the cells {rows[0]} and {rows[1]} are both named {twice!r}; expected names that each mean one cell. "
-                "Put the folder or the class before them"
+                f"the cells {rows[0]} and {rows[1]} are both named {repeated!r}; expected unique names. "
+                "Put the folder or the class before each name"
             )
         owners = [""] * count if patients is None else as_list("patients", patients)
         if len(owners) != count:
-            raise DataError(f"{count} images and {len(owners)} patients; expected as many of each")
+            raise DataError(f"got {count} images and {len(owners)} patients; expected as many of each")
         patient_array = np.array([as_patient(f"patients[{row}]", owner) for row, owner in enumerate(owners)], dtype=str)
         if (patient_array == "").any() and (patient_array != "").any():
             row = int(np.flatnonzero(patient_array == "")[0])
             raise DataError(
-                f"{texts[row]}: the patient of this cell is unknown while others are known. "
+                f"{texts[row]}: the patient of this cell is unknown, but other patients are known. "
                 "Name a patient for every cell, or for none"
             )
         return cls(
@@ -172,8 +193,9 @@ class CellDataset:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.__dict__.pop("sizes", None)  # read again where it is asked for
-        for array in (self.labels, self.patients, self.names, self._part, self._row):  # pickles forget it
+        self.__dict__.pop("sizes", None)  # The property reads the sizes again on its next use.
+        # A pickle does not store that an array is read-only.
+        for array in (self.labels, self.patients, self.names, self._part, self._row):
             array.flags.writeable = False
 
     @classmethod
@@ -187,30 +209,31 @@ class CellDataset:
         names: Iterable[Any] | None = None,
         reading: Reading | None = None,
     ) -> CellDataset:
-        """Build a data set from images in memory; it keeps copies of all that it is given.
+        """Build a data set from images in memory. The data set copies all arguments.
 
         Parameters
         ----------
         images : iterable
-            Each an array (H, W, 3) uint8 or another form that `Classifier.predict` takes; kept as RGB uint8.
+            N images: arrays (H, W, 3) uint8, or any other form that `Classifier.predict` accepts. They are stored as
+            RGB uint8.
         labels : sequence of int or of str
-            (N,) indices into `class_names`, or names among them in any case.
+            (N,) indices into `class_names`, or class names in any case.
         class_names : sequence of str
             The classes.
         patients : sequence, optional
-            (N,) patients, as texts or numbers (1 and 1.0 are one patient); unknown if left out, or where all are None,
-            NaN or empty.
+            (N,) ids of the patients, texts or numbers; 1 and 1.0 are the same patient. By default, and if all ids are
+            None, NaN or empty, the patients are unknown.
         names : sequence of str, optional
-            (N,) names, each of one cell; numbers if left out.
+            (N,) unique names of the cells. Default: ``"image_0"``, ``"image_1"`` and so on.
         reading : Reading, optional
-            Channel and window of the images, such as ``cellscan.Reading(window=(0, 4095))`` of a camera of 12 bits.
+            Channel and window of the images, such as ``cellscan.Reading(window=(0, 4095))`` for a 12-bit camera.
 
         Raises
         ------
         ImageError
-            Where an image has none of these forms.
+            If an image has none of these forms.
         DataError
-            Where the lengths differ, a label is no class, a name stands twice, or some patients only are known.
+            If the lengths differ, a label is not a class, a name occurs twice, or only some patients are known.
 
         Examples
         --------
@@ -222,7 +245,7 @@ class CellDataset:
         texts = None if names is None else as_texts("names", names)
         listed = as_list("images", images)
         if texts is not None and len(texts) != len(listed):
-            raise DataError(f"{len(listed)} images and {len(texts)} names; expected as many of each")
+            raise DataError(f"got {len(listed)} images and {len(texts)} names; expected as many of each")
         source = ArraySource(listed, names=texts, reading=check_reading(reading))
         return cls.from_source(source, labels, [""] * len(source) if texts is None else texts, patients, class_names)
 
@@ -253,9 +276,9 @@ class CellDataset:
     def __repr__(self) -> str:
         counts = ", ".join(f"{name} {count:,}" for name, count in self.per_class().items())
         known = len(set(self.patients.tolist())) if self.has_patients else 0
-        whose = f" of {known} patients" if known else ", patients unknown"
+        patients = f" of {known} patients" if known else ", patients unknown"
         read = f" (read as {self.layout})" if self.layout not in ("", "class/image") else ""
-        return f"{len(self):,} cells{whose}: {counts}{read}"
+        return f"{len(self):,} cells{patients}: {counts}{read}"
 
     def _repr_html_(self) -> str:
         rows = []
@@ -291,12 +314,12 @@ class CellDataset:
 
     @property
     def masks(self) -> list[np.ndarray]:
-        """Where the parasites of synthetic cells are: one (H, W) bool array a cell, at the stored size.
+        """Masks of the parasites in synthetic cells: one (H, W) bool array for each cell, at the stored size.
 
         Raises
         ------
         DataError
-            Where the cells are not synthetic.
+            If the cells are not synthetic.
 
         Examples
         --------
@@ -309,32 +332,38 @@ class CellDataset:
         for part, row in zip(self._part, self._row, strict=True):
             source = self._sources[part]
             if not isinstance(source, ArraySource) or source.masks is None:
-                raise DataError("these cells have no masks; only synthetic_cells gives them")
+                raise DataError("these cells have no masks; only cells of synthetic_cells have masks")
             masks.append(source.masks[row])
         return masks
 
     def images(self, size: int, *, progress: bool = True) -> Pixels:
         """Return all images at one size, as a lazy read-only array (N, size, size, 3) uint8.
 
-        The first call decodes every image of the underlying set into a file in the cache folder
-        (``CELLSCAN_CACHE``, else the user's cache folder), on all cores; later calls, also of
-        other splits of the same set, reopen it. Small sets of arrays stay in memory. The folder holds 20 GB at
-        most, or what ``CELLSCAN_CACHE_LIMIT`` says: `clear_cache` empties it. Both sides are stretched by an
-        antialiased bilinear filter, as in `Classifier.predict`.
-
         Parameters
         ----------
         size : int
-            Side in pixels, at least 8.
+            Side in pixels, at least 8. An antialiased bilinear filter stretches each image to a square, as in
+            `Classifier.predict`.
         progress : bool
-            Show a progress bar if it takes longer than two seconds.
+            Show a progress bar if decoding takes longer than two seconds.
+
+        Returns
+        -------
+        Pixels
 
         Raises
         ------
         ImageError
-            Where images of this data set cannot be read; it says which.
+            If images of this data set cannot be read; the message lists them.
         DataError
-            Where the disk is full, the folder cannot be written, or the machine fails.
+            If the disk is full, the cache folder cannot be written, or the machine fails.
+
+        Notes
+        -----
+        The first call decodes every image of the underlying set, on all cores, into a file in the cache folder:
+        ``CELLSCAN_CACHE``, or the cache folder of the user. Later calls reopen that file, also for other splits of the
+        same set. Small sets of arrays stay in memory. The folder holds at most 20 GB, or ``CELLSCAN_CACHE_LIMIT``
+        gigabytes; `clear_cache` empties it.
 
         Examples
         --------
@@ -348,17 +377,24 @@ class CellDataset:
             more = f"\n  and {len(bad) - 5} more" if len(bad) > 5 else ""
             raise ImageError(
                 f"{len(bad)} of {len(self)} images cannot be read:\n  {listed}{more}\n"
-                f"Leave them out with cells.select(~np.isin(np.arange(len(cells)), {list(bad)[:20]}))"
+                f"Leave them out: cells.select(~np.isin(np.arange(len(cells)), {list(bad)[:20]}))"
             )
         return pixels
 
     def open_pixels(self, size: int, *, progress: bool = True) -> tuple[Pixels, dict[int, str]]:
-        """Return what `images` does, and the reason of each cell that cannot be read instead of an error.
+        """Return the images at one size, and the reasons why some cannot be read, instead of raising an error.
 
         Parameters
         ----------
         size, progress
             As in `images`.
+
+        Returns
+        -------
+        pixels : Pixels
+            As from `images`; images that cannot be read are black.
+        unreadable : dict[int, str]
+            For each cell that cannot be read, its index and the reason.
 
         Examples
         --------
@@ -381,12 +417,12 @@ class CellDataset:
 
     @cached_property
     def sizes(self) -> np.ndarray:
-        """Width and height of every image as stored, (N, 2) int64; read from the headers the first time.
+        """Stored width and height of every image, (N, 2) int64; read from the file headers on first use.
 
         Raises
         ------
         ImageError
-            Where an image cannot be read.
+            If an image cannot be read.
 
         Examples
         --------
@@ -402,7 +438,16 @@ class CellDataset:
             return frozen(np.array(list(pool.map(size, range(len(self)))), np.int64).reshape(-1, 2))
 
     def describe(self, *, progress: bool = True) -> Description:
-        """Count classes, patients, sizes and formats; opens every file but decodes none.
+        """Count classes, patients, sizes and formats. This opens every file but decodes none.
+
+        Parameters
+        ----------
+        progress : bool
+            Show a progress bar if it takes longer than two seconds.
+
+        Returns
+        -------
+        Description
 
         Examples
         --------
@@ -418,16 +463,16 @@ class CellDataset:
         return count_images(self.per_class(), patients, header, progress=progress)
 
     def plot(self, rows: int = 2, columns: int = 8, *, size: int | None = None, seed: int = 0) -> Figure:
-        """Draw a grid of cells, `rows` rows of each class, with their patients.
+        """Draw a grid of randomly chosen cells: `rows` rows for each class, with the patient of each cell.
 
         Parameters
         ----------
         rows, columns : int
-            Rows a class, and cells a row.
+            Rows for each class, and cells in each row.
         size : int, optional
-            Side in pixels to resize to; as stored if left out.
+            Side in pixels to which the images are resized. Default: the stored size.
         seed : int
-            Which cells are drawn.
+            Seed of the random choice of cells.
 
         Returns
         -------
@@ -448,20 +493,21 @@ class CellDataset:
             raise DataError("there are no cells to draw; expected at least one")
         rows, columns = check_whole("rows", rows, 1), check_whole("columns", columns, 1)
         rng = np.random.default_rng(check_seed(seed))
-        shown = {}
+        drawn = {}
         for label, name in enumerate(self.class_names):
-            found = np.flatnonzero(self.labels == label)
-            chosen = [self[int(row)] for row in rng.choice(found, min(len(found), rows * columns), replace=False)]
-            shown[name] = [(c.image if size is None else read_rgb(c.image, size), c.patient) for c in chosen]
-        return plot_cells(shown, rows, columns)
+            of_class = np.flatnonzero(self.labels == label)
+            count = min(len(of_class), rows * columns)
+            cells = [self[int(row)] for row in rng.choice(of_class, count, replace=False)]
+            drawn[name] = [(cell.image if size is None else read_rgb(cell.image, size), cell.patient) for cell in cells]
+        return plot_cells(drawn, rows, columns)
 
     def select(self, mask_or_indices: np.ndarray | Sequence[int] | Sequence[bool] | slice) -> CellDataset:
-        """Return the chosen cells as a data set that shares its pixels with this one.
+        """Return the selected cells as a data set that shares its images with this one.
 
         Parameters
         ----------
         mask_or_indices : (N,) bool array, index array, or slice
-            Which cells, in the order given.
+            The cells to select; indices keep their order.
 
         Examples
         --------
@@ -473,22 +519,22 @@ class CellDataset:
         return self._take(choose(mask_or_indices, len(self)), self.split_info)
 
     def _take(self, chosen: Any, info: Split | None) -> CellDataset:
-        taken = {name: frozen(getattr(self, name)[chosen]) for name in ("labels", "patients", "names", "_part", "_row")}
-        return replace(self, split_info=info, **taken)
+        columns = ("labels", "patients", "names", "_part", "_row")
+        return replace(self, split_info=info, **{name: frozen(getattr(self, name)[chosen]) for name in columns})
 
     def without(self, names: Iterable[str]) -> CellDataset:
-        """Return the data set without the cells of these names, such as those with label issues.
+        """Return the data set without the named cells, such as those with label issues.
 
         Parameters
         ----------
         names : iterable of str
-            Names of cells, or their ends behind a slash, such as the bare file name. Those that are not here are passed
-            over; where not one of them is here, that is an error.
+            Names of cells, or the last parts of their paths, such as the bare file name. Names that are not in the data
+            set are ignored.
 
         Raises
         ------
         DataError
-            Where names are given and none of them is here, or one is the end of several cells' names.
+            If names are given but none is in the data set, or a file name fits several cells.
 
         Examples
         --------
@@ -500,20 +546,21 @@ class CellDataset:
         return self.select(leave_out(self.names, names))
 
     def rename_classes(self, names: Mapping[str, str]) -> CellDataset:
-        """Return the same cells under other class names.
+        """Return the same cells with other class names.
 
         Parameters
         ----------
         names : mapping
-            Old name to new name; classes it leaves out keep theirs. Two classes may become one. None, which
-            `FieldDataset.rename_classes` takes to ignore boxes, is an error: a cell without a class is of no use.
+            Old names to new names. Classes that are not in the mapping keep their names. Two classes that get the same
+            name are merged. None as a new name is an error here; `FieldDataset.rename_classes` accepts it, to ignore
+            boxes. Use `drop_classes` to leave cells out.
 
         Raises
         ------
         ArgumentError
-            Where it is no mapping from names to names.
+            If `names` is not a mapping from names to names.
         DataError
-            Where it names a class that is not here.
+            If `names` contains a class that is not in the data set.
 
         Examples
         --------
@@ -523,18 +570,20 @@ class CellDataset:
         ('Infected', 'uninfected')
         """
         if not isinstance(names, Mapping) or not all(new is None or isinstance(new, str) for new in names.values()):
-            raise ArgumentError(f"names is {names!r:.80}; expected a mapping from names to names")
+            raise ArgumentError(
+                f"names is {names!r:.80}; expected a mapping from names to names, such as {{'old': 'new'}}"
+            )
         find_classes(list(names), self.class_names)
         ignored = [old for old, new in names.items() if new is None]
         if ignored:
             raise ArgumentError(
-                f"names has None for {ignored[0]!r}, which is for fields alone; leave these cells out by "
+                f"names maps {ignored[0]!r} to None, which is possible for fields only; leave these cells out with "
                 f"drop_classes([{ignored[0]!r}])"
             )
         renamed = as_texts("names", [names.get(name, name) for name in self.class_names])
-        kept = as_class_names(dict.fromkeys(renamed).keys())
-        index = np.array([kept.index(name) for name in renamed], np.int32)
-        return replace(self, class_names=kept, labels=frozen(index[self.labels]))
+        class_names = as_class_names(dict.fromkeys(renamed).keys())
+        index = np.array([class_names.index(name) for name in renamed], np.int32)
+        return replace(self, class_names=class_names, labels=frozen(index[self.labels]))
 
     def drop_classes(self, names: Sequence[str]) -> CellDataset:
         """Return the data set without these classes and without their cells.
@@ -542,11 +591,12 @@ class CellDataset:
         Parameters
         ----------
         names : sequence of str
+            The classes to drop.
 
         Raises
         ------
         DataError
-            Where it names a class that is not here, or no class is left.
+            If a class is not in the data set, or no class remains.
 
         Examples
         --------
@@ -555,26 +605,28 @@ class CellDataset:
         {'parasitized': 20}
         """
         unwanted = find_classes(check_names("names", names, 1), self.class_names)
-        kept = [number for number in range(len(self.class_names)) if number not in unwanted]
-        if not kept:
+        remaining = [number for number in range(len(self.class_names)) if number not in unwanted]
+        if not remaining:
             raise DataError(f"all classes would be dropped: {', '.join(self.class_names)}; expected one to be left")
-        left = self.select(np.isin(self.labels, kept))
+        cells = self.select(np.isin(self.labels, remaining))
         position = np.full(len(self.class_names), -1, np.int32)
-        position[kept] = np.arange(len(kept), dtype=np.int32)
-        return replace(left, class_names=tuple(self.class_names[k] for k in kept), labels=frozen(position[left.labels]))
+        position[remaining] = np.arange(len(remaining), dtype=np.int32)
+        return replace(
+            cells, class_names=tuple(self.class_names[k] for k in remaining), labels=frozen(position[cells.labels])
+        )
 
     def add_classes(self, names: Sequence[str]) -> CellDataset:
-        """Return the data set with more classes, of which it has no cell, behind those that it has.
+        """Return the data set with additional, empty classes after its own.
 
         Parameters
         ----------
         names : sequence of str
-            Names that are not among the classes.
+            Names of the new classes.
 
         Raises
         ------
         DataError
-            Where it names a class that is here.
+            If a class is already in the data set.
 
         Examples
         --------
@@ -600,32 +652,30 @@ class CellDataset:
         by: str = "patient",
         seed: int = 0,
     ) -> tuple[CellDataset, ...]:
-        """Divide the cells into parts to train, to validate and to test; all arguments are keywords.
-
-        Parts get near their fraction of the cells of each class, and of the patients, as far as
-        whole patients allow.
+        """Divide the cells into parts for training, validation and test. All arguments are keyword-only.
 
         Parameters
         ----------
         test, validation : float
-            Fractions of the cells, each in (0, 1), with a sum below 1.
+            Fractions of the cells, each in (0, 1), with a sum below 1. Each part gets about this fraction of the cells
+            of each class, and of the patients, as far as whole patients allow.
         by : {"patient", "cell"}
-            ``"cell"`` reproduces the literature's random split, which puts patients on both sides;
-            every report of it says so.
+            ``"patient"`` keeps all cells of a patient in one part. ``"cell"`` reproduces the random split of the
+            literature: the same patients are in training and test. Every report of such a split states this.
         seed : int
-            Another seed gives another split.
+            Seed of the random assignment.
 
         Returns
         -------
         tuple of CellDataset
-            ``(train, test)``, or ``(train, validation, test)`` where `validation` is given.
+            ``(train, test)``, or ``(train, validation, test)`` if `validation` is given.
 
         Raises
         ------
         ArgumentError
-            Where an argument is positional, or the fractions leave nothing to train on.
+            If an argument is positional, or the fractions leave no cells for training.
         DataError
-            Where patients are unknown or too few.
+            If the patients are unknown or too few.
 
         Examples
         --------
@@ -652,11 +702,16 @@ class CellDataset:
         Parameters
         ----------
         folds : int or path
-            How many; or a CSV file with the header ``patient,fold`` that names every patient.
+            Number of folds, at least 2; or a CSV file with the header ``patient,fold`` that lists every patient.
         by : {"patient", "cell"}
             As in `split`; with a file it must be ``"patient"``.
         seed : int
-            Used with a number only.
+            Seed of the random assignment; ignored with a file.
+
+        Yields
+        ------
+        train, test : CellDataset
+            All folds but one, and that fold.
 
         Examples
         --------
@@ -671,10 +726,10 @@ class CellDataset:
 
         def pairs() -> Iterator[tuple[CellDataset, CellDataset]]:
             for number in np.unique(fold):
-                here = fold == number
+                in_fold = fold == number
                 yield (
-                    self._take(~here, Split(by, f"all but fold {number} {how}", code)),
-                    self._take(here, Split(by, f"fold {number} {how}", code)),
+                    self._take(~in_fold, Split(by, f"all but fold {number} {how}", code)),
+                    self._take(in_fold, Split(by, f"fold {number} {how}", code)),
                 )
 
         return pairs()
@@ -686,7 +741,7 @@ class CellDataset:
         by: Literal["patient", "cell"] = "patient",
         seed: int = 0,
     ) -> np.ndarray:
-        """Return the fold (N,) int64 of every cell.
+        """Return the fold number of every cell, (N,) int64.
 
         Parameters
         ----------
@@ -703,7 +758,7 @@ class CellDataset:
         if isinstance(folds, (str, os.PathLike)):
             self._need_patients()
             if by != "patient":
-                raise ArgumentError(f"a fold file divides by patient; by is {by!r}")
+                raise ArgumentError(f"by is {by!r}; expected 'patient', because a fold file divides by patient")
             return read_folds(folds, self.patients)
         count = check_folds(folds)
         if count > len(self):
@@ -711,13 +766,13 @@ class CellDataset:
         return self._assign((1 / count,) * count, by, check_seed(seed))
 
     def write_folds(self, path: str | os.PathLike[str], folds: int = 5, *, seed: int = 0) -> None:
-        """Divide by patient, stratified by class and size, and write which patient is in which fold.
+        """Divide the patients into folds, stratified by class and size, and write the folds to a CSV file.
 
         Parameters
         ----------
         path : path
             A CSV file with the header ``patient,fold``, which `folds` and `cellscan.cross_validate` read.
-            Replaced where it exists, whole or not at all.
+            An existing file is replaced only once the new one is complete.
         folds, seed : int
             As in `folds`.
 
@@ -748,20 +803,22 @@ class CellDataset:
         if not self.has_patients:
             raise DataError(
                 "the patients of these cells are unknown, so they cannot be divided by patient. Load them with "
-                "load_folder(dir, patient=...), a mapping or function from file name to patient; "
-                'by="cell" divides without, and every report then says that patients are on both sides'
+                "load_folder(dir, patient=...), a mapping or function from file name to patient. "
+                'by="cell" divides without patients; every report then states that patients are on both sides'
             )
 
     def hash(self, *, pixels: bool = True) -> str:
         """Return 12 hexadecimal digits that identify names, labels, patients and images, in any order of cells.
 
-        Images are told by the content of their files, which is read once; it is the same for a folder, an archive and a
-        TFDS set of the same files.
-
         Parameters
         ----------
         pixels : bool
-            False: without the images, as cards of cellscan 0.1.0 state it.
+            If False, leave the images out of the hash, as the cards of cellscan 0.1.0 do.
+
+        Notes
+        -----
+        The hash contains checksums of the image files, each of which is read once. It is the same for a folder, an
+        archive and a TFDS set of the same files.
 
         Examples
         --------
@@ -775,10 +832,10 @@ class CellDataset:
         return hashlib.sha256(repr(rows).encode()).hexdigest()[:12]
 
     def fingerprint(self) -> str:
-        """Return 64 hexadecimal digits that are the same for the same cells in the same order, and for no others.
+        """Return 64 hexadecimal digits that identify the cells and their order.
 
-        What was computed of some cells, row by row, belongs to others only where their fingerprint is the same: of
-        classes, labels, patients, names and the content of the images.
+        The fingerprint covers classes, labels, patients, names and the content of the images. Results that were
+        computed row by row for one data set are valid for another only if both have the same fingerprint.
 
         Examples
         --------
@@ -794,15 +851,15 @@ class CellDataset:
 
     def _contents(self) -> list[str]:
         """Return the checksum of the image of each cell."""
-        found = np.full(len(self), "", object)
+        checksums = np.full(len(self), "", object)
         for number, source in enumerate(self._sources):
-            here = np.flatnonzero(self._part == number)
-            if here.size:
-                found[here] = source.checksums(self._row[here].tolist())
-        return found.tolist()
+            in_source = np.flatnonzero(self._part == number)
+            if in_source.size:
+                checksums[in_source] = source.checksums(self._row[in_source].tolist())
+        return checksums.tolist()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what a card keeps of a data set: cells, patients, hash and split, as JSON values.
+        """Return the entries of a data set in a card: cells, patients, hash and split, as JSON values.
 
         Examples
         --------
@@ -816,42 +873,44 @@ class CellDataset:
 
 
 def find_classes(names: Sequence[Any], class_names: Sequence[str]) -> list[int]:
-    """Return the numbers of these classes, or raise `DataError` where one is not here."""
-    strange = [name for name in names if name not in class_names]
-    if strange:
-        raise DataError(f"the class {strange[0]!r} is not among {', '.join(class_names)}")
+    """Return the indices of these classes, or raise `DataError` if one is not among `class_names`."""
+    unknown = [name for name in names if name not in class_names]
+    if unknown:
+        raise DataError(f"the class {unknown[0]!r} is not among {', '.join(class_names)}")
     return [class_names.index(name) for name in names]
 
 
 def with_classes(class_names: tuple[str, ...], names: Sequence[str]) -> tuple[str, ...]:
-    """Return classes with more of them behind, or raise `DataError` where one is here already."""
-    there = [name for name in names if name in class_names]
-    if there:
-        raise DataError(f"the class {there[0]!r} is there already: {', '.join(class_names)}")
+    """Return `class_names` followed by `names`, or raise `DataError` if one of them is already a class."""
+    existing = [name for name in names if name in class_names]
+    if existing:
+        raise DataError(
+            f"the class {existing[0]!r} is there already: {', '.join(class_names)}; expected names of new classes"
+        )
     return as_class_names([*class_names, *names])
 
 
 def frozen(array: np.ndarray) -> np.ndarray:
-    """Return a read-only copy of an array: whoever gave it may write to it again."""
+    """Return a read-only copy of an array. The caller may still write to the original."""
     array = np.array(array)
     array.flags.writeable = False
     return array
 
 
 def find_named(names: np.ndarray, wanted: Iterable[str]) -> np.ndarray:
-    """Return which cells are meant, (N,) bool; names of cells that are elsewhere are passed over.
+    """Return a mask (N,) bool of the cells with these names; names of other cells are ignored.
 
     Parameters
     ----------
     names : numpy.ndarray
         (N,) str, names of cells.
     wanted : iterable of str
-        Whole names, or their ends behind a slash, such as the bare file name, where those fit one cell only.
+        Whole names, or the last parts of paths, such as the bare file name, if these fit one cell only.
 
     Raises
     ------
     DataError
-        Where an end fits several cells.
+        If the last part of a path fits several cells.
 
     Examples
     --------
@@ -863,7 +922,7 @@ def find_named(names: np.ndarray, wanted: Iterable[str]) -> np.ndarray:
     listed = [wanted] if isinstance(wanted, (str, os.PathLike)) else as_list("names", wanted)
     texts = set(as_texts("names", [name for name in listed if not is_missing(name)]))
     whole = set(np.asarray(names).tolist())
-    meant, ends = texts & whole, {text.replace("\\", "/") for text in texts - whole}
+    matched, ends = texts & whole, {text.replace("\\", "/") for text in texts - whole}
     if ends:
         by_file: dict[str, list[str]] = {}
         for name in whole:
@@ -872,15 +931,20 @@ def find_named(names: np.ndarray, wanted: Iterable[str]) -> np.ndarray:
             fitting = [name for name in by_file.get(end.rsplit("/", 1)[-1], []) if f"/{name}".endswith(f"/{end}")]
             if len(fitting) > 1:
                 raise DataError(
-                    f"{end!r} fits {len(fitting)} cells: {', '.join(map(repr, sorted(fitting)[:4]))}; give the whole "
-                    "name of the one that is meant"
+                    f"{end!r} fits {len(fitting)} cells: {', '.join(map(repr, sorted(fitting)[:4]))}; "
+                    "give the whole name of one cell"
                 )
-            meant.update(fitting)
-    return np.isin(names, np.array(sorted(meant), str))
+            matched.update(fitting)
+    return np.isin(names, np.array(sorted(matched), str))
 
 
 def leave_out(names: np.ndarray, unwanted: Iterable[str]) -> np.ndarray:
-    """Return which of `names` stay, (N,) bool: all but what `find_named` finds, which must be something.
+    """Return a mask (N,) bool of the cells that remain: all except those that `find_named` finds.
+
+    Raises
+    ------
+    DataError
+        If `unwanted` contains names but none of them is among `names`.
 
     Examples
     --------
@@ -892,6 +956,6 @@ def leave_out(names: np.ndarray, unwanted: Iterable[str]) -> np.ndarray:
     unwanted = [unwanted] if isinstance(unwanted, (str, os.PathLike)) else as_list("names", unwanted)
     named = find_named(names, unwanted)
     if unwanted and not named.any():
-        such = f", such as {names[0]!r}" if len(names) else ""
-        raise DataError(f"none of the {len(unwanted)} names to leave out is among these cells{such}")
+        example = f"; names are such as {names[0]!r}" if len(names) else ""
+        raise DataError(f"none of the {len(unwanted)} names to leave out is among these cells{example}")
     return ~named

@@ -1,4 +1,4 @@
-"""`Description`: what a data set holds, counted."""
+"""`Description`: counts and image sizes of a data set."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cellscan.progress import Progress
 
 @dataclass(frozen=True, repr=False)
 class Description:
-    """What a data set holds; prints as a short table.
+    """Counts and image sizes of a data set; printing one shows a short table.
 
     Attributes
     ----------
@@ -24,15 +24,15 @@ class Description:
     per_class : dict[str, int]
         Cells of each class.
     patients : int
-        Number of patients; 0 where unknown.
+        Number of patients; 0 if unknown.
     per_patient : tuple[int, int, int]
-        Least, median and most cells of a patient; zeros where unknown.
+        Minimum, median and maximum number of cells of a patient; zeros if the patients are unknown.
     sides : tuple[int, int, int]
-        Least, median and greatest side of an image, in pixels.
+        Minimum, median and maximum side of an image, in pixels.
     formats : dict[str, int]
-        Images of each file format.
+        Number of images of each file format.
     unreadable : int
-        Images that cannot be opened.
+        Number of images that cannot be opened.
 
     Examples
     --------
@@ -55,11 +55,11 @@ class Description:
     unreadable: int
 
     def __repr__(self) -> str:
-        wide = max(map(len, self.per_class))
+        width = max(map(len, self.per_class))
         lines = [f"{self.cells:,} cells"]
         for name, count in self.per_class.items():
             share = f"{count / max(self.cells, 1):.0%}".replace("%", " %")
-            lines.append(f"  {name:{wide}}  {count:>{len(f'{self.cells:,}')},}  ({share})")
+            lines.append(f"  {name:{width}}  {count:>{len(f'{self.cells:,}')},}  ({share})")
         if self.patients:
             low, middle, high = self.per_patient
             lines.append(f"{self.patients} patients, {low} to {high} cells each (median {middle})")
@@ -78,35 +78,36 @@ class Description:
 def count_images(
     per_class: dict[str, int], patients: Sequence[str], header: Callable[[int], tuple[int, int, str]], *, progress: bool
 ) -> Description:
-    """Open every file, decode none, and count; `patients` is empty where they are unknown."""
+    """Count the images without decoding any; `patients` is empty if they are unknown."""
     count = sum(per_class.values())
 
-    def one(row: int) -> tuple[int, int, str] | None:
+    def header_or_none(row: int) -> tuple[int, int, str] | None:
         try:
             return header(row)
         except ImageError:
             return None
 
-    found: list[tuple[int, int, str] | None] = []
+    headers: list[tuple[int, int, str] | None] = []
     with Progress("reading headers", count, show=progress) as bar, ThreadPoolExecutor() as pool:
         for start in range(0, count, 512):
             rows = range(start, min(start + 512, count))
-            found += pool.map(one, rows)
+            headers += pool.map(header_or_none, rows)
             bar.advance(len(rows))
-    sides = np.array([side for f in found if f for side in f[:2]] or [0])
-    each = np.array(list(Counter(patients).values()))
+    sides = np.array([side for found in headers if found for side in found[:2]] or [0])
+    counts = np.array(list(Counter(patients).values()))
     return Description(
         cells=count,
         per_class=per_class,
-        patients=len(each),
-        per_patient=_spread(each),
+        patients=len(counts),
+        per_patient=_spread(counts),
         sides=_spread(sides),
-        formats=dict(Counter(f[2] for f in found if f).most_common()),
-        unreadable=sum(f is None for f in found),
+        formats=dict(Counter(found[2] for found in headers if found).most_common()),
+        unreadable=sum(found is None for found in headers),
     )
 
 
 def _spread(values: np.ndarray) -> tuple[int, int, int]:
+    """Return minimum, median and maximum, or zeros of no values."""
     if not values.size:
         return 0, 0, 0
     return int(values.min()), int(np.median(values)), int(values.max())

@@ -1,14 +1,20 @@
-"""Whatever holds an image -> RGB uint8, and the one resize rule of the library.
+"""Convert images of any form to RGB uint8, and resize them by the one rule of the library.
 
-Conversions: EXIF orientation is applied; grey and palette images become RGB; transparent pixels lie
-on black, as what surrounds a cell does; 16-bit greys are scaled by 255 / 65535, and refused where they use less
-than a sixteenth of that range, because they would come out black; where a TIFF says that zero is white, it is
-inverted; CMYK goes through Pillow; float images must lie in [0, 1]. Of an animation the first frame counts; a TIFF
-of several pages of one size is refused, because its pages may be channels. A `Reading` states page, channel and the
-values that are black and white; slides are refused.
+Conversions:
 
-What the machine cannot do at the moment (no memory, too many open files, a disk that does not answer) is no fault of
-an image: it is tried again, and then a `DataError`, never an `ImageError`.
+- EXIF orientation is applied.
+- Grey and palette images become RGB; Pillow converts CMYK.
+- Transparent pixels become black, as the background of the NIH cells.
+- 16-bit grey values are scaled by 255 / 65535. Images that use less than a sixteenth of that range are refused,
+  because they would become black.
+- TIFFs in which zero is white are inverted.
+- Float images must have values in [0, 1].
+- The first frame of an animation is read. A TIFF with several pages of one size is refused, because its pages may be
+  channels; a `Reading` defines page, channel and window.
+- Slides are refused.
+
+Failures of the machine (no memory, too many open files, a disk that does not answer) are not errors of the image: the
+call is repeated, and then raises `DataError`, never `ImageError`.
 """
 
 from __future__ import annotations
@@ -39,13 +45,13 @@ ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | np.ndarray | Any"
 (H, W, 1), (H, W, 3) or (H, W, 4)."""
 
 RESIZE = {"filter": "bilinear", "fit": "stretch"}
-"""The one resize rule, as a card states it: Pillow's antialiased bilinear filter, both sides stretched."""
+"""The resize rule for cells, as stored in cards: Pillow's antialiased bilinear filter, both sides stretched."""
 
 FIT = {"filter": "bilinear", "fit": "pad"}
-"""Of whole fields: the same filter, both sides by one factor, black to the right or below where room is left."""
+"""The resize rule for fields: the same filter, both sides scaled by one factor, black padding on the right or below."""
 
 Size: TypeAlias = "int | tuple[int, int]"
-"""Side of a square that is stretched to; or height and width that is fitted into."""
+"""Side of the square to which an image is stretched; or the height and width into which it is fitted."""
 
 PIXEL_LIMIT = 80_000_000
 """Images with more pixels are refused before they are decoded."""
@@ -63,7 +69,7 @@ _MACHINE = frozenset(
                  "EREMOTEIO", "ENETDOWN", "ENETUNREACH", "ENOTCONN", "ECONNRESET", "EHOSTDOWN", "EHOSTUNREACH")
     if hasattr(errno, name)
 )  # fmt: skip
-"""Errors of the machine or of its network, not of a file."""
+"""Error numbers of failures of the machine or its network, not of a file."""
 
 
 def _is_of_the_machine(error: Exception) -> bool:
@@ -71,7 +77,7 @@ def _is_of_the_machine(error: Exception) -> bool:
 
 
 def with_patience(call: Callable[[], T], where: str) -> T:
-    """Return what `call` does; where the machine fails, try again, and after three times raise `DataError`."""
+    """Return the result of `call`; repeat it if the machine fails, and raise `DataError` after three failures."""
     for pause in (0.05, 0.5, None):
         try:
             return call()
@@ -80,8 +86,8 @@ def with_patience(call: Callable[[], T], where: str) -> T:
                 raise
             if pause is None:
                 raise DataError(
-                    f"{where}: the machine failed three times, not the image ({type(error).__name__}: {error}). Free "
-                    "some memory, close files (or allow more: ulimit -n), wait for the disk, and call again"
+                    f"{where}: the machine failed three times ({type(error).__name__}: {error}); the image may be "
+                    "intact. Free memory, close files (or allow more: ulimit -n), wait for the disk, and call again"
                 ) from error
             time.sleep(pause)
     raise AssertionError
@@ -94,7 +100,7 @@ def _formats() -> tuple[str, ...]:
 
 
 def fitted(width: int, height: int, size: tuple[int, int]) -> tuple[int, int]:
-    """Return width and height of an image that is fitted into `size`, which is height and width.
+    """Return the width and height of an image after fitting it into `size`, which is (height, width).
 
     Examples
     --------
@@ -109,10 +115,10 @@ def fitted(width: int, height: int, size: tuple[int, int]) -> tuple[int, int]:
 def read_rgb(
     image: ImageLike, size: Size | None = None, *, where: str | None = None, reading: Reading = AS_STORED
 ) -> np.ndarray:
-    """Return `image` as (H, W, 3) uint8 in memory of its own, at its own size or resized as `Size` says.
+    """Return `image` as a new array (H, W, 3) uint8, at its stored size or resized as `Size` describes.
 
-    `where` names the image in errors; a path names itself. `ImageError` says what is wrong with the image, `DataError`
-    what is wrong with the machine.
+    `where` names the image in error messages; the default is its path. Raises `ImageError` if the image cannot be read,
+    and `DataError` if the machine fails.
     """
     if isinstance(image, (str, os.PathLike)):
         where = where or os.fspath(image)
@@ -127,7 +133,7 @@ def read_file(file: Any, where: str) -> bytes:
     try:
         if hasattr(file, "seek"):
             file.seek(0)
-    except (OSError, ValueError):  # a pipe
+    except (OSError, ValueError):  # A pipe cannot seek.
         pass
     try:
         data = with_patience(file.read, where)
@@ -138,20 +144,20 @@ def read_file(file: Any, where: str) -> bytes:
     if isinstance(data, (bytes, bytearray, memoryview)):
         return bytes(data)
     if hasattr(data, "close"):
-        data.close()  # a coroutine, which would else warn that nobody waited for it
+        data.close()  # Closing a coroutine avoids the warning that it was never awaited.
     raise ImageError(
-        f"{where}: read() of this {type(file).__name__} gives a {type(data).__name__}; expected bytes. Open the file "
-        'with open(path, "rb"); of an upload that is read with await, pass what it gives, or its .file'
+        f"{where}: read() of this {type(file).__name__} returns a {type(data).__name__}; expected bytes. Open the file "
+        'with open(path, "rb"); for an upload with an async read(), pass await upload.read(), or upload.file'
     )
 
 
 def read_header(file: Any) -> tuple[int, int, str]:
-    """Return width and height, as `read_rgb` will have them, and format of an image file, without decoding it."""
+    """Return width, height and format of an image file without decoding it; the size is that of `read_rgb`."""
     with Image.open(file, formats=_formats()) as image:
         width, height = image.size
-        # Of the base class: a PNG's own method decodes the image in search of a block behind it. A TIFF's size has
-        # been turned by Pillow already.
-        if image.format != "TIFF" and Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) >= 5:  # by a quarter
+        # This calls the method of the base class, because that of PNG files decodes the image in search of a later
+        # block. Orientations from 5 swap the sides; Pillow has already swapped those of a TIFF.
+        if image.format != "TIFF" and Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) >= 5:
             width, height = height, width
         return width, height, image.format or "unknown"
 
@@ -165,8 +171,11 @@ def _decode(image: ImageLike, size: Size | None, where: str, reading: Reading) -
             if isinstance(opened, Image.Image):
                 image, reading = _page_of(opened, file, where, reading)
         elif reading.page is not None:
-            one = "a Pillow image is at a page already: seek to it" if isinstance(image, Image.Image) else "array[page]"
-            raise ImageError(f"{where}: page {reading.page} of an image that is no file; pass {one}")
+            instead = "the Pillow image after image.seek(page)" if isinstance(image, Image.Image) else "array[page]"
+            raise ImageError(
+                f"{where}: reading has page {reading.page}, but this image is not a file; leave the page out and pass "
+                f"{instead}"
+            )
         if isinstance(image, Image.Image):
             rgb = _pil_to_rgb(image, where, reading)
         elif isinstance(image, Page):
@@ -175,20 +184,21 @@ def _decode(image: ImageLike, size: Size | None, where: str, reading: Reading) -
             rgb = Image.fromarray(array_to_rgb(image, where, reading=reading))
         if size is None:
             return np.asarray(rgb)
-        wanted = (size, size) if isinstance(size, int) else fitted(*rgb.size, size)
-        if rgb.size != wanted:
-            rgb = rgb.resize(wanted, Image.Resampling.BILINEAR)
+        resized = (size, size) if isinstance(size, int) else fitted(*rgb.size, size)
+        if rgb.size != resized:
+            rgb = rgb.resize(resized, Image.Resampling.BILINEAR)
         array = np.asarray(rgb)
-        if not isinstance(size, int) and wanted != size[::-1]:
-            array = np.pad(array, ((0, size[0] - wanted[1]), (0, size[1] - wanted[0]), (0, 0)))
+        if not isinstance(size, int) and resized != size[::-1]:
+            array = np.pad(array, ((0, size[0] - resized[1]), (0, size[1] - resized[0]), (0, 0)))
         return array
     except MissingExtraError as error:
         if stated != AS_STORED:
             raise
-        raise ImageError(str(error)) from error  # nobody asked for more than this file
+        # Without a reading, this is a file that cannot be read, not a feature that needs an extra.
+        raise ImageError(str(error)) from error
     except CellscanError:
         raise
-    except Exception as error:  # a decoder fed with damaged bytes may raise anything
+    except Exception as error:  # Decoders raise many types of errors for damaged bytes.
         if _is_of_the_machine(error):
             raise
         raise ImageError(f"{where}: {_reason(error, where)}") from error
@@ -198,7 +208,7 @@ def _decode(image: ImageLike, size: Size | None, where: str, reading: Reading) -
 
 
 def _open(file: Any, where: str, reading: Reading) -> Image.Image | Page:
-    """Open a file by Pillow; or else the page of a TIFF by tifffile, where that is installed or asked for."""
+    """Open a file with Pillow, or else a page of a TIFF with tifffile, if it is installed or the reading needs it."""
     try:
         return _open_pillow(file, where)
     except Image.UnidentifiedImageError:
@@ -208,12 +218,14 @@ def _open(file: Any, where: str, reading: Reading) -> Image.Image | Page:
 
 
 def _page_of(image: Image.Image, file: Any, where: str, reading: Reading) -> tuple[Image.Image | Page, Reading]:
-    """Return the page of an open file that is meant, and what is then left to be done of `reading`."""
+    """Return the page of an open file that `reading` selects, and the part of `reading` that remains to be applied."""
     if foreign(where):
         raise ImageError(f"{where}: {foreign(where)}")
     if image.format != "TIFF":
         if reading.page:
-            raise ImageError(f"{where}: page {reading.page} of a {image.format}; only a TIFF has pages")
+            raise ImageError(
+                f"{where}: reading has page {reading.page}, but this is a {image.format}; only a TIFF has pages"
+            )
         return image, reading
     page, reading = choose_page(image, file, reading, where, PIXEL_LIMIT)
     if isinstance(page, Image.Image) and _is_wide_colour(page) and (reading.window is not None or _is_planar(page)):
@@ -256,7 +268,7 @@ def _check_size(width: int, height: int, where: str) -> None:
 
 
 def _is_wide_colour(image: Image.Image) -> bool:
-    """Whether a file holds more than eight bits a colour, of which Pillow keeps the upper eight."""
+    """Whether a file has more than eight bits for each colour; Pillow reads the upper eight only."""
     sixteen = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()) if len(tile) > 3)
     bits = getattr(image, "tag_v2", {}).get(ExifTags.Base.BitsPerSample, 1)
     sixteen = sixteen or (bits[0] if isinstance(bits, tuple) else bits) > 8
@@ -264,17 +276,19 @@ def _is_wide_colour(image: Image.Image) -> bool:
 
 
 def _is_planar(image: Image.Image) -> bool:
-    """Whether a TIFF has a plane a colour, which Pillow reads right in eight bits only."""
+    """Whether a TIFF stores each colour as a plane; Pillow reads these correctly only with eight bits."""
     return getattr(image, "tag_v2", {}).get(ExifTags.Base.PlanarConfiguration) == 2
 
 
 def _pil_to_rgb(image: Image.Image, where: str, reading: Reading) -> Image.Image:
     _check_size(*image.size, where)
-    # Both stand in what the file says of itself, which is gone once the image is loaded or turned.
+    # Both come from the tags of the file, which Pillow drops when it loads or rotates the image.
     tags: Any = getattr(image, "tag_v2", {})
     sixteen = _is_wide_colour(image)
     if sixteen and _is_planar(image):
-        raise ImageError(f"{where}: a TIFF with a plane of 16 bits a colour, which Pillow reads wrong; pass its path")
+        raise ImageError(
+            f"{where}: this TIFF has a plane of 16 bits for each colour, which Pillow reads wrong; pass its path"
+        )
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
         if image.format == "TIFF":
             _load_unmapped(image)
@@ -282,12 +296,14 @@ def _pil_to_rgb(image: Image.Image, where: str, reading: Reading) -> Image.Image
     if image.mode == "F" or image.mode.startswith("I"):
         bits, white = _depth(tags)
         if white and not image.mode.startswith("I;16"):
-            raise ImageError(f"{where}: a TIFF of {bits} bits in which zero is white; save it with 8 or 16 bits")
+            raise ImageError(
+                f"{where}: this is a TIFF of {bits} bits in which zero is white; save it with 8 or 16 bits"
+            )
         return Image.fromarray(_page_to_rgb(Page(np.asarray(image), bits, white), where, reading, wide=True))
     if reading.window is not None:
         raise ImageError(
-            f"{where}: a window of {reading.window}, but Pillow keeps 8 of the 16 bits of a {image.format} in colour; "
-            "save it as TIFF"
+            f"{where}: reading has the window {reading.window}, but Pillow reads only 8 of the 16 bits of a "
+            f"{image.format} in colour; save it as TIFF"
             if sixteen
             else _eight_bits(where, reading.window)
         )
@@ -301,39 +317,39 @@ def _pil_to_rgb(image: Image.Image, where: str, reading: Reading) -> Image.Image
         image.load()
     else:
         if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-            ground = Image.new("RGBA", image.size, (0, 0, 0, 255))
-            ground.alpha_composite(image.convert("RGBA"))
-            image = ground
+            background = Image.new("RGBA", image.size, (0, 0, 0, 255))
+            background.alpha_composite(image.convert("RGBA"))
+            image = background
         image = image.convert("RGB")
-    if sixteen:  # of which Pillow keeps the upper eight
+    if sixteen:  # The image contains the upper eight bits; times 257 gives the 16-bit range.
         _check_light(int(np.asarray(image).max()) * 257, where)
     return image
 
 
 def _load_unmapped(image: Image.Image) -> None:
-    """Decode a turned TIFF; from a memory map of its file Pillow takes rows to be as long as they are once turned."""
-    held: Any = image
-    name = getattr(held, "filename", "")
+    """Decode a rotated TIFF without a memory map of its file, with which Pillow reads rows of the rotated length."""
+    unmapped: Any = image
+    name = getattr(unmapped, "filename", "")
     try:
-        held.filename = ""
-        held.load()
+        unmapped.filename = ""
+        unmapped.load()
     finally:
-        held.filename = name
+        unmapped.filename = name
 
 
 def _depth(tags: Any) -> tuple[int, bool]:
-    """Return how many bits a value of a TIFF has, and whether zero is white."""
+    """Return the number of bits of a value in a TIFF, and whether zero is white."""
     bits = tags.get(ExifTags.Base.BitsPerSample, 16)
     white = tags.get(ExifTags.Base.PhotometricInterpretation) == 0
     return int(bits[0] if isinstance(bits, tuple) else bits), white
 
 
 def _page_to_rgb(page: Page, where: str, reading: Reading, *, wide: bool = False) -> np.ndarray:
-    """Convert the stored values of a page, 16 bits being the whole range unless the page has fewer."""
+    """Convert the stored values of a page to RGB; values of 9 to 15 bits are first scaled to 16 bits."""
     array = page.values
     if reading.window is None and 8 < page.bits < 16:
-        most = 2**page.bits - 1
-        array = ((array.astype(np.uint32).clip(0, most) * 65535 + most // 2) // most).astype(np.uint16)
+        maximum = 2**page.bits - 1
+        array = ((array.astype(np.uint32).clip(0, maximum) * 65535 + maximum // 2) // maximum).astype(np.uint16)
     if page.white and reading.window is None and array.dtype == np.uint16:
         return array_to_rgb(65535 - array, where, wide=wide, reading=reading)
     rgb = array_to_rgb(array, where, wide=wide, reading=reading)
@@ -341,27 +357,27 @@ def _page_to_rgb(page: Page, where: str, reading: Reading, *, wide: bool = False
 
 
 def _eight_bits(where: str, window: tuple[float, float]) -> str:
-    return f"{where}: a window of {window}, but the image has 8 bits, which need none; leave it out"
+    return f"{where}: reading has the window {window}, but the image has 8 bits, which need none; leave it out"
 
 
 def _no_channel(channel: int, count: int, where: str) -> ImageError:
-    return ImageError(f"{where}: there is no channel {channel}; it has {count}, counted from 0")
+    return ImageError(f"{where}: there is no channel {channel}; the image has {count}, counted from 0")
 
 
 def _check_light(high: int, where: str) -> None:
-    """Refuse 16-bit values that would come out as black: few cameras have 16 bits, many write their 12 into 16."""
+    """Raise `ImageError` for 16-bit images that would become black; many cameras store 12 bits in 16-bit files."""
     if 0 < high < 4096:
         raise ImageError(
-            f"{where}: 16-bit values of at most {high}, a range of 65535 that is nearly all unused, would come out as "
-            "black. Of a camera with 12 bits pass reading=cellscan.Reading(window=(0, 4095)), or array * 16; of 8-bit "
-            "values array.astype('uint8')"
+            f"{where}: the highest of the 16-bit values is {high} (of 65535), so the image would become black. "
+            "For a 12-bit camera pass reading=cellscan.Reading(window=(0, 4095)), or array * 16; for 8-bit values "
+            "array.astype('uint8')"
         )
 
 
 def array_to_rgb(array: Any, where: str, *, wide: bool = False, reading: Reading = AS_STORED) -> np.ndarray:
-    """Convert one image held in an array to (H, W, 3) uint8.
+    """Convert one image in an array to (H, W, 3) uint8.
 
-    `wide` allows the signed integers that Pillow uses for 16-bit files.
+    `wide` accepts the signed integers that Pillow uses for 16-bit files.
     """
     array = np.asarray(array)
     if array.ndim == 2:
@@ -372,14 +388,14 @@ def array_to_rgb(array: Any, where: str, *, wide: bool = False, reading: Reading
         array = array[..., reading.channel : reading.channel + 1]
     if array.ndim == 3 and array.shape[-1] in (2, *range(5, 17)):
         raise ImageError(
-            f"{where}: an array of shape {array.shape}; expected (H, W, 3). Of {array.shape[-1]} channels choose one: "
-            "reading=cellscan.Reading(channel=0)"
+            f"{where}: the array has the shape {array.shape}; expected (H, W, 3). Choose one of the "
+            f"{array.shape[-1]} channels: reading=cellscan.Reading(channel=0)"
         )
     if array.ndim != 3 or array.shape[-1] not in (1, 3, 4):
         hint = " (channels come last: array.transpose(1, 2, 0))" if array.ndim == 3 else ""
         if array.ndim == 4 and len(array) == 1:
-            hint = ", and this is a batch of one: pass array[0]"
-        raise ImageError(f"{where}: an array of shape {array.shape}; expected (H, W, 3){hint}")
+            hint = "; this is a batch of one: pass array[0]"
+        raise ImageError(f"{where}: the array has the shape {array.shape}; expected (H, W, 3){hint}")
     _check_size(array.shape[1], array.shape[0], where)
     array = _to_uint8(array, where, wide, reading.window)
     if array.shape[-1] == 4:
@@ -393,39 +409,44 @@ def array_to_rgb(array: Any, where: str, *, wide: bool = False, reading: Reading
 def _to_uint8(array: np.ndarray, where: str, wide: bool, window: tuple[float, float] | None) -> np.ndarray:
     if window is not None:
         if array.dtype.kind not in "iuf" or array.dtype.itemsize < 2:
-            eight = array.dtype.itemsize == 1
-            raise ImageError(_eight_bits(where, window) if eight else f"{where}: an array of dtype {array.dtype}")
+            if array.dtype.itemsize == 1:
+                raise ImageError(_eight_bits(where, window))
+            raise ImageError(
+                f"{where}: the array has the dtype {array.dtype}; expected integers or floats, for a window of {window}"
+            )
         if not np.isfinite(array).all():
-            raise ImageError(f"{where}: values that are NaN or infinite; expected numbers, for a window of {window}")
+            raise ImageError(
+                f"{where}: some values are NaN or infinite; expected finite numbers, for a window of {window}"
+            )
         return through_window(array, window)
     if array.dtype == np.uint8:
         return array
     if (array.dtype.kind == "u" and array.dtype.itemsize == 2) or (wide and array.dtype.kind in "iu"):
         low, high = int(array.min()), int(array.max())
         if low < 0 or high > 65535:
-            raise ImageError(f"{where}: integers from {low} to {high}; expected 16-bit values, 0 to 65535")
+            raise ImageError(f"{where}: the integers are from {low} to {high}; expected 16-bit values, 0 to 65535")
         _check_light(high, where)
         return ((array.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
     if array.dtype.kind == "f":
         low, high = float(array.min()), float(array.max())
-        if not (low >= -1e-3 and high <= 1.0 + 1e-3):  # sums of floats miss 0 and 1 by a little
+        if not (low >= -1e-3 and high <= 1.0 + 1e-3):  # Rounding may exceed 0 and 1 a little.
             raise ImageError(
-                f"{where}: floats from {low:.4g} to {high:.4g}; expected values in [0, 1]. "
+                f"{where}: the floats are from {low:.4g} to {high:.4g}; expected values in [0, 1]. "
                 "For values from 0 to 255 pass array.astype('uint8')"
             )
         return np.rint(np.clip(array, 0.0, 1.0) * 255.0).astype(np.uint8)
     raise ImageError(
-        f"{where}: an array of dtype {array.dtype}; expected uint8, uint16 or floats in [0, 1]. "
+        f"{where}: the array has the dtype {array.dtype}; expected uint8, uint16 or floats in [0, 1]. "
         "For integers from 0 to 255 pass array.astype('uint8')"
     )
 
 
 LINK_LIMIT = 100
-"""Paths through links by which one folder may be reached below another."""
+"""Largest number of paths through links to one folder."""
 
 
 def is_image_name(path: str) -> bool:
-    """Whether a path with slashes names an image that counts: hidden parts and `__MACOSX` do not."""
+    """Whether a path with slashes names an image, without hidden parts and `__MACOSX`."""
     parts = path.split("/")
     return os.path.splitext(parts[-1])[1].lower() in SUFFIXES and not any(
         p.startswith((".", "__MACOSX")) for p in parts
@@ -433,7 +454,7 @@ def is_image_name(path: str) -> bool:
 
 
 def is_litter(name: str) -> bool:
-    """Whether a file name is one that an operating system leaves in folders of images."""
+    """Whether an operating system creates files of this name in folders of images."""
     return name.lower() in _LITTER
 
 
@@ -443,25 +464,28 @@ def image_files(folder: Path) -> list[str]:
 
 
 def list_folder(folder: Path) -> tuple[list[str], list[str]]:
-    """Return the image files under `folder`, and the files passed over, as sorted paths with slashes relative to it.
+    """Return the image files and the other files under `folder`, as sorted paths with slashes relative to it.
 
-    Links are followed, but not to a folder that they lie in. Hidden files and folders, ``__MACOSX`` and what operating
-    systems leave count as neither.
+    Links are followed, except to a folder that contains them. Both lists leave out hidden files and folders,
+    ``__MACOSX`` and files that operating systems create.
     """
     images: list[str] = []
     others: list[str] = []
     reached: Counter[tuple[int, int]] = Counter()
     waiting: list[tuple[str, str, tuple[tuple[int, int], ...]]] = [(os.fspath(folder), "", ())]
     while waiting:
-        here, below, above = waiting.pop()
+        current, below, above = waiting.pop()
         try:
-            stat = os.stat(here)
-            if (stat.st_dev, stat.st_ino) in above:  # a link to a folder that this one is in
+            stat = os.stat(current)
+            if (stat.st_dev, stat.st_ino) in above:  # This is a link to a folder that contains it.
                 continue
             reached[stat.st_dev, stat.st_ino] += 1
-            if reached[stat.st_dev, stat.st_ino] > LINK_LIMIT:  # links across: ten folders of nine links are 10! paths
-                raise DataError(f"{here}: more than {LINK_LIMIT} paths lead to this folder through links; remove some")
-            for entry in os.scandir(here):
+            # Links between ten folders, nine in each, would give 10! paths.
+            if reached[stat.st_dev, stat.st_ino] > LINK_LIMIT:
+                raise DataError(
+                    f"{current}: more than {LINK_LIMIT} paths lead to this folder through links; remove some links"
+                )
+            for entry in os.scandir(current):
                 if entry.name.startswith((".", "__MACOSX")):
                     continue
                 if entry.is_dir():
@@ -471,15 +495,15 @@ def list_folder(folder: Path) -> tuple[list[str], list[str]]:
                 elif not is_litter(entry.name):
                     others.append(below + entry.name)
         except OSError as error:
-            raise DataError(f"{here}: the folder cannot be listed ({error.strerror})") from error
+            raise DataError(f"{current}: the folder cannot be listed ({error.strerror})") from error
     return sorted(images), sorted(others)
 
 
 def warn_of_others(where: Path, others: Sequence[str]) -> None:
-    """Warn of files that lie among the images and are not read."""
+    """Warn about files among the images that are not read."""
     if others:
         listed = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
-        what = f"{len(others)} files are" if len(others) > 1 else "1 file is"
+        count = f"{len(others)} files are" if len(others) > 1 else "1 file is"
         known = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
-        strange = next((f". {name}: {foreign(name)}" for name in others if foreign(name)), "")
-        warnings.warn(f"{where}: {what} not read: {listed}. What is read: {known}{strange}", stacklevel=3)
+        advice = next((f". {name}: {foreign(name)}" for name in others if foreign(name)), "")
+        warnings.warn(f"{where}: {count} not read: {listed}. Formats that are read: {known}{advice}", stacklevel=3)

@@ -1,4 +1,4 @@
-"""Anything that holds images -> a stream of decoded batches, in bounded memory."""
+"""Decode images of any form, one after another, in bounded memory."""
 
 from __future__ import annotations
 
@@ -23,15 +23,24 @@ Images: TypeAlias = "ImageLike | Cell | CellDataset | Pixels | Iterable[ImageLik
 """One image or many: see `cellscan.Classifier.predict`."""
 
 _AHEAD = 16
-"""Images that are decoded before they are needed."""
+"""Number of images that are decoded in advance."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One image of the input: its position, a name, and the thing itself.
+    """One image of the input.
 
-    `once` says that it comes from an iterator, whose next step may change it: a loop over a camera may write every
-    picture to the same array, or to the same file.
+    Attributes
+    ----------
+    index : int
+        Position in the input.
+    name : str
+        Name for results and error messages.
+    image : Any
+        The image as it was given.
+    once : bool
+        Whether it comes from an iterator. Its next step may change the image: a loop over a camera may write every
+        picture to the same array, or to the same file.
     """
 
     index: int
@@ -41,7 +50,7 @@ class Item:
 
 
 def list_items(images: Images) -> tuple[Iterable[Item], int | None]:
-    """Return the images one by one, and how many there are where that is known."""
+    """Return the images one by one, and their number if it is known."""
     if isinstance(images, (str, os.PathLike)):
         path = Path(os.fsdecode(images))
         if not path.is_dir():
@@ -52,15 +61,15 @@ def list_items(images: Images) -> tuple[Iterable[Item], int | None]:
             raise ImageError(f"{path}: there are no images in this folder (png, jpg, tif, bmp, gif, webp, avif, ppm)")
         return [Item(i, file, path / file) for i, file in enumerate(files)], len(files)
     if isinstance(images, CellDataset):
-        raise ArgumentError("a CellDataset inside another container; pass it alone, or join sets with concat")
+        raise ArgumentError("got a CellDataset inside another container; pass it alone, or join sets with concat")
     if _is_one(images):
         return [_item(0, images)], 1
     many: Any = images
     if not isinstance(many, Pixels) and hasattr(many, "__array__") and hasattr(many, "ndim"):
         many = _as_array(many)
-        if many.dtype.kind in "USO" and many.ndim <= 1:  # of paths, or of anything else
+        if many.dtype.kind in "USO" and many.ndim <= 1:  # This is an array of paths or other objects.
             many = many.tolist() if many.ndim else [many.item()]
-            many = [os.fsdecode(one) for one in many] if np.asarray(images).dtype.kind == "S" else many
+            many = [os.fsdecode(path) for path in many] if np.asarray(images).dtype.kind == "S" else many
         elif many.ndim != 4:
             return [Item(0, "image 0", many)], 1
     if isinstance(many, Iterable) and not isinstance(many, dict):
@@ -68,21 +77,21 @@ def list_items(images: Images) -> tuple[Iterable[Item], int | None]:
         once = isinstance(many, Iterator)
         return (_item(i, image, once) for i, image in enumerate(many)), total
     raise ArgumentError(
-        f"{type(images).__name__} holds no images that cellscan knows; expected a path, a folder, an encoded image as "
-        "bytes or an open file, a Pillow image, an array (H, W, 3) or (N, H, W, 3), a cell, a CellDataset, or a list "
-        "or generator of single images"
+        f"images is a {type(images).__name__}; expected a path, a folder, an encoded image as bytes or an open file, "
+        "a Pillow image, an array (H, W, 3) or (N, H, W, 3), a cell, a CellDataset, or a list or generator of single "
+        "images"
     )
 
 
 def reading_of(images: Images, reading: Reading | None) -> Reading:
-    """Return what is stated of how images are read; a data set has its own, and stating another is an error."""
-    stated = check_reading(reading)
-    if stated != AS_STORED and (isinstance(images, (CellDataset, Pixels)) or _is_cell(images)):
+    """Return the checked reading; raise `ArgumentError` if one is given for images that are already loaded."""
+    checked = check_reading(reading)
+    if checked != AS_STORED and (isinstance(images, (CellDataset, Pixels)) or _is_cell(images)):
         raise ArgumentError(
-            f"reading is {stated}, but a {type(images).__name__} was read when it was loaded; "
-            "state it there, such as load_folder(dir, reading=...)"
+            f"reading is {checked}, but a {type(images).__name__} was read when it was loaded; "
+            "pass the reading there, such as load_folder(dir, reading=...)"
         )
-    return stated
+    return checked
 
 
 def _is_one(image: Any) -> bool:
@@ -90,15 +99,18 @@ def _is_one(image: Any) -> bool:
 
 
 def _is_cell(image: Any) -> bool:
-    """Whether this is a cell, or a field."""
+    """Whether this is a cell or a field."""
     return isinstance(getattr(image, "image", None), np.ndarray) and isinstance(getattr(image, "name", None), str)
 
 
 def _as_array(images: Any) -> np.ndarray:
     try:
         return np.asarray(images)
-    except Exception as error:  # arrays of other libraries, on other devices
-        raise ArgumentError(f"{type(images).__name__} cannot be made an array of NumPy ({error})") from error
+    except Exception as error:  # Arrays of other libraries, on other devices, raise many types of errors.
+        raise ArgumentError(
+            f"this {type(images).__name__} cannot be converted to a NumPy array ({error}); expected an array in the "
+            "memory of the CPU"
+        ) from error
 
 
 def _item(index: int, image: Any, once: bool = False) -> Item:
@@ -113,18 +125,18 @@ def _item(index: int, image: Any, once: bool = False) -> Item:
 def decode(
     items: Iterable[Item], size: Size | None, reading: Reading = AS_STORED
 ) -> Iterator[tuple[Item, np.ndarray | ImageError]]:
-    """Decode a little ahead of the reader, on all cores; an image that fails comes as its error.
+    """Yield the decoded images in order, decoding some in advance on all cores; failed images yield their error.
 
-    Without a size, images come at their own. Of each item its pixels, or the bytes of its file, are taken before the
-    next one is asked for.
+    Without a size, images keep their stored size. The pixels of each item, or the bytes of its file, are copied before
+    the next item is requested.
     """
 
-    def read(item: Item, taken: Any) -> np.ndarray | ImageError:
+    def read(item: Item, copied: Any) -> np.ndarray | ImageError:
         try:
-            if isinstance(taken, ImageError):
-                return taken
+            if isinstance(copied, ImageError):
+                return copied
             read_already = isinstance(item.image, Image.Image)
-            return read_rgb(taken, size, where=item.name, reading=AS_STORED if read_already else reading)
+            return read_rgb(copied, size, where=item.name, reading=AS_STORED if read_already else reading)
         except ImageError as error:
             return error
 
@@ -143,14 +155,14 @@ def decode(
 
 
 def _take(item: Item, reading: Reading) -> Any:
-    """Return an image that nobody else can change; that it is none, as an error."""
+    """Return an image in a form that other code cannot change, or an `ImageError` if it is not an image."""
     image = item.image
     try:
         if isinstance(image, (str, os.PathLike)):
             return _bytes_of(image) if item.once else image
         if isinstance(image, (bytes, bytearray, memoryview)):
             return bytes(image)
-        if isinstance(image, Image.Image):  # its file may be read further, or another frame of it
+        if isinstance(image, Image.Image):  # The caller may move it to another frame, or close its file.
             return read_rgb(image, where=item.name, reading=reading)
         if hasattr(image, "read"):
             return read_file(image, item.name)
@@ -160,11 +172,14 @@ def _take(item: Item, reading: Reading) -> Any:
         if not isinstance(error, ImageError):
             raise
         return error
-    except Exception as error:  # arrays of other libraries, on other devices
-        return ImageError(f"{item.name}: a {type(image).__name__} that cannot be made an array of NumPy ({error})")
+    except Exception as error:  # Arrays of other libraries, on other devices, raise many types of errors.
+        return ImageError(
+            f"{item.name}: this {type(image).__name__} cannot be converted to a NumPy array ({error}); expected an "
+            "array in the memory of the CPU"
+        )
     return ImageError(
-        f"{item.name}: a {type(image).__name__} is no image; expected a path, bytes, an open file, a Pillow image, an "
-        "array or a cell"
+        f"{item.name}: a {type(image).__name__} is not an image; expected a path, bytes, an open file, a Pillow image, "
+        "an array or a cell"
     )
 
 
@@ -174,4 +189,4 @@ def _bytes_of(path: str | os.PathLike[str]) -> Any:
     except (OSError, ValueError) as error:
         if isinstance(error, CellscanError):
             raise
-        return path  # reading it says what is wrong
+        return path  # Decoding the path raises an error with the reason.

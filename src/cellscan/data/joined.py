@@ -1,4 +1,4 @@
-"""Several sources as one, and where a source has its images as files."""
+"""Join several sources to one, and find the file of an image."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class JoinedSource:
     ----------
     sources : sequence of Source
     rows : sequence of (n,) int
-        Of each source, which of its images; they may be given in any order.
+        For each source, the rows of its images, in any order.
     """
 
     def __init__(self, sources: Sequence[Source], rows: Sequence[np.ndarray]) -> None:
         self.sources: tuple[Source, ...] = tuple(sources)
         self.where: tuple[tuple[int, int], ...] = tuple(
-            (number, int(row)) for number, own in enumerate(rows) for row in own
+            (number, int(row)) for number, source_rows in enumerate(rows) for row in source_rows
         )
 
     def __len__(self) -> int:
@@ -33,25 +33,25 @@ class JoinedSource:
         return f"{'|'.join(source.fingerprint() for source in self.sources)}|{self.where}"
 
     def checksums(self, rows: Sequence[int]) -> list[str]:
-        found = [""] * len(rows)
+        checksums = [""] * len(rows)
         for number, source in enumerate(self.sources):
-            own = [place for place, row in enumerate(rows) if self.where[row][0] == number]
-            sums = source.checksums([self.where[rows[place]][1] for place in own])
-            for place, one in zip(own, sums, strict=True):
-                found[place] = one
-        return found
+            positions = [position for position, row in enumerate(rows) if self.where[row][0] == number]
+            source_checksums = source.checksums([self.where[rows[position]][1] for position in positions])
+            for position, checksum in zip(positions, source_checksums, strict=True):
+                checksums[position] = checksum
+        return checksums
 
     def read(self, row: int, size: Size | None = None) -> np.ndarray:
-        number, own = self.where[row]
-        return self.sources[number].read(own, size)
+        number, source_row = self.where[row]
+        return self.sources[number].read(source_row, size)
 
     def header(self, row: int) -> tuple[int, int, str]:
-        number, own = self.where[row]
-        return self.sources[number].header(own)
+        number, source_row = self.where[row]
+        return self.sources[number].header(source_row)
 
 
 def path_of(source: Source, row: int) -> str | None:
-    """Return the file of an image, or None where it is none on its own.
+    """Return the path of the file of an image, or None if the image is not a file of its own.
 
     Examples
     --------

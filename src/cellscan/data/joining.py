@@ -1,4 +1,4 @@
-"""Sets beside sets: joining them, and matching their classes by name."""
+"""Join data sets, and match their classes by name."""
 
 from __future__ import annotations
 
@@ -20,14 +20,6 @@ def concat(datasets: Sequence[FieldDataset]) -> FieldDataset: ...
 def concat(datasets: Sequence[Any]) -> CellDataset | FieldDataset:
     """Join data sets of cells, or of fields.
 
-    Classes of cells must have the same names, in any order and case. Fields keep the classes of all sets; one that a
-    set does not have is not annotated in its fields (`FieldDataset.complete`), so that such a cell counts there neither
-    as background in training nor as a false call in evaluation. Rename first where sets call one thing by two names:
-    `FieldDataset.rename_classes`.
-
-    Patients of the same id are taken to be the same patient. Where two sets have a cell or field of the same name,
-    every name gets the number of its set before it, as in ``"2/a.png"``, so that a name still means one.
-
     Parameters
     ----------
     datasets : sequence of CellDataset, or of FieldDataset
@@ -36,15 +28,25 @@ def concat(datasets: Sequence[Any]) -> CellDataset | FieldDataset:
     Returns
     -------
     CellDataset or FieldDataset
-        Cells with the class names of the first; fields with their patients, slides and laboratories, as far as known.
+        Cells with the class names of the first set; fields with their patients, slides and laboratories, if known.
 
     Raises
     ------
     DataError
-        Where the classes of cells differ, patients are known in some sets of cells only, or fields without annotations
-        are among others.
+        If the classes of cells differ, patients are known in only some sets of cells, or only some sets of fields have
+        annotations.
     ArgumentError
-        Where it gets something else than data sets of one kind.
+        If `datasets` contains anything but data sets of one kind.
+
+    Notes
+    -----
+    Sets of cells must have the same class names, in any order and case. Fields get the classes of all sets. A class
+    that a set does not have is marked as not annotated in its fields (`FieldDataset.complete`); there, cells of this
+    class count neither as background in training nor as false positives in evaluation. If sets have different names
+    for the same class, rename them first with `FieldDataset.rename_classes`.
+
+    Patients with the same id are treated as the same patient. If two sets have a cell or field of the same name, the
+    number of its set is put before every name, as in ``"2/a.png"``, so that names stay unique.
 
     Examples
     --------
@@ -74,35 +76,35 @@ def concat(datasets: Sequence[Any]) -> CellDataset | FieldDataset:
 
 def _join_fields(datasets: Sequence[FieldDataset]) -> FieldDataset:
     if len({data.annotated for data in datasets}) > 1:
-        raise DataError("some of these sets have annotations and some are images alone; join only sets of one kind")
+        raise DataError("some of these sets have annotations and others do not; join only sets of one kind")
     classes: dict[str, str] = {}
     for data in datasets:
         for name in data.class_names:
             classes.setdefault(name.casefold(), name)
     position = {name: number for number, name in enumerate(classes)}
-    same = [
+    relabelled = [
         data.relabelled(tuple(classes.values()), [position[name.casefold()] for name in data.class_names])
         for data in datasets
     ]
-    names = [name for data in same for name in data.names.tolist()]
+    names = [name for data in relabelled for name in data.names.tolist()]
     if len(set(names)) < len(names):
-        names = [f"{number}/{name}" for number, data in enumerate(same, 1) for name in data.names.tolist()]
+        names = [f"{number}/{name}" for number, data in enumerate(relabelled, 1) for name in data.names.tolist()]
     arrays: dict[str, Any] = {
-        name: frozen(np.concatenate([getattr(data, name) for data in same]))
+        name: frozen(np.concatenate([getattr(data, name) for data in relabelled]))
         for name in ("sizes", "patients", "slides", "laboratories", "complete")
     }
     lists: dict[str, Any] = {
-        name: tuple(one for data in same for one in getattr(data, name))
+        name: tuple(entry for data in relabelled for entry in getattr(data, name))
         for name in ("boxes", "labels", "polygons", "points", "point_labels")
     }
-    formats = {(data.format, data.told) for data in same}
+    formats = {(data.format, data.told) for data in relabelled}
     kind, told = formats.pop() if len(formats) == 1 else ("", "")
     return FieldDataset(
         class_names=tuple(classes.values()),
         names=frozen(np.array(names, str)),
-        source=JoinedSource([data.source for data in same], [data.rows for data in same]),
+        source=JoinedSource([data.source for data in relabelled], [data.rows for data in relabelled]),
         rows=frozen(np.arange(len(names))),
-        notes=tuple(f"set {number}: {note}" for number, data in enumerate(same, 1) for note in data.notes),
+        notes=tuple(f"set {number}: {note}" for number, data in enumerate(relabelled, 1) for note in data.notes),
         annotated=datasets[0].annotated,
         format=kind,
         told=told,
@@ -135,7 +137,7 @@ def _join_cells(datasets: Sequence[CellDataset]) -> CellDataset:
 
 
 def _distinct(datasets: Sequence[CellDataset]) -> list[np.ndarray]:
-    """Return the names of each set, such that cells of other pixels have other names."""
+    """Return the names of each set; if cells with different images have the same name, with the number of the set."""
     owner: dict[str, tuple[int, int]] = {}
     for data in datasets:
         for name, part, row in zip(data.names.tolist(), data._part.tolist(), data._row.tolist(), strict=True):
@@ -146,14 +148,14 @@ def _distinct(datasets: Sequence[CellDataset]) -> list[np.ndarray]:
 
 
 def match_labels(cells: CellDataset, class_names: Sequence[str]) -> np.ndarray:
-    """Return the labels (N,) int32 of `cells` as indices into `class_names`, matched by name, case-folded."""
+    """Return the labels (N,) int32 of `cells` as indices into `class_names`, matched by name in any case."""
     position = {name.casefold(): i for i, name in enumerate(class_names)}
     used = {cells.class_names[i] for i in np.unique(cells.labels)}
     unknown = sorted(name for name in used if name.casefold() not in position)
     if unknown:
         raise DataError(
             f"the classes {unknown} of this data set are not among {tuple(class_names)}. "
-            f"Rename them: cells.rename_classes({{{unknown[0]!r}: {class_names[0]!r}, ...}})"
+            f"Rename them: cells = cells.rename_classes({{{unknown[0]!r}: {class_names[0]!r}, ...}})"
         )
     index = np.array([position.get(name.casefold(), -1) for name in cells.class_names], np.int32)
     return index[cells.labels]

@@ -1,4 +1,4 @@
-"""The images of a folder or of an archive, by path; and a source of some of them."""
+"""List the images of a folder or an archive, and make sources of them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,23 @@ from cellscan.errors import DataError
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies below a folder or in an archive: paths with slashes, relative to it."""
+    """The files in a folder or an archive: paths with slashes, relative to it.
+
+    Attributes
+    ----------
+    root : Path
+        The folder or the archive.
+    images : tuple[str, ...]
+        The images.
+    others : tuple[str, ...]
+        Files that are not read.
+    archive : Archive or None
+        The archive, or None for a folder.
+    """
 
     root: Path
     images: tuple[str, ...]
-    others: tuple[str, ...]  # files that are not read
+    others: tuple[str, ...]
     archive: Archive | None
 
     def source(self, paths: Sequence[str], reading: Reading = AS_STORED) -> Source:
@@ -31,7 +43,7 @@ class Listing:
 
 
 def list_images(root: Path) -> Listing:
-    """List a folder or an archive, or raise `DataError` where it is neither."""
+    """List the files in a folder or an archive; raise `DataError` if `root` is neither."""
     if root.is_dir():
         images, others = list_folder(root)
         return Listing(root.absolute(), tuple(images), tuple(others), None)

@@ -1,4 +1,4 @@
-"""Files, archives and TFDS -> `CellDataset`."""
+"""Load a `CellDataset` from files, archives, tables or TFDS."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cellscan.errors import ArgumentError, DataError
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 Patients: TypeAlias = "Mapping[str, Any] | Callable[[str], Any] | PathLike"
-"""Whose a cell is: a mapping or a CSV file of names and patients, or a function from name to patient."""
+"""The patient of each cell: a mapping or a CSV file from names to patients, or a function from name to patient."""
 
 
 def load_malaria(
@@ -37,36 +37,39 @@ def load_malaria(
     Parameters
     ----------
     source : path, optional
-        The publisher's ``cell_images.zip``, its extracted folder, Kaggle's nested copy of either
-        (whose second copy of every cell, the same to the byte, is passed over), or the folder of a set
-        that TFDS prepared as array_record (``.../malaria/1.0.0``; TFDS kept no file names there, so
-        patients stay unknown). Left out: the set goes through this package's own TFDS builder, which
-        downloads it once (337 MiB) and keeps file names and patients.
+        One of:
+
+        - the publisher's ``cell_images.zip``, or its extracted folder;
+        - Kaggle's nested copy of either, which contains every cell twice; the second, byte-identical copy is ignored;
+        - the folder of a set that TFDS prepared as array_record, such as ``.../malaria/1.0.0``. TFDS does not store
+          file names, so the patients are unknown.
+
+        By default the TFDS builder of this package downloads the set once (337 MiB) and stores file names and patients.
     patient_files : sequence of paths
-        The publisher's ``patientid_cellmapping_*.csv``; they are checked against the file names.
+        The publisher's ``patientid_cellmapping_*.csv``. They are checked against the file names.
     data_dir : path, optional
-        Where TFDS keeps its sets, if `source` is left out.
+        The folder in which TFDS stores its sets; used only without `source`.
 
     Returns
     -------
     CellDataset
         Classes ``("parasitized", "uninfected")``; the full set has 27,558 cells of 200 patients.
-        `names` are file names, with folders before them where two cells share one.
+        `names` are file names, preceded by their folders where two cells have the same file name.
 
     Raises
     ------
     DataError
-        Where the files do not have that form, or the download fails; it lists the manual steps.
+        If the files do not have one of these forms, or the download fails; the message then lists the manual steps.
 
     Warns
     -----
     UserWarning
-        Where files lie among the images that are not read.
+        If there are files among the images that are not read.
 
     Notes
     -----
     Source of the images: U.S. National Library of Medicine; Rajaraman et al. (2018), PeerJ 6:e4568.
-    The classes are balanced by selection: half of the cells are parasitized, in no clinic are they.
+    The publisher balanced the classes: half of the cells are parasitized, which is not a clinical prevalence.
 
     Examples
     --------
@@ -78,7 +81,10 @@ def load_malaria(
     root = None if source is None else as_path("source", source)
     if root is None or (root / "dataset_info.json").exists():
         if patient_files:
-            raise DataError("patient_files go with an archive or a folder; TFDS sets carry their own patients")
+            raise DataError(
+                "patient_files are given for a TFDS set; leave them out, or pass the archive or folder of the publisher as "
+                "source"
+            )
         return _load_tfds(root, None if data_dir is None else as_path("data_dir", data_dir))
     return read_malaria(root, patient_files)
 
@@ -96,48 +102,55 @@ def load_folder(
     Parameters
     ----------
     folder : path
-        A folder, or an archive: zip, tar, tar.gz, tar.bz2 or tar.xz. Classes are sorted by name; links to files and
-        folders are followed. Hidden files and ``__MACOSX`` are passed over.
+        A folder, or an archive: zip, tar, tar.gz, tar.bz2 or tar.xz. Classes are sorted by name. Links to files and
+        folders are followed. Hidden files and ``__MACOSX`` are ignored.
     patient : callable, mapping or path, optional
-        A function from the path below the class folder, such as ``"p1_a.png"`` or ``"p1/a.png"``, to the patient. Or a
-        mapping, or a CSV file with the header ``name,patient``, whose names are `names` or their ends behind a slash,
-        such as the bare file name, where those fit one cell only. Left out: patients are unknown unless the layout
-        has them, and the set can be divided by cell only.
+        The patient of each cell, as one of:
+
+        - a function from the path below the class folder, such as ``"p1_a.png"`` or ``"p1/a.png"``, to the patient;
+        - a mapping from names to patients, or a CSV file with the header ``name,patient``. A name is one of `names`, or
+          the last part of one, such as the bare file name, if it fits one cell only.
+
+        By default the patients come from the layout; if it has none, they are unknown, and the set can be divided by
+        cell only.
     layout : str, optional
-        What each level of folders is: ``"class/image"``, ``"class/patient/image"``, ``"patient/class/image"``,
-        ``"split/class/image"``, and others of the words ``class``, ``patient``, ``split`` and ``*``, a folder that
-        means nothing. Folders below the last level are part of an image's name. Left out, it is recognised, and stands
-        in `CellDataset.layout`: one level of folders is the classes; folders named train, test or val (or alike) above
-        them are splits; one folder around everything means nothing. Where a tree can be read in two ways, such as with
-        patients above or below the classes, that is an error that lists them; with `patient` given, the first level is
-        the classes.
+        The meaning of each level of folders: ``"class/image"``, ``"class/patient/image"``, ``"patient/class/image"``,
+        ``"split/class/image"``, or another sequence of ``class``, ``patient``, ``split`` and ``*``, which stands for a
+        folder without a meaning. Folders below the last level are part of the name of an image.
+
+        By default the layout is recognised, and `CellDataset.layout` contains it. One level of folders is the classes.
+        Folders above them named train, test, val or similar are splits. A single folder that contains all others has
+        no meaning. If several layouts are possible, such as patients above or below the classes, this is an error that
+        lists them; if `patient` is given, the first level is the classes.
     split : str or sequence of str, optional
-        Which splits to load, by the names of their folders. Must be given where there are several.
+        The splits to load, by the names of their folders. Required if there are several.
     reading : Reading, optional
-        Page, channel and window of images that do not say them, such as ``cellscan.Reading(window=(0, 4095))``.
+        Page, channel and window of the images, if the files do not define them, such as
+        ``cellscan.Reading(window=(0, 4095))``.
 
     Returns
     -------
     CellDataset
         `names` are paths with the class folder, such as ``"infected/p1_a.png"`` or ``"train/infected/p1_a.png"``,
-        without a folder that is around everything.
+        without a single folder that contains all others.
 
     Raises
     ------
     DataError
-        Where there is no such folder, images lie outside the class folders, the layout is unclear or another, there are
-        several splits and none is asked for, an archive is damaged, or a patient is missing.
+        If there is no such folder, there are images outside the class folders, the layout is ambiguous or does not
+        match the folders, there are several splits and `split` is not given, an archive is damaged, or a patient is
+        missing.
     ArgumentError
-        Where `layout` is none, there is no such split, or patients are given by `patient` and by `layout`.
+        If `layout` is not a layout, there is no such split, or both `patient` and `layout` define patients.
 
     Warns
     -----
     UserWarning
-        Where files lie among the images that are not read.
+        If there are files among the images that are not read.
 
     See Also
     --------
-    load_table : Where a table says of which class an image is.
+    load_table : Load images whose classes are in a table.
 
     Examples
     --------
@@ -163,19 +176,20 @@ def load_folder(
     listing, reading = list_images(as_path("folder", folder)), check_reading(reading)
     layout, placed = place(str(folder), listing.images, layout, patient_given=patient is not None)
     if patient is not None and "patient" in layout.split("/"):
-        raise ArgumentError(f"patient is given, and layout={layout!r} has patients too; expected one of the two")
+        raise ArgumentError(f"patient is given, and layout={layout!r} has patients too; expected only one of the two")
     placed = choose_splits(str(folder), placed, split, layout)
-    class_names = sorted({one.class_name for one in placed})
-    placed = sorted(placed, key=lambda one: (one.class_name, one.path))
-    names = [one.name for one in placed]
-    labels = [class_names.index(one.class_name) for one in placed]
-    patients = [one.patient for one in placed]
+    class_names = sorted({image.class_name for image in placed})
+    placed = sorted(placed, key=lambda image: (image.class_name, image.path))
+    names = [image.name for image in placed]
+    labels = [class_names.index(image.class_name) for image in placed]
+    patients = [image.patient for image in placed]
     if patient is not None:
-        patients = read_groups("patient", names, patient, below=[one.below for one in placed], what_is_named="cells")
+        below = [image.below for image in placed]
+        patients = read_groups("patient", names, patient, below=below, what_is_named="cells")
     table = Path(patient).absolute() if isinstance(patient, (str, os.PathLike)) else None
     warn_of_others(listing.root, [path for path in listing.others if listing.root / path != table])
     cells = CellDataset.from_source(
-        listing.source([one.path for one in placed], reading), labels, names, patients, class_names
+        listing.source([image.path for image in placed], reading), labels, names, patients, class_names
     )
     return replace(cells, layout=layout)
 
@@ -190,43 +204,43 @@ def load_table(
     class_names: Sequence[str] | None = None,
     reading: Reading | None = None,
 ) -> CellDataset:
-    """Load images that a table lists, with a label each: a CSV file or a data frame.
+    """Load the images that a table lists with their labels: a CSV file or a data frame.
 
     Parameters
     ----------
     table : path or data frame
-        A CSV file, by comma, semicolon or tab, with a header; or a data frame of pandas or Polars, or a mapping of
-        columns.
+        A CSV file with a header, separated by comma, semicolon or tab; a data frame of pandas or Polars; or a mapping
+        of columns.
     root : path, optional
-        The folder, or the archive, that the paths are relative to. Left out: the folder of the CSV file; of a
+        The folder, or the archive, that the paths are relative to. Default: the folder of the CSV file; for a data
         frame, the working folder.
     path, label : str
         The columns of the paths and of the classes, in any case.
     patient : str or None
-        The column of the patients. Where there is none named ``"patient"``, patients are unknown; None: the column is
-        not read.
+        The column of the patients. If it is ``"patient"`` and there is no such column, the patients are unknown.
+        With None, no column is read.
     class_names : sequence of str, optional
-        The classes; labels are then names among them, or indices into them. Left out: the labels are the names, sorted.
+        The classes; the labels are then class names or indices. Default: the sorted labels.
     reading : Reading, optional
         As in `load_folder`.
 
     Returns
     -------
     CellDataset
-        The images of the table, in its order; others that lie beside them are not read. `names` are the paths, with
-        slashes; what absolute paths have in common is left out.
+        The images of the table, in its order; other images in the folder are not read. `names` are the paths, with
+        slashes; for absolute paths, without their common folder.
 
     Raises
     ------
     ArgumentError
-        Where the table has no such column, or is no table.
+        If `table` is not a table, or has no such column.
     DataError
-        Where an image is not there or stands in the table twice, a label or a path is missing or is no class, or some
-        patients only are known.
+        If an image is missing or occurs twice in the table, a path or a label is missing, a label is not a class, or
+        only some patients are known.
 
     See Also
     --------
-    load_folder : Where folders are the classes.
+    load_folder : Load images whose folders are the classes.
 
     Examples
     --------
@@ -254,12 +268,12 @@ def load_table(
     def column(argument: str, name: str) -> list[Any]:
         if not isinstance(name, str) or not name:
             raise ArgumentError(f"{argument} is {name!r:.80}; expected the name of a column")
-        fitting = [one for one in header if one == name]
-        fitting = fitting or [one for one in header if one.strip().casefold() == name.strip().casefold()]
+        fitting = [title for title in header if title == name]
+        fitting = fitting or [title for title in header if title.strip().casefold() == name.strip().casefold()]
         if len(fitting) != 1:
             many = "several columns" if fitting else "no column"
             listed = ", ".join(map(repr, header[:12]))
-            raise ArgumentError(f"{where} has {many} {name!r}; it has {listed}. Name the right one by {argument}=...")
+            raise ArgumentError(f"{where} has {many} {name!r}; it has {listed}. Name the right one with {argument}=...")
         return as_list(argument, columns[fitting[0]])
 
     paths = [text.strip() for text in as_texts("path", column("path", path))]
@@ -281,13 +295,13 @@ def _labels(where: str, values: list[Any], class_names: Sequence[str] | None) ->
     numbers = all(text.isdecimal() for text in texts)
     if class_names is None:
         return texts, sorted(set(texts), key=int if numbers else None)
-    if numbers and not set(texts) <= set(class_names):  # a CSV file has no numbers, only texts
+    if numbers and not set(texts) <= set(class_names):  # A CSV file stores numbers as texts.
         return [int(text) for text in texts], class_names
     return texts, class_names
 
 
 def _listed(where: str, paths: list[str], root: Path, reading: Reading) -> tuple[list[str], Source]:
-    """Return names and a source of images at these paths, which lie in a folder or in an archive."""
+    """Return the names and a source of the images at these paths in a folder or an archive."""
     slashed = [path.replace("\\", "/") for path in paths]
     if root.is_dir():
         files = [
@@ -298,17 +312,17 @@ def _listed(where: str, paths: list[str], root: Path, reading: Reading) -> tuple
         source: Callable[[], Source] = lambda: FileSource(files, reading)  # noqa: E731
     else:
         listing = list_images(root)
-        there = {image: image for image in listing.images}
+        by_path = {image: image for image in listing.images}
         tops = {image.split("/")[0] for image in listing.images}
-        if len(tops) == 1:  # one folder around everything, which a table need not name
-            there = {image.split("/", 1)[-1]: image for image in listing.images} | there
-        members = [there.get(posixpath.normpath(path)) for path in slashed]
+        if len(tops) == 1:  # The paths of a table may omit a single folder that contains all others.
+            by_path = {image.split("/", 1)[-1]: image for image in listing.images} | by_path
+        members = [by_path.get(posixpath.normpath(path)) for path in slashed]
         absent = [path for path, member in zip(paths, members, strict=True) if member is None]
         source = lambda: listing.source([member for member in members if member is not None], reading)  # noqa: E731
     if absent:
-        such = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
+        listed = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
         raise DataError(
-            f"{where}: {len(absent)} of {len(paths)} images are not in {root.absolute()}: {such}. "
+            f"{where}: {len(absent)} of {len(paths)} images are not in {root.absolute()}: {listed}. "
             "Pass the folder that the paths are relative to as root=..."
         )
     names = [posixpath.normpath(path) for path in slashed]
@@ -322,8 +336,8 @@ def _load_tfds(prepared: Path | None, data_dir: Path | None) -> CellDataset:
     missing = [name for name in ("tensorflow_datasets", "array_record") if importlib.util.find_spec(name) is None]
     if missing:
         raise DataError(
-            f"{' and '.join(missing)} cannot be imported here, so TFDS sets cannot be read "
-            "(array_record has wheels for Linux only). Bring the publisher's archive and call "
+            f"{' and '.join(missing)} cannot be imported, so TFDS sets cannot be read "
+            "(array_record has wheels for Linux only). Download the publisher's archive and call "
             'load_malaria("cell_images.zip")'
         )
     from cellscan.data._malaria_builder import open_prepared, prepare

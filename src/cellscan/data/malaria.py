@@ -1,4 +1,4 @@
-"""The NIH malaria cells as their publisher laid them out: which files are cells, and whose."""
+"""Read the NIH malaria cells, with their patients, from the publisher's folders or archive."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def read_malaria(root: Path, patient_files: Iterable[str | os.PathLike[str]] = (
     listing = list_images(root)
     found: dict[tuple[int, str], list[str]] = {}
     stray = []
-    for path in sorted(listing.images, key=lambda path: (path.count("/"), path)):  # a nested copy comes later
+    # Sorting by depth puts a nested copy after the original.
+    for path in sorted(listing.images, key=lambda path: (path.count("/"), path)):
         label, name = path.split("/")[-2:] if "/" in path else ("", path)
         if label.casefold() in CLASS_NAMES:
             found.setdefault((CLASS_NAMES.index(label.casefold()), name), []).append(path)
@@ -30,25 +31,25 @@ def read_malaria(root: Path, patient_files: Iterable[str | os.PathLike[str]] = (
     if len({label for label, _ in found}) < 2:
         raise DataError(
             f"{root}: expected images in two folders named Parasitized and Uninfected, found "
-            f"{len(found)} in {'one of them' if found else 'neither'}. Other folders of classes: load_folder"
+            f"{len(found)} in {'one of them' if found else 'neither'}. For folders with other names use load_folder"
         )
     warn_of_others(root, [*stray, *listing.others])
-    kept = [(label, path) for (label, _), paths in sorted(found.items()) for path in _without_copies(listing, paths)]
-    paths = [path for _, path in kept]
+    cells = [(label, path) for (label, _), paths in sorted(found.items()) for path in _without_copies(listing, paths)]
+    paths = [path for _, path in cells]
     names = [path.rsplit("/", 1)[-1] for path in paths]
-    if max(Counter(names).values()) > 1:  # the publisher's are distinct
+    if max(Counter(names).values()) > 1:  # The names of the publisher are unique; those of other folders may not be.
         around = os.path.commonpath(["/".join(path.split("/")[:-2]) for path in paths])
         names = [os.path.relpath(path, around) if around else path for path in paths]
     patients = patients_of(names, patient_files)
-    return CellDataset.from_source(listing.source(paths), [label for label, _ in kept], names, patients, CLASS_NAMES)
+    return CellDataset.from_source(listing.source(paths), [label for label, _ in cells], names, patients, CLASS_NAMES)
 
 
 def _without_copies(listing: Listing, paths: list[str]) -> list[str]:
-    """Return the first of each content among files of one class and name."""
+    """Return the first path of each distinct content among files with the same class and name."""
     if len(paths) == 1:
         return paths
     source = listing.source(paths)
-    seen: dict[str, str] = {}
+    first: dict[str, str] = {}
     for path, content in zip(paths, source.checksums(range(len(paths))), strict=True):
-        seen.setdefault(content, path)
-    return list(seen.values())
+        first.setdefault(content, path)
+    return list(first.values())

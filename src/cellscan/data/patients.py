@@ -1,4 +1,4 @@
-"""File names and the publisher's mapping files -> patients."""
+"""Find the patients of the NIH cells from file names and the publisher's mapping files."""
 
 from __future__ import annotations
 
@@ -17,19 +17,16 @@ _MAPPED = re.compile(r"[A-Za-z0-9_]+\.png")
 def malaria_patient(name: str) -> str:
     """Return the patient of a cell of the NIH malaria set, from its file name.
 
-    A name is ``<slide>_IMG_<date>_<time>_cell_<number>.png`` and the patient is the leading ``C``
-    and its digits. The slide is not the patient: patient ``C47`` was photographed under two
-    microscopes and has two.
-
     Parameters
     ----------
     name : str
-        File name, with or without folders before it.
+        File name, with or without folders: ``<slide>_IMG_<date>_<time>_cell_<number>.png``. The patient is the leading
+        ``C`` and its digits. A patient may have several slides: ``C47`` has two, from two microscopes.
 
     Returns
     -------
     str
-        Such as ``"C100"``; ``""`` where the name does not have that form.
+        The patient, such as ``"C100"``; ``""`` if the name does not have this form.
 
     Examples
     --------
@@ -48,9 +45,8 @@ def malaria_patient(name: str) -> str:
 def read_mapping(file: str | os.PathLike[str]) -> dict[str, str]:
     """Return {file name: patient} from one of the publisher's mapping files.
 
-    The files have no header and unquoted commas: a line is the slide up to the first comma, and
-    every ``*.png`` behind it. Their first column is the slide; its leading ``C`` and digits are the
-    patient.
+    The files have no header, and their commas are not quoted. Each line contains the slide, up to the first comma, and
+    then the names of its cells, ``*.png``. The patient is the leading ``C`` of the slide and its digits.
     """
     try:
         text = Path(file).read_text(encoding="utf-8-sig")
@@ -64,14 +60,15 @@ def read_mapping(file: str | os.PathLike[str]) -> dict[str, str]:
         patient = re.match(r"C\d+", slide.strip())
         if patient is None:
             raise DataError(
-                f"{file}, line {number}: the slide is {slide[:40]!r}; expected a name that begins with C and digits"
+                f"{file}, line {number}: the slide is {slide[:40]!r}; expected a name that begins with C and digits, "
+                "such as C100P61ThinF"
             )
         mapping.update(dict.fromkeys(_MAPPED.findall(rest), patient[0]))
     return mapping
 
 
 def patients_of(names: Sequence[str], mapping_files: Iterable[str | os.PathLike[str]] = ()) -> list[str]:
-    """Return the patient of every cell, and check that names and mapping files agree."""
+    """Return the patient of every cell; raise `DataError` if file names and mapping files disagree."""
     patients = [malaria_patient(name) for name in names]
     mapping: dict[str, str] = {}
     single = isinstance(mapping_files, (str, os.PathLike))
@@ -82,11 +79,11 @@ def patients_of(names: Sequence[str], mapping_files: Iterable[str | os.PathLike[
     for row, name in enumerate(names):
         mapped = mapping.get(name.rsplit("/", 1)[-1])
         if mapped is None:
-            raise DataError(f"{name}: the mapping files do not name this cell; pass both of them, or none")
+            raise DataError(f"{name}: the mapping files do not contain this cell; pass both files, or none")
         if patients[row] and mapped != patients[row]:
             raise DataError(
-                f"{name}: the mapping file says patient {mapped}, the file name says {patients[row]}; "
-                "one of them has been edited. Correct it, or leave the mapping files out"
+                f"{name}: the patient is {mapped} in the mapping file, but {patients[row]} in the file name. "
+                "Correct the one that was edited, or leave the mapping files out"
             )
         patients[row] = mapped
     return patients

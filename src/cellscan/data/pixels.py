@@ -1,4 +1,4 @@
-"""Every image of a source, decoded and resized once: in the cache folder, or in memory for small sets of arrays."""
+"""Decode and resize the images of a source once, into the cache folder, or into memory for small sets of arrays."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from cellscan.errors import DataError, ImageError
 from cellscan.progress import Progress
 
 SMALL = 100_000_000
-"""Bytes up to which the pixels of a set of arrays stay in memory: such sets are often made, predicted and forgotten."""
+"""Largest number of bytes of a set of arrays that stays in memory, because such sets are often used once."""
 
 _CHUNK = 32_000_000
-"""Bytes that are decoded before they are written."""
+"""Number of bytes that are decoded before they are written."""
 
 _small: weakref.WeakKeyDictionary[ArraySource, dict[Size, np.ndarray]] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
-"""Of threads that want the same pixels, one decodes."""
+"""Lets one thread at a time decode, so that images are not decoded twice."""
 
 
 def _new_lock() -> None:
@@ -36,13 +36,14 @@ def _new_lock() -> None:
     _lock = threading.Lock()
 
 
-os.register_at_fork(after_in_child=_new_lock)  # a thread that is not in the child may have held it
+# A thread that does not exist in the child process may have held the lock.
+os.register_at_fork(after_in_child=_new_lock)
 
 
 def open_map(source: Source, size: Size, *, progress: bool = True) -> tuple[np.ndarray, dict[int, str]]:
-    """Return the read-only pixels (N, H, W, 3) of `source`, and the reasons of rows that cannot be read now.
+    """Return the read-only pixels (N, H, W, 3) of `source`, and the reasons for rows that cannot be read.
 
-    Rows that failed are tried again at each call: a file may have been repaired, or its folder be reachable again.
+    Each call reads the rows that failed again, because a file may have been repaired, or its folder reconnected.
     """
     size = int(size) if isinstance(size, (int, np.integer)) else (int(size[0]), int(size[1]))
     shape = (len(source), *((size, size) if isinstance(size, int) else size), 3)
@@ -53,7 +54,7 @@ def open_map(source: Source, size: Size, *, progress: bool = True) -> tuple[np.n
             return _unchanged(source, size, shape, progress)
     except MemoryError as error:
         raise DataError(
-            f"there is no memory to decode {shape[0]:,} images; free some, or ask for a smaller size"
+            f"there is not enough memory to decode {shape[0]:,} images; free some memory, or use a smaller size"
         ) from error
 
 
@@ -62,11 +63,13 @@ def _unchanged(source: Source, size: Size, shape: tuple[int, ...], progress: boo
         fingerprint = source.fingerprint()
         key = hashlib.sha256(f"2|{fingerprint}|{size}|{sorted(RESIZE.items())}".encode()).hexdigest()[:32]
         name = f"{key}-{'x'.join(map(str, shape[1:3]))}.pixels"
-        found = _on_disk(source, size, shape, name, progress)
+        result = _on_disk(source, size, shape, name, progress)
         if source.fingerprint() == fingerprint:
-            return found
-        (cache_folder() / name).unlink(missing_ok=True)  # it may hold pixels of both states
-    raise DataError("the images changed while they were read, three times; wait until they are whole, and call again")
+            return result
+        (cache_folder() / name).unlink(missing_ok=True)  # It may contain pixels from before and after the change.
+    raise DataError(
+        "the images changed three times while they were read; wait until no program writes to them, and call again"
+    )
 
 
 def _in_memory(source: ArraySource, size: Size, shape: tuple[int, ...], progress: bool) -> np.ndarray:
@@ -92,7 +95,7 @@ def _on_disk(
         if before is not None:
             with ThreadPoolExecutor(_workers()) as pool:
                 again = dict(zip(todo, pool.map(lambda row: _read(source, row, size), todo), strict=True))
-            failed = {row: found for row, found in again.items() if isinstance(found, str)}
+            failed = {row: result for row, result in again.items() if isinstance(result, str)}
             if len(failed) == len(again):
                 return before, failed
         unread: list[int] = []
@@ -109,12 +112,15 @@ def _chunks(
     todo: Iterable[int],
     progress: bool,
 ) -> Iterator[np.ndarray]:
-    """Yield all rows in order: `todo` read now, others as they were; those that fail are zeros, and in `unread`."""
+    """Yield all rows in order: those in `todo` are read, others copied from `before`.
+
+    Rows that cannot be read are zeros, and are added to `unread`.
+    """
     rows = set(todo)
     step = max(_CHUNK // math.prod(shape[1:]), _workers())
     side = size if isinstance(size, int) else f"{size[1]} x {size[0]}"
-    # Threads, not processes: Pillow decodes and resizes outside Python's lock, and a script
-    # needs no `if __name__ == "__main__"` for them.
+    # Threads suffice, because Pillow releases the GIL while it decodes and resizes; unlike processes, they need no
+    # `if __name__ == "__main__"` in scripts.
     with (
         Progress(f"decoding to {side} px", len(rows), show=progress) as bar,
         ThreadPoolExecutor(_workers()) as pool,
@@ -122,26 +128,26 @@ def _chunks(
         decoding: tuple[int, np.ndarray, dict[int, Future[np.ndarray | str]]] | None = None
         for start in (*range(0, shape[0], step), None):
             following = None
-            if start is not None:  # while a chunk is written, the next is decoded
+            if start is not None:  # The next chunk is decoded while the caller writes this one.
                 stop = min(start + step, shape[0])
                 chunk = np.zeros((stop - start, *shape[1:]), np.uint8) if before is None else before[start:stop].copy()
-                here = [row for row in range(start, stop) if row in rows]
-                following = start, chunk, {row: pool.submit(_read, source, row, size) for row in here}
+                in_chunk = [row for row in range(start, stop) if row in rows]
+                following = start, chunk, {row: pool.submit(_read, source, row, size) for row in in_chunk}
             if decoding is not None:
                 first, chunk, futures = decoding
                 for row, future in futures.items():
-                    found = future.result()
-                    if isinstance(found, str):
+                    image = future.result()
+                    if isinstance(image, str):
                         unread.append(row)
                     else:
-                        chunk[row - first] = found
+                        chunk[row - first] = image
                 bar.advance(len(futures))
                 yield chunk
             decoding = following
 
 
 def _read(source: Source, row: int, size: Size) -> np.ndarray | str:
-    """Return one image, or why it cannot be read; a failure of the machine is an error."""
+    """Return an image, or the reason why it cannot be read; raise `DataError` if the machine fails."""
     try:
         return with_patience(lambda: source.read(row, size), f"image {row}")
     except (ImageError, OSError) as error:
@@ -151,14 +157,14 @@ def _read(source: Source, row: int, size: Size) -> np.ndarray | str:
 def _workers() -> int:
     try:
         return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS
+    except AttributeError:  # macOS does not have it.
         return os.cpu_count() or 1
 
 
 class Pixels:
-    """Images (N, H, W, 3) uint8, of which those on disk are read only when they are asked for; read-only.
+    """A read-only array of images (N, H, W, 3) uint8 that reads images from disk only when they are used.
 
-    Slices and index arrays give NumPy arrays of just those images; `np.asarray` gives all of them.
+    Slices and index arrays return NumPy arrays of the selected images; `np.asarray` returns all images.
 
     Examples
     --------
@@ -178,7 +184,7 @@ class Pixels:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """(N, H, W, 3).
+        """The shape (N, H, W, 3).
 
         Examples
         --------
@@ -218,8 +224,8 @@ class Pixels:
         else:
             out = np.empty((len(row), *self.shape[1:]), np.uint8)
             for number, pixels in enumerate(self._maps):
-                here = part == number
-                out[here] = pixels[row[here]]
+                in_map = part == number
+                out[in_map] = pixels[row[in_map]]
         out.flags.writeable = False
         return out
 

@@ -1,4 +1,4 @@
-"""What a caller says of how image files are to be read: which page, which channel, which values are black and white."""
+"""`Reading`: the page, the channel and the range of values to read from image files."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from cellscan.errors import ArgumentError
 
 @dataclass(frozen=True)
 class Reading:
-    """How images are read that do not say it themselves; the same for files, archives, arrays and predictions.
+    """Page, channel and range of values to read from images; the same for files, archives, arrays and predictions.
 
     Attributes
     ----------
     page : int or None
-        Which page of a TIFF, from 0. Of an OME-TIFF or a stack of ImageJ: which picture of the chosen channel, over
-        depth and time in the order of the file. None: the file must have one.
+        Page of a TIFF, from 0. In an OME-TIFF or an ImageJ stack: index of the picture within the chosen channel, over
+        depth and time in the order of the file. With None, the file must have a single page.
     channel : int or None
-        Which channel, from 0; it becomes a grey image. None: all of them, which must be grey, RGB, or RGB with alpha.
+        Channel, from 0; it becomes a grey image. None: all channels, which must be grey, RGB, or RGB with alpha.
     window : (float, float) or None
-        The stored values that become 0 and 255; those between are scaled and rounded, those beyond are clipped. For
-        images of more than 8 bits: a camera of 12 bits that writes 16-bit files has ``(0, 4095)``. None: the whole
-        range of the type, [0, 1] for floats. Where a TIFF says that zero is white, the result is inverted.
+        The stored values that become 0 and 255. Values in between are scaled and rounded, values outside are clipped.
+        For images of more than 8 bits: the window of a 12-bit camera that writes 16-bit files is ``(0, 4095)``. None:
+        the whole range of the type, [0, 1] for floats. If zero is white in a TIFF, the result is inverted.
 
     Raises
     ------
     ArgumentError
-        Where a number is negative or no whole number, or the window is not two numbers, the lower one first.
+        If `page` or `channel` is not a whole number from 0, or `window` is not two numbers, the lower one first.
 
     Notes
     -----
-    OME-TIFF, stacks of ImageJ, and TIFFs that Pillow cannot open need tifffile: ``pip install 'cellscan[tiff]'``.
+    OME-TIFF, ImageJ stacks, and TIFFs that Pillow cannot open need tifffile: ``pip install 'cellscan[tiff]'``.
 
     Examples
     --------
     >>> import numpy as np, cellscan
-    >>> image = np.full((40, 40), 2048, np.uint16)  # of a camera of 12 bits
+    >>> image = np.full((40, 40), 2048, np.uint16)  # from a 12-bit camera
     >>> reading = cellscan.Reading(window=(0, 4095))
     >>> cells = cellscan.CellDataset.from_arrays([image], [0], reading=reading)
     >>> int(cells[0].image.max())
@@ -65,14 +65,14 @@ class Reading:
             low = high = math.nan
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise ArgumentError(
-                f"window is {self.window!r:.80}; expected two numbers, that which becomes black and a higher one that "
-                "becomes white, such as (0, 4095)"
+                f"window is {self.window!r:.80}; expected two numbers, the value that becomes black and the higher "
+                "value that becomes white, such as (0, 4095)"
             )
         object.__setattr__(self, "window", (low, high))
 
     @property
     def mark(self) -> str:
-        """What distinguishes images read like this from the same ones read otherwise; ``""`` where nothing is stated.
+        """Text that is appended to checksums of images; it differs between readings, and is ``""`` for the default.
 
         Examples
         --------
@@ -84,7 +84,7 @@ class Reading:
 
     @property
     def chooses(self) -> bool:
-        """Whether a page or a channel is stated.
+        """Whether a page or a channel is given.
 
         Examples
         --------
@@ -96,11 +96,11 @@ class Reading:
 
 
 AS_STORED = Reading()
-"""Nothing stated: images are read as they say themselves."""
+"""The default: images are read as their files define."""
 
 
 def check_reading(reading: object) -> Reading:
-    """Return what is stated, or raise `ArgumentError`; None states nothing.
+    """Return `reading`, or the default for None; raise `ArgumentError` for other types.
 
     Examples
     --------
@@ -116,7 +116,7 @@ def check_reading(reading: object) -> Reading:
 
 
 def through_window(values: np.ndarray, window: tuple[float, float]) -> np.ndarray:
-    """Return values of any shape and number type as uint8: the window becomes 0 to 255.
+    """Scale values of any shape and number type to uint8, such that the window becomes 0 to 255.
 
     Examples
     --------
@@ -125,7 +125,7 @@ def through_window(values: np.ndarray, window: tuple[float, float]) -> np.ndarra
     >>> through_window(np.array([0, 100, 300, 500, 900]), (100, 500)).tolist()
     [0, 0, 128, 255, 255]
     """
-    if values.dtype == np.uint16:  # a table takes an eighth of the memory
+    if values.dtype == np.uint16:  # A lookup table needs an eighth of the memory.
         return through_window(np.arange(2**16), window)[values]
     low, high = window
     scaled = (values.astype(np.float64) - low) * 255 / (high - low)

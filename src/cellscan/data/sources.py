@@ -1,11 +1,11 @@
-"""Where the pixels of a data set come from: files, members of an archive, arrays, TFDS records.
+"""Sources of the images of a data set: files, members of an archive, arrays, TFDS records.
 
-A source is an immutable list of images that can be opened in any order from several threads. It pickles and copies
-as what it names, without open files, and works in a forked process.
+A source is an immutable list of images that can be opened in any order from several threads. It can be pickled and
+copied, without open files, and works in a forked process.
 
-It says two things of its images. The `fingerprint` changes whenever an image may have changed and costs no reading:
-it is the key of the cache of pixels. The `checksums` are of the content, the same on every machine and for a
-folder, an archive and TFDS records of the same files: they are what identifies a cell in a `CellDataset.hash`.
+It identifies its images in two ways. The `fingerprint` changes if an image may have changed, and needs no reading of
+files; it is the key of the pixel cache. The `checksums` identify the content of each image. They are the same on every
+machine, and for a folder, an archive and TFDS records of the same files; `CellDataset.hash` contains them.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from cellscan.data.reading import AS_STORED, Reading
 from cellscan.errors import CellscanError, ImageError
 
 GONE = "gone"
-"""Checksum of an image that cannot be read; it is one of its own, and reading it says what is wrong."""
+"""Checksum of an image that cannot be read; reading the image raises the reason."""
 
 
 class Source(Protocol):
-    """What a data set asks of the place its images live in."""
+    """The interface of a source: a list of images that a data set can read."""
 
     def __len__(self) -> int: ...
 
     def fingerprint(self) -> str:
-        """Return a hash of what tells cheaply whether an image has changed; never fails for an image that is gone."""
+        """Return a hash that changes if an image may have changed; images that are missing raise no error."""
         ...
 
     def checksums(self, rows: Sequence[int]) -> list[str]:
@@ -43,7 +43,7 @@ class Source(Protocol):
         ...
 
     def read(self, row: int, size: Size | None = None) -> np.ndarray:
-        """Return image `row` as RGB uint8, at its own size or by the resize rule."""
+        """Return image `row` as RGB uint8 (H, W, 3), at its stored size, or resized if `size` is given."""
         ...
 
     def header(self, row: int) -> tuple[int, int, str]:
@@ -52,7 +52,7 @@ class Source(Protocol):
 
 
 class FileSource:
-    """Image files on disk; paths are made absolute, so that they stay the same when the working folder changes."""
+    """Image files on disk. Paths are made absolute, so that they stay valid when the working folder changes."""
 
     def __init__(self, paths: Sequence[str | os.PathLike[str]], reading: Reading = AS_STORED) -> None:
         self.reading: Reading = reading
@@ -63,7 +63,7 @@ class FileSource:
         return len(self.paths)
 
     def _state(self, row: int) -> str:
-        """Return what changes with a file: a copy of the same size and time has another inode or change time."""
+        """Return text that changes with a file; the inode and change time detect copies of the same size and time."""
         try:
             stat = os.stat(self.paths[row])
         except OSError:
@@ -74,14 +74,14 @@ class FileSource:
         return hash_lines(f"{path}|{self._state(row)}{self.reading.mark}" for row, path in enumerate(self.paths))
 
     def checksums(self, rows: Sequence[int]) -> list[str]:
-        def one(row: int) -> str:
+        def checksum_of(row: int) -> str:
             state = self._state(row)
             known = self._known.get(row)
             if known is None or known[0] != state:
                 known = self._known[row] = (state, checksum(self._bytes(row)) + self.reading.mark)
             return known[1]
 
-        return in_threads(one, rows)
+        return in_threads(checksum_of, rows)
 
     def _bytes(self, row: int) -> bytes:
         try:
@@ -97,9 +97,9 @@ class FileSource:
 
 
 class ArraySource:
-    """Images held in memory as RGB uint8, read-only and of their own, with masks where they are synthetic.
+    """Images in memory: read-only RGB uint8 copies, with masks if they are synthetic.
 
-    `images` may come in any form that `read_rgb` takes; `names` name them in its errors.
+    `images` may have any form that `read_rgb` accepts; `names` appear in its error messages.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class ArraySource:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        for array in (*self.images, *(self.masks or ())):  # pickles forget it
+        for array in (*self.images, *(self.masks or ())):  # A pickle does not store that an array is read-only.
             _sealed(array)
 
     def fingerprint(self) -> str:
@@ -144,9 +144,9 @@ class ArraySource:
 
 
 class RecordSource:
-    """Encoded images behind a function from row to bytes, such as the records of a prepared TFDS set.
+    """Encoded images that a function returns as bytes, such as the records of a prepared TFDS set.
 
-    `encoded` opens what it reads itself, and pickles.
+    `encoded` opens its files itself, and can be pickled.
     """
 
     def __init__(self, count: int, encoded: Callable[[int], bytes], identity: str) -> None:
@@ -160,20 +160,20 @@ class RecordSource:
         return hash_lines([self._identity])
 
     def checksums(self, rows: Sequence[int]) -> list[str]:
-        def one(row: int) -> str:
+        def checksum_of(row: int) -> str:
             if row not in self._sums:
                 self._sums[row] = checksum(self._bytes(row))
             return self._sums[row]
 
-        return in_threads(one, rows)
+        return in_threads(checksum_of, rows)
 
     def _bytes(self, row: int) -> bytes:
         try:
             return with_patience(lambda: self._encoded(row), f"record {row}")
         except CellscanError:
             raise
-        except Exception as error:  # readers of records raise many kinds
-            raise ImageError(f"record {row}: it cannot be read ({error})") from error
+        except Exception as error:  # Readers of records raise many types of errors.
+            raise ImageError(f"record {row}: the record cannot be read ({error})") from error
 
     def read(self, row: int, size: Size | None = None) -> np.ndarray:
         return read_rgb(self._bytes(row), size, where=f"record {row}")
@@ -183,7 +183,7 @@ class RecordSource:
 
 
 def checksum(data: bytes) -> str:
-    """Return length and CRC-32 of some bytes, as an archive states them.
+    """Return the length and the CRC-32 of some bytes; a zip archive stores the same numbers.
 
     Examples
     --------
@@ -195,27 +195,27 @@ def checksum(data: bytes) -> str:
 
 
 def hash_lines(lines: Iterable[str]) -> str:
-    """Return the SHA-256 of some lines."""
-    # File names need not be UTF-8: what is not is kept as surrogates, which plain UTF-8 refuses.
+    """Return the SHA-256 of some lines, as hexadecimal digits."""
+    # File names may contain bytes that are not UTF-8; Python keeps them as surrogates, which plain UTF-8 refuses.
     text = "".join(f"{line}\n" for line in lines)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def in_threads(checksum_of: Callable[[int], str], rows: Sequence[int]) -> list[str]:
-    """Return the checksum of each row, on all cores; `GONE` of an image that cannot be read."""
+    """Return the checksum of each row, computed on all cores; `GONE` for images that cannot be read."""
 
-    def some(rows: Sequence[int]) -> list[str]:
-        return [one(row) for row in rows]
+    def checksums_of(rows: Sequence[int]) -> list[str]:
+        return [checksum_or_gone(row) for row in rows]
 
-    def one(row: int) -> str:
+    def checksum_or_gone(row: int) -> str:
         try:
             return checksum_of(row)
         except ImageError:
             return GONE
 
     with ThreadPoolExecutor() as pool:
-        chunks = pool.map(some, (rows[start : start + 256] for start in range(0, len(rows), 256)))
-        return [found for chunk in chunks for found in chunk]
+        chunks = pool.map(checksums_of, (rows[start : start + 256] for start in range(0, len(rows), 256)))
+        return [text for chunk in chunks for text in chunk]
 
 
 def _sealed(array: np.ndarray) -> np.ndarray:
@@ -224,8 +224,23 @@ def _sealed(array: np.ndarray) -> np.ndarray:
 
 
 def header_of(opened: Callable[[], Any], where: str, reading: Reading = AS_STORED) -> tuple[int, int, str]:
-    """Return width, height and format of a file, or of what an open file holds."""
-    if reading.chooses:  # a page that Pillow need not know
+    """Return width, height and format of an image.
+
+    Parameters
+    ----------
+    opened : callable
+        Returns the path of the image, or a new open file of it.
+    where : str
+        Name of the image in error messages.
+    reading : Reading
+        The page to read, if not the first.
+
+    Raises
+    ------
+    ImageError
+        If the image cannot be read.
+    """
+    if reading.chooses:  # Pillow may not be able to open the chosen page.
         height, width = read_rgb(opened(), where=where, reading=reading).shape[:2]
         try:
             return width, height, header_of(opened, where)[2]
@@ -237,5 +252,5 @@ def header_of(opened: Callable[[], Any], where: str, reading: Reading = AS_STORE
         raise
     except FileNotFoundError as error:
         raise ImageError(f"{where}: there is no such file") from error
-    except Exception as error:  # damaged bytes may raise anything
+    except Exception as error:  # Damaged bytes raise many types of errors.
         raise ImageError(f"{where}: this is not an image of a known format") from error

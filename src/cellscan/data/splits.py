@@ -1,4 +1,4 @@
-"""Dividing cells without tearing a patient apart."""
+"""Split cells into parts or folds that share no patient."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from cellscan.data.values import as_patient, check_number, read_table
 from cellscan.errors import ArgumentError, DataError
 
 _TRIES = 48
+"""Number of random orders that `assign` tries."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """How a part of a data set came about; a report repeats it.
+    """Describes the split that made a part of a data set; reports contain it.
 
     Attributes
     ----------
     by : str
-        ``"patient"``: no patient is in two parts. ``"cell"``: patients are on both sides.
+        ``"patient"``: no patient is in two parts. ``"cell"``: the same patients are in several parts.
     part : str
-        Which part this is, in words.
+        Name of the part, with its fractions or folds and the seed.
     hash : str
-        The first 12 hexadecimal digits of a SHA-256 over which cell went where.
+        The first 12 hexadecimal digits of a SHA-256 hash of the assignment of cells to parts.
 
     Examples
     --------
@@ -47,19 +48,19 @@ class Split:
 
 
 def part_fractions(positional: Sequence[Any], test: Any, validation: Any) -> tuple[float, ...]:
-    """Return the fraction of each part of a split: training, validation where it is asked for, test.
+    """Return the fraction of each part of a split: training, validation if it is given, test.
 
     Parameters
     ----------
     positional : sequence
-        What a call gave without a keyword; there must be nothing.
+        The positional arguments of the call; must be empty.
     test, validation : float
         Each in (0, 1); `validation` may be None.
 
     Raises
     ------
     ArgumentError
-        Where arguments are positional, are no fractions, or leave nothing to train on.
+        If there are positional arguments, or the fractions are not in (0, 1) or leave no cells for training.
 
     Examples
     --------
@@ -69,15 +70,15 @@ def part_fractions(positional: Sequence[Any], test: Any, validation: Any) -> tup
     """
     if positional:
         raise ArgumentError(
-            f"split got {', '.join(f'{one!r:.40}' for one in positional)} without a keyword; "
-            "split takes keywords: split(test=0.2, validation=0.1)"
+            f"split got {', '.join(f'{value!r:.40}' for value in positional)} without a keyword; "
+            "expected keywords: split(test=0.2, validation=0.1)"
         )
     fractions = (check_number("test", test, 0, 1),)
     if validation is not None:
         fractions = (check_number("validation", validation, 0, 1), *fractions)
     if sum(fractions) >= 1:
         raise ArgumentError(
-            f"validation is {validation} and test is {test}, which leaves nothing to train on; expected a sum below 1"
+            f"validation is {validation} and test is {test}, which leaves no cells for training; expected a sum below 1"
         )
     return (1 - sum(fractions), *fractions)
 
@@ -85,36 +86,36 @@ def part_fractions(positional: Sequence[Any], test: Any, validation: Any) -> tup
 def assign(labels: np.ndarray, groups: np.ndarray, fractions: Sequence[float], classes: int, seed: int) -> np.ndarray:
     """Return the part (N,) of every cell such that no group is divided.
 
-    Every part gets close to its fraction of the cells of each class and of the groups. Groups are
-    dealt one after another, large ones early, each to the part that then lacks least; the best of
-    several random orders is kept.
+    Every part gets about its fraction of the cells of each class and of the groups. The groups are assigned one after
+    another, large ones early, each to the part where it brings the counts closest to the fractions. This is repeated
+    for several random orders of the groups; the best assignment is returned.
     """
     _, group = np.unique(groups, return_inverse=True)
     count = int(group.max()) + 1
     parts = len(fractions)
     if count < parts:
         raise DataError(
-            f"{count} patients cannot fill {parts} parts; expected at least one patient a part. "
-            "Ask for fewer parts, or bring more patients"
+            f"{count} patients cannot fill {parts} parts; expected at least one patient for each part. "
+            "Use fewer parts, or more patients"
         )
     size = np.zeros((count, classes + 1))
     np.add.at(size, (group, labels), 1.0)
     size[:, classes] = 1.0
     share = size / np.maximum(size.sum(0), 1.0)
     cells = size[:, :classes].sum(1)
-    want = np.asarray(fractions)[:, None]
+    target = np.asarray(fractions)[:, None]
     rng = np.random.default_rng(seed)
     best, best_score = None, np.inf
     for _ in range(_TRIES):
         order = np.argsort(-cells * rng.uniform(0.5, 1.5, count), kind="stable")
-        have = np.zeros((parts, classes + 1))
+        assigned = np.zeros((parts, classes + 1))
         part = np.empty(count, np.int64)
         for g in order:
-            # adding the share s to a part changes its squared distance to the wish by s * (2 (have - want) + s)
-            cost = (share[g] * (2 * (have - want) + share[g]) / want).sum(1)
+            # Adding a share s to a part changes its squared distance to the target by s * (2 (assigned - target) + s).
+            cost = (share[g] * (2 * (assigned - target) + share[g]) / target).sum(1)
             part[g] = int(cost.argmin())
-            have[part[g]] += share[g]
-        score = float(np.abs(have - want).max()) + (np.bincount(part, minlength=parts) == 0).sum()
+            assigned[part[g]] += share[g]
+        score = float(np.abs(assigned - target).max()) + (np.bincount(part, minlength=parts) == 0).sum()
         if score < best_score:
             best, best_score = part, score
     assert best is not None
@@ -126,7 +127,7 @@ def assign(labels: np.ndarray, groups: np.ndarray, fractions: Sequence[float], c
 
 
 def assign_cells(labels: np.ndarray, fractions: Sequence[float], seed: int) -> np.ndarray:
-    """Return the part (N,) of every cell, stratified by class, with no regard to patients."""
+    """Return the part (N,) of every cell, stratified by class; patients are ignored."""
     rng = np.random.default_rng(seed)
     part = np.empty(len(labels), np.int64)
     bounds = np.cumsum(fractions)[:-1]
@@ -141,7 +142,7 @@ def assign_cells(labels: np.ndarray, fractions: Sequence[float], seed: int) -> n
 def check_folds(folds: Any) -> int:
     """Return a number of folds, or raise `ArgumentError`."""
     if isinstance(folds, bool) or not isinstance(folds, (int, np.integer)) or folds < 2:
-        raise ArgumentError(f"folds is {folds!r}; expected a number from 2, or a fold file")
+        raise ArgumentError(f"folds is {folds!r}; expected a number from 2, or a fold file (a CSV with patient,fold)")
     return int(folds)
 
 
@@ -153,7 +154,7 @@ def read_folds(file: str | os.PathLike[str], patients: np.ndarray) -> np.ndarray
     except ValueError as error:
         raise DataError(f"{file}: expected a patient and a whole number in every line") from error
     if len(fold_of) < len(rows):
-        raise DataError(f"{file}: some patients stand in it twice; expected one line a patient")
+        raise DataError(f"{file}: some patients occur twice; expected one line for each patient")
     absent = sorted(set(patients.tolist()) - set(fold_of))
     if absent:
         raise DataError(
@@ -167,6 +168,6 @@ def read_folds(file: str | os.PathLike[str], patients: np.ndarray) -> np.ndarray
 
 
 def split_hash(names: np.ndarray, labels: np.ndarray, parts: np.ndarray) -> str:
-    """Hash which cell went where, whatever the order of the cells."""
+    """Return a hash of the assignment of cells to parts, independent of the order of the cells."""
     lines = sorted(f"{name}|{label}|{part}" for name, label, part in zip(names.tolist(), labels, parts, strict=True))
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()[:12]

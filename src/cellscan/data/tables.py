@@ -1,4 +1,4 @@
-"""What tables of fields and of results share: rows by index, and CSV files."""
+"""Index the rows of tables, and write CSV files."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from cellscan.tensors import write_whole
 
 
 def find_rows(which: Any, count: int, what: str) -> int | np.ndarray:
-    """Return the rows that an index means: one whole number, or (n,) int64 for what `choose` takes.
+    """Return the rows that an index selects: an int for a single row, or (n,) int64.
 
     Parameters
     ----------
     which : int, slice, (N,) bool, or sequence of int
-        Negative numbers count from the end.
+        The index; negative numbers count from the end.
     count : int
-        How many rows there are.
+        Number of rows.
     what : str
-        What the rows are, for errors.
+        Word for the rows in error messages, such as ``"cells"``.
 
     Raises
     ------
     ArgumentError
-        Where it is another kind of index, a mask of another length, or a row that is not there (an IndexError too).
+        If the index has another type, a mask has another length, or a row does not exist (then also an IndexError).
 
     Examples
     --------
@@ -50,16 +50,16 @@ def find_rows(which: Any, count: int, what: str) -> int | np.ndarray:
         try:
             return choose(which, count)
         except ArgumentError as error:
-            raise ArgumentError(f"{which!r:.80} is no index of {count} {what}: {error}") from error
+            raise ArgumentError(f"{which!r:.80} is not an index of {count} {what}: {error}") from error
     if not -count <= row < count:
-        raise OutOfRange(f"{row} is no row of {count} {what}")
+        raise OutOfRange(f"there is no row {row}; there are {count} {what}, counted from 0")
     return row % count
 
 
 def write_csv(path: str | os.PathLike[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write rows as CSV in UTF-8, whole or not at all: what stood there stays until the new file is complete.
+    """Write rows as CSV in UTF-8. An existing file is replaced only once the new one is complete.
 
-    Names of files that are no UTF-8 are written as the bytes that they are.
+    File names that are not valid UTF-8 are written as their original bytes.
 
     Examples
     --------

@@ -1,8 +1,8 @@
-"""TIFFs of more than one picture: which page is meant, and the slides that are refused.
+"""Choose the page of a TIFF with several pictures, and refuse whole slides.
 
-Pillow decodes a page wherever it can. tifffile, an extra, says which page of an OME-TIFF or of a stack of ImageJ is
-meant, and decodes the pages that Pillow cannot: more than four channels, and 16-bit colours of which all bits count.
-bioio would do the same through a plug-in for each format, which rest on tifffile too, and brings dask, xarray and zarr.
+Pillow decodes a page if it can. tifffile, an extra, finds the page of a picture in an OME-TIFF or an ImageJ stack, and
+decodes the pages that Pillow cannot: more than four channels, and all bits of 16-bit colours. bioio does the same with
+a plug-in for each format; these also use tifffile, and bioio requires dask, xarray and zarr.
 """
 
 from __future__ import annotations
@@ -22,27 +22,37 @@ from cellscan.errors import ImageError, MissingExtraError
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _SCANNERS = ("Aperio", "iScan", "<scn")
-"""In descriptions of slides. Makers of cameras stand in descriptions of plain images too, and so do not count."""
+"""Words in the descriptions of slides. Names of camera makers are not among them: plain images contain them too."""
 
 _NDPI = 65420
 _SUB_IFDS = 330
 _TILE_WIDTH = 322
 
 SLIDES = frozenset((".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide"))
-"""Endings of whole slides, which OpenSlide reads."""
+"""Suffixes of whole slides, which OpenSlide reads."""
 
 MICROSCOPES = frozenset((".czi", ".lif", ".nd2", ".vsi", ".oib", ".oif", ".lsm"))
-"""Endings of makers' files, which bioio and Fiji read."""
+"""Suffixes of the formats of microscope makers, which bioio and Fiji read."""
 
 _ADVICE = (
-    "Open it with OpenSlide (pip install openslide-python openslide-bin) and save what is needed of it: "
+    "Open it with OpenSlide (pip install openslide-python openslide-bin) and save the regions that you need: "
     'openslide.OpenSlide(path).read_region((x, y), 0, (width, height)).save("field.png")'
 )
 
 
 @dataclass(frozen=True)
 class Page:
-    """A page that Pillow cannot decode: (H, W) or (H, W, channels), its bits, and whether zero is white."""
+    """A page that Pillow cannot decode.
+
+    Attributes
+    ----------
+    values : numpy.ndarray
+        (H, W) or (H, W, channels), the stored values.
+    bits : int
+        Number of bits of a value.
+    white : bool
+        Whether zero is white.
+    """
 
     values: np.ndarray
     bits: int
@@ -50,7 +60,7 @@ class Page:
 
 
 def is_tiff(file: Any) -> bool:
-    """Whether a path or bytes begin as a TIFF does."""
+    """Whether a file, or the bytes of one, begins with the signature of a TIFF."""
     if isinstance(file, (bytes, bytearray, memoryview)):
         return bytes(file[:4]) in _MAGIC
     try:
@@ -61,7 +71,7 @@ def is_tiff(file: Any) -> bool:
 
 
 def foreign(where: str) -> str:
-    """Return what to do with a file of a slide scanner or a microscope, ``""`` for others.
+    """Return advice for files of slide scanners and microscopes, ``""`` for other files.
 
     Examples
     --------
@@ -73,23 +83,41 @@ def foreign(where: str) -> str:
     if suffix in SLIDES:
         return f"this is a whole slide, not one image. {_ADVICE}"
     if suffix in MICROSCOPES:
-        return "this is a microscope's own format. Export it as OME-TIFF or PNG, with Fiji or bioio"
+        return "this is the format of a microscope maker. Export it as OME-TIFF or PNG, with Fiji or bioio"
     return ""
 
 
 def choose_page(
     image: Image.Image, file: Any, reading: Reading, where: str, limit: int
 ) -> tuple[Image.Image | Page, Reading]:
-    """Return the page of an open TIFF that is meant, and what is then left to be done of `reading`.
+    """Return the page of an open TIFF that `reading` selects.
 
-    The page is the image, at that page, or a `Page` that Pillow cannot decode, of at most `limit` values.
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        The open TIFF.
+    file : path or bytes
+        The file of `image`.
+    reading : Reading
+        The page, channel and window to read.
+    where : str
+        Name of the image in error messages.
+    limit : int
+        Largest number of values of a `Page`.
+
+    Returns
+    -------
+    page : PIL.Image.Image or Page
+        `image` at the selected page, or a `Page` if Pillow cannot decode it.
+    reading : Reading
+        The part of `reading` that remains to be applied to the page.
 
     Raises
     ------
     ImageError
-        Where it is a slide; where it has several pages and none is stated, or no such page.
+        If the file is a slide, has several pages and `reading` selects none, or has no such page.
     MissingExtraError
-        Where tifffile must say which page is meant, and is not installed.
+        If tifffile is needed to find the page, but is not installed.
     """
     tags: Any = getattr(image, "tag_v2", {})
     pages = int(getattr(image, "n_frames", 1))
@@ -107,31 +135,31 @@ def choose_page(
     if tiled and second != first:
         raise _slide(where, pages)
     counted = re.search(r"^images=(\d+)", about, re.MULTILINE) if about.startswith("ImageJ=") else None
-    count = max(pages, int(counted[1]) if counted else 1)  # a large stack of ImageJ has one page for all its pictures
+    count = max(pages, int(counted[1]) if counted else 1)  # A large ImageJ stack stores all pictures in one page.
     if not reading.chooses:
         if count > 1 and second == first:
             raise ImageError(
-                f"{where}: a TIFF of {count} pages of one size, which may be channels or planes. Say which: "
-                "reading=cellscan.Reading(page=0), or channel=0 of an OME-TIFF; or save the one that is meant alone"
+                f"{where}: this TIFF has {count} pages of one size, which may be channels or planes. Choose one: "
+                "reading=cellscan.Reading(page=0), or channel=0 for an OME-TIFF; or save one page as a file"
             )
         return image, reading
-    told = about.startswith("ImageJ=") or "<OME" in about
-    if count > 1 and told:
+    is_stack = about.startswith("ImageJ=") or "<OME" in about
+    if count > 1 and is_stack:
         return _of_stack(image, file, reading, where, limit)
     if pages > 1 and reading.page is None:
         raise ImageError(
-            f"{where}: a TIFF of {pages} pages, which do not say that they are channels. Say which page: "
+            f"{where}: this TIFF has {pages} pages, which are not marked as channels. Choose a page: "
             "reading=cellscan.Reading(page=0)"
         )
     page = reading.page or 0
     if page >= pages:
-        raise ImageError(f"{where}: there is no page {page}; it has {pages}, counted from 0")
+        raise ImageError(f"{where}: there is no page {page}; the file has {pages}, counted from 0")
     image.seek(page)
     return image, reading
 
 
 def _slide(where: str, pages: int) -> ImageError:
-    return ImageError(f"{where}: this is a whole slide, tiled, of {pages} pages, and not one image. {_ADVICE}")
+    return ImageError(f"{where}: this is a whole slide with tiles and {pages} pages, not one image. {_ADVICE}")
 
 
 def _import() -> Any:
@@ -152,7 +180,7 @@ def _opened(file: Any, where: str) -> Any:
 def _of_stack(
     image: Image.Image, file: Any, reading: Reading, where: str, limit: int
 ) -> tuple[Image.Image | Page, Reading]:
-    """Return the page of a file that says what its pages are."""
+    """Return the selected page of a file whose description defines its pages: an OME-TIFF or an ImageJ stack."""
     with _opened(file, where) as tiff:
         series = tiff.series[0]
         axes, shape = series.axes, series.shape
@@ -161,69 +189,72 @@ def _of_stack(
         others = [axis for axis, name in enumerate(axes) if name not in "CYXS"]
         pictures = math.prod(shape[axis] for axis in others)
         listed = f"{channels} channels and {pictures} pictures of each ({axes}, {shape})"
-        # Without an axis of channels, the channel is one of the samples of a page, which is taken later.
+        # Without a channel axis, the channel is a sample of the page; the caller selects it.
         channel = reading.channel if channel_axis >= 0 else 0
         for name, value, count in (("channel", channel, channels), ("page", reading.page, pictures)):
             if value is None and count > 1:
-                raise ImageError(f"{where}: a stack of {listed}. Say which: reading=cellscan.Reading({name}=0)")
+                raise ImageError(
+                    f"{where}: this is a stack of {listed}. Choose a {name}: reading=cellscan.Reading({name}=0)"
+                )
             if value is not None and value >= count:
-                raise ImageError(f"{where}: there is no {name} {value}; it is a stack of {listed}, counted from 0")
+                raise ImageError(f"{where}: there is no {name} {value}; this is a stack of {listed}, counted from 0")
         index: list[Any] = [slice(None)] * len(axes)
         if channel_axis >= 0:
             index[channel_axis] = channel or 0
-        for axis, at in zip(
-            others, np.unravel_index(reading.page or 0, [shape[a] for a in others] or [1]), strict=False
-        ):
-            index[axis] = int(at)
-        left = replace(reading, channel=None) if channel_axis >= 0 else reading
+        positions = np.unravel_index(reading.page or 0, [shape[axis] for axis in others] or [1])
+        for axis, position in zip(others, positions, strict=False):
+            index[axis] = int(position)
+        remaining = replace(reading, channel=None) if channel_axis >= 0 else reading
         frame = series.keyframe
         lead = axes[: len(axes) - len(frame.axes)]
         whole = math.prod(shape[: len(lead)]) == len(series.pages) and not set(frame.axes) - set("YXS")
-        if not whole:  # one page for all pictures
-            return _page(_decoded(series, where, limit)[tuple(index)], frame), left
+        if not whole:  # One page contains all pictures.
+            return _page(_decoded(series, where, limit)[tuple(index)], frame), remaining
         flat = int(np.ravel_multi_index(tuple(index[: len(lead)]), shape[: len(lead)])) if lead else 0
         page = series.pages[flat]
         if page is None:
             raise ImageError(f"{where}: the file lacks this picture of its stack of {listed}")
         if getattr(page, "parent", None) is tiff and isinstance(page.index, int):
             image.seek(page.index)
-            return image, left
-        return _page(_decoded(page, where, limit), frame), left
+            return image, remaining
+        return _page(_decoded(page, where, limit), frame), remaining
 
 
 def read_page(file: Any, reading: Reading, where: str, limit: int) -> Page:
-    """Return a page of a TIFF that Pillow cannot open, or of whose values it keeps but the upper eight bits.
+    """Return a page of a TIFF that Pillow cannot open, or that it reads with eight bits only.
 
-    A page of more than `limit` values is refused before it is decoded.
+    Raises `ImageError`, before decoding, if the page has more than `limit` values.
     """
     with _opened(file, where) as tiff:
         page = reading.page or 0
         if len(tiff.pages) > 1 and reading.page is None:
-            raise ImageError(f"{where}: a TIFF of {len(tiff.pages)} pages. Say which: reading=cellscan.Reading(page=0)")
+            raise ImageError(
+                f"{where}: this TIFF has {len(tiff.pages)} pages. Choose one: reading=cellscan.Reading(page=0)"
+            )
         if page >= len(tiff.pages):
-            raise ImageError(f"{where}: there is no page {page}; it has {len(tiff.pages)}, counted from 0")
+            raise ImageError(f"{where}: there is no page {page}; the file has {len(tiff.pages)}, counted from 0")
         chosen = tiff.pages[page]
         return _page(_decoded(chosen, where, limit), chosen)
 
 
 def has_tifffile() -> bool:
-    """Whether the extra is installed."""
+    """Whether tifffile is installed."""
     return _import() is not None
 
 
 def _decoded(page: Any, where: str, limit: int) -> np.ndarray:
     if math.prod(page.shape) > limit:
-        raise ImageError(f"{where}: {page.shape} values; the limit is {limit:,}. Crop or shrink it first")
-    # tifffile takes what is not there for zeros.
+        raise ImageError(f"{where}: the page has {page.shape} values; the limit is {limit:,}. Crop or shrink it first")
+    # tifffile replaces missing parts by zeros, so this checks that every part is in the file.
     frame = page.keyframe
     if page is frame or not hasattr(page, "dataoffset"):
         offsets, counts = page.dataoffsets, page.databytecounts
         whole = len(offsets) == len(counts) == math.prod(frame.chunked) and all(offsets) and all(counts)
         ends = [offset + count for offset, count in zip(offsets, counts, strict=False)]
-    else:  # one page for all pictures
+    else:  # One page contains all pictures.
         whole, ends = page.dataoffset is not None, [(page.dataoffset or 0) + page.nbytes]
     if not whole or max(ends, default=0) > frame.parent.filehandle.size:
-        raise ImageError(f"{where}: the file lacks parts of this page; is it whole?")
+        raise ImageError(f"{where}: the file lacks parts of this page; is the file complete?")
     try:
         return page.asarray()
     except ValueError as error:
@@ -235,14 +266,14 @@ def _decoded(page: Any, where: str, limit: int) -> np.ndarray:
 
 
 def _page(values: np.ndarray, frame: Any) -> Page:
-    if frame.axes.startswith("S") and values.ndim == 3:  # one plane a channel
+    if frame.axes.startswith("S") and values.ndim == 3:  # Each channel is a plane; channels must come last.
         values = np.moveaxis(values, 0, -1)
     values = _turned(np.asarray(values), int(frame.tags.valueof(ExifTags.Base.Orientation, default=1)))
     return Page(values, int(frame.bitspersample), int(frame.photometric) == 0)
 
 
 def _turned(values: np.ndarray, orientation: int) -> np.ndarray:
-    """Return an image the right way up, as Pillow does with the pages that it decodes."""
+    """Apply the EXIF orientation to an image, as the caller does to pages that Pillow decodes."""
     if orientation in (5, 6, 7, 8):
         values = values.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):

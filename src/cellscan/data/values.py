@@ -1,4 +1,4 @@
-"""What callers hand over -> plain values: whole numbers, seeds, texts without "nan", labels, chosen rows."""
+"""Check and convert arguments: whole numbers, seeds, texts, patients, labels, selected rows, CSV files."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ import numpy as np
 from cellscan.errors import ArgumentError, CellscanError, DataError
 
 _NO_PATIENT = frozenset(("", "nan", "NaN", "None", "<NA>", "NaT", "NA", "N/A", "null", "NULL"))
-"""How tables write that a value is missing."""
+"""Texts that stand for a missing value in tables."""
 
 
 class OutOfRange(ArgumentError, IndexError):
-    """An index beyond the end: an `IndexError` too, because loops and `reversed` stop at one."""
+    """An index beyond the end. It is also an `IndexError`, because loops and `reversed` end at one."""
 
 
 def check_whole(name: str, value: object, least: int, unit: str = "") -> int:
-    """Return a whole number as an int, or raise `ArgumentError`; NumPy's integers count, bool does not.
+    """Return a whole number of at least `least` as an int, or raise `ArgumentError`; NumPy integers pass, bool fails.
 
     Examples
     --------
@@ -52,12 +52,18 @@ def check_seed(seed: object) -> int:
 
 
 def check_number(name: str, value: object, low: float, high: float, ends: str = "()") -> float:
-    """Return a number between two others as a float, or raise `ArgumentError`.
+    """Return a number in a range as a float, or raise `ArgumentError`.
 
     Parameters
     ----------
+    name : str
+        Name of the argument in the message.
+    value : object
+        The number.
+    low, high : float
+        The range.
     ends : {"()", "(]", "[)", "[]"}
-        Whether it may be `low` and `high` themselves: a square bracket says that it may.
+        Whether the range includes `low` and `high`: square brackets include the end, round brackets exclude it.
 
     Examples
     --------
@@ -68,7 +74,7 @@ def check_number(name: str, value: object, low: float, high: float, ends: str = 
     """
     try:
         number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else float("nan")
-    except OverflowError:  # a whole number beyond any float
+    except OverflowError:  # The whole number is larger than any float.
         number = float("inf")
     if low < number < high or (ends[0] == "[" and number == low) or (ends[1] == "]" and number == high):
         return number
@@ -81,7 +87,7 @@ def check_number(name: str, value: object, low: float, high: float, ends: str = 
 
 
 def as_range(name: str, value: Any, low: float, high: float) -> tuple[float, float]:
-    """Return a number, or a pair of numbers, as the pair of the least and the most, or raise `ArgumentError`.
+    """Return a number, or a pair of numbers, as the pair (minimum, maximum), or raise `ArgumentError`.
 
     Examples
     --------
@@ -91,15 +97,15 @@ def as_range(name: str, value: Any, low: float, high: float) -> tuple[float, flo
     """
     pair = value if isinstance(value, (tuple, list)) else (value, value)
     if len(pair) != 2:
-        raise ArgumentError(f"{name} is {value!r:.80}; expected a number, or the least and the most of a range")
+        raise ArgumentError(f"{name} is {value!r:.80}; expected a number, or a range: (minimum, maximum)")
     first, last = (check_number(name, side, low, high, "[]") for side in pair)
     if first > last:
-        raise ArgumentError(f"{name} is {value!r:.80}; expected the least first")
+        raise ArgumentError(f"{name} is {value!r:.80}; expected the minimum first: (minimum, maximum)")
     return first, last
 
 
 def check_flag(name: str, value: object) -> bool:
-    """Return a bool, NumPy's too, or raise `ArgumentError`.
+    """Return a bool, or raise `ArgumentError`; NumPy bools pass.
 
     Examples
     --------
@@ -113,7 +119,7 @@ def check_flag(name: str, value: object) -> bool:
 
 
 def as_path(name: str, value: Any) -> Path:
-    """Return a path that was given, or raise `ArgumentError` where it is none: a number would be an open file.
+    """Return a path, or raise `ArgumentError`. Numbers are refused, because Python treats them as open files.
 
     Examples
     --------
@@ -127,7 +133,7 @@ def as_path(name: str, value: Any) -> Path:
 
 
 def is_missing(value: object) -> bool:
-    """Whether a value of a table says that there is none: None, NaN, pandas' NA and NaT, and the empty text.
+    """Whether a value of a table is missing: None, NaN, NA and NaT of pandas, or the empty text.
 
     Examples
     --------
@@ -143,7 +149,7 @@ def is_missing(value: object) -> bool:
 
 
 def as_texts(name: str, values: Any) -> list[str]:
-    """Return names as texts: ``""`` where one is missing, and whole numbers alike whatever their type.
+    """Return values as texts: ``""`` for missing values, and the same text for equal whole numbers of any type.
 
     Examples
     --------
@@ -170,9 +176,9 @@ def _as_text(where: str, value: Any) -> str:
 
 
 def as_patient(where: str, value: Any) -> str:
-    """Return the id of a patient, ``""`` where it is missing, however the table it is from writes that.
+    """Return the id of a patient, or ``""`` for any of the ways in which tables mark missing values.
 
-    Ids that are equal numbers are one patient: a join of tables turns 1 into 1.0.
+    Ids that are equal numbers give the same text, because a join of tables turns 1 into 1.0.
 
     Examples
     --------
@@ -180,36 +186,38 @@ def as_patient(where: str, value: Any) -> str:
     >>> [as_patient("patient", value) for value in (7, "7.0", " p1 ", "nan", None)]
     ['7', '7', 'p1', '', '']
     """
-    found = _as_text(where, value).strip()
-    if found in _NO_PATIENT:
+    text = _as_text(where, value).strip()
+    if text in _NO_PATIENT:
         return ""
-    return re.sub(r"^(-?\d+)\.0+$", r"\1", found)
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", text)
 
 
 def as_list(name: str, values: Any) -> list[Any]:
-    """Return the entries of a sequence, an array, a pandas Series or a generator; a single text is none of them."""
+    """Return the entries of a sequence, an array, a pandas Series or a generator; raise `ArgumentError` for a text."""
     if isinstance(values, (str, bytes, dict)) or not isinstance(values, Iterable):
-        raise ArgumentError(f"{name} is {values!r:.80}; expected a sequence, one entry a cell")
+        raise ArgumentError(f"{name} is {values!r:.80}; expected a sequence with one entry for each cell")
     try:
         return list(values)
     except CellscanError:
         raise
-    except TypeError as error:  # an array without dimensions
-        raise ArgumentError(f"{name} is {values!r:.80}; expected a sequence, one entry a cell") from error
+    except TypeError as error:  # Arrays without dimensions are not iterable.
+        raise ArgumentError(f"{name} is {values!r:.80}; expected a sequence with one entry for each cell") from error
 
 
 def as_class_names(class_names: Any) -> tuple[str, ...]:
-    """Return class names that are distinct even where case does not count, or raise `DataError`."""
-    found = tuple(as_texts("class_names", class_names))
-    if not found or "" in found:
-        raise DataError(f"the class names are {found}; expected at least one, and none that is empty")
-    if len({name.casefold() for name in found}) < len(found):
-        raise DataError(f"the class names {found} are not distinct (upper and lower case are one)")
-    return found
+    """Return class names as a tuple, or raise `DataError` if any are empty or equal in lower case."""
+    names = tuple(as_texts("class_names", class_names))
+    if not names or "" in names:
+        raise DataError(f"the class names are {names}; expected at least one, and none that is empty")
+    if len({name.casefold() for name in names}) < len(names):
+        raise DataError(
+            f"the class names {names} are not distinct; expected names that differ by more than upper and lower case"
+        )
+    return names
 
 
 def as_labels(labels: Any, class_names: Sequence[str]) -> np.ndarray:
-    """Return labels (N,) int32 of their own memory from indices into `class_names`, or from names among them.
+    """Return labels as a new array (N,) int32, from indices into `class_names` or from class names in any case.
 
     Examples
     --------
@@ -221,15 +229,17 @@ def as_labels(labels: Any, class_names: Sequence[str]) -> np.ndarray:
     try:
         array = np.asarray(entries)
     except ValueError as error:
-        raise DataError("labels are lists of unlike length; expected one index or name a cell") from error
+        raise DataError(
+            "labels are lists of different lengths; expected one index or class name for each cell"
+        ) from error
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
-        hint = ". Of one column a class: labels.argmax(1)" if array.ndim == 2 else ""
-        raise DataError(f"labels have the shape {array.shape}; expected one a cell{hint}")
+        hint = ". If there is one column for each class, pass labels.argmax(1)" if array.ndim == 2 else ""
+        raise DataError(f"labels have the shape {array.shape}; expected one label for each cell{hint}")
     if array.dtype.kind == "b":
         raise DataError(
-            f"labels are True and False, which is no class of {tuple(class_names)}; "
+            f"labels are True and False, which are not among the classes {tuple(class_names)}; "
             "expected indices, or names: np.where(labels, 'parasitized', 'uninfected')"
         )
     if array.dtype.kind in "iuf":
@@ -246,11 +256,11 @@ def as_labels(labels: Any, class_names: Sequence[str]) -> np.ndarray:
 
 
 def _as_label(row: int, value: Any, position: dict[str, int]) -> int:
-    found = _as_text(f"labels[{row}]", value)
-    if isinstance(value, (str, bytes)) and found.casefold() in position:
-        return position[found.casefold()]
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and re.fullmatch(r"-?\d+", found):
-        return int(np.clip(int(found), -(2**62), 2**62))
+    text = _as_text(f"labels[{row}]", value)
+    if isinstance(value, (str, bytes)) and text.casefold() in position:
+        return position[text.casefold()]
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and re.fullmatch(r"-?\d+", text):
+        return int(np.clip(int(text), -(2**62), 2**62))
     raise DataError(
         f"labels[{row}] is {value!r:.80}; expected an index or one of the class names "
         f"{', '.join(map(repr, position))}. For other classes pass class_names=..."
@@ -258,7 +268,7 @@ def _as_label(row: int, value: Any, position: dict[str, int]) -> int:
 
 
 def choose(which: Any, count: int) -> np.ndarray:
-    """Return the row numbers (n,) int64 that a mask, a list of indices or a slice picks of `count`.
+    """Return the row numbers (n,) int64 that a mask, a list of indices or a slice selects from `count` rows.
 
     Examples
     --------
@@ -270,10 +280,10 @@ def choose(which: Any, count: int) -> np.ndarray:
         try:
             return np.arange(count)[which]
         except (TypeError, ValueError) as error:
-            raise ArgumentError(f"select got {which}; expected whole numbers in it ({error})") from error
+            raise ArgumentError(f"select got {which}; expected whole numbers in the slice ({error})") from error
     try:
         chosen = np.asarray(which)
-    except (TypeError, ValueError) as error:  # rows of unlike length
+    except (TypeError, ValueError) as error:  # The rows of a nested list have different lengths.
         raise ArgumentError(
             f"select got {which!r:.80}; expected a ({count},) mask of bool or a list of indices"
         ) from error
@@ -284,15 +294,17 @@ def choose(which: Any, count: int) -> np.ndarray:
         )
     if chosen.dtype == bool:
         if len(chosen) != count:
-            raise ArgumentError(f"select got a mask of {len(chosen)} values for {count}")
+            raise ArgumentError(f"select got a mask of {len(chosen)} values for {count} rows; expected as many of each")
         return np.flatnonzero(chosen)
     if chosen.size and not -count <= chosen.min() <= chosen.max() < count:
-        raise ArgumentError(f"select got indices from {chosen.min()} to {chosen.max()} for {count}")
+        raise ArgumentError(
+            f"select got indices from {chosen.min()} to {chosen.max()}; there are {count} rows, counted from 0"
+        )
     return np.arange(count)[chosen.astype(np.int64)]
 
 
 def read_rows(file: str | os.PathLike[str], what: str) -> tuple[list[str], list[dict[str, str]]]:
-    """Return the header of a CSV file, by comma, semicolon or tab, and its lines."""
+    """Return the header and the lines of a CSV file that is separated by comma, semicolon or tab."""
     try:
         with open(file, newline="", encoding="utf-8-sig", errors="surrogateescape") as lines:
             text = lines.read()
@@ -305,7 +317,7 @@ def read_rows(file: str | os.PathLike[str], what: str) -> tuple[list[str], list[
 
 
 def read_table(file: str | os.PathLike[str], what: str, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Return the lines of a CSV file, by comma, semicolon or tab, that has these columns among others."""
+    """Return these columns of a CSV file that is separated by comma, semicolon or tab: one mapping for each line."""
     header, rows = read_rows(file, what)
     names = {name.strip().casefold(): name for name in header}
     if not set(columns) <= set(names):
