@@ -364,14 +364,14 @@ class FieldDataset:
         ['p1', 'p1', 'p2', 'p3']
         """
         given = {"patients": patients, "slides": slides, "laboratories": laboratories}
-        found: dict[str, Any] = {}
+        groups: dict[str, Any] = {}
         for name, values in given.items():
             if values is not None:
                 texts = [as_patient(f"{name}[{row}]", value) for row, value in enumerate(as_list(name, values))]
                 if len(texts) != len(self):
                     raise DataError(f"there are {len(self)} fields and {len(texts)} {name}; expected as many of each")
-                found[name] = frozen(np.array(texts, str) if texts else np.zeros(0, "U1"))
-        return replace(self, **found)
+                groups[name] = frozen(np.array(texts, str) if texts else np.zeros(0, "U1"))
+        return replace(self, **groups)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -381,55 +381,55 @@ class FieldDataset:
     @overload
     def __getitem__(self, index: slice | Sequence[int] | Sequence[bool] | np.ndarray) -> FieldDataset: ...
     def __getitem__(self, index: Any) -> Field | FieldDataset:
-        found = find_rows(index, len(self), "fields")
-        if not isinstance(found, int):
-            return self.select(found)
-        image = self.source.read(int(self.rows[found]))
+        row = find_rows(index, len(self), "fields")
+        if not isinstance(row, int):
+            return self.select(row)
+        image = self.source.read(int(self.rows[row]))
         return Field(
-            str(self.names[found]),
+            str(self.names[row]),
             image,
-            self.boxes[found],
-            self.labels[found],
-            self.polygons[found],
-            self.points[found],
-            self.point_labels[found],
-            str(self.patients[found]),
-            str(self.slides[found]),
-            str(self.laboratories[found]),
+            self.boxes[row],
+            self.labels[row],
+            self.polygons[row],
+            self.points[row],
+            self.point_labels[row],
+            str(self.patients[row]),
+            str(self.slides[row]),
+            str(self.laboratories[row]),
         )
 
     def __iter__(self) -> Iterator[Field]:
         return (self[index] for index in range(len(self)))
 
     def __str__(self) -> str:
-        told = [f"  format {self.format}: {self.told}"] if self.format else []
+        details = [f"  format {self.format}: {self.told}"] if self.format else []
         groups = {"patients": self.patients, "slides": self.slides, "laboratories": self.laboratories}
-        known = {what: own[own != ""] for what, own in groups.items()}
+        known = {kind: owners[owners != ""] for kind, owners in groups.items()}
         texts = [
-            f"{len(set(own.tolist())):,} {what}{f' (of {len(own):,} fields)' if len(own) < len(self) else ''}"
-            for what, own in known.items()
-            if len(own)
+            f"{len(set(owners.tolist())):,} {kind}{f' (of {len(owners):,} fields)' if len(owners) < len(self) else ''}"
+            for kind, owners in known.items()
+            if len(owners)
         ]
-        told += [f"  {', '.join(texts)}"] if texts else []
-        part = (~self.complete).sum(0)
+        details += [f"  {', '.join(texts)}"] if texts else []
+        incomplete = (~self.complete).sum(0)
         texts = [
             f"{name}{f' (in {count:,} fields)' if count < len(self) else ''}"
-            for name, count in zip(self.class_names, part.tolist(), strict=True)
+            for name, count in zip(self.class_names, incomplete.tolist(), strict=True)
             if count
         ]
-        told += [f"  not all annotated: {', '.join(texts)}"] if texts else []
-        told += [f"  {note}" for note in self.notes]
+        details += [f"  not all annotated: {', '.join(texts)}"] if texts else []
+        details += [f"  {note}" for note in self.notes]
         if not self.annotated:
-            return "\n".join([f"{len(self):,} fields without boxes", *told])
+            return "\n".join([f"{len(self):,} fields without boxes", *details])
         lines = []
-        for what, each in (("boxes", self.labels), ("points", self.point_labels)):
+        for shape, each in (("boxes", self.labels), ("points", self.point_labels)):
             labels = np.concatenate([*each, np.zeros(0, np.int32)])
             counts = [f"{name} {(labels == number).sum():,}" for number, name in enumerate(self.class_names)]
             if (labels == IGNORED).any():
                 counts.append(f"ignored {(labels == IGNORED).sum():,}")
-            if len(labels) or what == "boxes":
-                lines.append(f"{len(labels):,} {what}: {', '.join(counts)}")
-        return "\n".join([f"{len(self):,} fields, {lines[0]}", *(f"  {line}" for line in lines[1:]), *told])
+            if len(labels) or shape == "boxes":
+                lines.append(f"{len(labels):,} {shape}: {', '.join(counts)}")
+        return "\n".join([f"{len(self):,} fields, {lines[0]}", *(f"  {line}" for line in lines[1:]), *details])
 
     def __repr__(self) -> str:
         return f"FieldDataset({len(self)} fields, class_names={self.class_names})"
@@ -515,8 +515,8 @@ class FieldDataset:
             raise ArgumentError(f"names is {names!r:.80}; expected a mapping from old names to new names or None")
         find_classes(list(names), self.class_names)
         new = [names.get(old, old) for old in self.class_names]
-        kept = list(dict.fromkeys(name for name in new if name is not None))
-        return self.relabelled(as_class_names(kept) if kept else (), [kept.index(n) if n else None for n in new])
+        merged = list(dict.fromkeys(name for name in new if name is not None))
+        return self.relabelled(as_class_names(merged) if merged else (), [merged.index(n) if n else None for n in new])
 
     def drop_classes(self, names: Sequence[str]) -> FieldDataset:
         """Return the data set without these classes, their boxes and their points.
@@ -541,21 +541,23 @@ class FieldDataset:
         """
         unwanted = check_names("names", names, 1)
         numbers = find_classes(unwanted, self.class_names)
-        kept = [~np.isin(said, numbers) for said in self.labels]
-        marked = [~np.isin(said, numbers) for said in self.point_labels]
-        left = replace(
+        box_masks = [~np.isin(labels, numbers) for labels in self.labels]
+        point_masks = [~np.isin(labels, numbers) for labels in self.point_labels]
+        fields = replace(
             self,
-            boxes=tuple(frozen(own[keep]) for own, keep in zip(self.boxes, kept, strict=True)),
-            labels=tuple(frozen(own[keep]) for own, keep in zip(self.labels, kept, strict=True)),
+            boxes=tuple(frozen(boxes[mask]) for boxes, mask in zip(self.boxes, box_masks, strict=True)),
+            labels=tuple(frozen(labels[mask]) for labels, mask in zip(self.labels, box_masks, strict=True)),
             polygons=tuple(
-                tuple(rings for rings, stays in zip(own, keep.tolist(), strict=True) if stays)
-                for own, keep in zip(self.polygons, kept, strict=True)
+                tuple(rings for rings, keep in zip(polygons, mask.tolist(), strict=True) if keep)
+                for polygons, mask in zip(self.polygons, box_masks, strict=True)
             ),
-            points=tuple(frozen(own[keep]) for own, keep in zip(self.points, marked, strict=True)),
-            point_labels=tuple(frozen(own[keep]) for own, keep in zip(self.point_labels, marked, strict=True)),
+            points=tuple(frozen(points[mask]) for points, mask in zip(self.points, point_masks, strict=True)),
+            point_labels=tuple(
+                frozen(labels[mask]) for labels, mask in zip(self.point_labels, point_masks, strict=True)
+            ),
         )
         rest = [name for name in self.class_names if name not in unwanted]
-        return left.relabelled(rest, [rest.index(name) if name in rest else None for name in self.class_names])
+        return fields.relabelled(rest, [rest.index(name) if name in rest else None for name in self.class_names])
 
     def add_classes(self, names: Sequence[str]) -> FieldDataset:
         """Return the data set with additional classes that have no cells, such as "infected" for healthy donors.
@@ -604,16 +606,22 @@ class FieldDataset:
         >>> fields.complete.tolist()
         [[True, False], [True, False]]
         """
-        index = np.array([IGNORED if one is None else one for one in to], np.int32)
+        index = np.array([IGNORED if new is None else new for new in to], np.int32)
         complete = np.zeros((len(self), len(class_names)), bool)
         for number in range(len(class_names)):
-            own = self.complete[:, index == number]
-            complete[:, number] = own.all(1) & (own.shape[1] > 0)
-        labels = {
-            name: tuple(frozen(np.where(said >= 0, index[np.maximum(said, 0)], said).astype(np.int32)) for said in each)
-            for name, each in (("labels", self.labels), ("point_labels", self.point_labels))
-        }
-        return replace(self, class_names=tuple(class_names), complete=frozen(complete), **labels)
+            old = self.complete[:, index == number]
+            complete[:, number] = old.all(1) & (old.shape[1] > 0)
+
+        def relabel(labels: np.ndarray) -> np.ndarray:
+            return frozen(np.where(labels >= 0, index[np.maximum(labels, 0)], labels).astype(np.int32))
+
+        return replace(
+            self,
+            class_names=tuple(class_names),
+            complete=frozen(complete),
+            labels=tuple(map(relabel, self.labels)),
+            point_labels=tuple(map(relabel, self.point_labels)),
+        )
 
     @overload
     def split(
@@ -931,20 +939,20 @@ class FieldDataset:
         owner = (known[0] if known else self.names).tolist()
         images, labels, owners, names = [], [], [], []
         for index in range(len(self)):
-            one = self[index]
-            corners = np.c_[np.floor(one.boxes[:, :2]), np.ceil(one.boxes[:, 2:])].astype(int).reshape(-1, 4)
-            good = (one.labels >= 0) & ((corners[:, 2:] - corners[:, :2]).min(1, initial=10**6) >= min_size)
+            field = self[index]
+            corners = np.c_[np.floor(field.boxes[:, :2]), np.ceil(field.boxes[:, 2:])].astype(int).reshape(-1, 4)
+            usable = (field.labels >= 0) & ((corners[:, 2:] - corners[:, :2]).min(1, initial=10**6) >= min_size)
             for label in range(len(self.class_names)):
-                rows = np.flatnonzero(good & (one.labels == label))
+                rows = np.flatnonzero(usable & (field.labels == label))
                 if max_per_class is not None and label < len(self.class_names) - 1:
                     rows = np.sort(rng.permutation(rows)[:max_per_class])
                 for row in rows.tolist():
-                    if background != "keep" and not one.polygons[row]:
-                        raise DataError(f"{one.name}: box {row} has no polygon to crop along; use background='keep'")
-                    images.append(cut(one.image, corners[row].tolist(), one.polygons[row], background))
+                    if background != "keep" and not field.polygons[row]:
+                        raise DataError(f"{field.name}: box {row} has no polygon to crop along; use background='keep'")
+                    images.append(cut(field.image, corners[row].tolist(), field.polygons[row], background))
                     labels.append(label)
                     owners.append(owner[index])
-                    names.append(f"{one.name}_{row:03d}")
+                    names.append(f"{field.name}_{row:03d}")
         if not images:
             raise DataError(
                 f"no box is left to crop; expected fields with boxes of at least min_size={min_size} pixels"

@@ -43,8 +43,8 @@ def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
     notes = []
     if _counts_from_one(entries):
         notes.append(
-            "the smallest left or top coordinate is 1, and some boxes end at the right or lower edge: this set may count pixels "
-            "from 1; corners are kept as written"
+            "the smallest left or top coordinate is 1, and some boxes end at the right or lower edge: this set may "
+            "count pixels from 1; corners are kept as written"
         )
     told = "corners in pixels as written; the first pixel spans 0 to 1"
     return Parsed(entries, sorted_names(entries), told, notes, used)
