@@ -194,7 +194,7 @@ def _root(target: Path) -> Path:
 
 
 def _find(target: Path, place: Place, wanted: str | None) -> tuple[Format, list[AnnotationFile], list[str]] | None:
-    """Return the format, its files, and the names of all files that were inspected; None for images alone."""
+    """Return the format, its files and the names of all inspected files, or None if there are only images."""
     if target.is_dir():
         names = place.others
         if target != place.root:  # The caller chose one of several annotation folders.
@@ -402,7 +402,7 @@ def _read_plain(target: Path, place: Place, *, refuse: bool) -> FieldDataset:
     nothing: list[list[float]] = [[]] * len(taken)
     return FieldDataset.from_source(
         FileSource(paths), nothing, nothing, names_of(paths, place.root), place.given or [], notes=notes,
-        annotated=False, format="images", told="images alone, no annotations",
+        annotated=False, format="images", told="images only, no annotations",
     )  # fmt: skip
 
 

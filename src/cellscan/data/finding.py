@@ -116,11 +116,11 @@ class Finder:
         """
         parent = os.path.dirname(where)
         if parent not in self._folders:
-            here, below, found, belows = Path(parent), Path(), [], []
+            here, below, candidates, belows = Path(parent), Path(), [], []
             while True:
                 belows.append(below)
                 inner = _children(here, IMAGE_FOLDERS)
-                found += [child / below for child in inner if below.parts] + inner + [here]
+                candidates += [child / below for child in inner if below.parts] + inner + [here]
                 holds_labels = here.name.casefold() in LABEL_FOLDERS
                 if (here == self._place.root and not holds_labels) or here == here.parent:
                     break
@@ -129,8 +129,9 @@ class Finder:
                 below = Path() if holds_labels else here.name / below
                 here = here.parent
             if self._place.images is not None:
-                found = [self._place.images / below for below in belows]
-            self._folders[parent] = [folder for folder in dict.fromkeys(found) if folder.is_dir()] or [Path(parent)]
+                candidates = [self._place.images / below for below in belows]
+            existing = [folder for folder in dict.fromkeys(candidates) if folder.is_dir()]
+            self._folders[parent] = existing or [Path(parent)]
         return self._folders[parent]
 
     def _list(self, folder: Path) -> dict[str, list[str]]:
@@ -151,15 +152,15 @@ def names_of(paths: Sequence[Path], root: Path) -> list[str]:
     The leading folder stays if two names would be equal without it. If some images are outside the folder that is
     read, names are relative to the folder that all images share.
     """
-    whole = [Path(os.path.abspath(path)) for path in paths]
+    absolute = [Path(os.path.abspath(path)) for path in paths]
     root = Path(os.path.abspath(root))
-    if not all(root in path.parents for path in whole):
-        root = Path(os.path.commonpath([path.parent for path in whole]))
-    named = [path.relative_to(root).parts for path in whole]
+    if not all(root in path.parents for path in absolute):
+        root = Path(os.path.commonpath([path.parent for path in absolute]))
+    relative = [path.relative_to(root).parts for path in absolute]
     short = [
-        "/".join(parts[1:] if len(parts) > 1 and parts[0].casefold() in IMAGE_FOLDERS else parts) for parts in named
+        "/".join(parts[1:] if len(parts) > 1 and parts[0].casefold() in IMAGE_FOLDERS else parts) for parts in relative
     ]
-    return short if len(set(short)) == len(short) else ["/".join(parts) for parts in named]
+    return short if len(set(short)) == len(short) else ["/".join(parts) for parts in relative]
 
 
 def _check_inside(entry: Entry, path: Path, size: tuple[int, int]) -> None:

@@ -145,14 +145,14 @@ def _are_splits(names: set[str]) -> bool:
 
 def _unclear(where: str, folders: dict[str, list[str]], around: str, first: str) -> DataError:
     path, above = max(sorted(folders.items()), key=lambda entry: len(entry[1]))
-    one, other = above[1:3] if first else above[:2]
+    upper, lower = above[1:3] if first else above[:2]
     options = (
-        (f"{first}class/patient/image", f"class {one!r}, patient {other!r}"),
-        (f"{first}patient/class/image", f"patient {one!r}, class {other!r}"),
-        (f"{first}class/*/image", f"class {one!r}, and {other!r} without a meaning"),
+        (f"{first}class/patient/image", f"class {upper!r}, patient {lower!r}"),
+        (f"{first}patient/class/image", f"patient {upper!r}, class {lower!r}"),
+        (f"{first}class/*/image", f"class {upper!r}, and {lower!r} without a meaning"),
     )
     if not first and _are_splits({above[1] for above in folders.values()}):
-        options = (*options, ("class/split/image", f"class {one!r}, split {other!r}"))
+        options = (*options, ("class/split/image", f"class {upper!r}, split {lower!r}"))
     listed = "".join(f"\n  layout={around + layout!r}: {meaning}" for layout, meaning in options)
     return DataError(f"{where}: the folders of {path} can be read in more than one way; pass one of:{listed}")
 

@@ -38,12 +38,12 @@ class RenderedSource:
         return hash_lines([type(self).__name__, self.identity()])
 
     def checksums(self, rows: Sequence[int]) -> list[str]:
-        def one(row: int) -> str:
+        def checksum_of(row: int) -> str:
             if row not in self._sums:
                 self._sums[row] = checksum(self.render(row).tobytes())
             return self._sums[row]
 
-        return in_threads(one, rows)
+        return in_threads(checksum_of, rows)
 
     def read(self, row: int, size: Size | None = None) -> np.ndarray:
         image = self.render(row)

@@ -184,9 +184,10 @@ def _soft(field: np.ndarray) -> np.ndarray:
     return np.clip(field / 2 + 0.5, 0, 1)
 
 
-def _place(rng: np.random.Generator, most: float) -> tuple[float, float]:
-    turn, far = rng.uniform(0, 2 * math.pi), math.sqrt(rng.uniform(0, most**2))
-    return far * math.cos(turn), far * math.sin(turn)
+def _draw_point(rng: np.random.Generator, radius: float) -> tuple[float, float]:
+    """Return x and y of a random point in a circle around 0, uniform over its area."""
+    angle, distance = rng.uniform(0, 2 * math.pi), math.sqrt(rng.uniform(0, radius**2))
+    return distance * math.cos(angle), distance * math.sin(angle)
 
 
 def _turned(dx: np.ndarray, dy: np.ndarray, tilt: float, stretch: float) -> tuple[np.ndarray, np.ndarray]:
@@ -209,7 +210,7 @@ def _parasite(
     stain: np.ndarray,
     level: _Difficulty,
 ) -> tuple[np.ndarray, np.ndarray]:
-    px, py = _place(rng, 0.62 * radius)
+    px, py = _draw_point(rng, 0.62 * radius)
     dx, dy = x - px, y - py
     strength = level.strength * rng.uniform(0.55, 1.0)
     if rng.random() < level.late:
@@ -220,7 +221,7 @@ def _parasite(
         opacity = strength * _soft(size * lobes - np.sqrt(u * u + v * v))
         image = _blend(image, 0.85 * opacity, stain)
         for _ in range(3):  # Late stages contain grains of pigment.
-            gx, gy = _place(rng, 0.6 * size)
+            gx, gy = _draw_point(rng, 0.6 * size)
             image = _blend(image, strength * _soft(1.6 - np.hypot(dx - gx, dy - gy)), np.array([0.25, 0.16, 0.10]))
         return image, opacity > 0.3
     size, thick = radius * rng.uniform(0.12, 0.22), radius * rng.uniform(0.035, 0.06)
@@ -243,7 +244,7 @@ def _debris(
     level: _Difficulty,
 ) -> np.ndarray:
     """Add a solid speck of stain, as dark as a parasite but without a ring, pigment or chromatin."""
-    px, py = _place(rng, 0.95 * radius)
+    px, py = _draw_point(rng, 0.95 * radius)
     size = radius * rng.uniform(0.07, 0.2)
     stretch, tilt = rng.uniform(0.8, 1.25), rng.uniform(0, np.pi)
     u, v = _turned(x - px, y - py, tilt, stretch)

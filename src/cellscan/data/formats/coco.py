@@ -173,17 +173,18 @@ def _unpack(text: str) -> list[int]:
 
 def _write(records: Sequence[Record], class_names: Sequence[str]) -> tuple[dict[str, str], dict[str, int]]:
     images, things = [], []
-    for number_, one in enumerate(records, 1):
-        images.append({"id": number_, "file_name": one.name, "width": one.size[0], "height": one.size[1]})
-        for row, (box, label) in enumerate(zip(one.boxes.tolist(), one.labels.tolist(), strict=True)):
+    for number_, record in enumerate(records, 1):
+        width, height = record.size
+        images.append({"id": number_, "file_name": record.name, "width": width, "height": height})
+        for row, (box, label) in enumerate(zip(record.boxes.tolist(), record.labels.tolist(), strict=True)):
             left, top, right, bottom = box
             thing = _thing(len(things) + 1, number_, label)
             thing |= {"bbox": [left, top, right - left, bottom - top], "area": (right - left) * (bottom - top)}
-            thing["segmentation"] = [ring.ravel().tolist() for ring in one.polygons[row]]
-            if one.scores is not None:
-                thing["score"] = float(one.scores[row])
+            thing["segmentation"] = [ring.ravel().tolist() for ring in record.polygons[row]]
+            if record.scores is not None:
+                thing["score"] = float(record.scores[row])
             things.append(thing)
-        for (x, y), label in zip(one.points.tolist(), one.point_labels.tolist(), strict=True):
+        for (x, y), label in zip(record.points.tolist(), record.point_labels.tolist(), strict=True):
             thing = _thing(len(things) + 1, number_, label)
             thing |= {"bbox": [x, y, 0.0, 0.0], "area": 0.0, "keypoints": [x, y, 2], "num_keypoints": 1}
             things.append(thing)

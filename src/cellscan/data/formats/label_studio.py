@@ -75,10 +75,10 @@ def _file_of(task: dict[str, Any]) -> str:
     texts = {key: value for key, value in data.items() if isinstance(value, str)}
     if not texts:
         raise ValueError("it contains no path of an image")
-    found = texts.get("image") or next((value for value in texts.values() if "/" in value), next(iter(texts.values())))
-    address = urllib.parse.urlsplit(found)
+    text = texts.get("image") or next((value for value in texts.values() if "/" in value), next(iter(texts.values())))
+    address = urllib.parse.urlsplit(text)
     local = urllib.parse.parse_qs(address.query).get("d")
-    return local[0] if local else urllib.parse.unquote(address.path or found)
+    return local[0] if local else urllib.parse.unquote(address.path or text)
 
 
 def _results(task: dict[str, Any], tally: dict[str, int]) -> list[dict[str, Any]]:
