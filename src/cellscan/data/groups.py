@@ -81,7 +81,7 @@ def _read_file(what: str, path: Path) -> dict[str, str]:
     for row in read_table(path, f"file of {what}s", ("name", what)):
         owner = as_patient(row["name"], row[what])
         if owners.setdefault(row["name"], owner) != owner:
-            raise DataError(f"{path}: {row['name']!r} is in two lines with different values of {what}; expected one")
+            raise DataError(f"{path}: {row['name']!r} occurs twice, with different values of {what}; expected one")
     return owners
 
 
