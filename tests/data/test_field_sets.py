@@ -67,7 +67,7 @@ def test_groups_come_from_functions_mappings_and_files(tmp_path) -> None:
         ({"patient": {"s1_1.png": "a"}}, "p1/s1_2.png: `patient` gives None"),
         ({"patient": "no.csv"}, "no.csv"),
         ({"laboratory": 3}, "laboratory is 3"),
-        ({"laboratory": " "}, "expected its name"),
+        ({"laboratory": " "}, "expected the name of the laboratory"),
         ({"complete": "cell"}, "complete"),
         ({"format": "word"}, "format"),
         ({"format": "voc"}, "no file of the format 'voc'"),
@@ -209,9 +209,9 @@ def test_cells_are_cut_along_their_polygons() -> None:
         ({"points": [[[6, 3]]], "point_labels": [[]]}, "1 points and 0"),
         ({"points": [[[6, float("nan")]]], "point_labels": [[0]]}, "outside"),
         ({"points": [[[6, 3, 4]]], "point_labels": [[0]]}, r"expected \(m, 2\)"),
-        ({"polygons": [[[], [[[1, 2], [3, 4]]]]]}, "k from 3"),
+        ({"polygons": [[[], [[[1, 2], [3, 4]]]]]}, "k at least 3"),
         ({"polygons": [[[]]]}, "polygons of 1"),
-        ({"polygons": [[[], [["a"]]]]}, "no numbers"),
+        ({"polygons": [[[], [["a"]]]]}, "not numbers"),
         ({"patients": ["a", "b"]}, "1 fields and 2 patients"),
     ],
 )
@@ -254,16 +254,20 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path, monkeypatch) -> None:
     (tmp_path / "full" / "a").write_text("")
     (tmp_path / "empty").mkdir()
     assert fields.save(tmp_path / "empty") == ()
-    for target, said in ((tmp_path / "full", "this is there already"), (tmp_path / "a" / "b", "there is no folder")):
+    for target, said in ((tmp_path / "full", "it already exists"), (tmp_path / "a" / "b", "there is no folder")):
         with pytest.raises(cellscan.ArgumentError, match=said):
             fields.save(target)
     with pytest.raises(cellscan.ArgumentError, match="format"):
         fields.save(tmp_path / "new", format="kitti")  # type: ignore[arg-type]
-    for names, said in ((["../a", "b"], "no path"), (["a.png", "a"], "share a file"), ([".a", "b"], "no path")):
+    for names, said in (
+        (["../a", "b"], "not a valid relative file path"),
+        (["a.png", "a"], "share a file"),
+        ([".a", "b"], "not a valid relative file path"),
+    ):
         with pytest.raises(cellscan.DataError, match=said):
             make(2, names=names).save(tmp_path / "new")
     for name in ("classes.png", "README.png"):
-        with pytest.raises(cellscan.DataError, match="speak about the set"):
+        with pytest.raises(cellscan.DataError, match="a description of the data set"):
             make(1, names=[name]).save(tmp_path / "new", format="yolo")
     monkeypatch.setattr("PIL.Image.Image.save", lambda *_, **__: (_ for _ in ()).throw(OSError("full disk")))
     with pytest.raises(cellscan.DataError, match="full disk"):
@@ -301,11 +305,11 @@ def test_a_format_is_chosen_where_there_are_two(tmp_path) -> None:
     folder = write_labelled(tmp_path / "set", NAMES)
     lines = "".join(f"{name},rbc,1,1,9,9\n" for name in NAMES)
     (folder / "boxes.csv").write_text(f"image,label,xmin,ymin,xmax,ymax\n{lines}")
-    with pytest.raises(cellscan.DataError, match="holds YOLO and CSV; .* format='yolo' or 'csv'"):
+    with pytest.raises(cellscan.DataError, match="several formats, YOLO and CSV; .* format='yolo' or 'csv'"):
         cellscan.load_fields(folder)
     assert cellscan.load_fields(folder, format="csv").class_names == ("rbc",)
     assert cellscan.load_fields(folder, format="yolo").class_names == ("cell",)
     assert cellscan.load_fields(folder / "boxes.csv").class_names == ("rbc",)
     (folder / "more.csv").write_text(f"image,label,xmin,ymin,xmax,ymax\n{lines}")
-    with pytest.raises(cellscan.DataError, match="2 tables of boxes lie in one folder"):
+    with pytest.raises(cellscan.DataError, match="2 tables of boxes in one folder"):
         cellscan.load_fields(folder, format="csv")

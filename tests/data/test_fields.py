@@ -318,17 +318,17 @@ def test_what_from_arrays_takes_and_refuses() -> None:
         ({"labels": [["c"]]}, "is 'c'"), ({"labels": [[2]]}, "labels from 2"), ({"labels": [[-1]]}, "labels from -1"),
         ({"labels": [[0, 0]]}, "1 boxes and 2 labels"),
         ({"boxes": [[[100, 100, 20, 20]]]}, "negative side"), ({"boxes": [[[1, 2, 3, 4, 5]]]}, "shape"),
-        ({"boxes": [[["x"] * 4]]}, "no numbers"), ({"boxes": [[[0, 0, np.inf, 1]]]}, "not finite"),
+        ({"boxes": [[["x"] * 4]]}, "not numbers"), ({"boxes": [[[0, 0, np.inf, 1]]]}, "not finite"),
         ({"boxes": []}, "as many of each"), ({"boxes": 3}, "boxes is 3"), ({"images": "a.png"}, "images is 'a.png'"),
         ({"images": [np.zeros((1, 4, 4, 3), np.uint8)]}, "image 0"), ({"names": ["a", "b"]}, "2 names"),
-        ({"names": [None]}, "no name of a field"), ({"names": [""]}, "no name of a field"),
+        ({"names": [None]}, "a name is empty"), ({"names": [""]}, "a name is empty"),
         ({"class_names": "ab"}, "class_names"), ({"class_names": ["a", "a"]}, "distinct"),
         ({"class_names": [None]}, "class names"),
     ]  # fmt: skip
     for changes, said in bad:
         with pytest.raises(cellscan.CellscanError, match=said):
             make(**changes)
-    with pytest.raises(cellscan.DataError, match="one of several"):
+    with pytest.raises(cellscan.DataError, match="several fields have this name"):
         make([image] * 2, [box] * 2, [[0]] * 2, names=["a", "a"])
 
 
@@ -350,11 +350,11 @@ def test_odd_arguments_of_fields() -> None:
     [
         (lambda folder: (folder / "images" / "a.png").unlink(), "no image 'a.png'"),
         (lambda folder: (folder / "images" / "a.png").write_bytes(b"nothing"), "not an image"),
-        (lambda folder: (folder / "annotations.json").write_text("{"), "no JSON file"),
+        (lambda folder: (folder / "annotations.json").write_text("{"), "cannot be read as JSON"),
         (lambda folder: (folder / "annotations.json").write_text("{}"), "neither COCO"),
         (lambda folder: (folder / "annotations.json").write_text('[{"image_name": "a.png"}]'), "KeyError"),
         (lambda folder: (folder / "more.json").write_text("["), "more.json"),
-        (lambda folder: write_voc(folder), "holds Pascal VOC and IML-Malaria"),
+        (lambda folder: write_voc(folder), "several formats, Pascal VOC and IML-Malaria"),
     ],
 )
 def test_bad_sets_are_refused(spoil, error, tmp_path) -> None:
@@ -369,9 +369,9 @@ def test_one_bad_field_is_passed_over_and_told(tmp_path) -> None:
     (tmp_path / "set" / "images" / "a.png").unlink()
     fields = cellscan.load_fields(path, on_error="skip")
     assert fields.names.tolist() == ["b.png"]
-    assert "1 fields passed over" in fields.notes[0]
+    assert "1 fields skipped" in fields.notes[0]
     (tmp_path / "set" / "images" / "b.png").unlink()
-    with pytest.raises(cellscan.DataError, match="not one of 2 fields"):
+    with pytest.raises(cellscan.DataError, match="none of the 2 fields"):
         cellscan.load_fields(path, on_error="skip")
 
 
@@ -498,7 +498,7 @@ def test_what_a_layout_leaves_out_is_told(tmp_path) -> None:
     assert "1 images in the same folders are not annotated" in notes
     assert "2 files not read, such as images/more.heic" in notes
     plain = cellscan.load_fields(folder / "images", boxes=False)
-    told = ["2 fields without boxes", "  format images: images alone, no annotations"]
+    told = ["2 fields without boxes", "  format images: images only, no annotations"]
     assert str(plain).splitlines() == [*told, "  1 files not read, such as more.heic"]
     folder = write_files(tmp_path / "yolo", files_of("Label Studio"))
     write_image(folder / "images" / "more.jpg")
@@ -506,7 +506,7 @@ def test_what_a_layout_leaves_out_is_told(tmp_path) -> None:
     fields = cellscan.load_fields(folder)
     assert fields.names.tolist() == ["a.jpg", "more.jpg"]
     assert fields.notes == (
-        "1 images without a label file: fields without boxes", "1 images elsewhere, without labels, not read"
+        "1 images without a label file: fields without boxes", "1 images in other folders, without labels, not read"
     )  # fmt: skip
 
 
@@ -534,7 +534,7 @@ def test_yolo_columns_are_what_they_are(line, box, tmp_path) -> None:
         ("1 320 240 40 40", "pixels"),
         ("1 .5 .5 .1 .1 .1 .1 .1", "8 columns"),
         ("1 .5 .5 .1", "4 columns"),
-        ("1 .5 .5 nan .1", "no number"),
+        ("1 .5 .5 nan .1", "not a number"),
         ("1 .5 .5 -.04 .1", "negative side"),
         ("-1 .5 .5 .1 .1", "class number"),
         ("0.5 .5 .5 .1 .1", "class number"),
@@ -613,7 +613,7 @@ def thing(**changes) -> dict:
         (thing(category_id=9), "annotation 7: there is no category 9"),
         (thing(bbox=[1, 2, -3, 4]), "annotation 7: .* negative side"),
         (thing(bbox=[1, 2, 3]), "annotation 7: .*unpack"),
-        (thing(bbox=[1, 2, 3, float("nan")]), "annotation 7: nan is no number"),
+        (thing(bbox=[1, 2, 3, float("nan")]), "annotation 7: nan is not a number"),
         (thing(bbox=None), "annotation 7: it has neither a bbox nor polygons"),
         (thing(iscrowd="perhaps"), "annotation 7: iscrowd"),
         (thing(bbox=[700, 2, 10, 10]), "lies outside"),
@@ -621,8 +621,8 @@ def thing(**changes) -> dict:
         (thing(bbox=[0.1, 0.2, 0.3, 0.4]), "shares of the image"),
         ({"images": [{"id": 1, "file_name": "a.jpg"}, {"id": 1, "file_name": "b.jpg"}]}, "two images have the id 1"),
         ({"images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "./a.jpg"}]}, "annotated twice"),
-        ({"images": [{"id": 1, "file_name": "a.jpg", "width": -640, "height": 480}]}, "image 1: a size of -640"),
-        ({"images": [{"id": 1, "file_name": None}]}, "None is no name"),
+        ({"images": [{"id": 1, "file_name": "a.jpg", "width": -640, "height": 480}]}, "image 1: it has a size of -640"),
+        ({"images": [{"id": 1, "file_name": None}]}, "None is not a name"),
         ({"images": 3}, "not as expected"),
     ],
 )
@@ -668,7 +668,7 @@ def test_voc_says_its_encoding_and_doubts(tmp_path) -> None:
         (voc_text(name=""), "object 1.*no <name>"),
         (voc_text().replace("bndbox", "robndbox"), "object 1.*no <bndbox>"),
         (voc_text().replace("<xmax>9", "<xmax>0"), "object 1.*negative side"),
-        (voc_text().replace("<xmax>9", "<xmax>nan"), "object 1.*no number"),
+        (voc_text().replace("<xmax>9", "<xmax>nan"), "object 1.*not a number"),
         (voc_text(size="<size><width>64.5</width><height>48</height></size>"), "a size of"),
         (f'<?xml version="1.0" encoding="UTF-16"?><!DOCTYPE x []>{voc_text()}', "document type"),
     ):
@@ -686,7 +686,7 @@ def test_an_annotation_that_cannot_be_read_is_one_field(broken, tmp_path) -> Non
         cellscan.load_fields(folder)
     fields = cellscan.load_fields(folder, on_error="skip")
     assert fields.names.tolist() == ["a.jpg"]
-    assert "1 fields passed over" in fields.notes[0]
+    assert "1 fields skipped" in fields.notes[0]
     assert broken in fields.notes[0]
 
 
@@ -711,13 +711,13 @@ def test_links_are_followed(tmp_path) -> None:
 def test_a_label_file_that_two_images_claim(tmp_path) -> None:
     folder = write_files(tmp_path / "set", files_of("Label Studio"))
     Image.new("RGB", (640, 480)).save(folder / "images" / "a.png")
-    with pytest.raises(cellscan.DataError, match=r"a\.txt: it belongs to the images images/a\.jpg and images/a\.png"):
+    with pytest.raises(cellscan.DataError, match=r"a\.txt: it fits several images, images/a\.jpg and images/a\.png"):
         cellscan.load_fields(folder)
 
 
 def test_where_two_layouts_are_one_is_meant(tmp_path) -> None:
     folder = write_files(tmp_path / "set", {**files_of("Label Studio"), "Annotations/a.xml": voc_text(name="sick")})
-    with pytest.raises(cellscan.DataError, match="holds Pascal VOC and YOLO; give the path of the one"):
+    with pytest.raises(cellscan.DataError, match="several formats, Pascal VOC and YOLO; .* pass the path"):
         cellscan.load_fields(folder)
     assert cellscan.load_fields(folder / "Annotations").class_names == ("sick",)
     assert cellscan.load_fields(folder / "labels").class_names == ("rbc",)
@@ -762,7 +762,7 @@ def test_unknown_classes_other_sizes_and_strange_xml(tmp_path) -> None:
     voc = write_voc(tmp_path / "voc")
     Image.fromarray(random_image(0, 30, 64)).save(voc / "JPEGImages" / "a.png")
     with pytest.raises(
-        cellscan.DataError, match="64 x 30 pixels, its annotation speaks of 64 x 48; boxes .* elsewhere$"
+        cellscan.DataError, match="64 x 30 pixels, but its annotation states 64 x 48; boxes .* misplaced$"
     ):
         cellscan.load_fields(voc)
     exif = Image.Exif()
@@ -775,7 +775,7 @@ def test_unknown_classes_other_sizes_and_strange_xml(tmp_path) -> None:
     with pytest.raises(cellscan.DataError, match="document type"):
         cellscan.load_fields(voc)
     xml.write_text("<annotation>")
-    with pytest.raises(cellscan.DataError, match=r"a\.xml: this is no XML file.*line 1"):
+    with pytest.raises(cellscan.DataError, match=r"a\.xml: it cannot be read as XML.*line 1"):
         cellscan.load_fields(voc)
     yolo = write_yolo(tmp_path / "yolo")
     (yolo / "labels" / "a.txt").write_text("9 0.5 0.5 0.1 0.1")

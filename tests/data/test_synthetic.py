@@ -74,4 +74,4 @@ def test_numbers_of_numpy_count_and_others_are_refused() -> None:
 def test_it_is_said_that_another_count_gives_other_cells() -> None:
     few, many = cellscan.synthetic_cells(40, seed=0), cellscan.synthetic_cells(400, seed=0)
     assert not np.array_equal(few[1].image, many[1].image)
-    assert "With another count the cells are others" in " ".join(str(cellscan.synthetic_cells.__doc__).split())
+    assert "Another count gives other cells" in " ".join(str(cellscan.synthetic_cells.__doc__).split())

@@ -1,4 +1,4 @@
-"""Annotation files -> `FieldDataset`: which format a folder has, where its images are, and what is left unread."""
+"""Reading annotation files into a `FieldDataset`: the format of a folder, its images, and the files not read."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ IML_TWO_CLASS: dict[str, str | None] = {
     "gametocyte": "infected",
     "difficult": None,
 }
-"""Classes of IML-Malaria as two: every stage is an infected cell, and a difficult one is ignored."""
+"""The classes of IML-Malaria mapped to two: all stages become "infected"; difficult cells are ignored."""
 
 _MASK_FOLDERS = ("gt", "mask", "masks", "ground_truth", "groundtruth")
-"""Names, in any case, of folders whose images are masks of cells, and no fields."""
+"""Names (lower case) of folders whose images are masks of cells instead of fields."""
 
 
 def load_fields(
@@ -59,60 +59,62 @@ def load_fields(
     boxes: bool = True,
     on_error: str = "raise",
 ) -> FieldDataset:
-    """Read whole fields, and the boxes, polygons and points in them.
+    """Read whole fields with their boxes, polygons and points.
 
-    The format is recognised by the content of the files, wherever tools put them: beside the images, in folders of
-    their own, or in parts such as ``train`` and ``valid``, which are joined. `FieldDataset.format` and the first line
-    below the counts of ``print(fields)`` say what was recognised, and how corners are counted.
+    The annotation format is recognised from the content of the files. The files may be beside the images, in separate
+    folders, or in parts such as ``train`` and ``valid``, which are joined. `FieldDataset.format` and the line
+    ``format ...`` of ``print(fields)`` report the recognised format and how it counts corners.
 
     Parameters
     ----------
     path : path
-        A folder; or an annotation file, a folder of such files, a YOLO ``data.yaml``, or a list of Pascal VOC,
+        A folder, an annotation file, a folder of annotation files, a YOLO ``data.yaml``, or a Pascal VOC list such as
         ``ImageSets/Main/train.txt``.
     format : str, optional
-        Where a folder holds annotations in several formats, the one that is meant, such as ``"coco"``, ``"voc"``
-        (Pascal VOC), ``"yolo"`` or ``"csv"``; an unknown name is answered with all of them.
+        The format to read if a folder contains annotations in several formats, such as ``"coco"``, ``"voc"``
+        (Pascal VOC), ``"yolo"`` or ``"csv"``. The error for an unknown name lists all formats.
     images : path, optional
-        Where the images are. Left out, they are sought beside the annotation file, then in folders called ``images``,
-        ``JPEGImages`` and alike, then anywhere below `path`. Where an annotation has a path, its end is enough.
+        Folder of the images. Default: images are searched for beside the annotation file, then in folders with names
+        such as ``images`` and ``JPEGImages``, then anywhere below `path`. If an annotation contains a path, its last
+        parts are enough.
     classes : mapping or sequence of str, optional
-        Name in the file -> name in the data set, or None for boxes to ignore, such as `cellscan.IML_TWO_CLASS`; or the
-        names of the classes in order, which YOLO needs where no file has them. Left out, all
-        classes of the file, in its order, or sorted where it has none.
+        A mapping from names in the file to names in the data set, or to None for boxes to ignore, such as
+        `cellscan.IML_TWO_CLASS`. Or the names of the classes in order; YOLO needs them if no file contains them.
+        Default: all classes of the file, in its order, or sorted if the file has no order.
     complete : sequence of str, optional
-        Classes of which every cell is annotated in every field; one that has no box here says that there is no such
-        cell. What is not among them counts, where it is not annotated, neither as background in training nor as a
-        false call in evaluation. Left out: all classes.
+        Classes of which every cell is annotated in every field. A field without a box of such a class contains no
+        cell of it. Cells of other classes that have no box count neither as background in training nor as false
+        positives in evaluation. Default: all classes.
     patient, slide, laboratory : callable, mapping or path, optional
-        A function from the name of a field, such as ``"p1/a.png"``, to its patient, slide or laboratory. Or a mapping,
-        or a CSV file with the header ``name,patient`` (``name,slide``, ``name,laboratory``), whose names are `names` or
-        their ends behind a slash, where those fit one field only. A laboratory may also be one name for all.
+        A function from the name of a field, such as ``"p1/a.png"``, to its patient, slide or laboratory. Or a mapping
+        from names, or a CSV file with the header ``name,patient`` (``name,slide``, ``name,laboratory``). A name may be
+        the part after a slash if it fits only one field. `laboratory` may also be one name for all fields.
     boxes : bool
-        False reads the images of a folder alone, whatever annotations lie beside them.
+        False reads only the images of a folder and skips annotations.
     on_error : {"raise", "skip"}
-        ``"skip"`` passes over fields that cannot be used, and says so in the notes.
+        ``"skip"`` leaves out fields that cannot be used, and counts them in the notes.
 
     Returns
     -------
     FieldDataset
-        Names are paths below the folder, without a folder for images that comes first. Boxes are clipped to the frame;
-        boxes without area, or given twice, are dropped. All of it is counted in its notes, and so are files that
-        were not read.
+        Names are paths relative to the folder, without a leading folder for images such as ``images``. Boxes are
+        clipped to the frame; boxes without area and repeated boxes are dropped. The notes count these boxes, and files
+        that were not read.
 
     Raises
     ------
     ArgumentError
-        Where an argument is of another kind than expected.
+        An argument has the wrong type or value.
     DataError
-        Where the format is not known or two are mixed, a class is unknown, an annotation cannot be what it claims
-        (pixels as shares, boxes outside the image), or an image is missing, damaged, named twice or of another size
-        than annotated. It names the file and the line or the entry.
+        The format is unknown, or two formats are mixed; a class is unknown; coordinates are impossible, such as shares
+        of the image where pixels are expected, or boxes outside the image; or an image is missing, damaged, annotated
+        twice or of another size than the annotation states. The message contains the file and the line or entry.
 
     Notes
     -----
-    Text is read as UTF-8, with or without a byte order mark, or UTF-16 with one; XML as it declares. Corners are kept
-    as written: sets that count pixels from 1 are one pixel off, and a note says where it looks so.
+    Text is read as UTF-8 with or without a byte order mark, or as UTF-16 with one; XML in its declared encoding.
+    Corners are kept as written. In sets that count pixels from 1 they are one pixel off; a note reports it if the
+    corners suggest such counting.
 
     Examples
     --------
@@ -127,7 +129,7 @@ def load_fields(
     ... )
     >>> print(fields)
     1 fields, 1 boxes: red blood cell 0, infected 1
-      format iml: IML-Malaria, corners in pixels as written, the first pixel from 0 to 1
+      format iml: IML-Malaria, corners in pixels as written; the first pixel spans 0 to 1
       1 patients
     """
     check_choice("on_error", on_error, ("raise", "skip"))
@@ -136,23 +138,25 @@ def load_fields(
     if format is not None:
         check_choice("format", format, tuple(FORMATS))
     target, given = _existing("path", path), _class_list(classes)
-    tables = [one for one in (patient, slide, laboratory) if isinstance(one, (str, os.PathLike))]
+    tables = [groups for groups in (patient, slide, laboratory) if isinstance(groups, (str, os.PathLike))]
     place = Place(
         _root(target),
         given,
         None if images is None else _existing("images", images),
-        frozenset(os.path.abspath(one) for one in tables),
+        frozenset(os.path.abspath(table) for table in tables),
     )
     found = _find(target, place, format) if boxes else None
     if found is None:
-        fields, kept = _read_plain(target, place, refuse=boxes), {}
+        fields, saved = _read_plain(target, place, refuse=boxes), {}
     else:
-        fields, kept = _read(target, place, *found, classes=classes, complete=complete, on_error=on_error)
+        fields, saved = _read(target, place, *found, classes=classes, complete=complete, on_error=on_error)
     names = fields.names.tolist()
     given_groups = {"patient": patient, "slide": slide, "laboratory": laboratory}
     groups = {
-        what: [kept.get(name, {}).get(what, "") for name in names] if one is None else read_groups(what, names, one)
-        for what, one in given_groups.items()
+        kind: [saved.get(name, {}).get(kind, "") for name in names]
+        if given is None
+        else read_groups(kind, names, given)
+        for kind, given in given_groups.items()
     }
     return fields.with_groups(groups["patient"], groups["slide"], groups["laboratory"])
 
@@ -162,26 +166,26 @@ def _existing(name: str, path: object) -> Path:
     if not os.path.exists(found):
         raise DataError(f"{found}: there is no such file or folder")
     if name == "images" and not found.is_dir():
-        raise DataError(f"{found}: images= expects the folder of the images")
+        raise DataError(f"{found}: this is a file; images= expects the folder of the images")
     return found
 
 
 def _class_list(classes: object) -> list[str] | None:
-    """Return the names where they are given in order."""
+    """Return the class names if they are given in order, or None for a mapping."""
     if classes is None:
         return None
     if isinstance(classes, Mapping):
         if not all(isinstance(old, str) and (new is None or isinstance(new, str)) for old, new in classes.items()):
-            raise ArgumentError(f"classes is {classes!r:.200}; expected names, and for each a name or None")
+            raise ArgumentError(f"classes is {classes!r:.200}; expected a mapping from names to names or None")
         return None
     names = as_list("classes", classes)
     if not names or not all(isinstance(name, str) for name in names):
-        raise ArgumentError(f"classes is {classes!r:.200}; expected a mapping of names, or a sequence of names")
+        raise ArgumentError(f"classes is {classes!r:.200}; expected a mapping from names, or a sequence of names")
     return names
 
 
 def _root(target: Path) -> Path:
-    """Return the folder of the set: the one above where annotations alone, or one of their files, are given."""
+    """Return the folder of the set: the parent if the caller gave an annotation folder or a file in one."""
     if target.is_dir():
         return target.absolute().parent if is_label_folder(target) and not list_folder(target)[0] else target
     if target.parent.parent.name == "ImageSets":
@@ -190,10 +194,10 @@ def _root(target: Path) -> Path:
 
 
 def _find(target: Path, place: Place, wanted: str | None) -> tuple[Format, list[AnnotationFile], list[str]] | None:
-    """Return the format, its files, and all files that were looked at; None for images alone."""
+    """Return the format, its files and the names of all inspected files, or None if there are only images."""
     if target.is_dir():
         names = place.others
-        if target != place.root:  # the folder of annotations that is meant, where two are mixed
+        if target != place.root:  # The caller chose one of several annotation folders.
             names = [name for name in names if name.startswith(f"{target.name}/")]
         found = recognise(place, names, wanted)
         return None if found is None else (*found, names)
@@ -204,21 +208,24 @@ def _find(target: Path, place: Place, wanted: str | None) -> tuple[Format, list[
     if suffix == ".txt" and target.parent.parent.name == "ImageSets":
         return FORMATS["voc"], _listed(target, place), []
     file = AnnotationFile(target, target.relative_to(place.root).as_posix() if place.root in target.parents else "")
-    ways = [one for one in FORMATS.values() if suffix in one.suffixes and wanted in (None, one.name)]
-    if not ways:
-        known = ", ".join(sorted({suffix for one in FORMATS.values() for suffix in one.suffixes}))
+    candidates = [kind for kind in FORMATS.values() if suffix in kind.suffixes and wanted in (None, kind.name)]
+    if not candidates:
+        known = ", ".join(sorted({suffix for kind in FORMATS.values() for suffix in kind.suffixes}))
+        other = "" if wanted is None else f"; files of format={wanted!r} have another suffix"
         raise DataError(
-            f"{target}: expected an annotation file ({known}), a list of Pascal VOC (ImageSets/Main/*.txt), a YOLO "
-            f"data.yaml, or a folder{'' if wanted is None else f'; format={wanted!r} has other files'}"
+            f"{target}: expected an annotation file ({known}), a Pascal VOC list (ImageSets/Main/*.txt), a YOLO "
+            f"data.yaml, or a folder{other}"
         )
-    fitting = [one for one in ways if _is_of(one, file, place)] or (ways if wanted or len(ways) == 1 else [])
+    fitting = [kind for kind in candidates if _is_of(kind, file, place)]
+    if not fitting and (wanted or len(candidates) == 1):
+        fitting = candidates
     if not fitting:
         raise DataError(
-            f"{target}: neither COCO (images, annotations, categories) nor another format that is read: "
+            f"{target}: the file is neither COCO (images, annotations, categories) nor another known format: "
             f"{', '.join(sorted(FORMATS))}. Export it as COCO, Pascal VOC or YOLO"
         )
     if fitting[0].name == "yolo":
-        raise DataError(f"{target}: one label file of YOLO; give its folder, or the data.yaml of the set")
+        raise DataError(f"{target}: this is one YOLO label file; pass its folder, or the data.yaml of the set")
     return fitting[0], [file], []
 
 
@@ -226,16 +233,18 @@ def _is_of(kind: Format, file: AnnotationFile, place: Place) -> bool:
     try:
         return kind.name != "yolo" and kind.recognise(file, place)
     except DataError:
-        # What cannot be parsed says so itself, in the reading of the format that most such files have.
+        # The usual format of the suffix is tried, so that its reader reports what cannot be parsed.
         if kind.name in ("coco", "voc", "csv"):
             return True
         raise
 
 
 def _listed(target: Path, place: Place) -> list[AnnotationFile]:
-    """Return the Pascal VOC files that a list names."""
-    there = sorted(child for child in place.root.iterdir() if child.is_dir() and child.name.casefold() == "annotations")
-    folder = there[0] if there else place.root / "Annotations"
+    """Return the Pascal VOC annotation files of a list."""
+    folders = sorted(
+        child for child in place.root.iterdir() if child.is_dir() and child.name.casefold() == "annotations"
+    )
+    folder = folders[0] if folders else place.root / "Annotations"
     files = []
     for line in filter(None, map(str.strip, read_text(target).splitlines())):
         whole, first = (folder / f"{stem}.xml" for stem in (line, line.split()[0]))
@@ -255,46 +264,46 @@ def _read(
     complete: Any,
     on_error: str,
 ) -> tuple[FieldDataset, dict[str, dict[str, Any]]]:
-    """Return what annotation files say, and of each field what was kept beside them."""
+    """Return the annotated fields, and for each field the values that `cellscan.json` stores."""
     reading = kind.read(files, place)
     if not reading.entries:
         listed = " and ".join(str(file) for file in files[:3])
-        raise DataError(f"{target}: it names no fields ({listed}); expected at least one")
-    order, before, kept = _sidecar(place.root, reading.classes)
+        raise DataError(f"{target}: the annotations contain no fields ({listed}); expected at least one")
+    order, saved_notes, saved = _sidecar(place.root, reading.classes)
     renamed: dict[str, str | None] = (
         dict(classes) if isinstance(classes, Mapping) else {name: name for name in place.given or order}
     )
     good, paths, sizes, skipped = _locate(target, place, reading, renamed, on_error)
     _check_pixels(good)
     field_names = names_of(paths, place.images or place.root)
-    rank = {name: number for number, name in enumerate(kept)}
+    rank = {name: number for number, name in enumerate(saved)}
     row_order = sorted(range(len(good)), key=lambda row: rank.get(field_names[row], len(rank)))
     good, paths = [good[row] for row in row_order], [paths[row] for row in row_order]
     sizes, field_names = [sizes[row] for row in row_order], [field_names[row] for row in row_order]
     class_names = list(dict.fromkeys(name for name in renamed.values() if name is not None))
-    whole = None if complete is None else as_texts("complete", as_list("complete", complete))
-    class_names += [name for name in dict.fromkeys(whole or ()) if name not in class_names]
+    complete_names = None if complete is None else as_texts("complete", as_list("complete", complete))
+    class_names += [name for name in dict.fromkeys(complete_names or ()) if name not in class_names]
     index = {old: IGNORED if new is None else class_names.index(new) for old, new in renamed.items()} | {None: IGNORED}
     scale = [np.array(size if entry.relative else (1, 1), float) for entry, size in zip(good, sizes, strict=True)]
-    notes = [f"{len(skipped)} fields passed over; the first: {skipped[0]}"] if skipped else []
-    finder_told = reading.whole and (target.is_dir() or not kind.a_picture)
-    unnamed = _count_unnamed(paths) - len(skipped) if finder_told else 0
+    notes = [f"{len(skipped)} fields skipped; the first: {skipped[0]}"] if skipped else []
+    counts_images = reading.whole and (target.is_dir() or not kind.a_picture)
+    unnamed = _count_unnamed(paths) - len(skipped) if counts_images else 0
     notes += counted(max(unnamed, 0), "images in the same folders are not annotated, and left out")
     read = {*(file.name for file in files), *reading.used}
     unread = [name for name in names if name not in read and not is_about(name)]
     notes += [f"{len(unread)} files not read, such as {unread[0]}"] if unread else []
     full = np.ones((len(good), len(class_names)), bool)
     for row, name in enumerate(field_names):
-        said = kept.get(name, {}).get("complete") if whole is None else whole
-        if said is not None:
-            full[row] = [one in said for one in class_names]
+        in_field = saved.get(name, {}).get("complete") if complete_names is None else complete_names
+        if in_field is not None:
+            full[row] = [class_name in in_field for class_name in class_names]
     fields = FieldDataset.from_source(
         FileSource(paths),
         [_array(e.boxes, 4) * np.tile(s, 2) for e, s in zip(good, scale, strict=True)],
         [np.array([index[name] for name in entry.names], np.int32) for entry in good],
         field_names,
         class_names,
-        notes=[*before, *reading.notes, *notes],
+        notes=[*saved_notes, *reading.notes, *notes],
         polygons=[
             [[_array(ring, 2) * s for ring in rings] for rings in e.rings] for e, s in zip(good, scale, strict=True)
         ],
@@ -305,20 +314,20 @@ def _read(
         format=kind.name,
         told=f"{kind.title}, {reading.told}",
     )
-    return fields, kept
+    return fields, saved
 
 
 def _locate(
     target: Path, place: Place, reading: Parsed, renamed: Mapping[str, str | None], on_error: str
 ) -> tuple[list[Entry], list[Path], list[tuple[int, int]], list[str]]:
-    """Return the entries that can be used, their images and sizes, and why others cannot."""
+    """Return the usable entries, their images and sizes, and the error messages of the others."""
     good, paths, sizes, skipped = [], [], [], []
     used = {name for e in reading.entries if not e.problem for name in (*e.names, *e.point_names) if name is not None}
     unknown = sorted(used - set(renamed))
     if unknown:
         raise DataError(
-            f"{target}: boxes of class {', '.join(map(repr, unknown))}; classes= has {', '.join(map(repr, renamed))}. "
-            "Add them, with None for boxes to ignore"
+            f"{target}: it has boxes of class {', '.join(map(repr, unknown))}, but classes= has only "
+            f"{', '.join(map(repr, renamed))}. Add the missing classes to classes=; map them to None to ignore them"
         )
     finder = Finder(place, walk=target.is_dir())
     for entry in reading.entries:
@@ -335,54 +344,55 @@ def _locate(
             paths.append(path)
             sizes.append(size)
     if not good:
-        raise DataError(f"{target}: not one of {len(reading.entries)} fields can be used; the first: {skipped[0]}")
+        raise DataError(f"{target}: none of the {len(reading.entries)} fields can be used; the first: {skipped[0]}")
     return good, paths, sizes, skipped
 
 
 def _sidecar(root: Path, classes: list[str]) -> tuple[list[str], list[str], dict[str, dict[str, Any]]]:
-    """Return the order of classes, the notes, and what is kept of each field, in their order, as `save` wrote it."""
+    """Return the classes, the notes, and the values of each field that `FieldDataset.save` stored."""
     path = root / SIDECAR
     if not path.is_file():
         return classes, [], {}
     raw = AnnotationFile(path, SIDECAR).json
     try:
         order, notes = [name_of(name) for name in raw["class_names"]], [name_of(note) for note in raw["notes"]]
-        fields = {name: dict(kept) for name, kept in raw["fields"].items()}
-        for name, kept in fields.items():
-            strange = set(kept) - {"patient", "slide", "laboratory", "complete"}
-            texts = [kept.get(key, "") for key in ("patient", "slide", "laboratory")] + kept.get("complete", [])
-            if strange or not all(isinstance(text, str) for text in texts):
-                raise ValueError(f"fields, {name!r}: {kept!r:.80}; expected patient, slide, laboratory and complete")
+        fields = {name: dict(values) for name, values in raw["fields"].items()}
+        for name, values in fields.items():
+            unknown = set(values) - {"patient", "slide", "laboratory", "complete"}
+            texts = [values.get(key, "") for key in ("patient", "slide", "laboratory")] + values.get("complete", [])
+            if unknown or not all(isinstance(text, str) for text in texts):
+                raise ValueError(f"fields, {name!r}: {values!r:.80}; expected patient, slide, laboratory and complete")
     except BAD as error:
         raise DataError(
-            f"{path}: {reason(error)}. cellscan wrote this file beside annotations; delete it to read them alone"
+            f"{path}: {reason(error)}. cellscan writes this file beside annotations; delete it to read only the "
+            "annotations"
         ) from error
     return list(dict.fromkeys([*order, *classes])), notes, fields
 
 
 def _read_plain(target: Path, place: Place, *, refuse: bool) -> FieldDataset:
-    """Read the images of a folder, unless something beside them may hold boxes."""
+    """Read the images of a folder. With `refuse`, raise if other files may contain boxes or images may be masks."""
     if not target.is_dir():
-        raise ArgumentError(f"{target}: boxes=False reads the images of a folder; expected its path")
+        raise ArgumentError(f"{target}: this is a file, but boxes=False reads the images of a folder; pass the folder")
     if target != place.root:
         place = Place(target, place.given, place.images, place.aside)
     if not place.pictures:
-        raise DataError(f"{target}: there are neither annotations nor images in this folder")
+        raise DataError(f"{target}: the folder has neither annotations nor images")
     masks = [name for name in place.pictures if set(name.casefold().split("/")[:-1]) & {*_MASK_FOLDERS}]
     masks = masks if len(masks) < len(place.pictures) else []
     if refuse:
         unread = [name for name in place.others if may_hold_boxes(name)]
         if target.name.casefold() in IMAGE_FOLDERS:
-            there = sorted(child.name for child in target.absolute().parent.iterdir() if child.is_dir())
-            unread += [f"../{name}" for name in there if name.casefold() in ("labels", "annotations")]
+            siblings = sorted(child.name for child in target.absolute().parent.iterdir() if child.is_dir())
+            unread += [f"../{name}" for name in siblings if name.casefold() in ("labels", "annotations")]
         if unread or masks:
-            what = f"files beside the images may hold boxes and are not of a format that is read: {[*unread, ''][0]}"
+            problem = f"some files may contain boxes, but their format is unknown: {[*unread, ''][0]}"
             if not unread:
-                what = f"images in folders such as {masks[0]} look like masks of cells, which are no fields"
+                problem = f"some images look like masks of cells instead of fields: {masks[0]}"
                 unread = masks
             raise DataError(
-                f"{target}: {what}{f' and {len(unread) - 1} others' if unread[1:] else ''}. Give the path of a COCO "
-                "file, a Pascal VOC or a YOLO folder; for the images alone, without boxes, pass boxes=False"
+                f"{target}: {problem}{f' and {len(unread) - 1} others' if unread[1:] else ''}. Pass the path of a COCO "
+                "file, or of a Pascal VOC or YOLO folder; to read only the images, pass boxes=False"
             )
     taken = [name for name in place.pictures if name not in set(masks)]
     unread = [name for name in place.others if not is_about(name)]
@@ -392,23 +402,25 @@ def _read_plain(target: Path, place: Place, *, refuse: bool) -> FieldDataset:
     nothing: list[list[float]] = [[]] * len(taken)
     return FieldDataset.from_source(
         FileSource(paths), nothing, nothing, names_of(paths, place.root), place.given or [], notes=notes,
-        annotated=False, format="images", told="images alone, no annotations",
+        annotated=False, format="images", told="images only, no annotations",
     )  # fmt: skip
 
 
 def _count_unnamed(paths: Iterable[Path]) -> int:
-    """Return how many images lie beside these and are none of them."""
-    own = {os.path.abspath(path) for path in paths}
-    folders = {os.path.dirname(path) for path in own}
-    there = (os.path.join(folder, name) for folder in folders for name in os.listdir(folder) if is_image_name(name))
-    return sum(path not in own for path in there)
+    """Return the number of other images in the folders of these images."""
+    known = {os.path.abspath(path) for path in paths}
+    folders = {os.path.dirname(path) for path in known}
+    images = (os.path.join(folder, name) for folder in folders for name in os.listdir(folder) if is_image_name(name))
+    return sum(path not in known for path in images)
 
 
 def _check_pixels(entries: Sequence[Entry]) -> None:
-    """Raise where boxes in pixels are shares of the image: not one reaches beyond the first pixel."""
+    """Raise if no box extends beyond the first pixel: such coordinates are shares of the image."""
     sides = [side for entry in entries if not entry.relative for box in entry.boxes for side in box]
     if sides and max(sides) <= 1:
-        raise DataError(f"{entries[0].where}: no box reaches beyond 1; expected pixels, these are shares of the image")
+        raise DataError(
+            f"{entries[0].where}: no coordinate is larger than 1, so these are shares of the image; expected pixels"
+        )
 
 
 def _array(values: Any, width: int) -> np.ndarray:

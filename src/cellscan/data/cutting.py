@@ -1,4 +1,4 @@
-"""Cutting cells out of a field: by their boxes, or along their polygons."""
+"""Cropping cells from a field by their boxes or along their polygons."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 def cut(
     image: np.ndarray, box: Sequence[int], rings: Sequence[np.ndarray] = (), background: str = "keep"
 ) -> np.ndarray:
-    """Return the pixels of a box (h, w, 3) uint8; outside the polygons black, or the mean colour of what is inside.
+    """Return the pixels of a box, (h, w, 3) uint8, with a background outside the polygons.
 
     Parameters
     ----------
@@ -19,9 +19,10 @@ def cut(
     box : left, top, right, bottom
         Whole pixels, right and bottom excluded.
     rings : sequence of (k, 2) float
-        Polygons in pixels of the image; a pixel that a side passes through is inside.
+        Polygons in pixels of the image. A pixel on the outline counts as inside.
     background : {"keep", "black", "fill"}
-        ``"keep"`` leaves all pixels of the box as they are.
+        ``"keep"`` keeps all pixels of the box. Pixels outside the polygons become black with ``"black"``, and the
+        mean colour of the pixels inside with ``"fill"``.
 
     Examples
     --------
@@ -33,18 +34,18 @@ def cut(
     (np.uint8(200), np.uint8(0))
     """
     left, top, right, bottom = box
-    found = image[top:bottom, left:right]
+    crop = image[top:bottom, left:right]
     if background == "keep":
-        return found
+        return crop
     inside = mask_of(rings, (bottom - top, right - left), (left, top))
-    colour = found[inside].mean(0).round().astype(np.uint8) if background == "fill" and inside.any() else 0
-    return np.where(inside[..., None], found, np.asarray(colour, np.uint8))
+    colour = crop[inside].mean(0).round().astype(np.uint8) if background == "fill" and inside.any() else 0
+    return np.where(inside[..., None], crop, np.asarray(colour, np.uint8))
 
 
 def mask_of(rings: Sequence[np.ndarray], shape: tuple[int, int], corner: tuple[int, int]) -> np.ndarray:
-    """Return a mask (h, w) bool of what polygons cover, in a frame that begins at `corner` (x, y)."""
-    drawn = Image.new("1", (shape[1], shape[0]))
-    pen = ImageDraw.Draw(drawn)
+    """Return a mask (h, w) bool of the pixels that polygons cover; `corner` is x and y of its upper left pixel."""
+    mask = Image.new("1", (shape[1], shape[0]))
+    draw = ImageDraw.Draw(mask)
     for ring in rings:
-        pen.polygon([(float(x) - corner[0], float(y) - corner[1]) for x, y in ring], fill=1, outline=1)
-    return np.asarray(drawn, bool)
+        draw.polygon([(float(x) - corner[0], float(y) - corner[1]) for x, y in ring], fill=1, outline=1)
+    return np.asarray(mask, bool)

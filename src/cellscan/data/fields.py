@@ -1,4 +1,4 @@
-"""`FieldDataset`: an immutable table of fields, the boxes in them, and where their pixels come from."""
+"""`FieldDataset`: an immutable table of fields, their boxes, and the source of their pixels."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GROUPS = ("patient", "slide", "laboratory")
-"""What fields may be told apart by, the first that is known of a field being what a split keeps whole."""
+"""Ways to group fields. A split keeps the first group that is known of a field in one part."""
 
 _A_FIELD = ("names", "sizes", "rows", "patients", "slides", "laboratories", "complete")
 _A_LIST = ("boxes", "labels", "polygons", "points", "point_labels")
-"""Attributes with one entry a field: arrays, and tuples."""
+"""Attributes with one entry for each field: arrays in the first, tuples in the second."""
 
 
 @dataclass(frozen=True)
@@ -54,27 +54,27 @@ class Field:
     Attributes
     ----------
     name : str
-        File name, or what else names it.
+        File name, or the name that the caller gave.
     image : numpy.ndarray
         (H, W, 3) uint8.
     boxes : numpy.ndarray
         (n, 4) float32 xyxy, in the image's own pixels.
     labels : numpy.ndarray
-        (n,) int32, indices into the class names; -2 for a box that is ignored.
+        (n,) int32, indices into the class names; -2 for an ignored box.
     polygons : tuple of tuple of numpy.ndarray
-        The polygons of every box, (k, 2) float32 x and y; none where there is a box alone.
+        The polygons of each box, (k, 2) float32 x and y; an empty tuple for a box without polygons.
     points : numpy.ndarray
         (m, 2) float32 x and y.
     point_labels : numpy.ndarray
-        (m,) int32.
+        (m,) int32; -2 for an ignored point.
     patient, slide, laboratory : str
-        ``""`` where it is not known.
+        ``""`` if unknown.
 
     Examples
     --------
     >>> import cellscan
-    >>> one = cellscan.synthetic_fields(2, seed=0)[0]
-    >>> one.image.shape, one.boxes.shape[1], one.boxes.dtype
+    >>> field = cellscan.synthetic_fields(2, seed=0)[0]
+    >>> field.image.shape, field.boxes.shape[1], field.boxes.dtype
     ((360, 480, 3), 4, dtype('float32'))
     """
 
@@ -92,41 +92,41 @@ class Field:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FieldDataset:
-    """Whole fields with boxes; made by `load_fields` or `synthetic_fields`, never changed, and read-only.
+    """A data set of whole fields with boxes. It is immutable; `load_fields` or `synthetic_fields` creates it.
 
     Attributes
     ----------
     class_names : tuple[str, ...]
-        The classes.
+        Names of the classes; labels are indices into it.
     names : numpy.ndarray
-        (N,) str.
+        (N,) str, the name of each field.
     boxes : tuple[numpy.ndarray, ...]
-        (n, 4) float32 xyxy of every field, in its own pixels, inside the frame.
+        One array a field, (n, 4) float32 xyxy in pixels of the image, clipped to the frame.
     labels : tuple[numpy.ndarray, ...]
-        (n,) int32 of every field; -2 marks boxes that are ignored in training and in average precision.
+        One array a field, (n,) int32; -2 marks boxes that are ignored in training and in average precision.
     sizes : numpy.ndarray
-        (N, 2) int64, width and height.
+        (N, 2) int64, width and height in pixels.
     notes : tuple[str, ...]
-        What was clipped, dropped or passed over while it was read, counted.
+        Counts of what was clipped, dropped or skipped in reading.
     annotated : bool
         False for a folder of images without boxes.
     polygons : tuple of tuple of tuple of numpy.ndarray
-        Of every field, for each of its boxes its polygons, (k, 2) float32 x and y in pixels; none where there is a box
-        alone, several where a cell is drawn in parts. As written: they may overrun the frame.
+        The polygons of each box of each field, (k, 2) float32 x and y in pixels. A box has no polygon, one, or several
+        if the cell is drawn in parts. Polygons are kept as written and may extend beyond the frame.
     points : tuple[numpy.ndarray, ...]
-        (m, 2) float32 x and y of every field: cells that are marked, and not boxed.
+        One array a field, (m, 2) float32 x and y: cells that are marked by a point instead of a box.
     point_labels : tuple[numpy.ndarray, ...]
-        (m,) int32; -2 for points that are ignored.
+        One array a field, (m,) int32; -2 for ignored points.
     patients, slides, laboratories : numpy.ndarray
-        (N,) str; ``""`` where one is not known.
+        (N,) str; ``""`` if unknown.
     complete : numpy.ndarray
-        (N, K) bool: whether every cell of the class is annotated in the field. Where not, what has no box counts
-        neither as background in training nor as a false call in evaluation.
+        (N, K) bool: True if every cell of the class is annotated in the field. If False, cells without a box count
+        neither as background in training nor as false positives in evaluation.
     format : str
-        Which annotation format was recognised, as of ``load_fields(format=...)``; ``"images"`` for images alone, ``""``
-        where nothing was read.
+        The recognised annotation format, one of the names that ``load_fields(format=...)`` takes; ``"images"`` for
+        images without annotations, ``""`` for a data set that was not read from files.
     told : str
-        The same in words, with how corners are counted.
+        A description of that format in words, including how it counts corners.
 
     Examples
     --------
@@ -156,10 +156,10 @@ class FieldDataset:
     told: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
-        """Fill in what a caller that knows boxes alone has left out."""
+        """Fill in empty polygons, points and groups where the caller gave boxes only."""
         count = len(self.rows)
         empty: dict[str, Any] = {
-            "polygons": tuple(((),) * len(own) for own in self.boxes),
+            "polygons": tuple(((),) * len(boxes) for boxes in self.boxes),
             "points": (frozen(np.zeros((0, 2), np.float32)),) * count,
             "point_labels": (frozen(np.zeros(0, np.int32)),) * count,
             **{name: frozen(np.zeros(count, "U1")) for name in ("patients", "slides", "laboratories")},
@@ -172,12 +172,12 @@ class FieldDataset:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        for name in _A_FIELD:  # pickles forget it
+        for name in _A_FIELD:  # A pickle does not store that an array is read-only.
             getattr(self, name).flags.writeable = False
         for name in ("boxes", "labels", "points", "point_labels"):
             for array in getattr(self, name):
                 array.flags.writeable = False
-        for ring in (ring for own in self.polygons for rings in own for ring in rings):
+        for ring in (ring for polygons in self.polygons for rings in polygons for ring in rings):
             ring.flags.writeable = False
 
     @classmethod
@@ -197,38 +197,39 @@ class FieldDataset:
         laboratories: Iterable[Any] | None = None,
         complete: ArrayLike | None = None,
     ) -> FieldDataset:
-        """Build a data set from images in memory, which are copied.
+        """Build a data set from images in memory. The images are copied.
 
         Parameters
         ----------
         images : iterable of (H, W, 3) uint8
-            Or of any other form that `Detector.predict` takes.
+            Any other form of image that `Detector.predict` takes works, too.
         boxes : iterable of (n, 4) float
-            xyxy in pixels; what overruns the frame is clipped, and boxes without area are dropped, with a note.
+            xyxy in pixels. Boxes are clipped to the frame, and boxes without area are dropped; a note counts both.
         labels : iterable of (n,) int or str
-            Indices into `class_names`, or names of them; -2, or None among names, for boxes to ignore.
+            Indices into `class_names`, or class names. Use -2, or None among names, for boxes to ignore.
         class_names : sequence of str
         names : iterable of str, optional
-            Distinct. Numbers if left out.
+            Distinct names of the fields. Default: ``field_0000``, ``field_0001`` and so on.
         polygons : iterable, optional
-            Of every field, for each of its boxes a sequence of (k, 2) arrays, of three corners or more each.
+            For each field a sequence with one entry a box; each entry is a sequence of (k, 2) arrays with k >= 3.
         points : iterable of (m, 2) float, optional
             x and y in pixels, inside the frame.
         point_labels : iterable of (m,) int or str, optional
             As `labels`.
         patients, slides, laboratories : iterable, optional
-            (N,) each; None or ``""`` where one is not known.
+            (N,) each; None or ``""`` if unknown.
         complete : (N, K) or (K,) bool, optional
-            Whether every cell of the class is annotated in the field. All, if left out.
+            True if every cell of the class is annotated in the field. Default: all True.
 
         Raises
         ------
         ArgumentError
-            Where there are not as many images, boxes, labels and names.
+            The numbers of images, boxes, labels and names differ.
         DataError
-            Where boxes, labels or names are not as above; a negative side, as of x, y, width and height, is an error.
+            Boxes, labels or names are not as described above. A negative side is an error; it often means that boxes
+            are x, y, width and height.
         ImageError
-            Where an image is none.
+            An entry of `images` is not an image.
 
         Examples
         --------
@@ -239,7 +240,7 @@ class FieldDataset:
         ([[10.0, 10.0, 50.0, 30.0]], ('1 box clipped to the frame',))
         """
         if isinstance(images, (str, bytes)) or not isinstance(images, Iterable) or getattr(images, "ndim", 1) == 0:
-            raise ArgumentError(f"images is {images!r:.80}; expected one entry a field")
+            raise ArgumentError(f"images is {images!r:.80}; expected a sequence with one image a field")
         source = ArraySource(images)
         named = [f"field_{number:04d}" for number in range(len(source))] if names is None else as_list("names", names)
         more: dict[str, Any] = {
@@ -270,9 +271,11 @@ class FieldDataset:
         format: str = "",
         told: str = "",
     ) -> FieldDataset:
-        """Build a data set over a source of images; boxes are tidied, and what was tidied is counted.
+        """Build a data set from a source of images.
 
-        Parameters and errors are those of `from_arrays`; `sizes` (N, 2), width and height, are read where left out.
+        Boxes are clipped to the frame; boxes without area and repeated boxes are dropped. Notes count both.
+        Parameters and errors are those of `from_arrays`. If `sizes`, (N, 2) width and height, is not given, it is
+        read from the images.
 
         Examples
         --------
@@ -285,16 +288,20 @@ class FieldDataset:
         """
         count = len(source)
         lists = (boxes, labels, names, polygons, points, point_labels)
-        counts = [None if one is None else len(one) for one in lists]
+        counts = [None if values is None else len(values) for values in lists]
         if any(number not in (None, count) for number in counts):
-            what = ("arrays of boxes", "of labels", "names", "of polygons", "of points", "of their labels")
-            told_counts = ", ".join(f"{n} {kind}" for n, kind in zip(counts, what, strict=True) if n is not None)
-            raise ArgumentError(f"{count} images, {told_counts}; expected as many of each")
+            kinds = (
+                "arrays of boxes", "arrays of labels", "names", "entries of polygons", "arrays of points",
+                "arrays of point labels",
+            )  # fmt: skip
+            listed = ", ".join(f"{n} {kind}" for n, kind in zip(counts, kinds, strict=True) if n is not None)
+            raise ArgumentError(f"there are {count} images, {listed}; expected as many of each")
         names = as_texts("names", names)
         class_names = as_class_names(class_names) if as_list("class_names", class_names) else ()
-        twice = [name for name, count in Counter(names).items() if count > 1 or not name]
-        if twice:
-            raise DataError(f"{twice[0]!r} is no name of a field, or one of several; expected a name for each")
+        bad_names = [name for name, uses in Counter(names).items() if uses > 1 or not name]
+        if bad_names:
+            problem = "several fields have this name" if bad_names[0] else "a name is empty"
+            raise DataError(f"names has {bad_names[0]!r}: {problem}; expected a different name for each field")
         if sizes is None:
             sizes = [source.header(row)[:2] for row in range(count)]
         sizes = np.array(sizes, np.int64).reshape(-1, 2)
@@ -337,17 +344,17 @@ class FieldDataset:
         slides: Iterable[Any] | None = None,
         laboratories: Iterable[Any] | None = None,
     ) -> FieldDataset:
-        """Return the data set with these patients, slides and laboratories; what is left out stays.
+        """Return the data set with these patients, slides and laboratories. Those that are not given stay the same.
 
         Parameters
         ----------
         patients, slides, laboratories : iterable, optional
-            (N,) texts or numbers each; None, NaN or ``""`` where one is not known.
+            (N,) texts or numbers each; None, NaN or ``""`` if unknown.
 
         Raises
         ------
         DataError
-            Where there are not as many as fields.
+            The number of entries differs from the number of fields.
 
         Examples
         --------
@@ -357,14 +364,14 @@ class FieldDataset:
         ['p1', 'p1', 'p2', 'p3']
         """
         given = {"patients": patients, "slides": slides, "laboratories": laboratories}
-        found: dict[str, Any] = {}
+        groups: dict[str, Any] = {}
         for name, values in given.items():
             if values is not None:
                 texts = [as_patient(f"{name}[{row}]", value) for row, value in enumerate(as_list(name, values))]
                 if len(texts) != len(self):
-                    raise DataError(f"{len(self)} fields and {len(texts)} {name}; expected as many of each")
-                found[name] = frozen(np.array(texts, str) if texts else np.zeros(0, "U1"))
-        return replace(self, **found)
+                    raise DataError(f"there are {len(self)} fields and {len(texts)} {name}; expected as many of each")
+                groups[name] = frozen(np.array(texts, str) if texts else np.zeros(0, "U1"))
+        return replace(self, **groups)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -374,55 +381,55 @@ class FieldDataset:
     @overload
     def __getitem__(self, index: slice | Sequence[int] | Sequence[bool] | np.ndarray) -> FieldDataset: ...
     def __getitem__(self, index: Any) -> Field | FieldDataset:
-        found = find_rows(index, len(self), "fields")
-        if not isinstance(found, int):
-            return self.select(found)
-        image = self.source.read(int(self.rows[found]))
+        row = find_rows(index, len(self), "fields")
+        if not isinstance(row, int):
+            return self.select(row)
+        image = self.source.read(int(self.rows[row]))
         return Field(
-            str(self.names[found]),
+            str(self.names[row]),
             image,
-            self.boxes[found],
-            self.labels[found],
-            self.polygons[found],
-            self.points[found],
-            self.point_labels[found],
-            str(self.patients[found]),
-            str(self.slides[found]),
-            str(self.laboratories[found]),
+            self.boxes[row],
+            self.labels[row],
+            self.polygons[row],
+            self.points[row],
+            self.point_labels[row],
+            str(self.patients[row]),
+            str(self.slides[row]),
+            str(self.laboratories[row]),
         )
 
     def __iter__(self) -> Iterator[Field]:
         return (self[index] for index in range(len(self)))
 
     def __str__(self) -> str:
-        told = [f"  format {self.format}: {self.told}"] if self.format else []
+        details = [f"  format {self.format}: {self.told}"] if self.format else []
         groups = {"patients": self.patients, "slides": self.slides, "laboratories": self.laboratories}
-        known = {what: own[own != ""] for what, own in groups.items()}
+        known = {kind: owners[owners != ""] for kind, owners in groups.items()}
         texts = [
-            f"{len(set(own.tolist())):,} {what}{f' (of {len(own):,} fields)' if len(own) < len(self) else ''}"
-            for what, own in known.items()
-            if len(own)
+            f"{len(set(owners.tolist())):,} {kind}{f' (of {len(owners):,} fields)' if len(owners) < len(self) else ''}"
+            for kind, owners in known.items()
+            if len(owners)
         ]
-        told += [f"  {', '.join(texts)}"] if texts else []
-        part = (~self.complete).sum(0)
+        details += [f"  {', '.join(texts)}"] if texts else []
+        incomplete = (~self.complete).sum(0)
         texts = [
             f"{name}{f' (in {count:,} fields)' if count < len(self) else ''}"
-            for name, count in zip(self.class_names, part.tolist(), strict=True)
+            for name, count in zip(self.class_names, incomplete.tolist(), strict=True)
             if count
         ]
-        told += [f"  not all annotated: {', '.join(texts)}"] if texts else []
-        told += [f"  {note}" for note in self.notes]
+        details += [f"  not all annotated: {', '.join(texts)}"] if texts else []
+        details += [f"  {note}" for note in self.notes]
         if not self.annotated:
-            return "\n".join([f"{len(self):,} fields without boxes", *told])
+            return "\n".join([f"{len(self):,} fields without boxes", *details])
         lines = []
-        for what, each in (("boxes", self.labels), ("points", self.point_labels)):
+        for shape, each in (("boxes", self.labels), ("points", self.point_labels)):
             labels = np.concatenate([*each, np.zeros(0, np.int32)])
             counts = [f"{name} {(labels == number).sum():,}" for number, name in enumerate(self.class_names)]
             if (labels == IGNORED).any():
                 counts.append(f"ignored {(labels == IGNORED).sum():,}")
-            if len(labels) or what == "boxes":
-                lines.append(f"{len(labels):,} {what}: {', '.join(counts)}")
-        return "\n".join([f"{len(self):,} fields, {lines[0]}", *(f"  {line}" for line in lines[1:]), *told])
+            if len(labels) or shape == "boxes":
+                lines.append(f"{len(labels):,} {shape}: {', '.join(counts)}")
+        return "\n".join([f"{len(self):,} fields, {lines[0]}", *(f"  {line}" for line in lines[1:]), *details])
 
     def __repr__(self) -> str:
         return f"FieldDataset({len(self)} fields, class_names={self.class_names})"
@@ -431,7 +438,7 @@ class FieldDataset:
         return as_text(self.describe())
 
     def per_class(self) -> dict[str, int]:
-        """Count the boxes of each class, ignored ones left out.
+        """Return the number of boxes of each class. Ignored boxes are not counted.
 
         Examples
         --------
@@ -448,7 +455,7 @@ class FieldDataset:
         Parameters
         ----------
         mask_or_indices : (N,) bool array, index array, or slice
-            Which fields, in the order given.
+            The fields to choose. Indices also set their order.
 
         Examples
         --------
@@ -466,13 +473,13 @@ class FieldDataset:
         Parameters
         ----------
         names : iterable of str
-            Names of fields, or their ends behind a slash. Those that are not here are passed over; where not one of
-            them is here, that is an error.
+            Names of fields, or the part of a name after a slash. Names that are not in the data set are skipped, as
+            long as at least one is.
 
         Raises
         ------
         DataError
-            Where names are given and none of them is here, or one is the end of several fields' names.
+            Names are given and none of them is in the data set, or one fits the end of several names.
 
         Examples
         --------
@@ -484,17 +491,18 @@ class FieldDataset:
         return self.select(leave_out(self.names, names))
 
     def rename_classes(self, names: Mapping[str, str | None]) -> FieldDataset:
-        """Return the data set with other names of classes: several of one name become one, None ignores.
+        """Return the data set with renamed, merged or ignored classes.
 
         Parameters
         ----------
         names : mapping
-            Old name -> new name, or None for boxes and points to ignore; classes that are not in it keep their name.
+            Old name -> new name. Classes with the same new name are merged. None ignores the boxes and points of the
+            class. Classes that are not in the mapping keep their name.
 
         Raises
         ------
         DataError
-            Where it names a class that is not here.
+            The mapping has a class that is not in the data set.
 
         Examples
         --------
@@ -504,16 +512,16 @@ class FieldDataset:
         ('cell',)
         """
         if not isinstance(names, Mapping) or not all(new is None or isinstance(new, str) for new in names.values()):
-            raise ArgumentError(f"names is {names!r:.80}; expected a mapping from names to names, or None")
+            raise ArgumentError(f"names is {names!r:.80}; expected a mapping from old names to new names or None")
         find_classes(list(names), self.class_names)
         new = [names.get(old, old) for old in self.class_names]
-        kept = list(dict.fromkeys(name for name in new if name is not None))
-        return self.relabelled(as_class_names(kept) if kept else (), [kept.index(n) if n else None for n in new])
+        merged = list(dict.fromkeys(name for name in new if name is not None))
+        return self.relabelled(as_class_names(merged) if merged else (), [merged.index(n) if n else None for n in new])
 
     def drop_classes(self, names: Sequence[str]) -> FieldDataset:
-        """Return the data set without these classes, their boxes and their points: such cells count as background.
+        """Return the data set without these classes, their boxes and their points.
 
-        To ignore them instead, so that they count neither way, use ``rename_classes({name: None})``.
+        Such cells then count as background. To ignore them instead, use ``rename_classes({name: None})``.
 
         Parameters
         ----------
@@ -522,7 +530,7 @@ class FieldDataset:
         Raises
         ------
         DataError
-            Where it names a class that is not here.
+            A name is not among the classes.
 
         Examples
         --------
@@ -533,24 +541,28 @@ class FieldDataset:
         """
         unwanted = check_names("names", names, 1)
         numbers = find_classes(unwanted, self.class_names)
-        kept = [~np.isin(said, numbers) for said in self.labels]
-        marked = [~np.isin(said, numbers) for said in self.point_labels]
-        left = replace(
+        box_masks = [~np.isin(labels, numbers) for labels in self.labels]
+        point_masks = [~np.isin(labels, numbers) for labels in self.point_labels]
+        fields = replace(
             self,
-            boxes=tuple(frozen(own[keep]) for own, keep in zip(self.boxes, kept, strict=True)),
-            labels=tuple(frozen(own[keep]) for own, keep in zip(self.labels, kept, strict=True)),
+            boxes=tuple(frozen(boxes[mask]) for boxes, mask in zip(self.boxes, box_masks, strict=True)),
+            labels=tuple(frozen(labels[mask]) for labels, mask in zip(self.labels, box_masks, strict=True)),
             polygons=tuple(
-                tuple(rings for rings, stays in zip(own, keep.tolist(), strict=True) if stays)
-                for own, keep in zip(self.polygons, kept, strict=True)
+                tuple(rings for rings, keep in zip(polygons, mask.tolist(), strict=True) if keep)
+                for polygons, mask in zip(self.polygons, box_masks, strict=True)
             ),
-            points=tuple(frozen(own[keep]) for own, keep in zip(self.points, marked, strict=True)),
-            point_labels=tuple(frozen(own[keep]) for own, keep in zip(self.point_labels, marked, strict=True)),
+            points=tuple(frozen(points[mask]) for points, mask in zip(self.points, point_masks, strict=True)),
+            point_labels=tuple(
+                frozen(labels[mask]) for labels, mask in zip(self.point_labels, point_masks, strict=True)
+            ),
         )
         rest = [name for name in self.class_names if name not in unwanted]
-        return left.relabelled(rest, [rest.index(name) if name in rest else None for name in self.class_names])
+        return fields.relabelled(rest, [rest.index(name) if name in rest else None for name in self.class_names])
 
     def add_classes(self, names: Sequence[str]) -> FieldDataset:
-        """Return the data set with more classes, of which no field has a cell, such as "infected" of healthy donors.
+        """Return the data set with additional classes that have no cells, such as "infected" for healthy donors.
+
+        The new classes count as completely annotated: no field has a cell of them.
 
         Parameters
         ----------
@@ -560,7 +572,7 @@ class FieldDataset:
         Raises
         ------
         DataError
-            Where it names a class that is here.
+            A name is already among the classes.
 
         Examples
         --------
@@ -575,9 +587,17 @@ class FieldDataset:
         return replace(found, complete=frozen(complete))
 
     def relabelled(self, class_names: Sequence[str], to: Sequence[int | None]) -> FieldDataset:
-        """Return the data set with these classes; `to` says for each of the old ones which it is, or None to ignore.
+        """Return the data set with new classes and labels.
 
-        A class of the new ones is complete where every old one of it is; one that is no old one is not annotated.
+        A new class is complete in a field if all old classes that become it are. A new class without an old one is
+        never complete.
+
+        Parameters
+        ----------
+        class_names : sequence of str
+            The new classes.
+        to : sequence of int or None
+            For each old class the index of its new class, or None to ignore its boxes and points.
 
         Examples
         --------
@@ -586,16 +606,22 @@ class FieldDataset:
         >>> fields.complete.tolist()
         [[True, False], [True, False]]
         """
-        index = np.array([IGNORED if one is None else one for one in to], np.int32)
+        index = np.array([IGNORED if new is None else new for new in to], np.int32)
         complete = np.zeros((len(self), len(class_names)), bool)
         for number in range(len(class_names)):
-            own = self.complete[:, index == number]
-            complete[:, number] = own.all(1) & (own.shape[1] > 0)
-        labels = {
-            name: tuple(frozen(np.where(said >= 0, index[np.maximum(said, 0)], said).astype(np.int32)) for said in each)
-            for name, each in (("labels", self.labels), ("point_labels", self.point_labels))
-        }
-        return replace(self, class_names=tuple(class_names), complete=frozen(complete), **labels)
+            old = self.complete[:, index == number]
+            complete[:, number] = old.all(1) & (old.shape[1] > 0)
+
+        def relabel(labels: np.ndarray) -> np.ndarray:
+            return frozen(np.where(labels >= 0, index[np.maximum(labels, 0)], labels).astype(np.int32))
+
+        return replace(
+            self,
+            class_names=tuple(class_names),
+            complete=frozen(complete),
+            labels=tuple(map(relabel, self.labels)),
+            point_labels=tuple(map(relabel, self.point_labels)),
+        )
 
     @overload
     def split(
@@ -623,35 +649,35 @@ class FieldDataset:
         by: str | None = None,
         seed: int = 0,
     ) -> tuple[FieldDataset, ...]:
-        """Divide the fields into parts to train, to validate and to test; all arguments are keywords.
+        """Divide the fields into training, validation and test sets. All arguments are keywords.
 
-        Whole patients stay on one side, where they are known, or else whole slides. Where neither is, fields whose
-        names are alike but for consecutive numbers were mostly taken of one slide one after another: runs of up to
-        twelve stay together, so that neighbours stand on one side. A slide may then still stand on both, since
-        names do not tell where it ends. A number that counts nothing, such as an objective behind the counter, is
-        part of the name; a folder is too, so runs count in each.
+        Fields of one patient stay in one part; if the patient is unknown, fields of one slide do. If both are unknown,
+        fields with consecutive numbers in their names stay together in runs of up to twelve, because they were mostly
+        taken one after another from one slide. Names do not show where a slide ends, so one slide may still be in two
+        parts. Runs are found in each folder separately. A number that does not count fields, such as the
+        magnification after the counter, is treated as part of the name.
 
         Parameters
         ----------
         test, validation : float
             Fractions of the fields, each in (0, 1), with a sum below 1.
         by : {"patient", "slide", "laboratory"}, optional
-            What no part shares with another; it must be known of every field. Left out: of each field the patient,
-            or the slide, or its run.
+            The group that no two parts share; it must be known for every field. Default: for each field its patient,
+            else its slide, else its run.
         seed : int
-            Another seed gives another split.
+            Seed of the random split.
 
         Returns
         -------
         tuple of FieldDataset
-            ``(train, test)``, or ``(train, validation, test)`` where `validation` is given.
+            ``(train, test)``, or ``(train, validation, test)`` if `validation` is given.
 
         Raises
         ------
         ArgumentError
-            Where an argument is positional, or the fractions leave nothing to train on.
+            An argument is positional, or the fractions leave no fields for training.
         DataError
-            Where there are too few fields, or groups, or one is not known.
+            There are too few fields or groups, or `by` is given and a group is unknown.
 
         Examples
         --------
@@ -689,20 +715,20 @@ class FieldDataset:
         by: Literal["patient", "slide", "laboratory"] | None = None,
         seed: int = 0,
     ) -> Iterator[tuple[FieldDataset, FieldDataset]]:
-        """Yield (train, test) for every fold; every field is in one test part.
+        """Yield (train, test) for each fold. Each field is in the test set of exactly one fold.
 
         Parameters
         ----------
         folds : int or path
-            How many; with ``by="laboratory"`` and as many as there are, each is kept apart once. Or a CSV file with
-            the header ``patient,fold`` that names every patient, as of `CellDataset.write_folds`.
+            The number of folds. With ``by="laboratory"`` and one fold a laboratory, each laboratory is the test set
+            once. Or a CSV file with the header ``patient,fold`` and all patients, as `CellDataset.write_folds` writes.
         by, seed
-            As in `split`; with a file `by` must be ``"patient"`` or left out.
+            As in `split`. With a CSV file, `by` must be ``"patient"`` or left out.
 
         Raises
         ------
         DataError
-            Where there are fewer groups than folds, or one is not known.
+            There are fewer groups than folds, or a group is unknown.
 
         Examples
         --------
@@ -715,18 +741,18 @@ class FieldDataset:
             if by not in (None, "patient"):
                 raise ArgumentError(f"a fold file divides by patient; by is {by!r}")
             listed = read_folds(folds, self.groups("patient"))
-            return ((self.select(listed != one), self.select(listed == one)) for one in np.unique(listed).tolist())
+            return ((self.select(listed != fold), self.select(listed == fold)) for fold in np.unique(listed).tolist())
         count = check_folds(folds)
         group = np.zeros(len(self), np.int64)
         for number, block in enumerate(blocks := self._blocks(by)):
             group[block] = number
         if len(blocks) < count:
-            raise DataError(f"{len(self)} fields in {len(blocks)} groups cannot fill {count} folds; ask for fewer")
+            raise DataError(f"{len(self)} fields in {len(blocks)} groups cannot fill {count} folds; pass fewer folds")
         fold = assign(np.zeros(len(self), np.int64), group, (1 / count,) * count, 1, check_seed(seed))
         return ((self.select(fold != number), self.select(fold == number)) for number in range(count))
 
     def _blocks(self, by: str | None) -> list[list[int]]:
-        """Return which fields a split keeps together."""
+        """Return the lists of fields that a split keeps together."""
         names = self.names.tolist()
         if by is None:
             return find_blocks(names, self.patients.tolist(), self.slides.tolist())
@@ -742,7 +768,7 @@ class FieldDataset:
         Raises
         ------
         DataError
-            Where that of a field is not known.
+            It is unknown for a field.
 
         Examples
         --------
@@ -752,21 +778,22 @@ class FieldDataset:
         ['s1', 's2']
         """
         check_choice("by", by, GROUPS)
-        own = {"patient": self.patients, "slide": self.slides, "laboratory": self.laboratories}[by]
-        if (own == "").any():
+        owners = {"patient": self.patients, "slide": self.slides, "laboratory": self.laboratories}[by]
+        if (owners == "").any():
             raise DataError(
-                f"{self.names[own == ''][0]}: its {by} is not known; give one for every field, by "
-                f"load_fields(..., {by}=...), or leave by= out"
+                f"{self.names[owners == ''][0]}: its {by} is not known; pass load_fields(..., {by}=...) with one for "
+                "every field, or leave by= out"
             )
-        return own
+        return owners
 
     def images(self, size: tuple[int, int], *, progress: bool = True) -> Pixels:
-        """Return all fields, fitted into `size`: decoded once, kept in the cache.
+        """Return all fields, fitted into `size`. They are decoded once and stored in the cache.
 
         Parameters
         ----------
         size : (int, int)
-            Height and width; both sides by one factor, black where room is left to the right or below.
+            Height and width in pixels. Both sides are scaled by the same factor; the rest, to the right or below, is
+            black.
 
         Returns
         -------
@@ -789,19 +816,26 @@ class FieldDataset:
         return Pixels((pixels,), np.zeros(len(self), np.int64), self.rows)
 
     def targets(self, size: tuple[int, int], room: int | None = None) -> np.ndarray:
-        """Return boxes and labels as one padded array, in the pixels of `images(size)`.
+        """Return boxes and labels as one padded array, in pixels of `images(size)`.
 
         Parameters
         ----------
         size : (int, int)
+            Height and width in pixels.
         room : int, optional
-            Boxes a field; left out, the most that there are, rounded up to 32.
+            Rows for each field, M. Default: the largest number needed, rounded up to a multiple of 32.
 
         Returns
         -------
         (N, M, 5) float32
-            xyxy and label: -1 where there is no box, -2 for one that is ignored, and, behind the boxes, -3 - k where
-            not every cell of class k has a box in this field: it has points, or is not `complete`.
+            xyxy and label. The label is -1 in padding and -2 for an ignored box. After the boxes of a field comes a
+            row with label -3 - k for each class k of which not every cell has a box in this field: the class is
+            annotated by points, or is not `complete`.
+
+        Raises
+        ------
+        DataError
+            A field needs more than `room` rows.
 
         Examples
         --------
@@ -809,22 +843,25 @@ class FieldDataset:
         >>> cellscan.synthetic_fields(2, seed=0).targets((90, 120)).shape[2]
         5
         """
-        unknown = [np.flatnonzero(own) for own in ~self.boxed()]
-        most = max((len(own) + len(more) for own, more in zip(self.boxes, unknown, strict=True)), default=0)
+        unboxed = [np.flatnonzero(row) for row in ~self.boxed()]
+        most = max((len(boxes) + len(more) for boxes, more in zip(self.boxes, unboxed, strict=True)), default=0)
         room = -(-max(most, 1) // 32) * 32 if room is None else check_whole("room", room, 1)
         if most > room:
-            raise DataError(f"a field has {most} boxes and classes without some; there is room for {room}")
-        found = np.full((len(self), room, 5), NONE, np.float32)
-        found[:, :, :4] = 0
+            raise DataError(
+                f"a field has {most} boxes and classes that are not fully boxed, but there is room for {room}; pass "
+                f"room={most} or more"
+            )
+        targets = np.full((len(self), room, 5), NONE, np.float32)
+        targets[:, :, :4] = 0
         factors = self.factors(size)
-        for number, (own, said) in enumerate(zip(self.boxes, self.labels, strict=True)):
-            found[number, : len(own), :4] = own * factors[number]
-            found[number, : len(own), 4] = said
-            found[number, len(own) : len(own) + len(unknown[number]), 4] = NOT_ANNOTATED - unknown[number]
-        return found
+        for number, (boxes, labels) in enumerate(zip(self.boxes, self.labels, strict=True)):
+            targets[number, : len(boxes), :4] = boxes * factors[number]
+            targets[number, : len(boxes), 4] = labels
+            targets[number, len(boxes) : len(boxes) + len(unboxed[number]), 4] = NOT_ANNOTATED - unboxed[number]
+        return targets
 
     def boxed(self) -> np.ndarray:
-        """Return (N, K) bool: whether every cell of the class has a box in the field.
+        """Return (N, K) bool: True if every cell of the class has a box in the field.
 
         Examples
         --------
@@ -832,15 +869,15 @@ class FieldDataset:
         >>> cellscan.synthetic_fields(1, seed=0).boxed().tolist()
         [[True, True]]
         """
-        found = np.array(self.complete)
-        for row, said in enumerate(self.point_labels):
-            found[row, said[said >= 0]] = False
-            if (said == IGNORED).any():  # a marked cell of an unknown kind
-                found[row] = False
-        return found
+        boxed = np.array(self.complete)
+        for row, labels in enumerate(self.point_labels):
+            boxed[row, labels[labels >= 0]] = False
+            if (labels == IGNORED).any():  # An ignored point may be a cell of any class.
+                boxed[row] = False
+        return boxed
 
     def factors(self, size: tuple[int, int]) -> np.ndarray:
-        """Return (N, 4) float32: what boxes are multiplied by when fields are fitted into `size`.
+        """Return (N, 4) float32: the factors by which boxes are scaled when fields are fitted into `size`.
 
         Examples
         --------
@@ -860,30 +897,32 @@ class FieldDataset:
         background: Literal["keep", "black", "fill"] = "keep",
         seed: int = 0,
     ) -> CellDataset:
-        """Cut the boxes out, as cells to classify.
+        """Crop the boxes and return them as a data set of cells.
 
-        The patient of each is that of its field; where that is not known of every field, the slide; else the field.
+        The patient of a cell is the patient of its field. If patients are not known for every field, the slide is
+        used; if slides are not, the name of the field.
 
         Parameters
         ----------
         min_size : int
-            Boxes with a shorter side, in pixels, are left out; so are ignored ones.
+            Smallest side in pixels. Smaller boxes are left out, as are ignored boxes.
         max_per_class : int, optional
-            Of every class but the last, at most so many a field, drawn with `seed`.
+            Largest number of cells a field, for each class except the last; they are drawn with `seed`. Default: all.
         background : {"keep", "black", "fill"}
-            ``"keep"`` cuts the whole box. The others cut along polygons, which every box must have: outside the cell
-            is black, as of the NIH cells, or has the cell's mean colour.
+            ``"keep"`` crops the whole box. ``"black"`` and ``"fill"`` crop along the polygons, which every box must
+            have: pixels outside the cell become black, as in the NIH set, or the mean colour of the cell.
         seed : int
+            Seed of the choice for `max_per_class`.
 
         Returns
         -------
         CellDataset
-            With the classes of the fields.
+            The cells, with the classes of the fields.
 
         Raises
         ------
         DataError
-            Where no box is left, or one has no polygon to cut along.
+            No box is left, or a box has no polygon to crop along.
 
         Examples
         --------
@@ -896,26 +935,28 @@ class FieldDataset:
         check_choice("background", background, ("keep", "black", "fill"))
         min_size = check_whole("min_size", min_size, 1)
         max_per_class = None if max_per_class is None else check_whole("max_per_class", max_per_class, 1)
-        known = [own for own in (self.patients, self.slides) if len(own) and (own != "").all()]
+        known = [groups for groups in (self.patients, self.slides) if len(groups) and (groups != "").all()]
         owner = (known[0] if known else self.names).tolist()
         images, labels, owners, names = [], [], [], []
         for index in range(len(self)):
-            one = self[index]
-            corners = np.c_[np.floor(one.boxes[:, :2]), np.ceil(one.boxes[:, 2:])].astype(int).reshape(-1, 4)
-            good = (one.labels >= 0) & ((corners[:, 2:] - corners[:, :2]).min(1, initial=10**6) >= min_size)
+            field = self[index]
+            corners = np.c_[np.floor(field.boxes[:, :2]), np.ceil(field.boxes[:, 2:])].astype(int).reshape(-1, 4)
+            usable = (field.labels >= 0) & ((corners[:, 2:] - corners[:, :2]).min(1, initial=10**6) >= min_size)
             for label in range(len(self.class_names)):
-                rows = np.flatnonzero(good & (one.labels == label))
+                rows = np.flatnonzero(usable & (field.labels == label))
                 if max_per_class is not None and label < len(self.class_names) - 1:
                     rows = np.sort(rng.permutation(rows)[:max_per_class])
                 for row in rows.tolist():
-                    if background != "keep" and not one.polygons[row]:
-                        raise DataError(f"{one.name}: box {row} has no polygon to cut along; use background='keep'")
-                    images.append(cut(one.image, corners[row].tolist(), one.polygons[row], background))
+                    if background != "keep" and not field.polygons[row]:
+                        raise DataError(f"{field.name}: box {row} has no polygon to crop along; use background='keep'")
+                    images.append(cut(field.image, corners[row].tolist(), field.polygons[row], background))
                     labels.append(label)
                     owners.append(owner[index])
-                    names.append(f"{one.name}_{row:03d}")
+                    names.append(f"{field.name}_{row:03d}")
         if not images:
-            raise DataError("no box is left to cut out; expected fields with boxes")
+            raise DataError(
+                f"no box is left to crop; expected fields with boxes of at least min_size={min_size} pixels"
+            )
         return CellDataset.from_arrays(images, labels, class_names=self.class_names, patients=owners, names=names)
 
     def save(
@@ -925,32 +966,32 @@ class FieldDataset:
         *,
         images: bool = True,
     ) -> tuple[str, ...]:
-        """Write images and annotations into a new folder that `load_fields`, and annotation tools, read.
+        """Write images and annotations into a new folder that `load_fields` and annotation tools can read.
 
-        Images that are files are copied, others written as PNG. Beside them stands a file `cellscan.json` with what
-        annotation formats have no room for: order of the classes, patients, slides, laboratories, completeness, notes.
-        COCO and CSV hold boxes, polygons, points and ignored boxes; YOLO boxes alone; Pascal VOC boxes, and ignored
-        ones as difficult.
+        Image files are copied; other images are written as PNG. A file `cellscan.json` stores what annotation formats
+        cannot: the order of the classes, patients, slides, laboratories, completeness and notes.
 
         Parameters
         ----------
         folder : path
-            It must not be there, or be empty. It appears whole or not at all.
+            A folder that does not exist, or is empty. If writing fails, no partial folder is left.
         format : {"coco", "yolo", "voc", "csv"}
+            COCO and CSV store boxes, polygons, points and ignored boxes. YOLO stores only boxes. Pascal VOC stores
+            boxes, and ignored boxes as difficult ones.
         images : bool
-            False writes annotations alone.
+            False writes only the annotations.
 
         Returns
         -------
         tuple[str, ...]
-            What the format does not hold, counted: nothing is lost where it is empty.
+            Counts of what the format cannot store; empty if nothing is lost.
 
         Raises
         ------
         ArgumentError
-            Where the folder is there, or an argument is of another kind.
+            The folder exists and is not empty, or an argument has the wrong type.
         DataError
-            Where it cannot be written, or names of fields do not work as file names.
+            The folder cannot be written, or the name of a field is not a valid file name.
 
         Examples
         --------
@@ -979,9 +1020,9 @@ class FieldDataset:
         return save_records(folder, format, records, self.class_names, self.notes, images=images)
 
     def describe(self) -> str:
-        """Return what the set holds: counts a class, boxes a field, their sizes, and the notes.
+        """Return a text with the counts of each class, the boxes a field, their sizes, and the notes.
 
-        A text, where `CellDataset.describe` gives a record: all of it is known, so no file is opened.
+        `CellDataset.describe` returns a record instead. This method opens no image.
 
         Examples
         --------
@@ -995,25 +1036,25 @@ class FieldDataset:
         sizes = sorted({f"{w} x {h}" for w, h in self.sizes.tolist()})
         lines.append(f"  sizes {', '.join(sizes[:5])}{', ...' if len(sizes) > 5 else ''}")
         if self.annotated and sum(map(len, self.boxes)):
-            counts = [int((own != IGNORED).sum()) for own in self.labels]
+            counts = [int((labels != IGNORED).sum()) for labels in self.labels]
             lines.append(f"  boxes a field: {min(counts)} to {max(counts)}, median {np.median(counts):g}")
             for number, name in enumerate(self.class_names):
-                own = [b[label == number] for b, label in zip(self.boxes, self.labels, strict=True)]
-                sides = np.concatenate([(b[:, 2:] - b[:, :2]) for b in own])
+                boxes = [b[label == number] for b, label in zip(self.boxes, self.labels, strict=True)]
+                sides = np.concatenate([(b[:, 2:] - b[:, :2]) for b in boxes])
                 if len(sides):
-                    wide, high = np.median(sides, 0)
-                    lines.append(f"  {name}: median {wide:.0f} x {high:.0f} px")
+                    width, height = np.median(sides, 0)
+                    lines.append(f"  {name}: median {width:.0f} x {height:.0f} px")
         return "\n".join(lines)
 
     def plot(self, *, count: int = 4, seed: int = 0) -> Figure:
-        """Draw some fields with their boxes; a figure holds few fields, and many cells in `CellDataset.plot`.
+        """Draw some fields with their boxes.
 
         Parameters
         ----------
         count : int
-            How many fields.
+            Number of fields.
         seed : int
-            Which fields are drawn.
+            Seed of the choice of fields.
 
         Examples
         --------
@@ -1028,18 +1069,18 @@ class FieldDataset:
         chosen = np.sort(
             np.random.default_rng(check_seed(seed)).permutation(len(self))[: check_whole("count", count, 1)]
         )
-        found = [self[int(index)] for index in chosen]
-        return plot_fields([(f.name, f.image, f.boxes, f.labels, None) for f in found], self.class_names)
+        shown = [self[int(index)] for index in chosen]
+        return plot_fields([(f.name, f.image, f.boxes, f.labels, None) for f in shown], self.class_names)
 
     def hash(self, *, pixels: bool = True) -> str:
-        """Return 12 hexadecimal digits that identify pixels, boxes, points, labels and names, in this order of fields.
+        """Return 12 hexadecimal digits that identify the images, boxes, points, labels, names and order of the fields.
 
-        Images are told by the content of their files, which is read once.
+        Images are identified by the content of their files, which is read once.
 
         Parameters
         ----------
         pixels : bool
-            False: without the images.
+            False leaves the images out.
 
         Examples
         --------
@@ -1049,16 +1090,16 @@ class FieldDataset:
         """
         contents = self.source.checksums(self.rows.tolist()) if pixels else []
         digest = hashlib.sha256(repr((self.class_names, self.names.tolist(), contents)).encode())
-        for own, said in zip(self.boxes, self.labels, strict=True):
-            digest.update(f"{own.shape}".encode() + own.tobytes() + said.tobytes() + b"|")
+        for boxes, labels in zip(self.boxes, self.labels, strict=True):
+            digest.update(f"{boxes.shape}".encode() + boxes.tobytes() + labels.tobytes() + b"|")
         if not self.complete.all() or any(map(len, self.points)):
             digest.update(self.complete.tobytes())
-            for own, said in zip(self.points, self.point_labels, strict=True):
-                digest.update(f"{own.shape}".encode() + own.tobytes() + said.tobytes() + b"|")
+            for points, labels in zip(self.points, self.point_labels, strict=True):
+                digest.update(f"{points.shape}".encode() + points.tobytes() + labels.tobytes() + b"|")
         return digest.hexdigest()[:12]
 
 
 def _check_size(size: tuple[int, int]) -> tuple[int, int]:
     if not isinstance(size, Sequence) or isinstance(size, str) or len(size) != 2:
-        raise ArgumentError(f"size is {size!r}; expected a height and a width in pixels")
+        raise ArgumentError(f"size is {size!r}; expected a height and a width in pixels, such as (480, 640)")
     return check_whole("the height of size", size[0], 1), check_whole("the width of size", size[1], 1)

@@ -1,4 +1,4 @@
-"""Finding the image of an annotation, however the annotation says where it is."""
+"""Finding the image of an annotation from the name or path in the annotation."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from cellscan.data.sources import FileSource
 from cellscan.errors import DataError, ImageError
 
 IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img", "image_2", "dataset", "data")
-"""Names, in any case, of folders beside annotations that hold their images."""
+"""Names (lower case) of folders beside annotations that contain their images."""
 
 
 class Finder:
-    """Finds the images of entries; each image belongs to one entry.
+    """Finds the images of entries. An image belongs to one entry only.
 
     Parameters
     ----------
     place : Place
         The folder that is read.
     walk : bool
-        Whether an image may stand anywhere below that folder, where one alone has its name.
+        True also searches all folders below it. An image found this way must be the only one with its name.
     """
 
     def __init__(self, place: Place, *, walk: bool) -> None:
@@ -34,24 +34,31 @@ class Finder:
         self._named: dict[str, list[str]] | None = None
 
     def find(self, entry: Entry) -> tuple[Path, tuple[int, int]]:
-        """Return the image of an entry, and its width and height."""
+        """Return the path of the image of an entry, and the width and height of the image.
+
+        Raises
+        ------
+        DataError
+            The image is missing, cannot be read, has another size than annotated, or already has an entry; or a box
+            lies outside it.
+        """
         path = self._search(entry)
         try:
             size = FileSource([str(path)]).header(0)[:2]
         except ImageError as error:
             raise DataError(str(error)) from error
         if entry.size is not None and entry.size != size and not (entry.either_way and entry.size == size[::-1]):
-            hint = ". If its EXIF orientation turns it, save it turned, or annotate it as viewers show it"
+            hint = ". If its EXIF orientation rotates it, save it rotated, or annotate it as viewers display it"
             raise DataError(
-                f"{entry.where}: {path}: the image has {size[0]} x {size[1]} pixels, its annotation speaks of "
-                f"{entry.size[0]} x {entry.size[1]}; boxes would lie elsewhere"
+                f"{entry.where}: {path}: the image has {size[0]} x {size[1]} pixels, but its annotation states "
+                f"{entry.size[0]} x {entry.size[1]}; boxes would be misplaced"
                 f"{hint if entry.size == size[::-1] else ''}"
             )
         _check_inside(entry, path, (1, 1) if entry.relative else size)
-        own = os.path.abspath(path)
-        if own in self._owner:
-            raise DataError(f"{entry.where}: the image {path} is annotated twice, also in {self._owner[own]}")
-        self._owner[own] = entry.where
+        absolute = os.path.abspath(path)
+        if absolute in self._owner:
+            raise DataError(f"{entry.where}: the image {path} is annotated twice, also in {self._owner[absolute]}")
+        self._owner[absolute] = entry.where
         return path, size
 
     def _search(self, entry: Entry) -> Path:
@@ -61,7 +68,7 @@ class Finder:
         plain = entry.file.replace("\\", "/")
         parts = [part for part in plain.split("/") if part not in ("", ".", "..") and not part.endswith(":")]
         names = [entry.file, plain, *("/".join(parts[start:]) for start in range(len(parts)))]
-        if parts and is_tag(parts[-1].partition("-")[0]):  # Label Studio's mark before the name of an upload
+        if parts and is_tag(parts[-1].partition("-")[0]):  # Label Studio adds a prefix to uploads.
             names.append(parts[-1].partition("-")[2])
         for name in dict.fromkeys(names):
             for folder in folders:
@@ -72,13 +79,16 @@ class Finder:
             for folder in folders:
                 matching = self._list(folder).get(stem, [])
                 if len(matching) > 1:
-                    raise DataError(f"{entry.where}: the image may be {' or '.join(matching)} in {folder}; name one")
+                    raise DataError(
+                        f"{entry.where}: the image may be {' or '.join(matching)} in {folder}; write the suffix in "
+                        "the annotation, or remove the other file"
+                    )
                 if matching:
                     return folder / matching[0]
         return self._anywhere(entry, [name for name in names if name], folders)
 
     def _anywhere(self, entry: Entry, names: Sequence[str], folders: Sequence[Path]) -> Path:
-        """Return the one image below the folder that has this name, with the folders that the annotation says."""
+        """Return the only image below the folder with one of these names."""
         if self._walk and self._place.images is None:
             if self._named is None:
                 self._named = {}
@@ -98,18 +108,19 @@ class Finder:
         )
 
     def _folders_of(self, where: str) -> list[Path]:
-        """Return where the image of an annotation file may be: beside it, in folders for images, and above it.
+        """Return the folders in which the image of an annotation file may be.
 
-        From the file up to the folder that is read, and one higher where that one holds annotations alone. A folder
-        below one for annotations stands for the same one below that for images.
+        These are the folder of the file and its parents up to the folder that is read, and in each of them the folders
+        for images. If the folder that is read is one for annotations, its parent is added. For a file in a folder
+        below one for annotations, the same folder below one for images comes first.
         """
         parent = os.path.dirname(where)
         if parent not in self._folders:
-            here, below, found, belows = Path(parent), Path(), [], []
+            here, below, candidates, belows = Path(parent), Path(), [], []
             while True:
                 belows.append(below)
                 inner = _children(here, IMAGE_FOLDERS)
-                found += [child / below for child in inner if below.parts] + inner + [here]
+                candidates += [child / below for child in inner if below.parts] + inner + [here]
                 holds_labels = here.name.casefold() in LABEL_FOLDERS
                 if (here == self._place.root and not holds_labels) or here == here.parent:
                     break
@@ -118,54 +129,56 @@ class Finder:
                 below = Path() if holds_labels else here.name / below
                 here = here.parent
             if self._place.images is not None:
-                found = [self._place.images / below for below in belows]
-            self._folders[parent] = [folder for folder in dict.fromkeys(found) if folder.is_dir()] or [Path(parent)]
+                candidates = [self._place.images / below for below in belows]
+            existing = [folder for folder in dict.fromkeys(candidates) if folder.is_dir()]
+            self._folders[parent] = existing or [Path(parent)]
         return self._folders[parent]
 
     def _list(self, folder: Path) -> dict[str, list[str]]:
-        """Return the images right in a folder, by their names without suffix."""
+        """Return the names of the images in a folder, by name without suffix; subfolders are not searched."""
         if folder not in self._stems:
-            found: dict[str, list[str]] = {}
+            by_stem: dict[str, list[str]] = {}
             for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
                 stem, suffix = os.path.splitext(name)
                 if suffix.lower() in SUFFIXES:
-                    found.setdefault(stem, []).append(name)
-            self._stems[folder] = found
+                    by_stem.setdefault(stem, []).append(name)
+            self._stems[folder] = by_stem
         return self._stems[folder]
 
 
 def names_of(paths: Sequence[Path], root: Path) -> list[str]:
-    """Return names of fields: below the folder that is read, without a folder for images that comes first.
+    """Return the names of fields: image paths relative to the folder that is read, without a leading image folder.
 
-    With that folder where two would be alike; below what all share where some lie elsewhere.
+    The leading folder stays if two names would be equal without it. If some images are outside the folder that is
+    read, names are relative to the folder that all images share.
     """
-    whole = [Path(os.path.abspath(path)) for path in paths]
+    absolute = [Path(os.path.abspath(path)) for path in paths]
     root = Path(os.path.abspath(root))
-    if not all(root in path.parents for path in whole):
-        root = Path(os.path.commonpath([path.parent for path in whole]))
-    named = [path.relative_to(root).parts for path in whole]
+    if not all(root in path.parents for path in absolute):
+        root = Path(os.path.commonpath([path.parent for path in absolute]))
+    relative = [path.relative_to(root).parts for path in absolute]
     short = [
-        "/".join(parts[1:] if len(parts) > 1 and parts[0].casefold() in IMAGE_FOLDERS else parts) for parts in named
+        "/".join(parts[1:] if len(parts) > 1 and parts[0].casefold() in IMAGE_FOLDERS else parts) for parts in relative
     ]
-    return short if len(set(short)) == len(short) else ["/".join(parts) for parts in named]
+    return short if len(set(short)) == len(short) else ["/".join(parts) for parts in relative]
 
 
 def _check_inside(entry: Entry, path: Path, size: tuple[int, int]) -> None:
-    """Raise where a box or a point lies outside its image altogether."""
-    wide, high = size
-    unit = "pixels" if size != (1, 1) else "shares"
+    """Raise if a box lies completely outside its image, or a point lies outside it."""
+    width, height = size
+    unit = "pixels" if size != (1, 1) else "shares of the image"
     for left, top, right, bottom in entry.boxes:
-        if left > wide or top > high or right < 0 or bottom < 0:
+        if left > width or top > height or right < 0 or bottom < 0:
             raise DataError(
                 f"{entry.where}: the box from ({left:g}, {top:g}) to ({right:g}, {bottom:g}) lies outside "
-                f"{path}, {wide} x {high} {unit}"
+                f"{path}, {width} x {height} {unit}"
             )
     for x, y in entry.points:
-        if not (0 <= x <= wide and 0 <= y <= high):
-            raise DataError(f"{entry.where}: the point ({x:g}, {y:g}) lies outside {path}, {wide} x {high} {unit}")
+        if not (0 <= x <= width and 0 <= y <= height):
+            raise DataError(f"{entry.where}: the point ({x:g}, {y:g}) lies outside {path}, {width} x {height} {unit}")
 
 
 def _children(folder: Path, names: Sequence[str]) -> list[Path]:
-    """Return the folders in `folder` of these names, in any case, in the order of the names."""
-    there = sorted(child for child in folder.iterdir() if child.is_dir()) if folder.is_dir() else []
-    return [child for name in names for child in there if child.name.casefold() == name]
+    """Return the folders in `folder` with these names, ignoring case, in the order of the names."""
+    children = sorted(child for child in folder.iterdir() if child.is_dir()) if folder.is_dir() else []
+    return [child for name in names for child in children if child.name.casefold() == name]

@@ -1,4 +1,4 @@
-"""Whose a field or a cell is: patient, slide and laboratory, from a function, a mapping or a CSV file."""
+"""The patient, slide and laboratory of each field or cell, from a function, a mapping or a CSV file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cellscan.data.values import as_path, as_patient, as_texts, read_table
 from cellscan.errors import ArgumentError, CellscanError, DataError
 
 Groups: TypeAlias = "str | os.PathLike[str] | Mapping[Any, Any] | Callable[[str], Any]"
-"""A CSV file of names and groups, a mapping from name to group, or a function from name to group."""
+"""Path of a CSV file of names and groups, a mapping from name to group, or a function from name to group."""
 
 
 def read_groups(
@@ -27,21 +27,23 @@ def read_groups(
     Parameters
     ----------
     what : {"patient", "slide", "laboratory"}
+        The group to return.
     names : sequence of str
-        With slashes.
+        Names of the fields or cells, with slashes between folders.
     given : callable, mapping or path
-        As of `cellscan.load_fields`; for a laboratory a text that ends in no ``.csv`` is its name.
+        As in `cellscan.load_fields`. For a laboratory, a text that does not end with ``.csv`` or ``.tsv`` is the name
+        of the laboratory.
     below : sequence of str, optional
-        What a function is given of each; its name if left out.
+        Arguments for a function, one for each name. Default: the names.
     what_is_named : str
-        For errors.
+        ``"fields"`` or ``"cells"``, for error messages.
 
     Raises
     ------
     DataError
-        Where one has none, a name of the mapping fits several, or the file or function fails.
+        A field or cell has no group, a name of the mapping fits several of them, or the file or function fails.
     ArgumentError
-        Where it is another kind of thing.
+        `given` has the wrong type.
 
     Examples
     --------
@@ -55,30 +57,32 @@ def read_groups(
     """
     if what == "laboratory" and isinstance(given, str) and not given.lower().endswith((".csv", ".tsv")):
         if not as_patient(what, given):
-            raise ArgumentError(f"laboratory is {given!r}; expected its name")
+            raise ArgumentError(f"laboratory is {given!r}; expected the name of the laboratory, which is not empty")
         return [as_patient(what, given)] * len(names)
     if isinstance(given, (str, os.PathLike)):
         given = _read_file(what, as_path(what, given))
     if hasattr(given, "items"):  # a mapping, or a pandas Series
         found = _look_up(what, names, dict(given.items()), what_is_named)
     elif callable(given):
-        found = [_call(what, name, given, one) for name, one in zip(names, below or names, strict=True)]
+        found = [_call(what, name, given, argument) for name, argument in zip(names, below or names, strict=True)]
     else:
-        raise ArgumentError(f"{what} is {given!r:.80}; expected a function, a mapping, or a CSV file of name,{what}")
+        raise ArgumentError(
+            f"{what} is {given!r:.80}; expected a function, a mapping, or a CSV file with the header name,{what}"
+        )
     owners = [as_patient(name, owner) for name, owner in zip(names, found, strict=True)]
-    for name, owner, said in zip(names, owners, found, strict=True):
+    for name, owner, value in zip(names, owners, found, strict=True):
         if not owner:
-            raise DataError(f"{name}: `{what}` gives {said!r:.80}; expected the {what}'s id, which is not empty")
+            raise DataError(f"{name}: `{what}` gives {value!r:.80}; expected the {what}'s id, which is not empty")
     return owners
 
 
 def _read_file(what: str, path: Path) -> dict[str, str]:
-    found: dict[str, str] = {}
+    owners: dict[str, str] = {}
     for row in read_table(path, f"file of {what}s", ("name", what)):
         owner = as_patient(row["name"], row[what])
-        if found.setdefault(row["name"], owner) != owner:
-            raise DataError(f"{path}: {row['name']!r} stands in it twice, with another {what}; expected one")
-    return found
+        if owners.setdefault(row["name"], owner) != owner:
+            raise DataError(f"{path}: {row['name']!r} occurs twice, with different values of {what}; expected one")
+    return owners
 
 
 def _call(what: str, name: str, given: Callable[[str], Any], below: str) -> Any:
@@ -86,12 +90,12 @@ def _call(what: str, name: str, given: Callable[[str], Any], below: str) -> Any:
         return given(below)
     except CellscanError:
         raise
-    except Exception as error:  # somebody else's function
+    except Exception as error:  # The caller's function may raise anything.
         raise DataError(f"{name}: `{what}` fails ({type(error).__name__}: {error})") from error
 
 
 def _look_up(what: str, names: Sequence[str], given: dict[Any, Any], named: str) -> list[Any]:
-    """Return what a mapping gives for each name; a key is a whole name, or an end of one that fits no other."""
+    """Return the value of a mapping for each name, or None. A key is a whole name, or the end of exactly one name."""
     rows = {name: row for row, name in enumerate(names)}
     ends: dict[str, list[int]] = {}
     for row, name in enumerate(names):
@@ -107,7 +111,9 @@ def _look_up(what: str, names: Sequence[str], given: dict[Any, Any], named: str)
             whole[rows[key]] = owner
         elif len(fitting) > 1:
             several = ", ".join(repr(names[row]) for row in fitting[:4])
-            raise DataError(f"`{what}` names {key!r}, which fits {len(fitting)} {named}: {several}; give whole names")
+            raise DataError(
+                f"`{what}` has the key {key!r}, which fits {len(fitting)} {named}: {several}; use whole names"
+            )
         elif fitting:
             partly[fitting[0]] = owner
     found = {**partly, **whole}

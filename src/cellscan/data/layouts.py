@@ -1,4 +1,4 @@
-"""What the folders above an image mean: which is the class, which the patient, which the split."""
+"""Folder layouts of image sets: which level of folders is the class, the patient or the split."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import NamedTuple
 from cellscan.errors import ArgumentError, DataError
 
 SPLITS = frozenset(("train", "training", "test", "testing", "val", "valid", "validation"))
-"""Names of folders, in any case, that hold the parts of a divided set and are no classes."""
+"""Names (lower case) of folders that are parts of a divided data set instead of classes."""
 
 WORDS = ("class", "patient", "split", "*")
 
 
 class Placed(NamedTuple):
-    """An image and what its folders say of it.
+    """An image with its class, patient and split, as read from its folders.
 
     Attributes
     ----------
     path : str
-        Where it is below the root.
+        Path relative to the root.
     name : str
-        The path without a folder that is around everything.
+        The path without a top folder that contains all images.
     class_name : str
     below : str
         The path below the class folder.
     patient, split : str
-        ``""`` where the layout has none.
+        ``""`` if the layout has no such level.
     """
 
     path: str
@@ -38,29 +38,29 @@ class Placed(NamedTuple):
 
 
 def place(where: str, paths: Sequence[str], layout: str | None, *, patient_given: bool) -> tuple[str, list[Placed]]:
-    """Return the layout of a tree of images, stated or recognised, and each image with what it says of it.
+    """Return the layout of a tree of images, and each image with its class, patient and split.
 
     Parameters
     ----------
     where : str
-        What the tree is, for errors.
+        Path of the tree, for error messages.
     paths : sequence of str
-        Paths of the images below it, with slashes.
+        Paths of the images relative to the tree, with slashes.
     layout : str or None
-        Such as ``"class/patient/image"``; None: it is recognised.
+        A layout such as ``"class/patient/image"``. None recognises it from the folders.
     patient_given : bool
-        Whether patients are told by other means, so that folders below a class need not be theirs.
+        True if patients are known from another source; folders below a class are then not read as patients.
 
     Raises
     ------
     DataError
-        Where the tree does not have the layout; where none is stated and two are possible.
+        The tree does not have this layout, or `layout` is None and several layouts are possible.
 
     Examples
     --------
     >>> from cellscan.data.layouts import place
     >>> layout, placed = place("d", ["set/A/1.png", "set/B/2.png"], None, patient_given=False)
-    >>> layout, [one.class_name for one in placed], placed[0].name
+    >>> layout, [image.class_name for image in placed], placed[0].name
     ('*/class/image', ['A', 'B'], 'A/1.png')
     >>> layout, placed = place("d", ["p1/A/1.png"], "patient/class/image", patient_given=False)
     >>> placed[0].patient, placed[0].below
@@ -69,8 +69,8 @@ def place(where: str, paths: Sequence[str], layout: str | None, *, patient_given
     folders = {path: path.split("/")[:-1] for path in paths}
     stray = [path for path in paths if not folders[path]]
     if stray or not paths:
-        found = f"{len(stray)} images lie outside them, such as {stray[0]}" if stray else "there are no images"
-        raise DataError(f"{where}: expected one sub-folder a class, with images in each; {found}")
+        problem = f"{len(stray)} images are outside of them, such as {stray[0]}" if stray else "there are no images"
+        raise DataError(f"{where}: expected one sub-folder for each class, with its images; {problem}")
     if layout is None:
         layout = _recognise(where, folders, patient_given)
         levels = parse(layout)
@@ -78,7 +78,10 @@ def place(where: str, paths: Sequence[str], layout: str | None, *, patient_given
         levels = parse(layout)
         shallow = [path for path in paths if len(folders[path]) < len(levels)]
         if shallow:
-            raise DataError(f"{where}: {shallow[0]} does not lie as layout={layout!r} says")
+            raise DataError(
+                f"{where}: {shallow[0]} has {len(folders[shallow[0]])} levels of folders, but layout={layout!r} needs "
+                f"{len(levels)}"
+            )
         _check_around(where, folders, levels, layout)
     around = levels[0] == "*" and len({above[0] for above in folders.values()}) == 1
     at = {word: levels.index(word) for word in levels}
@@ -92,7 +95,7 @@ def place(where: str, paths: Sequence[str], layout: str | None, *, patient_given
 
 
 def parse(layout: object) -> tuple[str, ...]:
-    """Return what each level of folders means, or raise `ArgumentError`.
+    """Return the meaning of each level of folders, or raise `ArgumentError` if `layout` is not valid.
 
     Examples
     --------
@@ -105,17 +108,17 @@ def parse(layout: object) -> tuple[str, ...]:
     if last != "image" or not known or "class" not in levels:
         raise ArgumentError(
             f"layout is {layout!r}; expected levels of folders that end with image, such as 'class/image', "
-            "'class/patient/image', 'patient/class/image' or 'split/class/image'; * is a folder that means nothing"
+            "'class/patient/image', 'patient/class/image' or 'split/class/image'; * is a folder without a meaning"
         )
     return tuple(levels)
 
 
 def _recognise(where: str, folders: dict[str, list[str]], patient_given: bool) -> str:
-    """Return the one layout that a tree can have."""
+    """Return the layout of a tree, or raise `DataError` if several are possible."""
     around = ""
     tops = {above[0] for above in folders.values()}
     least = min(map(len, folders.values()))
-    # An archive, and what was unpacked from one, often has a folder around everything.
+    # An archive often has one top folder that contains everything.
     if len(tops) == 1 and least > 1 and not _are_splits(tops):
         around = "*/"
         folders = {path: above[1:] for path, above in folders.items()}
@@ -127,8 +130,8 @@ def _recognise(where: str, folders: dict[str, list[str]], patient_given: bool) -
             return f"{around}split/class/image"
         if least == 1:
             raise DataError(
-                f"{where}: the folders {_listed(tops)} look like splits, but images lie in them and in no class "
-                f"folder. If these are the classes, pass layout='{around}class/image'"
+                f"{where}: the folders {_listed(tops)} look like splits, but contain images directly, without class "
+                f"folders. If these are the classes, pass layout='{around}class/image'"
             )
         raise _unclear(where, folders, around, "split/")
     if least == 1 or patient_given:
@@ -142,57 +145,57 @@ def _are_splits(names: set[str]) -> bool:
 
 def _unclear(where: str, folders: dict[str, list[str]], around: str, first: str) -> DataError:
     path, above = max(sorted(folders.items()), key=lambda entry: len(entry[1]))
-    one, other = above[1:3] if first else above[:2]
+    upper, lower = above[1:3] if first else above[:2]
     options = (
-        (f"{first}class/patient/image", f"class {one!r}, patient {other!r}"),
-        (f"{first}patient/class/image", f"patient {one!r}, class {other!r}"),
-        (f"{first}class/*/image", f"class {one!r}, and {other!r} means nothing"),
+        (f"{first}class/patient/image", f"class {upper!r}, patient {lower!r}"),
+        (f"{first}patient/class/image", f"patient {upper!r}, class {lower!r}"),
+        (f"{first}class/*/image", f"class {upper!r}, and {lower!r} without a meaning"),
     )
     if not first and _are_splits({above[1] for above in folders.values()}):
-        options = (*options, ("class/split/image", f"class {one!r}, split {other!r}"))
+        options = (*options, ("class/split/image", f"class {upper!r}, split {lower!r}"))
     listed = "".join(f"\n  layout={around + layout!r}: {meaning}" for layout, meaning in options)
-    return DataError(f"{where}: the folders of {path} can be read in more than one way; say which:{listed}")
+    return DataError(f"{where}: the folders of {path} can be read in more than one way; pass one of:{listed}")
 
 
 def _check_around(where: str, folders: dict[str, list[str]], levels: tuple[str, ...], layout: str) -> None:
-    """Refuse a folder around everything that would count as the first level of a stated layout."""
+    """Raise if a top folder that contains all images would be read as the first level of a given layout."""
     tops = {above[0] for above in folders.values()}
     if len(tops) == 1 and levels[0] != "*" and all(len(above) > len(levels) for above in folders.values()):
         top = tops.pop()
         raise DataError(
-            f"{where}: every image lies in {top!r}, which layout={layout!r} takes for the {levels[0]}. If that folder "
-            f"is around the set, pass layout='*/{layout}'; if not, name the folders below: "
-            f"layout='{'/'.join((*levels, '*'))}/image'"
+            f"{where}: every image lies in {top!r}, which layout={layout!r} reads as the {levels[0]}. If this folder "
+            f"only contains the data set, pass layout='*/{layout}'; if it is the {levels[0]}, add the folders below "
+            f"it: layout='{'/'.join((*levels, '*'))}/image'"
         )
 
 
 def choose_splits(where: str, placed: list[Placed], split: str | Sequence[str] | None, layout: str) -> list[Placed]:
-    """Return the images of the splits that are asked for; where there are several, that must be said.
+    """Return the images of the chosen splits.
 
     Raises
     ------
     DataError
-        Where there are several splits and `split` is None.
+        There are several splits and `split` is None.
     ArgumentError
-        Where a split is asked for that is not there.
+        `split` is not the name of a split, or a sequence of such names.
     """
-    found = sorted({one.split for one in placed} - {""})
+    found = sorted({image.split for image in placed} - {""})
     if split is None:
         if len(found) > 1:
             raise DataError(
-                f"{where}: read as {layout}, with the splits {_listed(found)}. Load one with split={found[0]!r}; "
-                f"split={tuple(found)!r} joins them"
+                f"{where}: read as {layout}, with the splits {_listed(found)}. Load one with split={found[0]!r}, or "
+                f"join them with split={tuple(found)!r}"
             )
         return placed
     wanted = (split,) if isinstance(split, str) else split
-    if not isinstance(wanted, (tuple, list)) or not wanted or not all(isinstance(one, str) for one in wanted):
-        raise ArgumentError(f"split is {split!r:.80}; expected the name of a folder, or several names")
-    unknown = [one for one in wanted if one.casefold() not in {name.casefold() for name in found}]
+    if not isinstance(wanted, (tuple, list)) or not wanted or not all(isinstance(name, str) for name in wanted):
+        raise ArgumentError(f"split is {split!r:.80}; expected the name of a folder, or a sequence of names")
+    unknown = [name for name in wanted if name.casefold() not in {known.casefold() for known in found}]
     if unknown:
-        there = f"it has {_listed(found)}" if found else f"it has none (read as {layout})"
-        raise ArgumentError(f"split is {split!r}, but {where} has no split {unknown[0]!r}; {there}")
-    folded = {one.casefold() for one in wanted}
-    return [one for one in placed if one.split.casefold() in folded]
+        available = f"it has {_listed(found)}" if found else f"it has none (read as {layout})"
+        raise ArgumentError(f"split is {split!r}, but {where} has no split {unknown[0]!r}; {available}")
+    folded = {name.casefold() for name in wanted}
+    return [image for image in placed if image.split.casefold() in folded]
 
 
 def _listed(names: set[str] | Sequence[str]) -> str:

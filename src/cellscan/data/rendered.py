@@ -1,4 +1,4 @@
-"""A source whose images are computed when they are read, from a plan made before."""
+"""A source that computes its images when they are read."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from cellscan.data.sources import checksum, hash_lines, in_threads
 
 
 class RenderedSource:
-    """Base class of sources that compute their images; a subclass defines `render` and `identity`.
+    """Base class of sources that compute their images. A subclass defines `render` and `identity`.
 
     Attributes
     ----------
     sizes : (N, 2) int
-        Width and height of each image.
+        Width and height of each image in pixels.
     """
 
     def __init__(self, sizes: np.ndarray) -> None:
@@ -24,11 +24,11 @@ class RenderedSource:
         self._sums: dict[int, str] = {}
 
     def render(self, row: int) -> np.ndarray:
-        """Return image `row`, (H, W, 3) uint8: the same at each call."""
+        """Return image `row`, (H, W, 3) uint8. Each call must return the same pixels."""
         raise NotImplementedError
 
     def identity(self) -> str:
-        """Return what changes whenever an image may change."""
+        """Return a text that changes whenever an image may change."""
         raise NotImplementedError
 
     def __len__(self) -> int:
@@ -38,12 +38,12 @@ class RenderedSource:
         return hash_lines([type(self).__name__, self.identity()])
 
     def checksums(self, rows: Sequence[int]) -> list[str]:
-        def one(row: int) -> str:
+        def checksum_of(row: int) -> str:
             if row not in self._sums:
                 self._sums[row] = checksum(self.render(row).tobytes())
             return self._sums[row]
 
-        return in_threads(one, rows)
+        return in_threads(checksum_of, rows)
 
     def read(self, row: int, size: Size | None = None) -> np.ndarray:
         image = self.render(row)

@@ -1,4 +1,4 @@
-"""What of a set of fields belongs together: patients, slides, and where neither is known, runs of neighbours."""
+"""Grouping fields for a split: by patient, by slide, or, if both are unknown, by runs of consecutive fields."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 
 RUN = 12
-"""Consecutive fields that stay together in a split, at most."""
+"""Largest number of consecutive fields that stay together in a split."""
 
 
 def find_runs(names: Sequence[str]) -> list[list[int]]:
-    """Return runs of consecutive numbers, each in one folder, cut to `RUN`.
+    """Return runs of names with consecutive numbers in one folder, as lists of at most `RUN` indices.
 
     Examples
     --------
@@ -21,8 +21,8 @@ def find_runs(names: Sequence[str]) -> list[list[int]]:
     keys = find_counters(names)
     blocks: list[list[int]] = []
     for index in sorted(range(len(names)), key=lambda i: keys[i]):
-        place, number = keys[index]
-        if blocks and len(blocks[-1]) < RUN and keys[blocks[-1][-1]] == (place, number - 1):
+        shared, number = keys[index]
+        if blocks and len(blocks[-1]) < RUN and keys[blocks[-1][-1]] == (shared, number - 1):
             blocks[-1].append(index)
         else:
             blocks.append([index])
@@ -30,7 +30,10 @@ def find_runs(names: Sequence[str]) -> list[list[int]]:
 
 
 def find_blocks(names: Sequence[str], *groups: Sequence[str]) -> list[list[int]]:
-    """Return which rows belong together: those of one group, by the first kind that is known of each; else runs.
+    """Return lists of the rows that belong together.
+
+    The group of a row is its first non-empty entry in `groups`, such as its patient, else its slide. Rows without
+    a group are put into runs of consecutive names.
 
     Examples
     --------
@@ -38,23 +41,25 @@ def find_blocks(names: Sequence[str], *groups: Sequence[str]) -> list[list[int]]
     >>> find_blocks(["1.png", "2.png", "7.png", "8.png"], ["", "", "p1", "p2"], ["", "", "s1", "s1"])
     [[0, 1], [2], [3]]
     """
-    owner = [next(((kind, own) for kind, own in enumerate(each) if own), None) for each in zip(*groups, strict=True)]
-    owner = owner or [None] * len(names)
-    bare = [row for row, one in enumerate(owner) if one is None]
-    blocks = [[bare[row] for row in run] for run in find_runs([names[row] for row in bare])]
-    known: dict[tuple[int, str], list[int]] = {}
-    for row, one in enumerate(owner):
-        if one is not None:
-            known.setdefault(one, []).append(row)
-    return [*blocks, *(known[one] for one in sorted(known))]
+    owners = [
+        next(((kind, group) for kind, group in enumerate(each) if group), None) for each in zip(*groups, strict=True)
+    ]
+    owners = owners or [None] * len(names)
+    ungrouped = [row for row, owner in enumerate(owners) if owner is None]
+    blocks = [[ungrouped[row] for row in run] for run in find_runs([names[row] for row in ungrouped])]
+    grouped: dict[tuple[int, str], list[int]] = {}
+    for row, owner in enumerate(owners):
+        if owner is not None:
+            grouped.setdefault(owner, []).append(row)
+    return [*blocks, *(grouped[owner] for owner in sorted(grouped))]
 
 
 def find_counters(names: Sequence[str]) -> list[tuple[str, int]]:
-    """Return for every name what it shares with its neighbours, and its number among them.
+    """Return for each name the text that it shares with its neighbours, and its number among them.
 
-    The counter is the last number of the file's own name along which names have neighbours: another name that is the
-    same but for a number one higher or lower. For half of the names at least; else the number for which most have
-    some. Names without a number follow one another as they are given.
+    Two names are neighbours if they differ in one number only, and this number by one. Of the numbers in a file name,
+    the counter is the last one along which at least half of the names have a neighbour, or else the one along which
+    most have. Names without a number are numbered in their given order.
 
     Examples
     --------
@@ -65,28 +70,28 @@ def find_counters(names: Sequence[str]) -> list[tuple[str, int]]:
     kinds: dict[tuple[str, ...], list[int]] = {}
     split: list[tuple[str, list[str], str]] = []
     for index, name in enumerate(names):
-        folder, slash, own = name.replace("\\", "/").rpartition("/")
-        stem, dot, suffix = own.rpartition(".")
-        split.append((folder + slash, re.split(r"(\d+)", stem if dot else own), dot + suffix if dot else ""))
+        folder, slash, file = name.replace("\\", "/").rpartition("/")
+        stem, dot, suffix = file.rpartition(".")
+        split.append((folder + slash, re.split(r"(\d+)", stem if dot else file), dot + suffix if dot else ""))
         kinds.setdefault(tuple(split[-1][1][::2]), []).append(index)
     found: list[tuple[str, int]] = [("", index) for index in range(len(names))]
     for kind, members in kinds.items():
         best, most = None, 0
-        for place in reversed(range(1, 2 * len(kind) - 1, 2)):
+        for position in reversed(range(1, 2 * len(kind) - 1, 2)):
             keys = {}
             for index in members:
                 folder, parts, suffix = split[index]
-                shared = "".join([folder, *parts[:place], "*", *parts[place + 1 :], suffix])
-                keys[index] = (shared, int(parts[place]))
-            there = set(keys.values())
-            count = sum((key, n - 1) in there or (key, n + 1) in there for key, n in keys.values())
+                shared = "".join([folder, *parts[:position], "*", *parts[position + 1 :], suffix])
+                keys[index] = (shared, int(parts[position]))
+            present = set(keys.values())
+            count = sum((key, n - 1) in present or (key, n + 1) in present for key, n in keys.values())
             if count > most:
                 best, most = keys, count
             if 2 * most >= len(members):
                 break
         if best is not None:
-            found = [best.get(index, one) for index, one in enumerate(found)]
-        elif len(kind) > 1:  # numbers that count nothing: no name has a neighbour
+            found = [best.get(index, counter) for index, counter in enumerate(found)]
+        elif len(kind) > 1:  # No name has a neighbour, so the numbers are no counters.
             for index in members:
                 found[index] = (names[index], 0)
     return found

@@ -1,4 +1,4 @@
-"""Synthetic cells of synthetic patients: what matters of the real ones, generated from a seed in seconds."""
+"""Synthetic cells and fields of synthetic patients, generated from a seed in seconds."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from cellscan.errors import ArgumentError, check_choice
 from cellscan.progress import Progress
 
 MOST = 10_000_000
-"""Cells or fields that are generated at most: they are held in memory."""
+"""Largest number of cells or fields to generate. They are stored in memory."""
 
 
 @dataclass(frozen=True)
 class _Difficulty:
-    strength: float  # opacity of a parasite
-    late: float  # share of later stages, which are larger
-    debris: float  # chance of each of three specks of stain
-    spread: float  # how far patients differ in stain and light
+    strength: float  # opacity of parasites
+    late: float  # share of late stages, which are larger than rings
+    debris: float  # probability of each of three specks of stain
+    spread: float  # variation of stain and lighting between patients
 
 
 _DIFFICULTIES = {
@@ -38,44 +38,44 @@ _DIFFICULTIES = {
 @dataclass(frozen=True)
 class _Patient:
     body: np.ndarray  # (3,) colour of the cells
-    stain: np.ndarray  # (3,) colour of parasites
-    light: list[float]  # slope in x and y of the lighting
-    diameter: float  # pixels
-    pallor: float
-    grain: float
+    stain: np.ndarray  # (3,) colour of the parasites
+    light: list[float]  # slope of the lighting in x and y
+    diameter: float  # of the cells, in pixels
+    pallor: float  # brightness added in the centre of a cell
+    grain: float  # standard deviation of the pixel noise
 
 
 def synthetic_cells(count: int, *, seed: int = 0, difficulty: str = "normal", progress: bool = True) -> CellDataset:
     """Generate single red blood cells, half of them with a malaria parasite.
 
-    Outline, central pallor, stain and lighting vary by patient; parasites are rings with a dot of
-    chromatin, or later stages; specks of stain and debris lie on cells of both classes. A quarter of
-    the patients are healthy. Nothing here is a photograph: a network trained on these cells knows
-    nothing about real ones.
+    Outline, central pallor, stain and lighting vary between patients. Parasites are rings with a dot of chromatin, or
+    late stages. Specks of stain and debris lie on cells of both classes. A quarter of the patients are healthy.
+
+    The images are drawn, not photographed: a network trained on them does not work on real cells.
 
     Parameters
     ----------
     count : int
-        At least 8; about 40 a patient, from four patients up.
+        Number of cells, at least 8. There are about 40 cells a patient, and at least four patients.
     seed : int
-        From 0. The same seed and count give the same cells under every version of JAX: NumPy alone draws. With
-        another count the cells are others.
+        At least 0. The same seed and count give the same cells with every version of JAX, because only NumPy draws
+        random numbers. Another count gives other cells.
     difficulty : {"easy", "normal", "hard"}
-        ``"easy"``: any convolutional network is right on 99 of 100. ``"normal"``: a linear model on
-        pixels stays below 0.9. ``"hard"``: faint rings, much debris.
+        ``"easy"``: any convolutional network has an accuracy of about 0.99. ``"normal"``: a linear model on pixels
+        stays below 0.9. ``"hard"``: rings are faint, and there is much debris.
     progress : bool
-        Show a bar if it takes longer than two seconds.
+        Show a progress bar if generation takes longer than two seconds.
 
     Returns
     -------
     CellDataset
-        Classes ``("parasitized", "uninfected")``, the parasitized first; `CellDataset.masks` has
-        the parasites.
+        Classes ``("parasitized", "uninfected")``; parasitized cells come first. `CellDataset.masks` contains the
+        masks of the parasites.
 
     Raises
     ------
     ArgumentError
-        For too few cells, or an unknown difficulty.
+        `count` is out of range, or `difficulty` is unknown.
 
     Examples
     --------
@@ -109,7 +109,11 @@ def synthetic_cells(count: int, *, seed: int = 0, difficulty: str = "normal", pr
 
 
 def _deal(rng: np.random.Generator, labels: np.ndarray, patients: int) -> np.ndarray:
-    """Give every cell a patient: parasitized ones to the first three quarters, the rest to all, evenly enough."""
+    """Assign a patient to each cell, (N,) int64.
+
+    Parasitized cells belong to the first three quarters of the patients; uninfected cells to all patients, such that
+    the numbers of cells a patient are similar.
+    """
     owner = np.empty(len(labels), np.int64)
     infected = np.arange(max(1, (3 * patients) // 4))
     burden = rng.uniform(0.4, 1.6, len(infected))
@@ -119,7 +123,7 @@ def _deal(rng: np.random.Generator, labels: np.ndarray, patients: int) -> np.nda
     room = np.maximum(room - np.bincount(owner[sick], minlength=patients), 0.1 * room)
     well = np.flatnonzero(labels == 1)
     owner[well] = np.searchsorted(np.cumsum(room / room.sum())[:-1], rng.random(len(well)))
-    owner[well[:patients]] = np.arange(patients)[: len(well)]  # everybody has an uninfected cell
+    owner[well[:patients]] = np.arange(patients)[: len(well)]  # Each patient has an uninfected cell.
     return owner
 
 
@@ -138,7 +142,7 @@ def _draw_patient(rng: np.random.Generator, spread: float) -> _Patient:
 def _draw_cell(
     rng: np.random.Generator, patient: _Patient, level: _Difficulty, *, infected: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return one cell (H, W, 3) uint8, cut to its outline, and the mask (H, W) of its parasite."""
+    """Return one cell (H, W, 3) uint8, black outside its outline, and the mask (H, W) of its parasite."""
     radius = patient.diameter * rng.uniform(0.88, 1.12) / 2
     waves, turns = np.arange(2, 6), np.linspace(-np.pi, np.pi, 512)
     swing = rng.normal(0, 0.05, 4) / np.sqrt(waves - 1)
@@ -176,17 +180,18 @@ def _draw_cell(
 
 
 def _soft(field: np.ndarray) -> np.ndarray:
-    """Turn a signed distance in pixels, positive inside, into an opacity with an edge of two pixels."""
+    """Return the opacity for a signed distance in pixels, positive inside: a ramp from 0 to 1 two pixels wide."""
     return np.clip(field / 2 + 0.5, 0, 1)
 
 
-def _place(rng: np.random.Generator, most: float) -> tuple[float, float]:
-    turn, far = rng.uniform(0, 2 * math.pi), math.sqrt(rng.uniform(0, most**2))
-    return far * math.cos(turn), far * math.sin(turn)
+def _draw_point(rng: np.random.Generator, radius: float) -> tuple[float, float]:
+    """Return x and y of a random point in a circle around 0, uniform over its area."""
+    angle, distance = rng.uniform(0, 2 * math.pi), math.sqrt(rng.uniform(0, radius**2))
+    return distance * math.cos(angle), distance * math.sin(angle)
 
 
 def _turned(dx: np.ndarray, dy: np.ndarray, tilt: float, stretch: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return coordinates turned by `tilt` and squeezed, for blobs longer than wide."""
+    """Return coordinates that are rotated by `tilt` and scaled by `stretch`, to draw elongated shapes."""
     cos, sin = math.cos(tilt), math.sin(tilt)
     return (dx * cos + dy * sin) * stretch, (dy * cos - dx * sin) / stretch
 
@@ -205,7 +210,7 @@ def _parasite(
     stain: np.ndarray,
     level: _Difficulty,
 ) -> tuple[np.ndarray, np.ndarray]:
-    px, py = _place(rng, 0.62 * radius)
+    px, py = _draw_point(rng, 0.62 * radius)
     dx, dy = x - px, y - py
     strength = level.strength * rng.uniform(0.55, 1.0)
     if rng.random() < level.late:
@@ -215,8 +220,8 @@ def _parasite(
         lobes = 1 + 0.15 * np.cos(3 * np.arctan2(v, u) + rng.uniform(0, 6))
         opacity = strength * _soft(size * lobes - np.sqrt(u * u + v * v))
         image = _blend(image, 0.85 * opacity, stain)
-        for _ in range(3):  # grains of pigment
-            gx, gy = _place(rng, 0.6 * size)
+        for _ in range(3):  # Late stages contain grains of pigment.
+            gx, gy = _draw_point(rng, 0.6 * size)
             image = _blend(image, strength * _soft(1.6 - np.hypot(dx - gx, dy - gy)), np.array([0.25, 0.16, 0.10]))
         return image, opacity > 0.3
     size, thick = radius * rng.uniform(0.12, 0.22), radius * rng.uniform(0.035, 0.06)
@@ -238,8 +243,8 @@ def _debris(
     stain: np.ndarray,
     level: _Difficulty,
 ) -> np.ndarray:
-    """Add a solid speck of stain: as dark as a parasite, without its ring, pigment or chromatin."""
-    px, py = _place(rng, 0.95 * radius)
+    """Add a solid speck of stain, as dark as a parasite but without a ring, pigment or chromatin."""
+    px, py = _draw_point(rng, 0.95 * radius)
     size = radius * rng.uniform(0.07, 0.2)
     stretch, tilt = rng.uniform(0.8, 1.25), rng.uniform(0, np.pi)
     u, v = _turned(x - px, y - py, tilt, stretch)
@@ -250,21 +255,21 @@ def _debris(
 def synthetic_fields(
     count: int, *, seed: int = 0, size: tuple[int, int] = (360, 480), difficulty: str = "normal"
 ) -> FieldDataset:
-    """Generate whole fields of red blood cells, some of them infected, with a box round each.
+    """Generate whole fields of red blood cells, some of them infected, with a box around each cell.
 
-    Cells are drawn as by `synthetic_cells`, smaller; they touch and overlap a little, and some overrun the
-    frame. Nothing here is a photograph.
+    Cells are drawn as by `synthetic_cells`, but smaller. They touch and overlap slightly, and some extend beyond the
+    frame. The images are drawn, not photographed.
 
     Parameters
     ----------
     count : int
-        Of fields, at least 1; about 30 cells each, of which between none and a fifth are infected.
+        Number of fields, at least 1. A field of the default size has about 30 cells; at most a fifth are infected.
     seed : int
-        The same seed gives the same fields.
+        At least 0. The same seed gives the same fields.
     size : (int, int)
         Height and width in pixels, each at least 96.
     difficulty : {"easy", "normal", "hard"}
-        As of `synthetic_cells`.
+        As in `synthetic_cells`.
 
     Returns
     -------
@@ -274,7 +279,7 @@ def synthetic_fields(
     Raises
     ------
     ArgumentError
-        For a number or a size out of range, or an unknown difficulty.
+        `count` or `size` is out of range, or `difficulty` is unknown.
 
     Examples
     --------
@@ -294,22 +299,22 @@ def synthetic_fields(
         rng = np.random.default_rng([seed, 2, number])
         patient = replace(_draw_patient(rng, level.spread), diameter=float(rng.uniform(44, 56)))
         share = rng.choice([0.0, rng.uniform(0.02, 0.2)], p=[0.2, 0.8])
-        image, own, said = _draw_field(rng, patient, level, height, width, share)
+        image, field_boxes, field_labels = _draw_field(rng, patient, level, height, width, share)
         images.append(image)
-        boxes.append(own)
-        labels.append(said)
+        boxes.append(field_boxes)
+        labels.append(field_labels)
     names = [f"synthetic_{number:04d}.png" for number in range(count)]
     return FieldDataset.from_arrays(images, boxes, labels, class_names=("red blood cell", "infected"), names=names)
 
 
 def check_field_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Return height and width of a field that is made here, or raise `ArgumentError`."""
+    """Return height and width of a generated field, or raise `ArgumentError`."""
     shape = size.shape if isinstance(size, np.ndarray) else (len(size),) if isinstance(size, (tuple, list)) else ()
     if shape != (2,):
         raise ArgumentError(f"size is {size!r}; expected a height and a width of at least 96 pixels")
     height, width = (check_whole("size", side, 96, "pixels") for side in size)
     if height * width > PIXEL_LIMIT:
-        raise ArgumentError(f"size is {size!r}; a field has at most {PIXEL_LIMIT:,} pixels")
+        raise ArgumentError(f"size is {size!r}; expected at most {PIXEL_LIMIT:,} pixels in a field")
     return height, width
 
 

@@ -1,1 +1,1 @@
-"""Annotation formats: one file each, and a table of them."""
+"""Annotation formats: one module for each format, and a table of all formats."""

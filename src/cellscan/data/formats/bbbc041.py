@@ -1,4 +1,4 @@
-"""BBBC041: one JSON, a list of image and objects. Ljosa et al. (2012), Nature Methods 9:637."""
+"""BBBC041: one JSON file with a list of images and their objects. Ljosa et al. (2012), Nature Methods 9:637."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
                 entries.append(_read_one(file, row, item))
         except BAD as error:
             raise DataError(f"{file}: {reason(error)}") from error
-    return Parsed(entries, sorted_names(entries), "corners by row and column in pixels, the first pixel from 0 to 1")
+    return Parsed(entries, sorted_names(entries), "corners by row and column in pixels; the first pixel spans 0 to 1")
 
 
 def _read_one(file: AnnotationFile, row: int, item: dict[str, Any]) -> Entry:
@@ -44,10 +44,10 @@ def _read_one(file: AnnotationFile, row: int, item: dict[str, Any]) -> Entry:
     try:
         shape = item["image"].get("shape") or {}
         entry.size = whole_size(shape.get("c"), shape.get("r"))
-        for count, thing in enumerate(item["objects"]):
-            where = f"{file}, image {entry.file!r}, object {count}"
-            least, most = thing["bounding_box"]["minimum"], thing["bounding_box"]["maximum"]
-            entry.add([number(corner[key]) for corner in (least, most) for key in "cr"], name_of(thing["category"]))
+        for index, cell in enumerate(item["objects"]):
+            where = f"{file}, image {entry.file!r}, object {index}"
+            first, last = cell["bounding_box"]["minimum"], cell["bounding_box"]["maximum"]
+            entry.add([number(corner[key]) for corner in (first, last) for key in "cr"], name_of(cell["category"]))
     except BAD as error:
         entry.fail(where, error)
     return entry

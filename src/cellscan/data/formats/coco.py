@@ -1,4 +1,4 @@
-"""COCO: one JSON of images, annotations and categories. Lin et al., Microsoft COCO (2014); cocodataset.org."""
+"""COCO: one JSON file with images, annotations and categories. Lin et al., Microsoft COCO (2014); cocodataset.org."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def _recognise(file: AnnotationFile, place: Place) -> bool:
 
 
 def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
-    found = Parsed([], [], "corners in pixels as written, the first pixel from 0 to 1")
+    found = Parsed([], [], "corners in pixels as written; the first pixel spans 0 to 1")
     tally = {
         "masks (RLE) read as the box around them": 0,
-        "polygons of less than three corners left out, their boxes kept": 0,
+        "polygons with fewer than three corners left out, their boxes kept": 0,
         "scores not kept": 0,
     }
     for file in files:
@@ -52,7 +52,7 @@ def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
 def _read_one(file: AnnotationFile, found: Parsed, tally: dict[str, int]) -> None:
     raw = file.json
     if not isinstance(raw, dict) or not set(raw) >= _KEYS:
-        raise ValueError("this is no COCO file; expected images, annotations and categories")
+        raise ValueError("this is not a COCO file; expected images, annotations and categories")
     kinds = {kind["id"]: name_of(kind["name"]) for kind in raw["categories"]}
     entries: dict[Any, Entry] = {}
     for image in raw["images"]:
@@ -72,10 +72,10 @@ def _read_one(file: AnnotationFile, found: Parsed, tally: dict[str, int]) -> Non
             where = f"{file}, annotation {thing.get('id', f'number {row}')!r}"
             if thing["image_id"] not in entries:
                 lost.append(entry)
-                raise ValueError(f"there is no image {thing['image_id']!r}")
+                raise ValueError(f"there is no image {thing['image_id']!r} in images")
             entry = entries[thing["image_id"]]
             if thing["category_id"] not in kinds:
-                raise ValueError(f"there is no category {thing['category_id']!r}")
+                raise ValueError(f"there is no category {thing['category_id']!r} in categories")
             crowd = thing.get("iscrowd") or 0
             if crowd not in (0, 1, "0", "1"):
                 raise ValueError(f"iscrowd is {crowd!r}; expected 0 or 1")
@@ -105,16 +105,18 @@ def _read_one(file: AnnotationFile, found: Parsed, tally: dict[str, int]) -> Non
     above = {kind.get("supercategory") for kind in raw["categories"] if kind.get("supercategory") != kind["name"]}
     for kind in raw["categories"]:
         name = name_of(kind["name"])
-        # Roboflow writes the name of the project as a category of its own, above all the others.
+        # Roboflow writes the name of the project as an additional category, the supercategory of all others.
         if name in above and name not in used and kind.get("supercategory") in (None, "", "none"):
-            found.notes.append(f"the category {name!r} is above the others and has no box: left out")
+            found.notes.append(f"category {name!r} left out: it is the supercategory of others and has no box")
         else:
             found.classes.append(name)
     found.entries += [*entries.values(), *lost]
 
 
 def box_of_mask(mask: dict[str, Any]) -> list[float]:
-    """Return the box around a mask in COCO's run lengths: of nothing and of cell in turn, column after column.
+    """Return the box around a mask in COCO's run-length encoding.
+
+    The run lengths count background and mask pixels alternately, column by column.
 
     Examples
     --------
@@ -124,58 +126,65 @@ def box_of_mask(mask: dict[str, Any]) -> list[float]:
     >>> box_of_mask({"size": [4, 5], "counts": "52207"})
     [1.0, 1.0, 3.0, 3.0]
     """
-    high, wide = (int(number(side)) for side in mask["size"])
+    height, width = (int(number(side)) for side in mask["size"])
     runs = mask["counts"]
     runs = _unpack(runs) if isinstance(runs, str) else [int(number(run)) for run in runs]
-    if min(runs, default=0) < 0 or sum(runs) != high * wide or min(high, wide) < 1:
-        raise ValueError(f"a mask of {sum(runs)} pixels; expected {high} x {wide}")
-    left, top, right, bottom, start = wide, high, 0, 0, 0
+    if min(runs, default=0) < 0 or sum(runs) != height * width or min(height, width) < 1:
+        raise ValueError(f"a mask of {sum(runs)} pixels; expected {height} x {width} pixels")
+    left, top, right, bottom, start = width, height, 0, 0, 0
     for row, run in enumerate(runs):
         if row % 2 and run:
             first, last = start, start + run - 1
-            left, right = min(left, first // high), max(right, last // high + 1)
-            across = first // high != last // high
-            top, bottom = min(top, 0 if across else first % high), max(bottom, high if across else last % high + 1)
+            left, right = min(left, first // height), max(right, last // height + 1)
+            if first // height != last // height:  # The run continues in the next column.
+                top, bottom = 0, height
+            else:
+                top, bottom = min(top, first % height), max(bottom, last % height + 1)
         start += run
     if right <= left:
-        raise ValueError("a mask without a pixel")
+        raise ValueError("the mask is empty; expected at least one pixel")
     return [float(left), float(top), float(right), float(bottom)]
 
 
 def _unpack(text: str) -> list[int]:
-    """Return the run lengths of a text: digits of five bits, the lowest first, from the fourth on as differences."""
+    """Return the run lengths in a compressed text.
+
+    Each number has digits of five bits, the lowest first. From the fourth on, a number is the difference to the
+    number two before.
+    """
     runs: list[int] = []
-    value, place = 0, 0
+    value, shift = 0, 0
     for letter in text:
         digit = ord(letter) - 48
-        if not 0 <= digit < 64 or place > 50:
-            raise ValueError(f"{text[:40]!r} is no run-length text")
-        value |= (digit & 0x1F) << place
-        place += 5
-        if digit & 0x20:  # more of this number follows
+        if not 0 <= digit < 64 or shift > 50:
+            raise ValueError(f"{text[:40]!r} is not a run-length text of COCO")
+        value |= (digit & 0x1F) << shift
+        shift += 5
+        if digit & 0x20:  # This bit is set if the number has more digits.
             continue
-        if digit & 0x10:  # negative
-            value -= 1 << place
+        if digit & 0x10:  # This bit of the last digit is the sign.
+            value -= 1 << shift
         runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-        value, place = 0, 0
-    if place:
-        raise ValueError(f"the run-length text {text[:40]!r} breaks off")
+        value, shift = 0, 0
+    if shift:
+        raise ValueError(f"the run-length text {text[:40]!r} ends within a number")
     return runs
 
 
 def _write(records: Sequence[Record], class_names: Sequence[str]) -> tuple[dict[str, str], dict[str, int]]:
     images, things = [], []
-    for number_, one in enumerate(records, 1):
-        images.append({"id": number_, "file_name": one.name, "width": one.size[0], "height": one.size[1]})
-        for row, (box, label) in enumerate(zip(one.boxes.tolist(), one.labels.tolist(), strict=True)):
+    for number_, record in enumerate(records, 1):
+        width, height = record.size
+        images.append({"id": number_, "file_name": record.name, "width": width, "height": height})
+        for row, (box, label) in enumerate(zip(record.boxes.tolist(), record.labels.tolist(), strict=True)):
             left, top, right, bottom = box
             thing = _thing(len(things) + 1, number_, label)
             thing |= {"bbox": [left, top, right - left, bottom - top], "area": (right - left) * (bottom - top)}
-            thing["segmentation"] = [ring.ravel().tolist() for ring in one.polygons[row]]
-            if one.scores is not None:
-                thing["score"] = float(one.scores[row])
+            thing["segmentation"] = [ring.ravel().tolist() for ring in record.polygons[row]]
+            if record.scores is not None:
+                thing["score"] = float(record.scores[row])
             things.append(thing)
-        for (x, y), label in zip(one.points.tolist(), one.point_labels.tolist(), strict=True):
+        for (x, y), label in zip(record.points.tolist(), record.point_labels.tolist(), strict=True):
             thing = _thing(len(things) + 1, number_, label)
             thing |= {"bbox": [x, y, 0.0, 0.0], "area": 0.0, "keypoints": [x, y, 2], "num_keypoints": 1}
             things.append(thing)
@@ -185,7 +194,7 @@ def _write(records: Sequence[Record], class_names: Sequence[str]) -> tuple[dict[
 
 
 def _thing(number_: int, image: int, label: int) -> dict[str, Any]:
-    """Return an annotation; an ignored one is a crowd, of the first class because it must have one."""
+    """Return an annotation. An ignored one is written as a crowd of the first class, because COCO requires a class."""
     return {"id": number_, "image_id": image, "category_id": max(label, 0) + 1, "iscrowd": int(label < 0)}
 
 

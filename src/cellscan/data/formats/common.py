@@ -1,4 +1,4 @@
-"""What every annotation format is read into, and the values that annotation files are made of."""
+"""Classes and helpers that all annotation formats share: entries, files, records, and the parsing of values."""
 
 from __future__ import annotations
 
@@ -21,50 +21,50 @@ if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
 BAD = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
-"""What a value of another kind than expected raises."""
+"""Errors that a value of an unexpected type or range raises."""
 
 LABEL_FOLDERS = ("labels", "label", "label_2", "annotations", "annotation", "annots", "gt", "xmls", "obj_train_data")
-"""Names, in any case, of folders that hold one annotation file a picture."""
+"""Names (lower case) of folders that contain one annotation file for each image."""
 
 OVERRUN = 0.05
-"""How far shares of the image may lie outside 0 to 1, as rounding and augmentation leave them."""
+"""How far shares of the image may be outside 0 to 1. Rounding and augmentation cause small excesses."""
 
 _BREAK = re.compile(r"\r\n|\n|\r")
 
 _FARTHEST = 1e7
-"""Pixels: sides of boxes are float32, which hold whole numbers up to here."""
+"""Largest coordinate in pixels. Boxes are float32, which represents whole numbers exactly up to about this value."""
 
 
 @dataclass
 class Entry:
-    """One annotated field, before it is compared with its image.
+    """One annotated field, as read from the annotation file, before its image is opened.
 
     Attributes
     ----------
     file : str
-        Name of the image as the annotation says it.
+        Name or path of the image, as in the annotation.
     where : str
-        Annotation file, for errors.
+        Path of the annotation file, for error messages.
     boxes : list of [left, top, right, bottom]
     names : list of str or None
-        Class of every box; None for one that is ignored.
+        Class of each box; None for an ignored box.
     rings : list of list of [x, y, x, y, ...]
-        The polygons of every box, none where there is a box alone.
+        Polygons of each box; an empty list for a box without polygons.
     points : list of [x, y]
     point_names : list of str or None
-        Class of every point.
+        Class of each point; None for an ignored point.
     size : (int, int) or None
         Width and height of the image, as annotated.
     either_way : bool
-        Whether the format leaves open which of the two comes first.
+        True if the format does not define whether width or height comes first.
     relative : bool
-        Whether coordinates are shares of the image.
+        True if coordinates are shares of the image, False if they are pixels.
     stem : str
-        Name without suffix under which the image may stand too.
+        Another name of the image, without suffix.
     folder : Path or None
-        Where the image lies, where the format knows; else it is sought.
+        Folder of the image if the format defines it. None: the image is searched for.
     problem : str
-        Why the field cannot be used; empty where it can.
+        Error message of a field that cannot be used; empty if it can.
     """
 
     file: str
@@ -82,49 +82,49 @@ class Entry:
     problem: str = ""
 
     def add(self, box: list[float], name: str | None, rings: list[list[float]] | None = None) -> None:
-        """Add a box, or raise ValueError where no box has such sides."""
+        """Add a box, or raise ValueError if it has a negative side or extreme coordinates."""
         left, top, right, bottom = box
         if right < left or bottom < top:
-            raise ValueError(f"{_told(box)} has a negative side")
+            raise ValueError(f"{_text(box)} has a negative side")
         if not (-_FARTHEST <= left and -_FARTHEST <= top and right <= _FARTHEST and bottom <= _FARTHEST):
-            raise ValueError(f"{_told(box)} lies outside any image")
+            raise ValueError(f"{_text(box)} lies outside any image; expected at most {_FARTHEST:,.0f} pixels")
         self.boxes.append(box)
         self.names.append(name)
         self.rings.append(rings or [])
 
     def add_polygon(self, rings: list[list[float]], name: str | None) -> None:
-        """Add a polygon of one part or several, with the box around it."""
+        """Add a cell by its polygon, which may have several parts, together with the box around it."""
         self.add(around([value for ring in rings for value in ring]), name, rings)
 
     def add_point(self, x: float, y: float, name: str | None) -> None:
-        """Add a point, or raise ValueError where it lies outside any image."""
+        """Add a point, or raise ValueError if its coordinates are extreme."""
         if max(abs(x), abs(y)) > _FARTHEST:
             raise ValueError(f"the point ({x:g}, {y:g}) lies outside any image")
         self.points.append([x, y])
         self.point_names.append(name)
 
     def fail(self, where: str, error: Exception | str) -> None:
-        """Note why the field cannot be used; the first reason stays."""
+        """Store why the field cannot be used. Only the first reason is stored."""
         self.problem = self.problem or (str(error) if isinstance(error, DataError) else f"{where}: {reason(error)}")
 
 
 @dataclass
 class Parsed:
-    """What was read of annotation files.
+    """The content of annotation files.
 
     Attributes
     ----------
     entries : list of Entry
     classes : list of str
-        In the order of the file, or sorted where it has none.
+        In the order of the file, or sorted if the file has no order.
     told : str
-        What was understood, in words: which corner, which unit.
+        A description of the coordinates: which corners or sides, in which unit.
     notes : list of str
-        What was left out, counted.
+        Counts of what was left out.
     used : set of str
-        Other files that were read, such as a list of classes; below the folder, with slashes.
+        Other files that were read, such as a list of classes; paths relative to the folder, with slashes.
     whole : bool
-        Whether images that lie there and have no entry are worth a note.
+        True if images without an entry are to be counted in a note.
     """
 
     entries: list[Entry]
@@ -136,13 +136,13 @@ class Parsed:
 
 
 class AnnotationFile:
-    """One file, read and parsed once, when somebody asks.
+    """An annotation file. It is read and parsed once, at the first access to its content.
 
     Attributes
     ----------
     path : Path
     name : str
-        Below the folder that is read, with slashes.
+        Path relative to the folder that is read, with slashes.
     """
 
     def __init__(self, path: Path, name: str) -> None:
@@ -151,7 +151,7 @@ class AnnotationFile:
         self._text = str(path)
 
     def __str__(self) -> str:
-        return self._text  # kept: every object of every file is named by it
+        return self._text  # Stored, because the location of each object contains it.
 
     @functools.cached_property
     def stem(self) -> str:
@@ -167,7 +167,7 @@ class AnnotationFile:
 
     @functools.cached_property
     def first(self) -> str:
-        """The first line that is not empty, or an empty text."""
+        """The first line that is not empty, or an empty string."""
         return next((line.strip() for line in self.lines if line.strip()), "")
 
     @functools.cached_property
@@ -175,7 +175,7 @@ class AnnotationFile:
         try:
             return json.loads(self.path.read_bytes())
         except (OSError, ValueError, RecursionError) as error:
-            raise DataError(f"{self.path}: this is no JSON file that can be read ({error})") from error
+            raise DataError(f"{self.path}: it cannot be read as JSON ({error})") from error
 
     @functools.cached_property
     def xml(self) -> Element:
@@ -185,27 +185,30 @@ class AnnotationFile:
             raw = self.path.read_bytes()
         except OSError as error:
             raise DataError(f"{self.path}: the annotation cannot be read ({error})") from error
-        plain = raw.replace(b"\0", b"")  # UTF-16 too
-        if b"<!DOCTYPE" in plain or b"<!ENTITY" in plain:  # the only way to entities, external or nested
-            raise DataError(f"{self.path}: declares a document type; annotations need none, and it is not read")
+        without_nulls = raw.replace(b"\0", b"")  # Text in UTF-16 has a null byte for each ASCII letter.
+        # Entities, external or nested, can only be declared here. They could read other files or fill the memory.
+        if b"<!DOCTYPE" in without_nulls or b"<!ENTITY" in without_nulls:
+            raise DataError(
+                f"{self.path}: it declares a document type, which is not allowed in annotations; remove <!DOCTYPE ...>"
+            )
         try:
-            return ElementTree.fromstring(raw)  # bytes: the encoding that it declares counts
+            return ElementTree.fromstring(raw)  # Bytes, so that the declared encoding is used.
         except (ElementTree.ParseError, ValueError, LookupError) as error:
-            raise DataError(f"{self.path}: this is no XML file that can be read ({error})") from error
+            raise DataError(f"{self.path}: it cannot be read as XML ({error})") from error
 
 
 class Place:
-    """The folder that is read.
+    """The folder that is read, with the options of the caller.
 
     Attributes
     ----------
     root : Path
     given : list of str or None
-        Names of the classes in the order of their numbers, where the caller gave them.
+        Names of the classes in the order of their numbers, if the caller gave them.
     images : Path or None
-        Where the caller said that images are.
+        Folder of the images, if the caller gave it.
     aside : set of str
-        Absolute paths of files that are known to be something else.
+        Absolute paths of files that are not annotations, such as tables of patients.
     """
 
     def __init__(
@@ -226,25 +229,25 @@ class Place:
 
     @property
     def pictures(self) -> list[str]:
-        """Image files below the folder, with slashes."""
+        """Image files in the folder and its subfolders, as relative paths with slashes."""
         return self._listed[0]
 
     @functools.cached_property
     def others(self) -> list[str]:
-        """All other files."""
+        """All other files, except those in `aside`."""
         return [name for name in self._listed[1] if os.path.abspath(self.root / name) not in self.aside]
 
     @functools.cached_property
     def stems(self) -> frozenset[str]:
-        """Names of the images without folder and suffix, also below `images`."""
+        """Names without folder and suffix of the images in `root` and `images`."""
         elsewhere = [] if self.images is None else list_folder(self.images)[0]
         return frozenset(os.path.splitext(name)[0].rpartition("/")[2] for name in (*self.pictures, *elsewhere))
 
     def may_be_label(self, name: str) -> bool:
-        """Whether a file lies where the annotation of one picture does: in such a folder, or named as an image is."""
-        folder, _, own = name.rpartition("/")
+        """Return True if a file may be the annotation of one image: by its folder, or because an image has its name."""
+        folder, _, file = name.rpartition("/")
         inside = any(part in LABEL_FOLDERS for part in folder.casefold().split("/"))
-        return inside or os.path.splitext(own)[0] in self.stems or (not self.pictures and self.images is None)
+        return inside or os.path.splitext(file)[0] in self.stems or (not self.pictures and self.images is None)
 
 
 @dataclass(frozen=True)
@@ -254,21 +257,21 @@ class Record:
     Attributes
     ----------
     name : str
-        With slashes; of a `Format`'s writer the path of the image.
+        Name of the field, with slashes. `Format.write` receives the relative path of the image.
     size : (int, int)
-        Width and height.
+        Width and height in pixels.
     path : str or None
-        The file of the image, where it is one.
+        Path of the image file; None if the image is not a file.
     read : callable
-        Returns its pixels.
+        Function that returns the pixels.
     boxes, labels, polygons, points, point_labels
-        As of a `Field`.
+        As in `Field`.
     scores : (n,) float or None
-        Of detections.
+        Scores of detections; None for annotations.
     groups : (str, str, str)
         Patient, slide and laboratory.
     complete : sequence of bool
-        For each class.
+        One entry for each class, as in `FieldDataset.complete`.
     """
 
     name: str
@@ -285,7 +288,7 @@ class Record:
     complete: Sequence[bool] = ()
 
     def under(self, name: str) -> Record:
-        """Return it under another name."""
+        """Return a copy with another name."""
         return replace(self, name=name)
 
     @property
@@ -296,27 +299,27 @@ class Record:
 
 @dataclass(frozen=True)
 class Format:
-    """One annotation format: how it is recognised, and how it is read.
+    """One annotation format: functions that recognise, read and write it.
 
     Attributes
     ----------
     name : str
-        As ``load_fields(format=...)`` takes it.
+        Name for ``load_fields(format=...)``.
     title : str
-        As people call it.
+        Usual name of the format, for messages.
     suffixes : tuple of str
-        Of its annotation files.
+        Suffixes of its annotation files.
     recognise : callable
-        Whether a file is one of this format, by its content; a `DataError` where it cannot be parsed.
+        Returns True if the content of a file has this format. Raises `DataError` if the file cannot be parsed.
     read : callable
-        The files of a folder -> `Parsed`. A `DataError` stops all; `Entry.fail` one field.
+        Reads the files of a folder into `Parsed`. A `DataError` ends the reading; `Entry.fail` marks one field only.
     a_picture : bool
-        Whether a file speaks of one picture.
+        True if there is one annotation file for each image.
     write : callable or None
-        Records and names of classes -> text of every file below the folder, and how much the format does not hold, by
-        what it is.
+        Takes records and class names. Returns the text of each file by relative path, and counts of what the format
+        cannot store. None if the format is only read.
     image_folder : str
-        Where images stand beside what is written.
+        Folder for the images beside the written annotations.
     """
 
     name: str
@@ -330,7 +333,7 @@ class Format:
 
 
 def read_lines(file: AnnotationFile, entry: Entry, add: Callable[[str], Any], skip: int = 0) -> None:
-    """Call `add` with every line that is not empty, behind the first `skip`; a failure is noted with its line."""
+    """Call `add` with each non-empty line after the first `skip` lines. Store failures with their line numbers."""
     try:
         lines = file.lines
     except DataError as error:
@@ -345,7 +348,7 @@ def read_lines(file: AnnotationFile, entry: Entry, add: Callable[[str], Any], sk
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file: UTF-8, or UTF-16 with a byte order mark."""
+    """Return the text of a file in UTF-8, or in UTF-16 with a byte order mark."""
     try:
         raw = path.read_bytes()
         return raw.decode("utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
@@ -354,73 +357,73 @@ def read_text(path: Path) -> str:
 
 
 def around(values: Sequence[float]) -> list[float]:
-    """Return the box around a polygon: x and y of its corners in turn."""
+    """Return the box around a polygon that is given as x, y, x, y, ..."""
     if len(values) < 6 or len(values) % 2:
-        raise ValueError(f"a polygon of {len(values)} numbers; expected x and y of three corners or more")
+        raise ValueError(f"a polygon has {len(values)} numbers; expected x and y of at least three corners")
     return [min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])]
 
 
 def numbers(values: Iterable[Any]) -> list[float]:
-    """Return finite numbers, or raise ValueError."""
+    """Return values as finite numbers, or raise ValueError."""
     return [number(value) for value in values]
 
 
 def number(value: Any) -> float:
-    """Return a finite number, which may be written as a text, or raise ValueError."""
-    kind = value.__class__  # exact kinds first: this is called for every side of every box
+    """Return a number, or a text with a number, as a finite float, or raise ValueError."""
+    kind = value.__class__  # Faster than isinstance; this function is called for each side of each box.
     if kind is str or kind is float or kind is int:
-        found = float(value)
-        if found - found == 0:  # finite
-            return found
-    raise ValueError(f"{value!r:.80} is no number")
+        result = float(value)
+        if result - result == 0:  # False for NaN and infinity.
+            return result
+    raise ValueError(f"{value!r:.80} is not a number")
 
 
 def corners(values: Sequence[float]) -> list[float]:
-    """Return the box between two corners in any order."""
+    """Return the box of two opposite corners, in any order."""
     x1, y1, x2, y2 = values
     return [min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)]
 
 
-def round_box(x: float, y: float, wide: float, high: float, degrees: float = 0.0) -> list[float]:
-    """Return the box around an ellipse of these radii, which is turned about its middle."""
-    if wide < 0 or high < 0:
-        raise ValueError(f"an ellipse with the radii {wide:g} and {high:g} has a negative side")
+def round_box(x: float, y: float, x_radius: float, y_radius: float, degrees: float = 0.0) -> list[float]:
+    """Return the box around an ellipse with this centre and these radii, rotated about the centre."""
+    if x_radius < 0 or y_radius < 0:
+        raise ValueError(f"an ellipse with the radii {x_radius:g} and {y_radius:g} has a negative side")
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    dx, dy = math.hypot(wide * c, high * s), math.hypot(wide * s, high * c)
+    dx, dy = math.hypot(x_radius * c, y_radius * s), math.hypot(x_radius * s, y_radius * c)
     return [x - dx, y - dy, x + dx, y + dy]
 
 
 def whole_size(width: Any, height: Any) -> tuple[int, int] | None:
-    """Return width and height; None where they are not said, or 0."""
+    """Return width and height, or None if they are missing or 0."""
     if width in (None, "") or height in (None, ""):
         return None
     sides = number(width), number(height)
     if min(sides) < 0 or any(side != int(side) for side in sides):
-        raise ValueError(f"a size of {width!r} x {height!r}; expected whole numbers of pixels")
+        raise ValueError(f"it has a size of {width!r} x {height!r}; expected whole numbers of pixels")
     return (int(sides[0]), int(sides[1])) if min(sides) else None
 
 
 def name_of(value: Any) -> str:
-    """Return the name of a class or a file, or raise ValueError where it is none."""
+    """Return the name of a class or a file as a text, or raise ValueError."""
     if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
-        raise ValueError(f"{value!r:.80} is no name")
+        raise ValueError(f"{value!r:.80} is not a name")
     return str(value).strip()
 
 
 def sorted_names(entries: Iterable[Entry]) -> list[str]:
-    """Return the classes of all boxes and points."""
+    """Return the sorted names of the classes of all boxes and points."""
     return sorted({name for e in entries for name in (*e.names, *e.point_names) if name is not None})
 
 
 def reason(error: Exception | str) -> str:
-    """Return what an error says, or what kind it is where its text says too little."""
+    """Return the message of an error; for errors with a short message also their type."""
     if isinstance(error, (str, ValueError)):
         return str(error)
     return f"an entry is not as expected ({type(error).__name__}: {error})"
 
 
 def plain(value: float) -> str:
-    """Return a number of float32 in the shortest text that means it.
+    """Return the shortest text that represents a float32 number exactly.
 
     Examples
     --------
@@ -433,24 +436,24 @@ def plain(value: float) -> str:
 
 
 def lost_shapes(records: Sequence[Record]) -> dict[str, int]:
-    """Return how many polygons, points and scores there are, for formats that hold none of them."""
+    """Return the numbers of polygons, points and scores, for formats that store none of them."""
     return {
-        "polygons not written, their boxes are": sum(bool(len(own)) for one in records for own in one.polygons),
-        "points not written": sum(len(one.points) for one in records),
-        "scores not written": sum(len(one.scores) for one in records if one.scores is not None),
+        "polygons not written, only their boxes": sum(bool(len(rings)) for rec in records for rings in rec.polygons),
+        "points not written": sum(len(record.points) for record in records),
+        "scores not written": sum(len(record.scores) for record in records if record.scores is not None),
     }
 
 
 def is_tag(text: str) -> bool:
-    """Whether a text is the kind of prefix that Label Studio sets before names: eight hexadecimal digits."""
+    """Return True for the prefix that Label Studio adds to file names: eight hexadecimal digits."""
     return re.fullmatch(r"[0-9a-f]{8}", text) is not None
 
 
 def counted(count: int, what: str) -> list[str]:
-    """Return a note about so many things, or none."""
+    """Return a list with the note "<count> <what>", or an empty list if the count is 0."""
     return [f"{count:,} {what}"] if count else []
 
 
-def _told(box: Sequence[float]) -> str:
+def _text(box: Sequence[float]) -> str:
     left, top, right, bottom = box
     return f"the box from ({left:g}, {top:g}) to ({right:g}, {bottom:g})"

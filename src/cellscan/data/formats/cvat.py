@@ -1,4 +1,4 @@
-"""CVAT for images 1.1: one XML of images, each with its shapes; docs.cvat.ai."""
+"""CVAT for images 1.1: one XML file with images and their shapes; docs.cvat.ai."""
 
 from __future__ import annotations
 
@@ -32,12 +32,15 @@ def _recognise(file: AnnotationFile, place: Place) -> bool:
 
 
 def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
-    found = Parsed([], [], "corners in pixels as written, the first pixel from 0 to 1")
+    found = Parsed([], [], "corners in pixels as written; the first pixel spans 0 to 1")
     masks = 0
     for file in files:
         root = file.xml
         if root.find("track") is not None:
-            raise DataError(f"{file}: tracks of a video are not read; export it as CVAT for images, COCO or Pascal VOC")
+            raise DataError(
+                f"{file}: it contains tracks of a video, which are not supported; export it as CVAT for images, COCO "
+                "or Pascal VOC"
+            )
         found.classes += [(label.text or "").strip() for label in root.iterfind("./meta//labels/label/name")]
         for row, image in enumerate(root.iterfind("image")):
             try:
@@ -47,20 +50,20 @@ def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
             found.entries.append(entry)
             masks += _read_one(file, image, entry)
     named = sorted_names(found.entries)
-    # The labels of the project, and those that boxes have beside them where it was renamed since.
+    # Boxes may have labels that are no longer in the project, because a label was renamed.
     found.classes = list(dict.fromkeys([*filter(None, found.classes), *named])) if found.classes else named
     found.notes += counted(masks, "masks read as the box around them")
     return found
 
 
 def _read_one(file: AnnotationFile, image: Element, entry: Entry) -> int:
-    """Add the shapes of an image; return how many were masks."""
+    """Add the shapes of an image; return the number of masks."""
     where, masks = f"{file}, image {entry.file!r}", 0
     try:
         entry.size = whole_size(image.get("width"), image.get("height"))
         for row, thing in enumerate(image):
             where = f"{file}, image {entry.file!r}, shape {row} <{thing.tag}>"
-            if thing.tag == "tag":  # of the whole picture
+            if thing.tag == "tag":  # A tag labels the whole image.
                 continue
             name, turn = name_of(thing.get("label")), number(thing.get("rotation") or 0)
             if thing.tag == "box":
@@ -77,21 +80,23 @@ def _read_one(file: AnnotationFile, image: Element, entry: Entry) -> int:
                 for x, y in zip(flat[::2], flat[1::2], strict=True):
                     entry.add_point(x, y, name)
             elif thing.tag == "ellipse":
-                x, y, wide, high = (number(thing.get(key)) for key in ("cx", "cy", "rx", "ry"))
-                entry.add(round_box(x, y, wide, high, turn), name)
+                x, y, x_radius, y_radius = (number(thing.get(key)) for key in ("cx", "cy", "rx", "ry"))
+                entry.add(round_box(x, y, x_radius, y_radius, turn), name)
             elif thing.tag == "mask":
-                left, top, wide, high = (number(thing.get(key)) for key in ("left", "top", "width", "height"))
-                entry.add([left, top, left + wide, top + high], name)
+                left, top, width, height = (number(thing.get(key)) for key in ("left", "top", "width", "height"))
+                entry.add([left, top, left + width, top + height], name)
                 masks += 1
             else:
-                raise ValueError("expected a box, polygon, ellipse, mask or points")
+                raise ValueError(
+                    "shapes of this kind are not supported; expected a box, polygon, ellipse, mask or points"
+                )
     except BAD as error:
         entry.fail(where, error)
     return masks
 
 
 def _points(thing: Element) -> list[float]:
-    """Return x and y in turn of a text such as 1,2;3,4."""
+    """Return the coordinates x, y, x, y, ... of a text such as 1,2;3,4."""
     pairs = [pair.split(",") for pair in (thing.get("points") or "").split(";")]
     if any(len(pair) != 2 for pair in pairs):
         raise ValueError(f"points are {thing.get('points')!r:.80}; expected x,y;x,y")
@@ -99,17 +104,17 @@ def _points(thing: Element) -> list[float]:
 
 
 def _turned(left: float, top: float, right: float, bottom: float, degrees: float) -> list[float]:
-    """Return the four corners of a box that is turned about its middle."""
+    """Return the four corners of a box that is rotated about its centre, as x, y, x, y, ..."""
     import math
 
     if right < left or bottom < top:
         raise ValueError(f"the box from ({left:g}, {top:g}) to ({right:g}, {bottom:g}) has a negative side")
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     x, y = (left + right) / 2, (top + bottom) / 2
-    found: list[float] = []
+    ring: list[float] = []
     for dx, dy in ((left - x, top - y), (right - x, top - y), (right - x, bottom - y), (left - x, bottom - y)):
-        found += [x + dx * c - dy * s, y + dx * s + dy * c]
-    return found
+        ring += [x + dx * c - dy * s, y + dx * s + dy * c]
+    return ring
 
 
 FORMAT = Format("cvat", "CVAT for images", (".xml",), _recognise, _read)

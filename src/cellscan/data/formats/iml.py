@@ -1,4 +1,7 @@
-"""IML-Malaria: one JSON, a list of image_name and objects. Arshad et al. (2022), Neural Computing and Applications."""
+"""IML-Malaria: one JSON file with a list of images and their objects.
+
+Source: Arshad et al. (2022), Neural Computing and Applications.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
                 entries.append(_read_one(file, item))
         except BAD as error:
             raise DataError(f"{file}: {reason(error)}") from error
-    return Parsed(entries, sorted_names(entries), "corners in pixels as written, the first pixel from 0 to 1")
+    return Parsed(entries, sorted_names(entries), "corners in pixels as written; the first pixel spans 0 to 1")
 
 
 def _read_one(file: AnnotationFile, item: dict[str, Any]) -> Entry:

@@ -1,4 +1,7 @@
-"""KITTI: one text a picture, fifteen columns an object. Geiger et al., Are we ready for autonomous driving? (2012)."""
+"""KITTI: one text file for each image, with fifteen columns for each object.
+
+Source: Geiger et al., Are we ready for autonomous driving? (2012).
+"""
 
 from __future__ import annotations
 
@@ -35,14 +38,14 @@ def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
         entries.append(entry)
         read_lines(file, entry, lambda line, entry=entry: scores.append(_add(entry, line)))
     notes = counted(sum(scores), "scores not kept")
-    return Parsed(entries, sorted_names(entries), "corners in pixels as written, the first pixel from 0 to 1", notes)
+    return Parsed(entries, sorted_names(entries), "corners in pixels as written; the first pixel spans 0 to 1", notes)
 
 
 def _add(entry: Entry, line: str) -> bool:
-    """Add the box of a line; return whether it has a score."""
+    """Add the box of a line; return True if it has a score."""
     name, *columns = line.split()
     if len(columns) not in (14, 15):
-        raise ValueError(f"{len(columns) + 1} columns; expected 15, or 16 with a score")
+        raise ValueError(f"the line has {len(columns) + 1} columns; expected 15, or 16 with a score")
     values = numbers(columns)
     entry.add(values[3:7], None if name == "DontCare" else name)
     return len(values) == 15

@@ -1,4 +1,4 @@
-"""Label Studio's JSON and JSON-MIN: a list of tasks, coordinates in hundredths of the image; labelstud.io."""
+"""Label Studio's JSON and JSON-MIN: a list of tasks with coordinates in percent of the image size; labelstud.io."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def _recognise(file: AnnotationFile, place: Place) -> bool:
 
 
 def _is_regions(value: Any) -> bool:
-    """Whether a value of JSON-MIN is a list of regions."""
+    """Return True if a value of JSON-MIN is a list of regions."""
     first = value[0] if isinstance(value, list) and value else None
     return isinstance(first, dict) and any(shape in first for shape in _SHAPES)
 
 
 def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
     entries: list[Entry] = []
-    tally = {"results that are no regions left out": 0, "tasks without an annotation: fields without boxes": 0}
+    tally = {"results that are not regions left out": 0, "tasks without an annotation: fields without boxes": 0}
     for file in files:
         try:
             tasks = list(file.json)
@@ -64,66 +64,68 @@ def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
             except BAD as error:
                 entry.fail(where, error)
     notes = [note for what, count in tally.items() for note in counted(count, what)]
-    return Parsed(entries, sorted_names(entries), "coordinates in hundredths of the image", notes)
+    return Parsed(entries, sorted_names(entries), "coordinates in percent of the image size", notes)
 
 
 def _file_of(task: dict[str, Any]) -> str:
-    """Return the path of the image: of an upload, a local file, a store or a URL."""
+    """Return the path of the image of a task. It may be an upload, a local file, a file in cloud storage or a URL."""
     data = task.get("data") or {
         key: value for key, value in task.items() if isinstance(value, str) and key not in ("created_at", "updated_at")
     }
     texts = {key: value for key, value in data.items() if isinstance(value, str)}
     if not texts:
-        raise ValueError("it names no image")
-    found = texts.get("image") or next((value for value in texts.values() if "/" in value), next(iter(texts.values())))
-    address = urllib.parse.urlsplit(found)
+        raise ValueError("it contains no path of an image")
+    text = texts.get("image") or next((value for value in texts.values() if "/" in value), next(iter(texts.values())))
+    address = urllib.parse.urlsplit(text)
     local = urllib.parse.parse_qs(address.query).get("d")
-    return local[0] if local else urllib.parse.unquote(address.path or found)
+    return local[0] if local else urllib.parse.unquote(address.path or text)
 
 
 def _results(task: dict[str, Any], tally: dict[str, int]) -> list[dict[str, Any]]:
-    """Return the regions of the one annotation that counts."""
+    """Return the regions of the annotation to read: the only one, or the one that is marked as ground truth."""
     if "data" not in task:
         return [region for value in task.values() if _is_regions(value) for region in value]
-    made = [one for one in task["annotations"] if not one.get("was_cancelled")]
-    sure = [one for one in made if one.get("ground_truth")]
-    if len(sure or made) > 1:
-        raise ValueError(f"{len(sure or made)} annotations of one image; keep one, or mark one as ground truth")
-    if not made:
+    annotations = [annotation for annotation in task["annotations"] if not annotation.get("was_cancelled")]
+    truths = [annotation for annotation in annotations if annotation.get("ground_truth")]
+    chosen = truths or annotations
+    if len(chosen) > 1:
+        raise ValueError(f"it has {len(chosen)} annotations; keep one, or mark one as ground truth")
+    if not chosen:
         tally["tasks without an annotation: fields without boxes"] += 1
         return []
-    return (sure or made)[0]["result"]
+    return chosen[0]["result"]
 
 
 def _add(entry: Entry, result: dict[str, Any], tally: dict[str, int]) -> None:
     value = result.get("value", result)
     kind = next((shape for shape in _SHAPES if shape in value), None)
     if kind is None:
-        tally["results that are no regions left out"] += 1
+        tally["results that are not regions left out"] += 1
         return
     size = whole_size(result.get("original_width"), result.get("original_height"))
     entry.size = entry.size or size
     entry.relative = True
     if len(value[kind]) != 1:
-        raise ValueError(f"the labels {value[kind]!r:.80}; expected one")
+        raise ValueError(f"the labels are {value[kind]!r:.80}; expected exactly one")
     name = name_of(value[kind][0])
     if kind == "polygonlabels":
         entry.add_polygon([[number(side) / 100 for point in value["points"] for side in point]], name)
         return
     if kind == "brushlabels":
-        raise ValueError("a mask of the brush; export it as COCO, or draw polygons")
+        raise ValueError("brush masks are not supported; export them as COCO, or draw polygons")
     x, y = number(value["x"]) / 100, number(value["y"]) / 100
     if kind == "keypointlabels":
         entry.add_point(x, y, name)
         return
     turn = number(value.get("rotation") or 0)
     if turn and entry.size is None:
-        raise ValueError("it is turned, and the size of its image is not said")
-    wide, high = entry.size or (1, 1)  # an angle is one in pixels, where both axes are alike
+        raise ValueError("it is rotated, but original_width and original_height of its image are missing")
+    # The rotation is computed in pixels: shares of the image have another scale on each axis.
+    width, height = entry.size or (1, 1)
     if kind == "ellipselabels":
-        radii = number(value["radiusX"]) / 100 * wide, number(value["radiusY"]) / 100 * high
-        left, top, right, bottom = round_box(x * wide, y * high, *radii, turn)
-        entry.add([left / wide, top / high, right / wide, bottom / high], name)
+        radii = number(value["radiusX"]) / 100 * width, number(value["radiusY"]) / 100 * height
+        left, top, right, bottom = round_box(x * width, y * height, *radii, turn)
+        entry.add([left / width, top / height, right / width, bottom / height], name)
         return
     w, h = number(value["width"]) / 100, number(value["height"]) / 100
     if not turn:
@@ -131,10 +133,11 @@ def _add(entry: Entry, result: dict[str, Any], tally: dict[str, int]) -> None:
         return
     if w < 0 or h < 0:
         raise ValueError(f"a box of {w:g} x {h:g} has a negative side")
-    c, s = math.cos(math.radians(turn)), math.sin(math.radians(turn))  # about the corner x, y
+    c, s = math.cos(math.radians(turn)), math.sin(math.radians(turn))
     ring: list[float] = []
-    for dx, dy in ((0, 0), (w * wide, 0), (w * wide, h * high), (0, h * high)):
-        ring += [x + (dx * c - dy * s) / wide, y + (dx * s + dy * c) / high]
+    # Label Studio rotates a box about its corner (x, y).
+    for dx, dy in ((0, 0), (w * width, 0), (w * width, h * height), (0, h * height)):
+        ring += [x + (dx * c - dy * s) / width, y + (dx * s + dy * c) / height]
     entry.add(around(ring), name, [ring])
 
 

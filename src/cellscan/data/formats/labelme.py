@@ -1,4 +1,4 @@
-"""labelme: one JSON a picture, with shapes and imagePath; github.com/wkentaro/labelme."""
+"""labelme: one JSON file for each image, with shapes and imagePath; github.com/wkentaro/labelme."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
                 _add(entry, thing)
         except (DataError, *BAD) as error:
             entry.fail(where, error)
-    told = "corners in pixels as written, the first pixel from 0 to 1"
+    told = "corners in pixels as written; the first pixel spans 0 to 1"
     return Parsed(entries, sorted_names(entries), told, counted(masks, "masks read as the box around them"))
 
 
@@ -52,7 +52,7 @@ def _add(entry: Entry, thing: dict[str, Any]) -> None:
     name, kind = name_of(thing["label"]), thing.get("shape_type") or "polygon"
     points = [numbers(point) for point in thing["points"]]
     if any(len(point) != 2 for point in points):
-        raise ValueError("its points are not all x and y")
+        raise ValueError("a point does not have two numbers; expected x and y")
     flat = [side for point in points for side in point]
     if kind in ("rectangle", "mask") and len(points) == 2:
         entry.add(corners(flat), name)

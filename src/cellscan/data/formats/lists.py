@@ -1,4 +1,4 @@
-"""A JSON of fields with short lists: boxes as left, top, right, bottom, class; points as x, y, class."""
+"""A JSON file of fields with short lists: boxes are left, top, right, bottom, class; points are x, y, class."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _recognise(file: AnnotationFile, place: Place) -> bool:
 
 
 def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
-    found = Parsed([], [], "boxes and points in pixels, the first pixel from 0 to 1")
+    found = Parsed([], [], "boxes and points in pixels; the first pixel spans 0 to 1")
     for file in files:
         try:
             names = [name_of(name) for name in file.json["classes"]]
@@ -58,7 +58,7 @@ def _read_one(file: AnnotationFile, item: dict[str, Any], names: Sequence[str]) 
 
 def _class(kind: object, names: Sequence[str]) -> str:
     if isinstance(kind, bool) or not isinstance(kind, int) or not 0 <= kind < len(names):
-        raise ValueError(f"the class {kind!r}; expected a number from 0 to {len(names) - 1}")
+        raise ValueError(f"the class {kind!r} is unknown; expected a whole number from 0 to {len(names) - 1}")
     return names[kind]
 
 

@@ -1,4 +1,4 @@
-"""NIH's smears: one text a picture, a line a cell with its polygon, circle or point. Kassim et al. (2020)."""
+"""Smears of the NIH: one text file for each image, a polygon, circle or point in each line. Kassim et al. (2020)."""
 
 from __future__ import annotations
 
@@ -39,12 +39,14 @@ def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
             if len(columns) != 3:
                 raise ValueError(f"{lines[:1]!r:.80}: expected count,width,height")
             if number(columns[0]) != len(lines) - 1:
-                raise ValueError(f"{columns[0]} cells are announced, {len(lines) - 1} follow; is the file whole?")
+                raise ValueError(
+                    f"{columns[0]} cells are announced, but {len(lines) - 1} lines follow; the file may be incomplete"
+                )
             entry.size = whole_size(*columns[1:])
         except (DataError, ValueError) as error:
             entry.fail(f"{file}, line 1", error)
         read_lines(file, entry, lambda line, entry=entry: _add(entry, line.strip(" ,").split(",")), skip=1)
-    told = "polygons, circles and points in pixels as written, the first pixel from 0 to 1"
+    told = "polygons, circles and points in pixels as written; the first pixel spans 0 to 1"
     return Parsed(entries, sorted_names(entries), told)
 
 
@@ -55,10 +57,10 @@ def _add(entry: Entry, columns: Sequence[str]) -> None:
         raise ValueError("expected id,label,comment,Polygon,count,x1,y1,...")
     name, kind, (count, *sides) = columns[1].strip(), columns[3].strip().casefold(), numbers(columns[4:])
     if len(sides) != 2 * count:
-        raise ValueError(f"{len(sides)} numbers for {count:g} points; expected twice as many")
+        raise ValueError(f"there are {len(sides)} numbers for {count:g} points; expected x and y of each")
     if kind == "polygon":
         entry.add_polygon([sides], name)
-    elif kind == "circle" and count == 2:  # its middle, and a point on it
+    elif kind == "circle" and count == 2:  # The first point is the centre, the second is on the circle.
         radius = math.dist(sides[:2], sides[2:])
         entry.add(round_box(sides[0], sides[1], radius, radius), name)
     elif kind == "point" and count == 1:

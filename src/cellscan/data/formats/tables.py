@@ -1,7 +1,7 @@
-"""CSV: a line a box, by its header; the layouts that tools and published sets share.
+"""CSV files with one box in each line. The columns are recognised by the header.
 
-Sources: the CSV of TensorFlow's object detection and of Roboflow (``filename,...,xmin,ymin,xmax,ymax``), MP-IDB,
-Lacuna, keras-retinanet (no header: path, corners, class), Kaggle's ``bbox`` column, and cellscan's own.
+Known layouts: TensorFlow object detection and Roboflow (``filename,...,xmin,ymin,xmax,ymax``), MP-IDB, Lacuna,
+keras-retinanet (no header: path, corners, class), the ``bbox`` column of Kaggle, and the CSV that cellscan writes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _CLASS = tuple("class label category classname labelname parasitetype celltype t
 _SCORE = ("score", "confidence", "conf", "probability")
 _IGNORED = ("ignored", "difficult", "iscrowd")
 _NOT_ONE = ("neg", "negative")
-"""Classes of lines that say that an image has no box, as of Lacuna."""
+"""Classes that mark an image without boxes, as in the Lacuna set."""
 
 _Sides = Sequence[float]
 _BOXES: tuple[tuple[tuple[str, ...], str, Callable[[_Sides], list[float]]], ...] = (
@@ -45,10 +45,10 @@ _BOXES: tuple[tuple[tuple[str, ...], str, Callable[[_Sides], list[float]]], ...]
     (("x0", "y0", "x1", "y1"), "corners", list),
     (("xtl", "ytl", "xbr", "ybr"), "corners", list),
     (("minx", "miny", "maxx", "maxy"), "corners", list),
-    (("xcenter", "ycenter", "width", "height"), "middle and size", lambda s: _about(*s)),
-    (("xcenter", "ycenter", "w", "h"), "middle and size", lambda s: _about(*s)),
-    (("cx", "cy", "w", "h"), "middle and size", lambda s: _about(*s)),
-    (("cx", "cy", "width", "height"), "middle and size", lambda s: _about(*s)),
+    (("xcenter", "ycenter", "width", "height"), "centre and size", lambda s: _about(*s)),
+    (("xcenter", "ycenter", "w", "h"), "centre and size", lambda s: _about(*s)),
+    (("cx", "cy", "w", "h"), "centre and size", lambda s: _about(*s)),
+    (("cx", "cy", "width", "height"), "centre and size", lambda s: _about(*s)),
     (("x", "y", "width", "height"), "upper left corner and size", lambda s: _from(*s)),
     (("x", "y", "w", "h"), "upper left corner and size", lambda s: _from(*s)),
     (("left", "top", "width", "height"), "upper left corner and size", lambda s: _from(*s)),
@@ -67,7 +67,7 @@ def _from(x: float, y: float, w: float, h: float) -> list[float]:
 
 
 class _Layout:
-    """Which column of a file says what."""
+    """The meaning of the columns of a file."""
 
     def __init__(self, header: Sequence[str], named: bool = True) -> None:
         self.header = [re.sub(r"[^a-z0-9]", "", name.casefold()) for name in header]
@@ -80,7 +80,7 @@ class _Layout:
         self.point = {"x", "y"} <= set(self.header) and not taken & {"x", "y"}
         self.size = {"width", "height"} <= set(self.header) and not taken & {"width", "height"}
         self.polygon = self._find(("polygon",))
-        # Where the numbers of a line stand: asked for every box.
+        # Column indices are computed once here, because they are needed for each box.
         self.box_at = [self.header.index(key) for key in self.box[0]] if self.box else []
         self.point_at = [self.header.index(key) for key in "xy"] if self.point else []
         self.size_at = [self.header.index(key) for key in ("width", "height")] if self.size else []
@@ -101,7 +101,7 @@ class _Layout:
 
 def _layout(file: AnnotationFile) -> _Layout:
     header = next(csv.reader(file.lines[:1], delimiter=_mark(file)), [])
-    if len(header) == 6 and _numeric(header[1:5]) and not _numeric(header[:1]):  # keras-retinanet: no header
+    if len(header) == 6 and _numeric(header[1:5]) and not _numeric(header[:1]):  # keras-retinanet has no header.
         return _Layout(("filename", "x1", "y1", "x2", "y2", "class"), named=False)
     return _Layout(header)
 
@@ -125,31 +125,33 @@ def _recognise(file: AnnotationFile, place: Place) -> bool:
 def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
     folders = [file.path.parent for file in files]
     if len(set(folders)) < len(files):
-        twice = [str(file) for file in files if folders.count(file.path.parent) > 1]
-        raise DataError(f"{place.root}: {len(twice)} tables of boxes lie in one folder, {' and '.join(twice[:3])}; "
-                        "give the path of the one that is meant")  # fmt: skip
+        tables = [str(file) for file in files if folders.count(file.path.parent) > 1]
+        raise DataError(
+            f"{place.root}: there are {len(tables)} tables of boxes in one folder, {' and '.join(tables[:3])}; pass "
+            "the path of the one to read"
+        )
     entries: list[Entry] = []
     told, notes, shares = [], [], []
     for file in files:
         layout = _layout(file)
         if not layout.complete:
             raise DataError(
-                f"{file}, line 1: the columns are {', '.join(layout.header)[:200]}; expected one of the image, one of "
-                "the class, and xmin, ymin, xmax, ymax, or x, y, width, height"
+                f"{file}, line 1: the columns are {', '.join(layout.header)[:200]}; expected a column for the image, "
+                "one for the class, and xmin, ymin, xmax, ymax or x, y, width, height"
             )
-        own, said = _read_one(file, layout)
-        sides = [side for entry in own for box in entry.boxes for side in box]
-        sides += [side for entry in own for point in entry.points for side in point]
+        file_entries, file_notes = _read_one(file, layout)
+        sides = [side for entry in file_entries for box in entry.boxes for side in box]
+        sides += [side for entry in file_entries for point in entry.points for side in point]
         relative = bool(sides) and -OVERRUN <= min(sides) and max(sides) <= 1 + OVERRUN
-        for entry in own:
+        for entry in file_entries:
             entry.relative = relative
         shares.append(relative)
         told.append(f"{layout.told()} in {'shares of the image' if relative else 'pixels'}")
-        entries += own
-        notes += said
+        entries += file_entries
+        notes += file_notes
     if any(shares) != all(shares):
-        mixed = [str(file) for file, one in zip(files, shares, strict=True) if one]
-        notes.append(f"coordinates of {' and '.join(mixed[:3])} are shares of the image, those of other files pixels")
+        mixed = [str(file) for file, relative in zip(files, shares, strict=True) if relative]
+        notes.append(f"coordinates are shares of the image in {' and '.join(mixed[:3])}, pixels in the other files")
     return Parsed(entries, sorted_names(entries), "; ".join(dict.fromkeys(told)), notes)
 
 
@@ -166,94 +168,98 @@ def _read_one(file: AnnotationFile, layout: _Layout) -> tuple[list[Entry], list[
             if not row or not any(map(str.strip, row)):
                 continue
             if len(row) != len(layout.header):
-                raise DataError(f"{where}: {len(row)} columns; expected {len(layout.header)}")
+                raise DataError(
+                    f"{where}: {len(row)} columns; expected {len(layout.header)}, as in "
+                    f"{'the header' if layout.named else 'the first line'}"
+                )
             assert layout.image is not None
             name = row[layout.image].strip()
             if not name:
-                raise DataError(f"{where}: it names no image")
+                raise DataError(f"{where}: the name of the image is empty")
             entry = found.get(name)
             if entry is None:
                 entry = found[name] = Entry(name, str(file), stem=name)
             try:
-                kept = _add(entry, row, layout)
+                added = _add(entry, row, layout)
             except BAD as error:
                 entry.fail(where, error)
                 continue
-            scores += kept and layout.score is not None and bool(row[layout.score].strip())
-            bare += kept and layout.kind is None
+            scores += added and layout.score is not None and bool(row[layout.score].strip())
+            bare += added and layout.kind is None
     except csv.Error as error:
         raise DataError(f"{where}: {reason(str(error))}") from error
     return list(found.values()), [*counted(scores, "scores not kept"), *counted(bare, "boxes without a class")]
 
 
 def _add(entry: Entry, row: Sequence[str], layout: _Layout) -> bool:
-    """Add the box or point of a line; return whether it has one."""
+    """Add the box or point of a line; return True if there is one."""
     name = "object" if layout.kind is None else row[layout.kind].strip()
     ignored = "" if layout.ignored is None else row[layout.ignored].strip().casefold()
     if ignored not in _TRUE and ignored not in _FALSE:
         raise ValueError(f"{layout.header[layout.ignored or 0]} is {ignored!r}; expected 0 or 1")
     if layout.size_at:
-        size = whole_size(*(row[place].strip() for place in layout.size_at))
-        if None not in (size, entry.size) and size != entry.size:
-            raise ValueError(f"the image is {size[0]} x {size[1]} here, {entry.size[0]} x {entry.size[1]} above")  # type: ignore[index]
+        size = whole_size(*(row[column].strip() for column in layout.size_at))
+        if size is not None and entry.size is not None and size != entry.size:
+            raise ValueError(
+                f"the image is {size[0]} x {size[1]} pixels here, but {entry.size[0]} x {entry.size[1]} above"
+            )
         entry.size = entry.size or size
-    texts = [row[place].strip() for place in layout.box_at]
+    texts = [row[column].strip() for column in layout.box_at]
     if layout.list is not None:
         texts = re.sub(r"[][()]", "", row[layout.list]).replace(",", " ").split()
-    point = [row[place].strip() for place in layout.point_at]
-    if not any(texts) and not any(point):  # an image without a box
+    point = [row[column].strip() for column in layout.point_at]
+    if not any(texts) and not any(point):  # The image has no box.
         return False
     if name.casefold() in _NOT_ONE and not any(numbers(text for text in texts if text)):
         return False
     if not name and ignored not in _TRUE:
         raise ValueError("a box without a class")
-    said = None if ignored in _TRUE else name
+    class_name = None if ignored in _TRUE else name
     if any(texts):
         sides = numbers(texts)
         if len(sides) != 4:
-            raise ValueError(f"{len(sides)} numbers of a box; expected 4")
+            raise ValueError(f"the box has {len(sides)} numbers; expected 4")
         box = layout.box[2](sides) if layout.box else _from(*sides)
         text = "" if layout.polygon is None else row[layout.polygon].strip()
-        entry.add(box, said, _rings(text) if text else None)
+        entry.add(box, class_name, _rings(text) if text else None)
     else:
-        entry.add_point(*numbers(point), said)  # type: ignore[arg-type]
+        entry.add_point(*numbers(point), class_name)  # type: ignore[arg-type]
     return True
 
 
 def _rings(text: str) -> list[list[float]]:
-    """Return the polygons of a cell such as [[1, 2, 3, 4, 5, 6]], as COCO writes them."""
+    """Return the polygons in a text such as [[1, 2, 3, 4, 5, 6]], the notation of COCO."""
     try:
         rings = [numbers(ring) for ring in json.loads(text)]
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"the polygon {text[:60]!r}: expected lists of x and y, as of COCO") from error
+        raise ValueError(f"the polygon is {text[:60]!r}; expected lists such as [[x, y, x, y, x, y]]") from error
     if any(len(ring) < 6 or len(ring) % 2 for ring in rings):
-        raise ValueError(f"the polygon {text[:60]!r}: expected x and y of three corners or more")
+        raise ValueError(f"the polygon is {text[:60]!r}; expected x and y of at least three corners")
     return rings
 
 
 def _write(records: Sequence[Record], class_names: Sequence[str]) -> tuple[dict[str, str], dict[str, int]]:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    scored = any(one.scores is not None for one in records)
+    scored = any(record.scores is not None for record in records)
     header = "field width height left top right bottom class ignored polygon x y".split()
     writer.writerow([*header, "score"] if scored else header)
-    for one in records:
+    for record in records:
         rows = []
-        for row, (box, label) in enumerate(zip(one.boxes, one.labels.tolist(), strict=True)):
-            rings = [ring.ravel().tolist() for ring in one.polygons[row]]
-            score = [] if not scored else [""] if one.scores is None else [f"{one.scores[row]:.6f}"]
-            rows.append(
-                [*map(plain, box), *_said(label, class_names), json.dumps(rings) if rings else "", "", "", *score]
-            )
-        for (x, y), label in zip(one.points, one.point_labels.tolist(), strict=True):
-            rows.append([*[""] * 4, *_said(label, class_names), "", plain(x), plain(y), *[""] * scored])
+        for row, (box, label) in enumerate(zip(record.boxes, record.labels.tolist(), strict=True)):
+            rings = [ring.ravel().tolist() for ring in record.polygons[row]]
+            score = [] if not scored else [""] if record.scores is None else [f"{record.scores[row]:.6f}"]
+            polygon = json.dumps(rings) if rings else ""
+            rows.append([*map(plain, box), *_class_columns(label, class_names), polygon, "", "", *score])
+        for (x, y), label in zip(record.points, record.point_labels.tolist(), strict=True):
+            rows.append([*[""] * 4, *_class_columns(label, class_names), "", plain(x), plain(y), *[""] * scored])
         for cells in rows or [[""] * (9 + scored)]:
-            writer.writerow([one.name, *one.size, *cells])
+            writer.writerow([record.name, *record.size, *cells])
     return {"annotations.csv": text.getvalue()}, {}
 
 
-def _said(label: int, class_names: Sequence[str]) -> list[object]:
-    """Return class, and whether it is ignored."""
+def _class_columns(label: int, class_names: Sequence[str]) -> list[object]:
+    """Return the columns class and ignored for a label."""
     return ["", 1] if label < 0 else [class_names[label], 0]
 
 

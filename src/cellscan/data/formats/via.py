@@ -1,4 +1,4 @@
-"""VGG Image Annotator: its project or annotations as JSON, or its CSV. Dutta and Zisserman (2019), ACM Multimedia."""
+"""VGG Image Annotator: project or annotations as JSON, or as CSV. Dutta and Zisserman (2019), ACM Multimedia."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from cellscan.data.formats.common import (
 from cellscan.errors import DataError
 
 _CLASS = ("class", "label", "type", "category", "name", "species", "stage")
-"""Attributes that may say what a region is, where it has several."""
+"""Names of attributes that may be the class of a region, if it has several attributes."""
 
 BARE = "object"
-"""The class of regions that have no attribute."""
+"""The class of regions without attributes."""
 
 _COLUMNS = frozenset(("filename", "region_shape_attributes", "region_attributes"))
 
@@ -51,9 +51,9 @@ def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
     entries: list[Entry] = []
     bare = 0
     for file in files:
-        own: dict[str, Entry] = {}
+        by_name: dict[str, Entry] = {}
         for where, name, shape, attributes in _regions(file):
-            entry = own.setdefault(name, Entry(name, str(file)))
+            entry = by_name.setdefault(name, Entry(name, str(file)))
             if shape:
                 try:
                     kind = _class_of(attributes)
@@ -61,13 +61,16 @@ def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
                     _add(entry, shape, kind)
                 except BAD as error:
                     entry.fail(where, error)
-        entries += own.values()
-    told = "corners in pixels as written, the first pixel from 0 to 1"
+        entries += by_name.values()
+    told = "corners in pixels as written; the first pixel spans 0 to 1"
     return Parsed(entries, sorted_names(entries), told, counted(bare, f"regions without a class, read as {BARE!r}"))
 
 
 def _regions(file: AnnotationFile) -> Iterator[tuple[str, str, Any, Any]]:
-    """Yield place, image, shape and attributes of every region; no shape for an image without one."""
+    """Yield the location in the file, image, shape and attributes of each region.
+
+    The shape is empty or None for an image without regions.
+    """
     where = str(file)
     try:
         if file.path.suffix.lower() == ".csv":
@@ -102,24 +105,26 @@ def _header(file: AnnotationFile) -> list[str]:
 
 
 def _class_of(attributes: Any) -> str:
-    """Return the class of a region: its one attribute, or the one of several that is called so."""
-    said = {key.strip().casefold(): _value(value) for key, value in (attributes or {}).items()}
-    said = {key: value for key, value in said.items() if value}
-    if not said:
+    """Return the class of a region: its only attribute, or the first of `_CLASS` among several."""
+    values = {key.strip().casefold(): _value(value) for key, value in (attributes or {}).items()}
+    values = {key: value for key, value in values.items() if value}
+    if not values:
         return BARE
-    if len(said) == 1:
-        return next(iter(said.values()))
+    if len(values) == 1:
+        return next(iter(values.values()))
     for key in _CLASS:
-        if key in said:
-            return said[key]
-    raise ValueError(f"the attributes {', '.join(said)}; expected one, or one called {', '.join(_CLASS)}")
+        if key in values:
+            return values[key]
+    raise ValueError(
+        f"the region has the attributes {', '.join(values)}; expected one attribute, or one of {', '.join(_CLASS)}"
+    )
 
 
 def _value(value: Any) -> str:
-    if isinstance(value, dict):  # boxes to tick
+    if isinstance(value, dict):  # Attributes with checkboxes.
         ticked = [key for key, on in value.items() if on]
         if len(ticked) > 1:
-            raise ValueError(f"the classes {', '.join(ticked)} at once; expected one")
+            raise ValueError(f"the region has the classes {', '.join(ticked)}; expected one")
         return ticked[0] if ticked else ""
     return "" if value is None or value == "" else name_of(value)
 
@@ -127,8 +132,8 @@ def _value(value: Any) -> str:
 def _add(entry: Entry, shape: dict[str, Any], name: str) -> None:
     kind = shape.get("name")
     if kind == "rect":
-        x, y, wide, high = (number(shape[key]) for key in ("x", "y", "width", "height"))
-        entry.add([x, y, x + wide, y + high], name)
+        x, y, width, height = (number(shape[key]) for key in ("x", "y", "width", "height"))
+        entry.add([x, y, x + width, y + height], name)
     elif kind in ("circle", "ellipse"):
         x, y = number(shape["cx"]), number(shape["cy"])
         radii = (shape["r"],) * 2 if kind == "circle" else (shape["rx"], shape["ry"])
@@ -137,7 +142,7 @@ def _add(entry: Entry, shape: dict[str, Any], name: str) -> None:
     elif kind == "polygon":
         xs, ys = numbers(shape["all_points_x"]), numbers(shape["all_points_y"])
         if len(xs) != len(ys):
-            raise ValueError(f"{len(xs)} x and {len(ys)} y of a polygon; expected as many of each")
+            raise ValueError(f"the polygon has {len(xs)} x and {len(ys)} y; expected as many of each")
         entry.add_polygon([[side for pair in zip(xs, ys, strict=True) for side in pair]], name)
     elif kind == "point":
         entry.add_point(number(shape["cx"]), number(shape["cy"]), name)

@@ -1,4 +1,4 @@
-"""Pascal VOC: one XML a picture. Everingham et al., The Pascal Visual Object Classes Challenge (2010)."""
+"""Pascal VOC: one XML file for each image. Everingham et al., The Pascal Visual Object Classes Challenge (2010)."""
 
 from __future__ import annotations
 
@@ -42,14 +42,16 @@ def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
     used = {name for name in place.others if "ImageSets" in name.split("/")} if len(files) > 1 else set()
     notes = []
     if _counts_from_one(entries):
-        notes.append("no corner lies at 0, some at 1 and some at the far edge: this set may count pixels from 1; "
-                     "corners are kept as written")  # fmt: skip
-    told = "corners in pixels as written, the first pixel from 0 to 1"
+        notes.append(
+            "the smallest left or top coordinate is 1, and some boxes end at the right or lower edge: this set may "
+            "count pixels from 1; corners are kept as written"
+        )
+    told = "corners in pixels as written; the first pixel spans 0 to 1"
     return Parsed(entries, sorted_names(entries), told, notes, used)
 
 
 def _counts_from_one(entries: Sequence[Entry]) -> bool:
-    """Whether corners look as if the first pixel were 1 and the last as the image is wide."""
+    """Return True if coordinates seem to count pixels from 1: none is smaller, and some equal the image size."""
     near = [side for entry in entries for box in entry.boxes for side in box[:2]]
     far = [
         side == end
@@ -62,7 +64,7 @@ def _counts_from_one(entries: Sequence[Entry]) -> bool:
 def _read_one(file: AnnotationFile, entry: Entry) -> None:
     root = file.xml
     if root.tag != "annotation":
-        raise DataError(f"{file}: this is no Pascal VOC annotation: its root is <{root.tag}>, expected <annotation>")
+        raise DataError(f"{file}: this is not a Pascal VOC annotation: its root is <{root.tag}>; expected <annotation>")
     where = f"{file}"
     try:
         entry.file = (root.findtext("filename") or "").strip() or entry.file
@@ -75,22 +77,24 @@ def _read_one(file: AnnotationFile, entry: Entry) -> None:
             if box is None or not name:
                 raise ValueError("it has no <bndbox>" if box is None else "it has no <name>")
             sides = [number(box.findtext(key)) for key in ("xmin", "ymin", "xmax", "ymax")]
-            said = (thing.findtext("difficult") or "0").strip().lower()
-            if said not in _TRUE and said not in _FALSE:
-                raise ValueError(f"<difficult> is {said!r}; expected 0 or 1")
-            polygon = thing.find("polygon")  # of Roboflow and LabelMe's export: x1, y1, x2, y2, ...
+            difficult = (thing.findtext("difficult") or "0").strip().lower()
+            if difficult not in _TRUE and difficult not in _FALSE:
+                raise ValueError(f"<difficult> is {difficult!r}; expected 0 or 1")
+            polygon = thing.find("polygon")  # Roboflow and LabelMe export polygons as x1, y1, x2, y2, ...
             ring = [] if polygon is None else numbers(side.text for side in polygon)
-            entry.add(sides, None if said in _TRUE else name, [ring] if len(ring) >= 6 and not len(ring) % 2 else None)
+            rings = [ring] if len(ring) >= 6 and not len(ring) % 2 else None
+            entry.add(sides, None if difficult in _TRUE else name, rings)
     except BAD as error:
-        raise DataError(f"{where}: this is no Pascal VOC annotation ({reason(error)})") from error
+        raise DataError(f"{where}: this is not a valid Pascal VOC annotation ({reason(error)})") from error
 
 
 def _write(records: Sequence[Record], class_names: Sequence[str]) -> tuple[dict[str, str], dict[str, int]]:
     texts = {}
-    for one in records:
-        lines = ["<annotation>", f"  <filename>{escape(one.name)}</filename>"]
-        lines.append(f"  <size><width>{one.size[0]}</width><height>{one.size[1]}</height><depth>3</depth></size>")
-        for box, label in zip(one.boxes, one.labels.tolist(), strict=True):
+    for record in records:
+        width, height = record.size
+        lines = ["<annotation>", f"  <filename>{escape(record.name)}</filename>"]
+        lines.append(f"  <size><width>{width}</width><height>{height}</height><depth>3</depth></size>")
+        for box, label in zip(record.boxes, record.labels.tolist(), strict=True):
             sides = "".join(
                 f"<{key}>{plain(side)}</{key}>" for key, side in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
             )
@@ -98,7 +102,7 @@ def _write(records: Sequence[Record], class_names: Sequence[str]) -> tuple[dict[
             lines.append(
                 f"  <object><name>{name}</name><difficult>{int(label < 0)}</difficult><bndbox>{sides}</bndbox></object>"
             )
-        texts[f"Annotations/{one.stem}.xml"] = "\n".join([*lines, "</annotation>", ""])
+        texts[f"Annotations/{record.stem}.xml"] = "\n".join([*lines, "</annotation>", ""])
     return texts, lost_shapes(records)
 
 
