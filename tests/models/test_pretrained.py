@@ -84,7 +84,7 @@ def test_files_that_are_no_safetensors(tmp_path, state) -> None:
     whole = write(tmp_path, state)
     half = tmp_path / "half.safetensors"
     half.write_bytes(whole.read_bytes()[:100_000])
-    with pytest.raises(cellscan.ModelFileError, match=r"half\.safetensors: this is no whole safetensors file"):
+    with pytest.raises(cellscan.ModelFileError, match=r"half\.safetensors: this is not a complete safetensors file"):
         create("resnet18", weights=half)
     for name in ("model.pth", "model.pt", "pytorch_model.bin"):
         (tmp_path / name).write_bytes(b"\x80\x04K\x01.")
