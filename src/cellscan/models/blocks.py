@@ -107,7 +107,7 @@ class BatchNorm(nnx.Module):
             mean, var = self.mean[...], self.var[...]
         else:
             count = x.size // x.shape[-1]
-            # Squares are taken around the running mean, which is close to the mean of the batch, to reduce cancellation.
+            # The running mean is close to the mean of the batch. Subtracting it reduces cancellation in the squares.
             near = self.mean[...]
             shift = (values - near).mean((0, 1, 2))
             mean = near + shift
