@@ -116,7 +116,7 @@ def fit_anchors(boxes: np.ndarray, strides: tuple[int, ...]) -> Anchors:
     width, height = (np.asarray(boxes, np.float64)[:, 2:] - boxes[:, :2]).T
     ratios = np.exp(np.quantile(np.log(height / width), (0.1, 0.5, 0.9)))
     best, chosen = -1.0, 0.0
-    for size in np.geomspace(strides[0] * 2.5, strides[0] * 5, 40):  # The sizes of an octave; others repeat levels.
+    for size in np.geomspace(strides[0] * 2.5, strides[0] * 5, 40):  # an octave: other sizes repeat levels
         sizes = np.array([size * 2**level * scale for level in range(len(strides)) for scale in SCALES])
         widths = (sizes[:, None] / ratios**0.5).ravel()
         heights = (sizes[:, None] * ratios**0.5).ravel()

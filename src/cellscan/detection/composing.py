@@ -272,7 +272,7 @@ class ComposedSource(RenderedSource):
         rng = np.random.default_rng(list(plan.seed))
         cells = np.empty((len(plan.cells), *self._pixels.shape[1:3], 4), np.uint8)
         cells[..., :3] = self._pixels[[placed.row for placed in plan.cells]]
-        # The bitwise "or" of the channels exceeds 31 = 0b11111 if any channel does.
+        # The bitwise "or" of the channels exceeds 31 = 0b11111 exactly if one of the channels does.
         cells[..., 3] = 255 * ((cells[..., 0] | cells[..., 1] | cells[..., 2]) > _BLACK)
         cut = [_cut_out(cell, placed) for cell, placed in zip(cells, plan.cells, strict=True)]
         means = np.array([colour for _, _, colour in cut]).reshape(-1, 3)

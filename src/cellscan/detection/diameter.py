@@ -163,7 +163,8 @@ def find_discs(ground: Ground) -> Discs:
     down, right = np.gradient(soft)
     steep = np.hypot(right, down)
     outline = ground.cells & (ndimage.minimum_filter(dark, 3) < 1) & (steep > 1e-3)
-    outline &= ndimage.binary_erosion(ground.lit, iterations=3)  # The cut at the image border is no outline.
+    # The edge of a cell at the image border is not an outline.
+    outline &= ndimage.binary_erosion(ground.lit, iterations=3)
     y, x = np.nonzero(outline)
     if not len(y):
         return Discs(np.zeros((0, 2)), np.zeros(0), np.zeros(0))
@@ -253,7 +254,7 @@ def _join_ovals(circles: np.ndarray, ground: Ground) -> np.ndarray:
     my, mx = (np.bincount(piece, at, count + 1) / area for at in (y, x))
     dy, dx = y - my[piece], x - mx[piece]
     yy, xx, xy = (np.bincount(piece, product, count + 1) / area for product in (dy * dy, dx * dx, dy * dx))
-    ellipse = 4 * np.pi * np.sqrt(np.maximum(yy * xx - xy**2, 1e-9))  # The area of the ellipse with these moments.
+    ellipse = 4 * np.pi * np.sqrt(np.maximum(yy * xx - xy**2, 1e-9))  # area of the ellipse with these moments
     long = np.sqrt(np.maximum((yy + xx) / 2 + np.sqrt((yy - xx) ** 2 / 4 + xy**2), 1e-9)) * 2
     short = np.sqrt(area / np.pi) ** 2 / long
     oval = (area / ellipse > _OVAL) & (short > 0.33 * long) & (short < _LONG * long)

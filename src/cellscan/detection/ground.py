@@ -128,17 +128,17 @@ def _find_lit(small: np.ndarray) -> np.ndarray:
     edge = np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]])
     touching = np.unique(edge[edge > 0])
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)
-    surround = np.isin(pieces, touching[sizes[touching] >= _EDGE * dark.size])
-    if not surround.any():
-        return ~surround
+    border = np.isin(pieces, touching[sizes[touching] >= _EDGE * dark.size])
+    if not border.any():
+        return ~border
     # Specks in the dark border and its soft edge belong to it, so only the largest illuminated region is used.
-    lit = ndimage.binary_erosion(~surround, iterations=3, border_value=1)
+    lit = ndimage.binary_erosion(~border, iterations=3, border_value=1)
     pieces, count = ndimage.label(lit)
     if not count:
         return lit
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
-    return ndimage.binary_fill_holes(pieces == sizes.argmax()) & ~surround
+    return ndimage.binary_fill_holes(pieces == sizes.argmax()) & ~border
 
 
 def _fit_background(green: np.ndarray, lit: np.ndarray) -> tuple[np.ndarray, float]:
@@ -158,9 +158,9 @@ def _fit_background(green: np.ndarray, lit: np.ndarray) -> tuple[np.ndarray, flo
     tile = (rows * _TILES // height) * _TILES + columns * _TILES // width
     keep = np.zeros(len(values), bool)
     for number in range(_TILES**2):
-        here = tile == number
-        if here.any():
-            keep |= here & (values >= np.percentile(values[here], 80))
+        in_tile = tile == number
+        if in_tile.any():
+            keep |= in_tile & (values >= np.percentile(values[in_tile], 80))
     noise = 0.0
     weights = np.zeros(6)
     for _ in range(4):

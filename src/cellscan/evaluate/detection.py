@@ -196,7 +196,7 @@ def measure_errors(fields: FieldDataset, cells: Sequence[Detections], detection:
     cell has a box.
     """
     outcomes = []
-    complete = fields.boxed()[:, 1] & fields.complete[:, 0]  # Fields in which false detections can be counted.
+    complete = fields.boxed()[:, 1] & fields.complete[:, 0]  # fields in which false detections can be counted
     for row, (boxes, labels, found) in enumerate(zip(fields.boxes, fields.labels, cells, strict=True)):
         infected, last = boxes[labels == 1], found.labels == 1
         called = found.boxes[last][np.argsort(-found.scores[last])]

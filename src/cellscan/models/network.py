@@ -70,7 +70,7 @@ class Network:
         self._train_graph, *_ = _split(module)
         module.eval()
         self._eval_graph, *states = _split(module)
-        # Only shapes are stored: JAX keeps a network and its programs until the process ends, but not the weights.
+        # Only shapes are stored: JAX's program cache keeps networks until the process ends; it must not keep weights.
         shapes = [jax.tree.map(_shape, state) for state in states]
         self._params, self._rngs, self._stats = (dict(nnx.to_flat_state(state)) for state in shapes)
         self._identify()
