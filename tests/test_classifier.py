@@ -558,11 +558,11 @@ def test_foreign_files(trained, tmp_path) -> None:
     (tmp_path / "pickle.pkl").write_bytes(b"\x80\x04K\x01.")
     (tmp_path / "empty.safetensors").write_bytes(b"")
     save_file({"a": np.zeros(2)}, tmp_path / "other.safetensors")
-    for name, message in (("cut", "no whole"), ("pickle", "never opened"), ("empty", "no whole"), ("other", "card")):
+    for name, message in (("cut", "complete"), ("pickle", "not supported"), ("empty", "complete"), ("other", "card")):
         (path,) = tmp_path.glob(f"{name}.*")
         with pytest.raises(cellscan.ModelFileError, match=message):
             Classifier.load(path)
-    with pytest.raises(cellscan.ModelFileError, match="make it first"):
+    with pytest.raises(cellscan.ModelFileError, match="create it first"):
         trained.save(tmp_path / "no" / "m.safetensors")
 
 

@@ -1,4 +1,4 @@
-"""What `Detector.predict` returns: a sequence of fields, each a sequence of detections."""
+"""Results of `Detector.predict`: a sequence of fields, each of which is a sequence of detections."""
 
 from __future__ import annotations
 
@@ -24,15 +24,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SeenImage:
-    """Reads an image again, or raises where it is another one: a loop may have written the next picture to its file.
+    """Reads an image again and raises an error if its pixels have changed.
+
+    A loop may have overwritten the file with the next image.
 
     Attributes
     ----------
     image : path, or callable that returns pixels
     name : str
-        For errors.
+        Name of the image in error messages.
     checksum : int
-        CRC-32 of the pixels that were seen.
+        CRC-32 of the pixels at the first reading.
 
     Examples
     --------
@@ -54,7 +56,7 @@ class SeenImage:
         return pixels
 
     def file(self) -> str | None:
-        """Return the file that holds the image still; None where it is no file.
+        """Return the path of the image after checking its pixels; None if the image does not come from a file.
 
         Examples
         --------
@@ -70,22 +72,22 @@ class SeenImage:
 
 @dataclass(frozen=True)
 class Detection:
-    """One box that was found.
+    """One detected cell: its box, class and score.
 
     Attributes
     ----------
     box : tuple[float, float, float, float]
-        xyxy, in the field's own pixels.
+        Box as xyxy, in pixels of the original field.
     label : int
         Index into the detector's `class_names`.
     label_name : str
-        The class.
+        Name of the class.
     score : float
-        In [0, 1].
+        Score in [0, 1].
 
     Examples
     --------
-    >>> found = det.predict(fields)[0]  # as of `cellscan.Detector`
+    >>> found = det.predict(fields)[0]  # see the example of `cellscan.Detector`
     >>> found[0].label_name == found.class_names[found[0].label]
     True
     """
@@ -98,35 +100,36 @@ class Detection:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Detections(Sequence[Detection]):
-    """What was found in one field, the surest first; a sequence of `Detection`.
+    """The detections of one field, in descending order of score; a sequence of `Detection`.
 
-    A number gives one detection; a slice, a mask or an array of numbers gives `Detections` again.
+    An integer index returns one detection. A slice, a mask or an array of integers returns `Detections`.
 
     Attributes
     ----------
     name : str
-        File name, or what else names the field.
+        File name or other name of the field.
     size : tuple[int, int]
         Width and height of the field, in pixels.
     boxes : numpy.ndarray
-        (n, 4) float32 xyxy, in the field's own pixels.
+        (n, 4) float32 xyxy, in pixels of the original field.
     labels : numpy.ndarray
         (n,) int32, indices into `class_names`.
     scores : numpy.ndarray
         (n,) float32 in [0, 1].
     class_names : tuple[str, ...]
-        The classes.
+        Names of the classes.
     cell_diameter : float or None
-        Of the red cells, in pixels of the field, as given or estimated; None where it was not asked for, and where
-        no red cells were to be seen.
+        Diameter of the red cells, given or estimated, in pixels of the field. None if it was not requested, or if the
+        field shows no red cells.
     lit_area : float
-        Pixels of the field that are not dark surround; 0 where it was not looked for.
+        Area of the field outside its dark border, in pixels; 0 if it was not measured.
     appearance : tuple[float, ...]
-        What the field looks like, in numbers that `cellscan.screen` compares; empty where it was not looked at.
+        Numbers that describe the appearance of the field, for `cellscan.screen` to compare; empty if they were not
+        computed.
 
     Examples
     --------
-    >>> found = det.predict(fields)[0]  # as of `cellscan.Detector`
+    >>> found = det.predict(fields)[0]  # see the example of `cellscan.Detector`
     >>> found.boxes.shape[1], len(found) == len(found.scores), len(found[found.scores > 1])
     (4, True, 0)
     """
@@ -162,7 +165,12 @@ class Detections(Sequence[Detection]):
         return f"Detections({self.name!r}, {', '.join(counts)})"
 
     def with_labels(self, labels: np.ndarray) -> Detections:
-        """Return the detections under other labels, (n,) int, such as a second opinion.
+        """Return a copy of the detections with other labels, such as those of a second model.
+
+        Parameters
+        ----------
+        labels : (n,) int
+            Indices into `class_names`.
 
         Examples
         --------
@@ -170,18 +178,20 @@ class Detections(Sequence[Detection]):
         >>> int(found.with_labels(found.labels * 0).labels.sum())
         0
         """
-        said = np.array(labels, np.int32)
-        if said.shape != self.labels.shape or not np.isin(said, range(len(self.class_names))).all():
-            raise DataError(f"labels of shape {said.shape}; expected {len(self)}, each an index into class_names")
-        return replace(self, labels=said)
+        new_labels = np.array(labels, np.int32)
+        if new_labels.shape != self.labels.shape or not np.isin(new_labels, range(len(self.class_names))).all():
+            raise DataError(
+                f"labels have the shape {new_labels.shape}; expected {len(self)} labels, each an index into class_names"
+            )
+        return replace(self, labels=new_labels)
 
     def pixels(self) -> np.ndarray:
-        """Read the field again: (H, W, 3) uint8.
+        """Read the image of the field again: (H, W, 3) uint8.
 
         Raises
         ------
         ImageError
-            Where its file has changed since, or cannot be read any more.
+            If the file has changed since the prediction, or can no longer be read.
 
         Examples
         --------
@@ -192,7 +202,7 @@ class Detections(Sequence[Detection]):
         return np.asarray(self.image()) if callable(self.image) else read_rgb(self.image, where=self.name)
 
     def plot(self) -> Figure:
-        """Draw the field and its boxes; those of the last class are highlighted.
+        """Draw the field and its boxes; boxes of the last class are highlighted.
 
         Examples
         --------
@@ -206,7 +216,7 @@ class Detections(Sequence[Detection]):
         return plot_fields([(self.name, image, self.boxes, self.labels, self.scores)], self.class_names)
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write one line a box: field, left, top, right, bottom, class, score.
+        """Write a CSV file with one line per box: field, left, top, right, bottom, class, score.
 
         Examples
         --------
@@ -219,7 +229,14 @@ class Detections(Sequence[Detection]):
         _write([self], path)
 
     def crops(self) -> CellDataset:
-        """Cut the boxes out, as cells; the label of each is what was found.
+        """Cut the boxes out of the field as cells; each cell has the label of its detection.
+
+        Raises
+        ------
+        DataError
+            If there are no detections.
+        ImageError
+            If the image of the field has changed or can no longer be read.
 
         Examples
         --------
@@ -232,35 +249,36 @@ class Detections(Sequence[Detection]):
         (25, 20, 3)
         """
         if not len(self):
-            raise DataError(f"{self.name}: nothing was found, so there is nothing to cut out")
+            raise DataError(f"{self.name}: there are no detections to cut out")
         image = self.pixels()
         corners = np.c_[np.floor(self.boxes[:, :2]), np.ceil(self.boxes[:, 2:])].astype(int)
         corners[:, 2:] = np.maximum(corners[:, 2:], corners[:, :2] + 1)
-        cut = [image[top:bottom, left:right] for left, top, right, bottom in corners.tolist()]
-        names = [f"{self.name}_{number:03d}" for number in range(len(cut))]
+        cells = [image[top:bottom, left:right] for left, top, right, bottom in corners.tolist()]
+        names = [f"{self.name}_{number:03d}" for number in range(len(cells))]
         return CellDataset.from_arrays(
-            cut, self.labels, class_names=self.class_names, patients=[self.name] * len(cut), names=names
+            cells, self.labels, class_names=self.class_names, patients=[self.name] * len(cells), names=names
         )
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class FieldDetections(Sequence[Detections]):
-    """Detections of every field, in the order of the input.
+    """The detections of all fields, in the order of the input.
 
-    A number gives one field; a slice, a mask or an array of numbers gives `FieldDetections` again.
+    An integer index returns the detections of one field. A slice, a mask or an array of integers returns
+    `FieldDetections`.
 
     Attributes
     ----------
     fields : tuple[Detections, ...]
-        One a field.
+        The detections of each field.
     failed : tuple[Failure, ...]
-        Fields of the whole input passed over under ``on_error="skip"``; a part keeps all of them.
+        Fields of the input that were skipped with ``on_error="skip"``. A selection keeps all of them.
     class_names : tuple[str, ...]
-        The classes.
+        Names of the classes.
 
     Examples
     --------
-    >>> found = det.predict(fields)  # as of `cellscan.Detector`
+    >>> found = det.predict(fields)  # see the example of `cellscan.Detector`
     >>> len(found), found.failed
     (4, ())
     """
@@ -284,7 +302,7 @@ class FieldDetections(Sequence[Detections]):
 
     def __str__(self) -> str:
         counts = [
-            f"{name} {sum(int((one.labels == k).sum()) for one in self.fields):,}"
+            f"{name} {sum(int((detections.labels == k).sum()) for detections in self.fields):,}"
             for k, name in enumerate(self.class_names)
         ]
         failed = f"; {len(self.failed)} failed" if self.failed else ""
@@ -294,7 +312,7 @@ class FieldDetections(Sequence[Detections]):
         return f"FieldDetections({len(self)} fields, failed={len(self.failed)})"
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write one line a box: field, left, top, right, bottom, class, score.
+        """Write a CSV file with one line per box: field, left, top, right, bottom, class, score.
 
         Examples
         --------
@@ -314,30 +332,31 @@ class FieldDetections(Sequence[Detections]):
         *,
         images: bool = True,
     ) -> tuple[str, ...]:
-        """Write images and boxes into a new folder, for Label Studio, CVAT or FiftyOne to correct.
+        """Write images and boxes into a new folder, for correction in Label Studio, CVAT or FiftyOne.
 
-        `cellscan.load_fields` reads the folder, and what these tools export. COCO and CSV hold the scores, of which
-        `load_fields` keeps none; the others do not.
+        `cellscan.load_fields` reads the folder, and also the exports of these tools. COCO and CSV files contain the
+        scores, YOLO and VOC files do not. `load_fields` ignores the scores.
 
         Parameters
         ----------
         folder : path
-            It must not be there, or be empty. It appears whole or not at all.
+            A new or an empty folder. After an error nothing is left of it.
         format : {"coco", "yolo", "voc", "csv"}
+            File format of the annotations.
         images : bool
-            False writes annotations alone.
+            False writes the annotations only.
 
         Returns
         -------
         tuple[str, ...]
-            What the format does not hold, counted.
+            Kinds of information that the format cannot store, with their counts.
 
         Raises
         ------
         ArgumentError
-            Where the folder is there, or an argument is of another kind.
+            If the folder exists and is not empty, or an argument has the wrong type.
         DataError
-            Where it cannot be written, or two fields have one name.
+            If the folder cannot be written, or two fields have the same name.
 
         Examples
         --------
@@ -349,28 +368,29 @@ class FieldDetections(Sequence[Detections]):
         >>> len(cellscan.load_fields(folder)) == len(found)
         True
         """
-        none = np.zeros(0, np.int32)
+        no_points, no_labels = np.zeros((0, 2), np.float32), np.zeros(0, np.int32)
         records = [
             Record(
-                one.name, one.size, _file_of(one.image),
-                one.pixels, one.boxes, one.labels, [()] * len(one), np.zeros((0, 2), np.float32), none, one.scores,
+                field.name, field.size, _file_of(field.image),
+                field.pixels, field.boxes, field.labels, [()] * len(field), no_points, no_labels, field.scores,
                 complete=[True] * len(self.class_names),
             )
-            for one in self.fields
+            for field in self.fields
         ]  # fmt: skip
         return save_records(folder, format, records, self.class_names, (), images=images)
 
 
 def _file_of(image: Any) -> str | None:
-    """Return the file that an image is read from; None where it is none."""
+    """Return the path that an image is read from; None if it does not come from a file."""
     if isinstance(image, SeenImage):
         return image.file()
     return os.fsdecode(image) if isinstance(image, (str, os.PathLike)) else None
 
 
-def _write(found: Sequence[Detections], path: str | os.PathLike[str]) -> None:
+def _write(fields: Sequence[Detections], path: str | os.PathLike[str]) -> None:
     rows: list[list[object]] = [["field", "left", "top", "right", "bottom", "class", "score"]]
-    for one in found:
-        for box, label, score in zip(one.boxes, one.labels, one.scores, strict=True):
-            rows.append([one.name, *(f"{side:.1f}" for side in box), one.class_names[label], f"{score:.4f}"])
+    for detections in fields:
+        names = detections.class_names
+        for box, label, score in zip(detections.boxes, detections.labels, detections.scores, strict=True):
+            rows.append([detections.name, *(f"{side:.1f}" for side in box), names[label], f"{score:.4f}"])
     write_csv(path, rows)

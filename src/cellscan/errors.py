@@ -1,10 +1,10 @@
-"""The errors of cellscan: one root, and a child for each thing that can be wrong."""
+"""The exceptions of cellscan: one base class, and a subclass for each kind of problem."""
 
 
 class CellscanError(Exception):
-    """Root of every error that cellscan raises on purpose.
+    """Base class of all errors that cellscan raises deliberately.
 
-    The message says what was given, what was expected, and what to do next.
+    The message contains what was given, what was expected, and what to do next.
 
     Examples
     --------
@@ -18,7 +18,7 @@ class CellscanError(Exception):
 
 
 class ArgumentError(CellscanError, ValueError):
-    """An argument has a value that the call cannot use.
+    """An argument has an invalid value.
 
     Examples
     --------
@@ -31,7 +31,7 @@ class ArgumentError(CellscanError, ValueError):
 
 
 class ImageError(CellscanError, ValueError):
-    """An image is missing, damaged, empty, too large, or of a kind that has no stated conversion.
+    """An image is missing, damaged, empty or too large, or the library has no conversion for its pixel format.
 
     Examples
     --------
@@ -45,7 +45,7 @@ class ImageError(CellscanError, ValueError):
 
 
 class DataError(CellscanError, ValueError):
-    """A data set, a split or a mapping of patients does not hold together.
+    """A data set, a split or a mapping of patients is inconsistent or insufficient.
 
     Examples
     --------
@@ -60,7 +60,7 @@ class DataError(CellscanError, ValueError):
 
 
 class ModelFileError(CellscanError, ValueError):
-    """A model file is missing, damaged, foreign, or made by a newer cellscan.
+    """A model file is missing or damaged, or was written by another program or a newer cellscan.
 
     Examples
     --------
@@ -73,9 +73,9 @@ class ModelFileError(CellscanError, ValueError):
 
 
 class TrainingError(CellscanError, RuntimeError):
-    """Training cannot go on: the loss or a gradient is no longer finite.
+    """Training cannot continue because the loss or a gradient is no longer finite.
 
-    The classifier keeps the last good weights.
+    The classifier keeps the last finite weights.
 
     Examples
     --------
@@ -86,7 +86,7 @@ class TrainingError(CellscanError, RuntimeError):
 
 
 class MissingExtraError(CellscanError, ImportError):
-    """What a call needs is not installed; the message names the extra that brings it.
+    """An optional dependency is not installed; the message names the extra that installs it.
 
     Examples
     --------
@@ -98,17 +98,17 @@ class MissingExtraError(CellscanError, ImportError):
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise `ArgumentError` unless `value` is one of `choices`."""
-    if not isinstance(value, str) or value not in choices:  # an array is in nothing, and says so in its own words
+    if not isinstance(value, str) or value not in choices:  # `in` raises an error of NumPy's for an array
         raise ArgumentError(f"{name} is {value!r}; expected one of {', '.join(map(repr, choices))}")
 
 
 def check_names(name: str, value: object, least: int) -> tuple[str, ...]:
-    """Return names as a tuple, or raise `ArgumentError` unless there are enough, all different in more than case."""
-    several = isinstance(value, (list, tuple)) and len(value) >= least
-    if not several or not all(isinstance(one, str) and one for one in value):  # type: ignore[union-attr]
-        many = "one name" if least == 1 else "two names"
-        raise ArgumentError(f"{name} is {value!r}; expected at least {many}")
+    """Return names as a tuple, or raise `ArgumentError` if there are too few, or two differ in case at most."""
+    enough = isinstance(value, (list, tuple)) and len(value) >= least
+    if not enough or not all(isinstance(text, str) and text for text in value):  # type: ignore[union-attr]
+        expected = "one name" if least == 1 else "two names"
+        raise ArgumentError(f"{name} is {value!r}; expected at least {expected}")
     names: tuple[str, ...] = tuple(value)  # type: ignore[arg-type]
-    if len({one.casefold() for one in names}) < len(names):
+    if len({text.casefold() for text in names}) < len(names):
         raise ArgumentError(f"{name} is {names}; the names must differ in more than case")
     return names

@@ -1,4 +1,4 @@
-"""Where a network looks: Grad-CAM, integrated gradients and occlusion, as maps over the image."""
+"""Saliency maps of a classifier: Grad-CAM, integrated gradients and occlusion."""
 
 from __future__ import annotations
 
@@ -30,35 +30,35 @@ if TYPE_CHECKING:
 METHODS = ("gradcam", "integrated_gradients", "occlusion")
 
 STEPS = 128
-"""Points of the path from the baseline to the image, for integrated gradients."""
+"""Number of points on the path from the baseline to the image, for integrated gradients."""
 
 _BATCH = 32
-"""Images in one pass, points of a path or places of a window."""
+"""Number of images in one forward pass: points of the path, or positions of the occluding window."""
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Explanation:
-    """What speaks for a label, pixel by pixel.
+    """A saliency map of one image: the evidence of each pixel for a label.
 
     Attributes
     ----------
     map : numpy.ndarray
-        (H, W) float32 in [0, 1], in the image's own pixels: what speaks for the label, 1 where it does most; all 0
-        where nothing does.
+        (H, W) float32 in [0, 1], at the size of the original image: evidence for the label, 1 where it is strongest.
+        The map is 0 everywhere if no pixel has evidence for the label.
     values : numpy.ndarray
-        (S, S) float32 at `image_size`, signed, in units of the logit. Of ``"integrated_gradients"`` they add up
-        to `output` - `baseline`; of ``"occlusion"`` each is what the logit loses where the pixel is hidden;
-        ``"gradcam"`` has no negative ones.
+        (S, S) float32 at `image_size`, signed, in units of the logit. The values of ``"integrated_gradients"`` add up
+        to `output` - `baseline`. A value of ``"occlusion"`` is the decrease of the logit if the pixel is hidden.
+        ``"gradcam"`` has no negative values.
     label : int
-        Index of the label that is explained.
+        Index of the explained label.
     label_name : str
-        The class.
+        Name of the class.
     output, baseline : float
-        The label's logit, mean over members: of the image, and of one that is everywhere of its mean colour.
+        Logit of the label, mean over members: for the image, and for a uniform image of its mean colour.
     image : numpy.ndarray
-        (H, W, 3) uint8, as it came.
+        (H, W, 3) uint8, the original image.
     name : str
-        File name, or what else names the image.
+        File name or other name of the image.
 
     Examples
     --------
@@ -82,7 +82,7 @@ class Explanation:
         return f"Explanation({self.name!r}, label_name={self.label_name!r}, output={self.output:.3f})"
 
     def plot(self) -> Figure:
-        """Draw the image, the map, and one over the other.
+        """Draw the image, the map, and the map over the image.
 
         Examples
         --------
@@ -99,12 +99,14 @@ class Explanation:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Explanations(Sequence[Explanation]):
-    """Explanations in the order of the images.
+    """The explanations of several images, in the order of the images.
 
     Attributes
     ----------
     method : str
-        How the maps were made.
+        Method of the maps: ``"gradcam"``, ``"integrated_gradients"`` or ``"occlusion"``.
+    items : tuple[Explanation, ...]
+        The explanation of each image.
 
     Examples
     --------
@@ -133,12 +135,17 @@ class Explanations(Sequence[Explanation]):
         return f"{len(self):,} explanations by {self.method}"
 
     def plot(self, count: int = 6) -> Figure:
-        """Draw the first ones: a row each of the image, the map, and one over the other.
+        """Draw the first explanations, one per row: the image, the map, and the map over the image.
 
         Parameters
         ----------
         count : int
-            Rows at most.
+            Largest number of rows.
+
+        Raises
+        ------
+        ArgumentError
+            If there are no explanations.
 
         Examples
         --------
@@ -150,7 +157,7 @@ class Explanations(Sequence[Explanation]):
         from cellscan.plots import plot_explanations
 
         if not self.items:
-            raise ArgumentError("there are no explanations to draw")
+            raise ArgumentError("there are no explanations to draw; expected at least one")
         return plot_explanations([(why.name, why.image, why.map, why.label_name) for why in self.items[:count]])
 
 
@@ -167,9 +174,12 @@ def explain(
     progress: bool,
     reading: Reading | None = None,
 ) -> Explanations:
-    """Explain whatever holds images; without a label, that which `decide` gives images (N, S, S, 3)."""
+    """Explain images from any supported input.
+
+    If `label` is None, each image is explained for the label that `decide` returns for images (N, S, S, 3).
+    """
     use_jax()
-    done = []
+    explanations = []
     stated = reading_of(images, reading)
     items, total = _items(images)
     with Progress("explaining", total, show=progress) as bar:
@@ -179,10 +189,11 @@ def explain(
             small = read_rgb(image, size)
             chosen = int(decide(small[None])[0]) if label is None else label
             values, output, baseline = explain_one(task, members, small, chosen, method)
-            own = _to_pixels(values, image.shape[:2])
-            done.append(Explanation(own, values, chosen, class_names[chosen], output, baseline, image, item.name))
+            heat = _to_pixels(values, image.shape[:2])
+            name = class_names[chosen]
+            explanations.append(Explanation(heat, values, chosen, name, output, baseline, image, item.name))
             bar.advance(1)
-    return Explanations(method, tuple(done))
+    return Explanations(method, tuple(explanations))
 
 
 def _items(images: Images) -> tuple[Any, int | None]:
@@ -197,11 +208,11 @@ def _items(images: Images) -> tuple[Any, int | None]:
 
 
 def _to_pixels(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return positive values (S, S), scaled to at most 1, at the image's own size (H, W)."""
+    """Return the positive values (S, S), scaled to at most 1 and resized to the original image (H, W)."""
     positive = np.maximum(values, 0).astype(np.float32)
     positive /= max(float(positive.max()), 1e-12)
-    wide = Image.fromarray(positive).resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
-    return np.clip(np.asarray(wide), 0, 1)
+    resized = Image.fromarray(positive).resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
+    return np.clip(np.asarray(resized), 0, 1)
 
 
 Map: TypeAlias = Callable[[Network, Weights, Any, Any, int], Any]
@@ -211,10 +222,10 @@ Map: TypeAlias = Callable[[Network, Weights, Any, Any, int], Any]
 def explain_one(
     task: ClassificationTask, members: Members, image: np.ndarray, label: int, method: str
 ) -> tuple[np.ndarray, float, float]:
-    """Return values (S, S), output and baseline of an image (S, S, 3) uint8; means over members.
+    """Return values (S, S), output and baseline of an image (S, S, 3) uint8, as means over the members.
 
-    What runs on the device is compiled and takes batches of one size. XLA's CPU backend runs convolutions inside a
-    loop of its own twenty times slower, so the loops stand here.
+    The computations on the device are compiled and use batches of one size. The loops are in Python, because XLA's CPU
+    backend runs convolutions inside a compiled loop twenty times slower.
     """
     find: Map = {"gradcam": gradcam, "integrated_gradients": integrated_gradients, "occlusion": occlusion}[method]
     x = jnp.asarray(_shown(task, image[None]))[0]
@@ -235,53 +246,56 @@ def _shown(task: ClassificationTask, images: Any) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=0)
 def logit(network: Network, weights: Weights, x: Any, label: int) -> jax.Array:
-    """Return the logit (N,) of a label."""
+    """Return the logit of a label, (N,) float32, for normalised images."""
     return network.logits(weights, x)[:, label].astype(jnp.float32)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def gradient(network: Network, weights: Weights, x: Any, label: int) -> jax.Array:
-    """Return the gradient (N, S, S, 3) of a label's logit."""
+    """Return the gradient (N, S, S, 3) of a label's logit with respect to the images."""
     return jax.grad(lambda x: network.logits(weights, x)[:, label].astype(jnp.float32).sum())(x)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def cam(network: Network, weights: Weights, x: Any, label: int) -> jax.Array:
-    """Return Grad-CAM (N, S, S) of a label."""
+    """Return the Grad-CAM maps (N, S, S) of a label."""
     maps = network.last_map(weights, x)
     slope = jax.grad(lambda maps: network.classify(weights, maps)[:, label].sum())(maps)
-    found = jax.nn.relu((slope.mean((1, 2), keepdims=True) * maps).sum(-1)).astype(jnp.float32)
-    return jax.image.resize(found, x.shape[:3], "linear")
+    weighted = jax.nn.relu((slope.mean((1, 2), keepdims=True) * maps).sum(-1)).astype(jnp.float32)
+    return jax.image.resize(weighted, x.shape[:3], "linear")
 
 
 def gradcam(network: Network, weights: Weights, x: jax.Array, ground: jax.Array, label: int) -> jax.Array:
-    """Return the last feature maps, each weighted by the mean of the logit's gradient, where positive.
+    """Return the Grad-CAM map (S, S) of an image.
 
-    Selvaraju et al. (2017). `x` and `ground` are (S, S, 3), what is returned is (S, S).
+    The map is the positive part of the sum of the last feature maps, each weighted by the mean gradient of the logit.
+    `x` is the image and `ground` the baseline, both (S, S, 3). Source: Selvaraju et al. (2017).
     """
     return cam(network, weights, x[None], label)[0]
 
 
 def integrated_gradients(network: Network, weights: Weights, x: jax.Array, ground: jax.Array, label: int) -> jax.Array:
-    """Return the way from `ground` to `x` times the mean gradient along it, summed over colours.
+    """Return the integrated gradients (S, S) of an image.
 
-    Sundararajan et al. (2017); the mean is taken at the `STEPS` points of Gauss and Legendre. Shapes as of `gradcam`.
+    The values are the difference of `x` and `ground`, times the mean gradient on the straight path between them, summed
+    over the colours. The mean is a Gauss-Legendre quadrature with `STEPS` points. The shapes are those of `gradcam`.
+    Source: Sundararajan et al. (2017).
     """
     points, shares = np.polynomial.legendre.leggauss(STEPS)
     points, shares = ((points + 1) / 2).astype(np.float32), (shares / 2).astype(np.float32)
     total = jnp.zeros_like(x)
     for start in range(0, STEPS, _BATCH):
-        here = slice(start, start + _BATCH)
-        along = ground + points[here, None, None, None] * (x - ground)
-        total += jnp.tensordot(shares[here], gradient(network, weights, along, label), 1)
+        batch = slice(start, start + _BATCH)
+        along = ground + points[batch, None, None, None] * (x - ground)
+        total += jnp.tensordot(shares[batch], gradient(network, weights, along, label), 1)
     return ((x - ground) * total).sum(-1)
 
 
 def occlusion(network: Network, weights: Weights, x: jax.Array, ground: jax.Array, label: int) -> np.ndarray:
-    """Return what the logit loses where a window takes the colour of `ground`; shapes as of `gradcam`.
+    """Return the decrease of the logit (S, S) if a window of the image is replaced by `ground`.
 
-    Zeiler and Fergus (2014). The window is an eighth of the side wide and moves by half of that; every pixel
-    has the mean over the windows that hide it.
+    The window is an eighth of the side wide and moves by half of its width. The value of a pixel is the mean over the
+    windows that hide it. The shapes are those of `gradcam`. Source: Zeiler and Fergus (2014).
     """
     side = x.shape[0]
     window = max(side // 8, 2)
@@ -292,12 +306,12 @@ def occlusion(network: Network, weights: Weights, x: jax.Array, ground: jax.Arra
     nothing = np.zeros((1, side), bool)
     rows = np.concatenate([np.repeat(covers, len(starts), 0), nothing])
     columns = np.concatenate([np.tile(covers, (len(starts), 1)), nothing])
-    left = []
+    logits = []
     for start in range(0, len(rows), _BATCH):
-        high, wide = (pad(lines[start : start + _BATCH], _BATCH) for lines in (rows, columns))
-        hidden = (high[:, :, None] & wide[:, None])[..., None]
-        left.append(np.asarray(logit(network, weights, jnp.where(hidden, ground, x), label)))
-    outputs = np.concatenate(left)[: len(rows)]
+        hidden_rows, hidden_columns = (pad(lines[start : start + _BATCH], _BATCH) for lines in (rows, columns))
+        hidden = (hidden_rows[:, :, None] & hidden_columns[:, None])[..., None]
+        logits.append(np.asarray(logit(network, weights, jnp.where(hidden, ground, x), label)))
+    outputs = np.concatenate(logits)[: len(rows)]
     lost = (outputs[-1] - outputs[:-1]).reshape(len(starts), len(starts))
     shares = covers / covers.sum(0)
     return np.einsum("ij,ih,jw->hw", lost, shares, shares).astype(np.float32)

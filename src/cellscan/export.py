@@ -1,4 +1,4 @@
-"""A classifier as a file for other programs: ONNX, or StableHLO, with a script beside it that runs it."""
+"""Export of a classifier for other programs: an ONNX or StableHLO file, and a script that runs it."""
 
 from __future__ import annotations
 
@@ -82,20 +82,20 @@ _RUN = {
         "    probabilities = np.asarray(jax.export.deserialize(bytearray(file.read_bytes())).call(images))",
     ),
 }
-"""What runs a file: package, imports, and the line that does it."""
+"""For each file type, the package, the imports and the line of code that run it."""
 
 
 def export(
     path: str | os.PathLike[str], task: ClassificationTask, members: Members, card: Card, platforms: tuple[str, ...]
 ) -> None:
-    """Write the program, its script, and beside StableHLO its card; each whole or not at all."""
+    """Write the program, the script that runs it, and for StableHLO also the card; each file is written atomically."""
     target = as_path("path", path)
     if target.suffix not in _RUN:
         raise ArgumentError(f"{target}: expected a file whose name ends in {' or '.join(_RUN)}")
     if card.decision.tta:
         warnings.warn(
-            f"{target}: temperature and threshold were chosen with test-time augmentation, which the file does not do; "
-            "choose them with tta=False before exporting",
+            f"{target}: temperature and threshold were chosen with test-time augmentation, which the exported file "
+            "does not apply; choose them with tta=False before exporting",
             stacklevel=3,
         )
     settings = Settings(np.float32(card.decision.temperature))
@@ -113,14 +113,14 @@ def export(
         write_whole(target.with_name(f"{target.name}.json"), to_json(card).encode())
     write_whole(target, data)
     needs, imports, run = _RUN[target.suffix]
-    told = {"file": target.name, "needs": needs, "imports": imports, "run": run, "size": size}
-    told |= {"names": card.class_names, "classes": len(card.class_names)}
-    script = _HEAD.format(**told) + _decoder() + _TAIL.format(**told)
+    values = {"file": target.name, "needs": needs, "imports": imports, "run": run, "size": size}
+    values |= {"names": card.class_names, "classes": len(card.class_names)}
+    script = _HEAD.format(**values) + _decoder() + _TAIL.format(**values)
     write_whole(target.with_name(f"{target.name}.py"), script.encode())
 
 
 def _decoder() -> str:
-    """Return the source of what decodes images: there is one decoder, and a script beside a file has it too."""
+    """Return the source code of the image decoder, so that the script decodes images exactly as the library does."""
     return _FUTURE + _ERRORS + "\n\n".join(map(_without_imports_of_ours, (reading, tiffs, images)))
 
 
@@ -129,7 +129,7 @@ def _without_imports_of_ours(module: ModuleType) -> str:
     lines = source.splitlines()
     for node in reversed(ast.parse(source).body):
         ours = isinstance(node, ast.ImportFrom) and str(node.module).startswith(("cellscan", "__future__"))
-        if ours or node.lineno == 1:  # its docstring
+        if ours or node.lineno == 1:  # the docstring of the module
             del lines[node.lineno - 1 : node.end_lineno]
     return "\n".join(lines).strip() + "\n"
 
@@ -143,7 +143,7 @@ def _stablehlo(
     program = jax.export.export(jax.jit(probabilities), platforms=platforms)(images)
     try:
         return bytes(program.serialize())
-    except ImportError as error:  # JAX does not bring flatbuffers along
+    except ImportError as error:  # JAX does not install flatbuffers
         raise MissingExtraError(
             f"{target}: writing StableHLO needs flatbuffers: pip install 'cellscan[export]'"
         ) from error
@@ -162,10 +162,10 @@ def _onnx(
 
     quiet = logging.getLogger("onnx_ir.serde")
     before = quiet.level
-    quiet.setLevel(logging.ERROR)  # it reports types that no runtime asks for
+    quiet.setLevel(logging.ERROR)  # it warns about types that no runtime uses
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it traces under flags that JAX warns of
+            warnings.simplefilter("ignore")  # jax2onnx sets flags that make JAX warn
             model = jax2onnx.to_onnx(
                 probabilities, [images], model_name="cellscan", input_names=["images"], output_names=["probabilities"]
             )

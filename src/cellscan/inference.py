@@ -1,4 +1,4 @@
-"""Whatever holds images -> rows of results, in batches of few shapes."""
+"""Runs a model over images from any supported input, in batches of a few fixed sizes."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from cellscan.progress import Progress
 from cellscan.tasks.batches import BATCH_SIZES, Forward, batches, join_rows, no_rows, run_batch
 
 SYMMETRIES = range(8)
-"""Of the square, for `apply_symmetry`; 0 leaves an image as it is."""
+"""Symmetries of the square, for `apply_symmetry`; 0 is the identity."""
 
 
 def apply_symmetry(images: Any, symmetry: int) -> Any:
-    """Return images (N, S, S, 3) under one of the square's eight symmetries."""
+    """Return images (N, S, S, 3) after one of the eight symmetries of the square."""
     images = images.swapaxes(1, 2) if symmetry & 1 else images
     images = images[:, ::-1] if symmetry & 2 else images
     return images[:, :, ::-1] if symmetry & 4 else images
 
 
 def average_symmetries(forward: Forward) -> Forward:
-    """Return a forward that averages over the square's eight symmetries of every image."""
+    """Return a forward function that averages its output over the eight symmetries of every image."""
 
     def averaged(images: Any) -> Any:
         predicted = [forward(apply_symmetry(images, symmetry)) for symmetry in SYMMETRIES]
@@ -39,17 +39,18 @@ def average_symmetries(forward: Forward) -> Forward:
 
 
 class Ran(NamedTuple):
-    """What running images gave.
+    """The output of `run_images`.
 
     Attributes
     ----------
     rows
-        Arrays of a row an image, as the forward gives them.
+        Arrays with one row per image, as the forward function returns them.
     indices : (N,) int64
         Positions in the input.
     names : tuple[str, ...]
+        Names of the images.
     failed : tuple[Failure, ...]
-        What could not be read.
+        Images that could not be read.
     """
 
     rows: Any
@@ -61,13 +62,13 @@ class Ran(NamedTuple):
 def run_images(
     forward: Forward, images: Images, size: int, *, on_error: str, progress: bool, reading: Reading | None = None
 ) -> Ran:
-    """Run whatever holds images."""
+    """Run a forward function over images from any supported input."""
     stated = reading_of(images, reading)
     check_choice("on_error", on_error, ("raise", "skip"))
     rows: list[Any] = []
     if isinstance(images, CellDataset):
         if not len(images):
-            raise DataError("the data set is empty")
+            raise DataError("the data set is empty; expected at least one cell")
         bad: dict[int, str] = {}
         if on_error == "skip":
             pixels, bad = images.open_pixels(size, progress=progress)
@@ -82,7 +83,7 @@ def run_images(
         failed = tuple(Failure(index, names[index], why) for index, why in bad.items())
         return Ran(_join(rows, forward, size), good, tuple(names[index] for index in good), failed)
     items, total = list_items(images)
-    batch, kept, failures = [], [], []
+    batch, read, failures = [], [], []
     with Progress("predicting", total, show=progress) as bar:
         for item, image in decode(items, size, stated):
             if isinstance(image, ImageError):
@@ -91,7 +92,7 @@ def run_images(
                 failures.append(Failure(item.index, item.name, str(image)))
                 bar.advance(1)
                 continue
-            kept.append((item.index, item.name))
+            read.append((item.index, item.name))
             batch.append(image)
             if len(batch) == BATCH_SIZES[-1]:
                 rows.append(run_batch(forward, np.stack(batch)))
@@ -99,8 +100,8 @@ def run_images(
                 batch = []
         if batch:
             rows.append(run_batch(forward, np.stack(batch)))
-    indices = np.array([index for index, _ in kept], np.int64)
-    return Ran(_join(rows, forward, size), indices, tuple(name for _, name in kept), tuple(failures))
+    indices = np.array([index for index, _ in read], np.int64)
+    return Ran(_join(rows, forward, size), indices, tuple(name for _, name in read), tuple(failures))
 
 
 def _join(rows: list[Any], forward: Forward, size: int) -> Any:

@@ -1,4 +1,4 @@
-"""How results show themselves in a notebook: small tables and printed text, everything escaped."""
+"""HTML of results for notebooks: small tables and preformatted text, with all text escaped."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from html import escape
 
 
 def as_text(text: str) -> str:
-    """Return printed text as HTML.
+    """Return preformatted text as HTML.
 
     Examples
     --------
@@ -19,7 +19,7 @@ def as_text(text: str) -> str:
 
 
 def as_table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]], note: str = "") -> str:
-    """Return a table as HTML, with a line above it and one below.
+    """Return a table as HTML, with a title above it and a note below.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Every picture of the library, drawn from arrays and names: nothing here knows the objects that they come from."""
+"""All figures of the library. The functions take arrays and names, and depend on no other module of the library."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _BLUE, _ORANGE, _GREY = "#2c6fbb", "#d9722b", "#8a8a8a"
 
 
 def plot_cells(shown: Mapping[str, Sequence[tuple[np.ndarray, str]]], rows: int, columns: int) -> Figure:
-    """Draw `rows` rows for each class: image and patient of its cells."""
+    """Draw cells in `rows` rows per class, with the patient as the title of each cell.
+
+    `shown` maps the name of a class to images (H, W, 3) and patients.
+    """
     classes = len(shown)
     figure, axes = plt.subplots(
         rows * classes,
@@ -26,11 +29,11 @@ def plot_cells(shown: Mapping[str, Sequence[tuple[np.ndarray, str]]], rows: int,
         layout="constrained",
     )
     for label, (name, cells) in enumerate(shown.items()):
-        for place in range(rows * columns):
-            axis = axes[label * rows + place // columns, place % columns]
+        for number in range(rows * columns):
+            axis = axes[label * rows + number // columns, number % columns]
             axis.set_axis_off()
-            if place < len(cells):
-                image, patient = cells[place]
+            if number < len(cells):
+                image, patient = cells[number]
                 axis.imshow(image)
                 axis.set_title(patient or " ", fontsize=7, color=_GREY, pad=2)
         axes[label * rows, 0].text(
@@ -46,7 +49,7 @@ def plot_cells(shown: Mapping[str, Sequence[tuple[np.ndarray, str]]], rows: int,
 
 
 def plot_history(history: Mapping[str, Sequence[float]]) -> Figure:
-    """Draw loss and accuracy by epoch, training and validation; of a detector, the loss and its parts."""
+    """Draw the loss and the accuracy of training and validation by epoch; for a detector, the loss and its parts."""
     names = [name for name in ("loss", "accuracy", "class_loss", "box_loss") if name in history]
     figure, axes = plt.subplots(1, len(names), figsize=(4.5 * len(names), 3.4), layout="constrained")
     for axis, name in zip(axes, names, strict=True):
@@ -75,7 +78,7 @@ def plot_report(
     patients: np.ndarray | None,
     rule: float | None,
 ) -> Figure:
-    """Draw confusion matrix, ROC, precision-recall, reliability and patients.
+    """Draw the confusion matrix, the ROC, precision-recall and reliability curves, and the patients.
 
     Parameters
     ----------
@@ -83,18 +86,18 @@ def plot_report(
     probabilities : (N, K) float
     class_names : sequence of str
     classes : sequence of int
-        Those that have curves; the reliability is that of the first.
+        Classes whose curves are drawn. The reliability is that of the first one.
     confusion : (K, K) int
     metrics, intervals : dict
-        Of the names that titles and the threshold's point need.
+        Metrics for the titles and for the point at the threshold, and their intervals, by name.
     threshold : float or None
-        Without one no point is drawn.
+        None draws no point.
     bins : (B, 4) float
-        Mean probability, share that came true, and its interval, as of `cellscan.evaluate.reliability.reliability`.
+        Mean probability, observed share and its interval, from `cellscan.evaluate.reliability.reliability`.
     patients : (P, 2) float or None
-        Truth (0 or 1) and share of cells called positive, a row each; None where they are unknown.
+        One row per patient: the truth (0 or 1) and the share of cells called positive. None if patients are unknown.
     rule : float or None
-        Share from which a patient is called positive.
+        Share at and above which a patient is called positive.
     """
     layout: Any = [["confusion", "roc", "recall"], ["reliability", "patients", "patients"]]
     figure, axes = plt.subplot_mosaic(layout, figsize=(13.5, 8), layout="constrained")
@@ -135,18 +138,18 @@ def _draw_confusion(axis: Axes, confusion: np.ndarray, class_names: Sequence[str
     ticks = range(len(class_names))
     axis.set_xticks(ticks, class_names)
     axis.set_yticks(ticks, class_names, rotation=90, va="center")
-    axis.set(xlabel="called", ylabel="truth as labelled")
+    axis.set(xlabel="predicted class", ylabel="annotated class")
 
 
 def _draw_curves(roc: Axes, recall: Axes, truth: np.ndarray, scores: np.ndarray, name: str, colour: str | None) -> None:
-    """Draw both curves of one class, where it has cells and not all are its own."""
+    """Draw the ROC and the precision-recall curve of a class if there are cells of this class and of others."""
     from sklearn.metrics import precision_recall_curve, roc_curve
 
     if 0 < truth.sum() < len(truth):
         false_rate, true_rate, _ = roc_curve(truth, scores)
         roc.plot(false_rate, true_rate, color=colour, label=name)
-        precision, reached, _ = precision_recall_curve(truth, scores)
-        recall.plot(reached, precision, color=colour, label=name)
+        precision, sensitivity, _ = precision_recall_curve(truth, scores)
+        recall.plot(sensitivity, precision, color=colour, label=name)
 
 
 def _draw_threshold(roc: Axes, recall: Axes, threshold: float, metrics: Mapping[str, float]) -> None:
@@ -154,38 +157,38 @@ def _draw_threshold(roc: Axes, recall: Axes, threshold: float, metrics: Mapping[
     roc.plot(1 - metrics["specificity"], metrics["sensitivity"], "o", color=_ORANGE, label=label)
     recall.plot(metrics["sensitivity"], metrics["precision"], "o", color=_ORANGE, label=label)
     prevalence = metrics["prevalence"]
-    recall.axhline(prevalence, ls="--", color=_GREY, lw=1, label=f"prevalence here {prevalence:.2f}")
+    recall.axhline(prevalence, ls="--", color=_GREY, lw=1, label=f"prevalence in this set {prevalence:.2f}")
 
 
 def _draw_reliability(axis: Axes, bins: np.ndarray, name: str) -> None:
-    """Draw how often a probability comes true, with intervals."""
+    """Draw the observed share against the predicted probability, with intervals."""
     for middle, share, low, high in bins:
         axis.plot(middle, share, "o", color=_BLUE, ms=5)
         if not np.isnan(low):
             axis.plot([middle, middle], [low, high], color=_BLUE, lw=1.5)
     axis.plot([0, 1], [0, 1], "--", color=_GREY, lw=1)
-    axis.set(xlabel=f"P({name}), mean of a bin", ylabel="how often it is", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axis.set(xlabel=f"P({name}), mean of a bin", ylabel="observed share", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
 
 
 def _draw_patients(axis: Axes, patients: np.ndarray | None, rule: float | None) -> None:
-    """Draw every patient's share of positive cells: the healthy first, and of each the lowest first."""
+    """Draw the share of positive cells of each patient: healthy donors, then infected patients, in rising order."""
     if patients is None:
         axis.text(0.5, 0.5, "patients unknown", ha="center", va="center", color=_GREY, transform=axis.transAxes)
         axis.set_axis_off()
         return
     truth, share = patients[np.lexsort(patients.T[::-1])].T
-    places = np.arange(len(truth))
+    ranks = np.arange(len(truth))
     for label, chosen, colour in (("healthy donors", truth == 0, _BLUE), ("infected patients", truth == 1, _ORANGE)):
-        axis.plot(places[chosen], share[chosen], "o", color=colour, ms=4, label=f"{label} ({chosen.sum()})")
+        axis.plot(ranks[chosen], share[chosen], "o", color=colour, ms=4, label=f"{label} ({chosen.sum()})")
     if rule is not None:
         axis.axhline(rule, ls="--", color=_GREY, lw=1, label=f"rule {rule:.3g}")
     axis.set(xlabel="patients, ordered", ylabel="share of cells called positive", ylim=(-0.03, 1.03))
-    axis.set_title("not the parasitemia: the publisher chose the cells", fontsize=10)
+    axis.set_title("not the parasitemia: the publisher selected the cells", fontsize=10)
     axis.legend(frameon=False, loc="upper left")
 
 
 def plot_images(shown: Sequence[tuple[np.ndarray, str]]) -> Figure:
-    """Draw images (H, W, 3) with a title each, eight in a row."""
+    """Draw images (H, W, 3) with their titles, eight per row."""
     columns = min(8, len(shown))
     rows = -(-len(shown) // columns)
     figure, axes = plt.subplots(
@@ -200,7 +203,10 @@ def plot_images(shown: Sequence[tuple[np.ndarray, str]]) -> Figure:
 
 
 def plot_explanations(shown: Sequence[tuple[str, np.ndarray, np.ndarray, str]]) -> Figure:
-    """Draw image, map, and one over the other, a row each: name, image (H, W, 3), map (H, W) in [0, 1], class."""
+    """Draw explanations, one per row: the image, the map, and the map over the image.
+
+    `shown` has the name, the image (H, W, 3), the map (H, W) in [0, 1] and the class of each explanation.
+    """
     figure, axes = plt.subplots(
         len(shown), 3, figsize=(6.6, 2.3 * len(shown) + 0.2), squeeze=False, layout="constrained"
     )
@@ -210,7 +216,7 @@ def plot_explanations(shown: Sequence[tuple[str, np.ndarray, np.ndarray, str]]) 
         row[0].imshow(image)
         row[0].set_title(name if len(name) <= 28 else f"…{name[-27:]}", fontsize=7, color=_GREY)
         row[1].imshow(heat, cmap="magma", vmin=0, vmax=1)
-        row[1].set_title(f"speaks for {label_name}", fontsize=8)
+        row[1].set_title(f"evidence for {label_name}", fontsize=8)
         row[2].imshow(image)
         row[2].imshow(heat, cmap="magma", vmin=0, vmax=1, alpha=0.8 * heat)
         row[2].contour(heat, levels=[0.5], colors="white", linewidths=0.8)
@@ -224,7 +230,7 @@ def plot_study(
     pooled: Mapping[str, float],
     intervals: Mapping[str, tuple[float, float]],
 ) -> Figure:
-    """Draw metrics of every member by its fold, their mean, and the pooled metric with its interval."""
+    """Draw the metrics of every member by fold, their mean, and the pooled metric with its interval."""
     figure, axes = plt.subplots(1, len(metrics), figsize=(3.2 * len(metrics), 3.6), squeeze=False, layout="constrained")
     for axis, (name, values) in zip(axes[0], metrics.items(), strict=True):
         mean = np.mean(values)
@@ -243,13 +249,16 @@ def plot_study(
 def plot_fields(
     shown: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]], class_names: Sequence[str]
 ) -> Figure:
-    """Draw fields with their boxes: name, image, boxes, labels, and scores or None of each."""
+    """Draw fields with their boxes.
+
+    `shown` has the name, the image, the boxes, the labels, and the scores or None of each field.
+    """
     from matplotlib.patches import Patch, Rectangle
 
     columns = min(len(shown), 2)
     rows = -(-len(shown) // columns)
-    high, wide = shown[0][1].shape[:2]
-    size = (5.2 * columns, 5.2 * rows * high / wide + 0.5)
+    height, width = shown[0][1].shape[:2]
+    size = (5.2 * columns, 5.2 * rows * height / width + 0.5)
     figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     axes = grid.ravel()
     colours = _box_colours(len(class_names))
@@ -278,7 +287,7 @@ def plot_fields(
 
 
 def _box_colours(count: int) -> list[str]:
-    """Return a colour a class; of two, the last is the one that stands out."""
+    """Return one colour per class; of two classes, the last has the more conspicuous colour."""
     return [_BLUE, _ORANGE][:count] if count <= 2 else [f"C{number}" for number in range(count)]
 
 
@@ -290,31 +299,36 @@ def plot_detection(
     counted: np.ndarray,
     count_error: float,
 ) -> Figure:
-    """Draw precision against recall a class, curves (R, 2) each; and counted against annotated cells, a field each."""
+    """Draw the precision-recall curve (R, 2) of each class, and the counted and the annotated cells of each field."""
     figure, (curve, counts) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
     for name, points, area, colour in zip(class_names, curves, ap50, _box_colours(len(class_names)), strict=True):
         known = points[:, 1] > -1
         curve.plot(points[known, 0], points[known, 1], color=colour, label=f"{name}, AP50 {area:.3f}")
-    curve.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02), title="overlap from 0.5")
+    curve.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02), title="IoU of at least 0.5")
     curve.legend(loc="lower left", frameon=False, fontsize=9)
-    most = max(int(truth.max(initial=1)), int(counted.max(initial=1)))
-    counts.plot([0, most], [0, most], color=_GREY, lw=1, ls="--")
+    largest = max(int(truth.max(initial=1)), int(counted.max(initial=1)))
+    counts.plot([0, largest], [0, largest], color=_GREY, lw=1, ls="--")
     counts.scatter(truth, counted, s=14, alpha=0.7, color=_BLUE)
-    counts.set(xlabel="cells annotated", ylabel="cells counted", title=f"a field each, mean error {count_error:.1%}")
+    counts.set(
+        xlabel="cells annotated", ylabel="cells counted", title=f"one point per field, mean error {count_error:.1%}"
+    )
     return figure
 
 
 def plot_smears(rows: Sequence[tuple[str, float, float | None, tuple[float, float] | None]]) -> Figure:
-    """Draw the share of every smear: name, apparent share, and parasitemia and its interval or None of each."""
+    """Draw the share of infected red cells of every smear.
+
+    A row has the name, the apparent share, and the parasitemia and its interval, either of which may be None.
+    """
     figure, axis = plt.subplots(figsize=(6.4, 0.9 + 0.34 * len(rows)), layout="constrained")
-    for place, (_, apparent, claimed, between) in enumerate(rows):
-        if claimed is None:
-            axis.plot(100 * apparent, place, "o", mfc="none", color="0.4")
+    for number, (_, apparent, parasitemia, interval) in enumerate(rows):
+        if parasitemia is None:
+            axis.plot(100 * apparent, number, "o", mfc="none", color="0.4")
             continue
-        if between is not None:
-            axis.plot([100 * side for side in between], [place, place], color="C0")
-        axis.plot(100 * claimed, place, "o", color="C0")
+        if interval is not None:
+            axis.plot([100 * end for end in interval], [number, number], color="C0")
+        axis.plot(100 * parasitemia, number, "o", color="C0")
     axis.set_yticks(range(len(rows)), [name for name, *_ in rows])
     axis.set_ylim(len(rows) - 0.5, -0.5)
-    axis.set_xlabel("infected red cells, %: filled as claimed with 95 %, hollow as counted without a claim")
+    axis.set_xlabel("infected red cells, %: filled = parasitemia and 95 % interval, hollow = apparent share")
     return figure

@@ -1,4 +1,4 @@
-"""What a network is shown of a cell: its background, and the normalisation. Pure, jitted with whatever calls it."""
+"""Preprocessing of cell images: background and normalisation, as pure functions that are compiled with their caller."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from jaxtyping import Array, Bool, Float, UInt8
 BACKGROUNDS = ("keep", "fill", "silhouette")
 
 _DARK = 32 / 255
-"""A background is black; in the NIH cells no pixel has its largest channel between 24 and 100."""
+"""Largest channel of a background pixel, at most. In the NIH cells, no pixel has its largest channel in 24 to 100."""
 
 
 @dataclass(frozen=True)
 class Normalization:
-    """Mean and standard deviation, a channel each, of images in [0, 1].
+    """Mean and standard deviation of each channel, for the normalisation of images in [0, 1].
 
     Attributes
     ----------
     mean, std : tuple[float, float, float]
-        A network is given ``(image - mean) / std``.
+        The input of a network is ``(image - mean) / std``.
 
     Examples
     --------
@@ -39,10 +39,10 @@ class Normalization:
 
 
 def find_background(images: Float[Array, "n h w 3"]) -> Bool[Array, "n h w"]:
-    """Find the black background: dark pixels that are connected to the dark at the frame.
+    """Find the black background: dark pixels connected to the image border.
 
-    The mask is grown by one pixel, since resizing mixes the rim of a cell with the black beside it.
-    Dark pixels inside a cell are not part of it.
+    The mask is dilated by one pixel, because resizing mixes the edge of a cell with the black next to it. Dark pixels
+    inside a cell do not belong to the background.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def find_background(images: Float[Array, "n h w 3"]) -> Bool[Array, "n h w"]:
     Returns
     -------
     (N, H, W) bool
-        All False for an image without background.
+        True in the background; all False for an image without one.
 
     Examples
     --------
@@ -62,41 +62,46 @@ def find_background(images: Float[Array, "n h w 3"]) -> Bool[Array, "n h w"]:
     (60, 0)
     """
     light = images.max(-1) > _DARK
-    seen = jnp.zeros_like(light)
-    for axis in (1, 2):  # what is seen from the frame along a row or a column: nearly all of it, at once
+    found = jnp.zeros_like(light)
+    # Dark pixels connected to the border along a row or a column are nearly all of the background.
+    for axis in (1, 2):
         length = light.shape[axis]
-        place = jnp.arange(length).reshape((1, length, 1) if axis == 1 else (1, 1, length))
-        first = jnp.where(light, place, length).min(axis, keepdims=True)
-        last = jnp.where(light, place, -1).max(axis, keepdims=True)
-        seen = seen | (place < first) | (place > last)
-    # The rest lies round a corner, in a bite of the outline; it is followed for a quarter of the side.
-    # The dark goes round with it, since exporters know no loop that looks at what stands outside.
-    both = jnp.logical_not(light), seen
-    _, seen = jax.lax.fori_loop(0, light.shape[1] // 4, lambda _, at: (at[0], at[0] & _grow(at[1])), both)
-    return _grow(seen)
+        position = jnp.arange(length).reshape((1, length, 1) if axis == 1 else (1, 1, length))
+        first = jnp.where(light, position, length).min(axis, keepdims=True)
+        last = jnp.where(light, position, -1).max(axis, keepdims=True)
+        found = found | (position < first) | (position > last)
+    # The rest lies behind concave parts of the outline. The mask grows into it for a quarter of the side. The dark
+    # pixels are part of the loop state, because exporters do not support loops that use arrays from outside.
+    both = jnp.logical_not(light), found
+    _, found = jax.lax.fori_loop(0, light.shape[1] // 4, lambda _, at: (at[0], at[0] & _grow(at[1])), both)
+    return _grow(found)
 
 
 def _grow(mask: Bool[Array, "n h w"]) -> Bool[Array, "n h w"]:
     """Add the eight neighbours of every pixel of a mask."""
     for axis in (1, 2):
         pad = [(1, 1) if a == axis else (0, 0) for a in range(3)]
-        wide = jnp.pad(mask, pad)
+        padded = jnp.pad(mask, pad)
         length = mask.shape[axis]
-        mask = mask | jax.lax.slice_in_dim(wide, 0, length, axis=axis)
-        mask = mask | jax.lax.slice_in_dim(wide, 2, length + 2, axis=axis)
+        mask = mask | jax.lax.slice_in_dim(padded, 0, length, axis=axis)
+        mask = mask | jax.lax.slice_in_dim(padded, 2, length + 2, axis=axis)
     return mask
 
 
 def apply_background(images: Float[Array, "n h w 3"], background: str) -> Float[Array, "n h w 3"]:
-    """Show images in [0, 1] on a background.
+    """Replace the black background of images in [0, 1].
 
     Parameters
     ----------
     images : (N, H, W, 3) float, in [0, 1]
     background : {"keep", "fill", "silhouette"}
-        ``"keep"``: as stored. ``"fill"``: the black background takes the cell's mean colour; an
-        image without background stays as it is. ``"silhouette"``: the cell white, the rest black, a
-        baseline that knows nothing but the silhouette.
+        ``"keep"`` leaves the images unchanged. ``"fill"`` replaces the black background by the mean colour of the cell,
+        and leaves an image without background unchanged. ``"silhouette"`` makes the cell white and the rest black, for
+        a baseline that uses the outline only.
+
+    Returns
+    -------
+    (N, H, W, 3) float, in [0, 1]
 
     Examples
     --------
@@ -118,7 +123,7 @@ def apply_background(images: Float[Array, "n h w 3"], background: str) -> Float[
 
 
 def prepare(images: UInt8[Array, "n h w 3"], background: str) -> Float[Array, "n h w 3"]:
-    """uint8 images -> floats in [0, 1] on their background; the first step of every jitted program.
+    """Convert uint8 images to floats in [0, 1] and apply the background; the first step of every compiled program.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""A process that was forked after JAX had run in its parent: computing in it would wait for ever."""
+"""Detects a process that was forked after JAX had run in its parent: a computation with JAX would hang there."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ _forked = False
 
 
 def use_jax() -> None:
-    """Note that JAX runs in this process; raise where that would hang, because its parent ran it before the fork."""
+    """Record that this process uses JAX; raise `CellscanError` if its parent used JAX before the fork.
+
+    JAX would hang in such a process.
+    """
     global _runs
     if _forked:
         raise CellscanError(
-            "this process was forked from one that had used JAX already, so a computation here would wait for ever. "
-            'Start workers with multiprocessing.get_context("spawn") or "forkserver", or joblib\'s loky; or make or '
-            "load the model in each worker, and nothing of it in the parent (gunicorn: without --preload)"
+            "this process was forked from a process that had already used JAX, so a computation here would hang. "
+            'Start workers with multiprocessing.get_context("spawn") or "forkserver", or with joblib\'s loky. Or '
+            "create or load the model in each worker, and not in the parent (gunicorn: without --preload)"
         )
     _runs = True
 

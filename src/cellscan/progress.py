@@ -1,4 +1,4 @@
-"""How a long call shows that it lives: a bar on a terminal, plain lines elsewhere."""
+"""Progress of a long call: a bar on a terminal or in a notebook, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 
 class Progress:
-    """Counts the images of one call; shows nothing until the call has taken `delay` seconds.
+    """Counts the images of one call and displays the progress once the call has taken `delay` seconds.
 
-    On a terminal or in a notebook it is one bar of rich; elsewhere a plain line on standard error
-    about every ten seconds.
+    On a terminal or in a notebook, the progress is a bar of rich. Elsewhere, it is a plain line on standard error about
+    every ten seconds.
     """
 
     def __init__(self, title: str, total: int | None, *, show: bool = True, delay: float = 2.0) -> None:
@@ -26,13 +26,13 @@ class Progress:
         self._bar: Any = None
         self._task: Any = None
         self._lines = False
-        self._last_word = True  # a call that printed lines of its own needs no closing one
+        self._last_word = True  # A call that has printed lines with `line` needs no final line.
 
     def __enter__(self) -> Progress:
         return self
 
     def advance(self, images: int, note: str | None = None) -> None:
-        """Count `images` more; `note` replaces what stands behind the bar."""
+        """Add `images` to the count; `note` replaces the text behind the bar."""
         self.done += images
         self.note = self.note if note is None else note
         now = time.monotonic()
@@ -47,7 +47,7 @@ class Progress:
             self._print(now)
 
     def line(self, text: str) -> None:
-        """Print a line that stays, above the bar where there is one."""
+        """Print a permanent line, above the bar if there is one."""
         if not self.show:
             return
         self._last_word = False

@@ -1,4 +1,4 @@
-"""Files written whole or not at all; safetensors known to be what was written. Nothing is ever unpickled."""
+"""Atomic writing of files, and safetensors files with a checksum. The library never unpickles a file."""
 
 from __future__ import annotations
 
@@ -17,39 +17,40 @@ _DIGEST = "cellscan.sha256"
 
 
 def write_tensors(target: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
-    """Write a safetensors file whole or not at all: what stood there before stays until the new one is complete."""
+    """Write a safetensors file atomically: an existing file stays unchanged until the new one is complete."""
     from safetensors.numpy import save
 
-    # safetensors writes strided arrays as if they were whole, and so wrongly
-    whole = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
-    metadata = {**metadata, _DIGEST: _digest(whole, metadata)}
-    write_whole(target, save(whole, metadata=metadata))
+    # safetensors writes strided arrays as if they were contiguous, so their values would be wrong.
+    contiguous = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
+    metadata = {**metadata, _DIGEST: _digest(contiguous, metadata)}
+    write_whole(target, save(contiguous, metadata=metadata))
 
 
 def write_whole(target: Path, data: bytes, *, error: type[CellscanError] = ModelFileError) -> None:
-    """Write a file whole or not at all: what stood there before stays until the new one is complete.
+    """Write a file atomically: an existing file stays unchanged until the new one is complete.
 
-    Any file: models, checkpoints, CSV (encoded by the caller). Several threads and processes may write the same
-    one; it then holds what one of them wrote.
+    The function writes all files: models, checkpoints and CSV (encoded by the caller). Several threads and processes
+    may write the same file; it then contains the complete data of one of them.
 
     Parameters
     ----------
     target : Path
-        A link is followed. What is no regular file, such as ``/dev/stdout``, is written to directly.
+        A link is followed. A target that is not a regular file, such as ``/dev/stdout``, is written to directly.
     data : bytes
+        Contents of the file.
     error : type of CellscanError
-        What is raised where the file cannot be written.
+        Class of the error that is raised if the file cannot be written.
     """
     try:
         target = Path(os.path.realpath(target))
         if target.is_dir():
-            raise error(f"{target}: this is a folder; name a file in it")
+            raise error(f"{target}: this is a folder; expected the path of a file")
         if not target.parent.is_dir():
-            raise error(f"{target}: there is no folder {target.parent}; make it first")
+            raise error(f"{target}: there is no folder {target.parent}; create it first")
         if target.exists() and not target.is_file():
             target.write_bytes(data)
             return
-        # Unique for each write: threads share a process id. Cut, because a name has at most 255 bytes.
+        # The name is random because threads share a process id, and cut because a name has at most 255 bytes.
         part = target.with_name(f"{target.name[:50]}.{os.getpid()}-{secrets.token_hex(4)}.part")
         try:
             with open(part, "xb") as file:
@@ -65,13 +66,13 @@ def write_whole(target: Path, data: bytes, *, error: type[CellscanError] = Model
         if isinstance(problem, CellscanError):
             raise
         raise error(
-            f"{target}: the file cannot be written ({problem}); what stood there before is untouched. "
-            "Free some space, or name another folder"
+            f"{target}: the file cannot be written ({problem}). An existing file is unchanged. "
+            "Free some disk space, or choose another folder"
         ) from problem
 
 
 def read_tensors(target: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    """Read metadata and tensors of a safetensors file."""
+    """Read the metadata and the tensors of a safetensors file."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -79,16 +80,18 @@ def read_tensors(target: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
             return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise ModelFileError(
-            f"{target}: this is no whole safetensors file ({error}). Pickled models (.pkl, .pth) and Keras files "
-            "are never opened"
+            f"{target}: this is not a complete safetensors file ({error}). Pickled models (.pkl, .pth) and Keras files "
+            "are not supported"
         ) from error
 
 
 def check_digest(target: Path, metadata: dict[str, str], tensors: dict[str, np.ndarray]) -> None:
-    """Raise unless these are the bytes that `write_tensors` wrote: a flipped bit is an error, not another result."""
+    """Raise `ModelFileError` if the contents differ from what `write_tensors` wrote, even by a single bit."""
     others = {name: text for name, text in metadata.items() if name != _DIGEST}
     if metadata.get(_DIGEST) != _digest(tensors, others):
-        raise ModelFileError(f"{target}: the file is damaged: its digest (SHA-256) is not that of its contents")
+        raise ModelFileError(
+            f"{target}: the file is damaged: its digest (SHA-256) does not match its contents; copy it again"
+        )
 
 
 def _digest(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> str:

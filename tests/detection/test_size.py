@@ -40,11 +40,11 @@ def test_cells_that_are_small_in_the_field_are_looked_at_closer() -> None:
 @pytest.mark.parametrize(
     ("image", "why"),
     [
-        (np.zeros((200, 300, 3), np.uint8), "dark throughout"),
-        (np.full((200, 300, 3), 255, np.uint8), "round things"),
-        (np.full((200, 300, 3), 128, np.uint8), "round things"),
-        (np.zeros((1, 1, 3), np.uint8), "dark throughout"),
-        (np.full((3, 700, 3), 200, np.uint8), "round things"),
+        (np.zeros((200, 300, 3), np.uint8), "the whole image is dark"),
+        (np.full((200, 300, 3), 255, np.uint8), "round objects"),
+        (np.full((200, 300, 3), 128, np.uint8), "round objects"),
+        (np.zeros((1, 1, 3), np.uint8), "the whole image is dark"),
+        (np.full((3, 700, 3), 200, np.uint8), "round objects"),
     ],
 )
 def test_without_red_cells_it_says_so(image, why) -> None:

@@ -134,7 +134,7 @@ def test_a_decision_is_of_one_kind_of_averaging(tmp_path) -> None:
     assert clf.card.decision.tta is False
     clf.calibrate(cells, tta=True, progress=False)  # resets all
     assert clf.card.decision.tta is True
-    with pytest.warns(UserWarning, match="test-time augmentation, which the file does not do"):
+    with pytest.warns(UserWarning, match="test-time augmentation, which the exported file does not apply"):
         clf.export(tmp_path / "a.stablehlo", platforms=("cpu",))
     odd: list[Any] = ["yes", 1, 0.5, [True]]
     for bad in odd:

@@ -19,7 +19,7 @@ NAME = "squeezenet1_1"
 FILE = "model.safetensors"
 
 # Drawn files are of nobody, which is said; the saying has a test of its own.
-pytestmark = pytest.mark.filterwarnings("ignore:.*nothing says how its images are normalised")
+pytestmark = pytest.mark.filterwarnings("ignore:.*the normalisation of its images is unknown")
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_files_that_are_no_safetensors(tmp_path, state) -> None:
     whole = write(tmp_path, state)
     half = tmp_path / "half.safetensors"
     half.write_bytes(whole.read_bytes()[:100_000])
-    with pytest.raises(cellscan.ModelFileError, match=r"half\.safetensors: this is no whole safetensors file"):
+    with pytest.raises(cellscan.ModelFileError, match=r"half\.safetensors: this is not a complete safetensors file"):
         create("resnet18", weights=half)
     for name in ("model.pth", "model.pt", "pytorch_model.bin"):
         (tmp_path / name).write_bytes(b"\x80\x04K\x01.")
@@ -98,7 +98,7 @@ def test_files_that_are_no_safetensors(tmp_path, state) -> None:
         create("resnet18", weights="hf://resnet18")
     with pytest.raises(cellscan.ArgumentError, match="no published weights for small_cnn"):
         create("small_cnn", weights=whole)
-    with pytest.raises(cellscan.ModelFileError, match="on no hub"):
+    with pytest.raises(cellscan.ModelFileError, match="not on the Hugging Face hub"):
         create(NAME, weights="imagenet")
 
 
@@ -188,7 +188,7 @@ def test_sizes_and_names_that_do_not_go() -> None:
 @pytest.mark.filterwarnings("error")
 def test_the_normalisation_of_a_foreign_file_is_read_or_said(tmp_path) -> None:
     path = write(tmp_path, published(create("resnet18", seed=1), "resnet18"))
-    with pytest.warns(UserWarning, match=r"nothing says how its images are normalised; .*0\.485.*config\.json"):
+    with pytest.warns(UserWarning, match=r"the normalisation of its images is unknown; .*0\.485.*config\.json"):
         assert create("resnet18", weights=path).normalization.mean[0] == 0.485
     told = '{"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.1]}'
     for text in (told, f'{{"pretrained_cfg": {told}}}'):

@@ -1,1 +1,1 @@
-"""What detection adds to a network: anchors, targets and losses, suppression. Pure and jitted with what calls it."""
+"""Detection of cells in fields: anchors, targets, losses and suppression, diameters, tiles, and composed fields."""

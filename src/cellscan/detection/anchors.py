@@ -1,4 +1,4 @@
-"""Anchors: the boxes that a detector starts from, and how a box is written relative to one. Lin et al. (2017)."""
+"""Anchors, the reference boxes of a detector, and the encoding of boxes relative to them. Lin et al. (2017)."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from jaxtyping import Array, Float
 from cellscan.errors import ArgumentError
 
 SCALES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
-"""Of an anchor's size, within an octave."""
+"""Factors of the anchor size of a level, within an octave."""
 
 LIMIT = float(np.log(1000 / 16))
-"""Greatest logarithm of a size relative to an anchor's, so that no drawn network overflows."""
+"""Largest logarithm of a side relative to the anchor. The limit prevents an overflow in untrained networks."""
 
 
 @dataclass(frozen=True)
 class Anchors:
-    """Three scales and some ratios at every place of every level of a pyramid.
+    """Anchors of three scales and some aspect ratios at every position of every level of a feature pyramid.
 
     Attributes
     ----------
     strides : tuple[int, ...]
-        Pixels from one place to the next, a level each.
+        Distance between neighbouring positions of each level, in pixels.
     size : float
-        Square root of the area of the smallest anchor of the first level, in pixels; each level doubles it.
+        Square root of the area of the smallest anchor of the first level, in pixels. It doubles from level to level.
     ratios : tuple[float, ...]
-        Height over width.
+        Aspect ratios, height over width.
 
     Examples
     --------
@@ -44,7 +44,7 @@ class Anchors:
 
     @property
     def per_place(self) -> int:
-        """Anchors at one place.
+        """Number of anchors at one position.
 
         Examples
         --------
@@ -55,9 +55,10 @@ class Anchors:
         return len(SCALES) * len(self.ratios)
 
     def boxes(self, height: int, width: int) -> np.ndarray:
-        """Return all anchors (A, 4) float32 xyxy of an image, level by level, row by row, place by place.
+        """Return all anchors of an image, (A, 4) float32 xyxy, ordered by level, row and column.
 
-        A place is in the middle of the pixels that its feature sees; a level has ceil(side / stride) of them.
+        A position lies in the middle of its stride x stride pixels. A level has ceil(side / stride) positions along a
+        side.
 
         Examples
         --------
@@ -65,7 +66,7 @@ class Anchors:
         >>> Anchors(strides=(8, 16, 32)).boxes(360, 480).shape
         (32130, 4)
         """
-        found = []
+        levels = []
         for level, stride in enumerate(self.strides):
             sizes = [self.size * 2**level * scale for scale in SCALES]
             sides = np.array([(s / r**0.5, s * r**0.5) for s in sizes for r in self.ratios])  # width, height
@@ -75,21 +76,32 @@ class Anchors:
                 indexing="ij",
             )
             middle = np.stack([x, y], -1)[:, :, None]
-            found.append(np.concatenate([middle - sides / 2, middle + sides / 2], -1).reshape(-1, 4))
-        return np.concatenate(found).astype(np.float32)
+            levels.append(np.concatenate([middle - sides / 2, middle + sides / 2], -1).reshape(-1, 4))
+        return np.concatenate(levels).astype(np.float32)
 
 
 def fit_anchors(boxes: np.ndarray, strides: tuple[int, ...]) -> Anchors:
-    """Choose size and ratios for boxes: those under which the mean best overlap by size is the greatest.
+    """Choose the size and the aspect ratios of anchors for boxes.
 
-    Ratios are the 10th, 50th and 90th percentile of the boxes' own; the size is searched for within an octave about
-    four strides, which is the published one.
+    The ratios are the 10th, 50th and 90th percentile of those of the boxes. The size maximises the mean over boxes of
+    the IoU with the best anchor, if both have the same middle. The search covers an octave around four strides, the
+    published size.
 
     Parameters
     ----------
     boxes : (n, 4) float
-        xyxy, in pixels of the network's input.
+        Boxes as xyxy, in pixels of the network's input.
     strides : tuple of int
+        Strides of the levels, in pixels.
+
+    Returns
+    -------
+    Anchors
+
+    Raises
+    ------
+    ArgumentError
+        If there are no boxes.
 
     Examples
     --------
@@ -100,23 +112,23 @@ def fit_anchors(boxes: np.ndarray, strides: tuple[int, ...]) -> Anchors:
     (True, 3)
     """
     if not len(boxes):
-        raise ArgumentError("there are no boxes to fit anchors to; expected fields with at least one")
+        raise ArgumentError("there are no boxes to fit the anchors to; expected fields with at least one box")
     width, height = (np.asarray(boxes, np.float64)[:, 2:] - boxes[:, :2]).T
     ratios = np.exp(np.quantile(np.log(height / width), (0.1, 0.5, 0.9)))
     best, chosen = -1.0, 0.0
     for size in np.geomspace(strides[0] * 2.5, strides[0] * 5, 40):  # an octave: other sizes repeat levels
         sizes = np.array([size * 2**level * scale for level in range(len(strides)) for scale in SCALES])
-        wide = (sizes[:, None] / ratios**0.5).ravel()
-        high = (sizes[:, None] * ratios**0.5).ravel()
-        shared = np.minimum(width[:, None], wide) * np.minimum(height[:, None], high)
-        overlap = (shared / ((width * height)[:, None] + wide * high - shared)).max(1).mean()
+        widths = (sizes[:, None] / ratios**0.5).ravel()
+        heights = (sizes[:, None] * ratios**0.5).ravel()
+        shared = np.minimum(width[:, None], widths) * np.minimum(height[:, None], heights)
+        overlap = (shared / ((width * height)[:, None] + widths * heights - shared)).max(1).mean()
         if overlap > best:
             best, chosen = float(overlap), float(size)
     return Anchors(strides, round(chosen, 2), tuple(round(float(ratio), 3) for ratio in ratios))
 
 
 def encode(boxes: Float[Array, "... 4"], anchors: Float[Array, "... 4"]) -> Float[Array, "... 4"]:
-    """Write boxes relative to anchors: shift of the middle in anchor sides, logarithm of the sides.
+    """Encode boxes relative to anchors: shift of the middle in anchor sides, and logarithm of the relative sides.
 
     Examples
     --------
@@ -127,13 +139,13 @@ def encode(boxes: Float[Array, "... 4"], anchors: Float[Array, "... 4"]) -> Floa
     ([[1.0, 1.0, 0.0, 0.0]], [[1.0, 2.0, 11.0, 22.0]])
     """
     side = anchors[..., 2:] - anchors[..., :2]
-    wanted = jnp.maximum(boxes[..., 2:] - boxes[..., :2], 1e-3)
+    sides = jnp.maximum(boxes[..., 2:] - boxes[..., :2], 1e-3)
     shift = (boxes[..., 2:] + boxes[..., :2] - anchors[..., 2:] - anchors[..., :2]) / 2 / side
-    return jnp.concatenate([shift, jnp.log(wanted / side)], -1)
+    return jnp.concatenate([shift, jnp.log(sides / side)], -1)
 
 
 def decode(codes: Float[Array, "... 4"], anchors: Float[Array, "... 4"]) -> Float[Array, "... 4"]:
-    """Turn what `encode` gives back into boxes."""
+    """Return the boxes that `encode` encoded."""
     side = anchors[..., 2:] - anchors[..., :2]
     middle = (anchors[..., 2:] + anchors[..., :2]) / 2 + codes[..., :2] * side
     half = side * jnp.exp(jnp.minimum(codes[..., 2:], LIMIT)) / 2
@@ -141,7 +153,7 @@ def decode(codes: Float[Array, "... 4"], anchors: Float[Array, "... 4"]) -> Floa
 
 
 def overlaps(a: Float[Array, "n 4"], b: Float[Array, "m 4"]) -> Float[Array, "n m"]:
-    """Return the intersection over union of every pair of boxes; 0 where one has no area.
+    """Return the intersection over union of every pair of boxes; 0 if one of them has no area.
 
     Examples
     --------
@@ -156,7 +168,7 @@ def overlaps(a: Float[Array, "n 4"], b: Float[Array, "m 4"]) -> Float[Array, "n 
 
 
 def intersections(a: Float[Array, "n 4"], b: Float[Array, "m 4"]) -> Float[Array, "n m"]:
-    """Return the area that every pair of boxes shares."""
+    """Return the area of the intersection of every pair of boxes."""
     width = jnp.minimum(a[:, None, 2], b[:, 2]) - jnp.maximum(a[:, None, 0], b[:, 0])
     height = jnp.minimum(a[:, None, 3], b[:, 3]) - jnp.maximum(a[:, None, 1], b[:, 1])
     return jnp.maximum(width, 0) * jnp.maximum(height, 0)

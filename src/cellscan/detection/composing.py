@@ -1,4 +1,4 @@
-"""Fields composed of single cells: training data for a detector from cells that have no field, with exact boxes."""
+"""Composed fields: training data with exact boxes for a detector, from images of single cells."""
 
 from __future__ import annotations
 
@@ -22,24 +22,25 @@ from cellscan.progress import Progress
 CLASSES = ("red blood cell", "infected")
 
 _BLACK = 31
-"""Brightest channel of the background of a cell that was cut out; the compression of the image blurs its edge."""
+"""Largest channel of a background pixel of a cut-out cell. It is above 0, because image compression blurs the edge."""
 
 _COVER = (0.12, 0.6)
-"""Share of the field that cells cover."""
+"""Range of the share of a field that cells cover."""
 
 _HEALTHY, _SHARE = 0.2, 0.12
-"""Fields without an infected cell; mean share of infected cells in the others."""
+"""Share of fields without an infected cell; mean share of infected cells in the others."""
 
 _CLUMPED = 0.35
-"""Share of cells that are placed beside another one, touching it or overlapping it a little."""
+"""Share of cells that touch or slightly overlap another cell."""
 
 _INSIDE = 0.4
-"""Share of the width and the height of a cell that has to lie in the field."""
+"""Smallest share of the width and of the height of a cell that lies in the field."""
 
 _RECOLOURED = 0.6
-"""Share of fields that get other colours where no style is given."""
+"""Share of fields that get other colours if no style is given."""
 
 _TRIES = 12
+"""Largest number of positions that are tried for a cell."""
 
 
 class Placed(NamedTuple):
@@ -48,11 +49,11 @@ class Placed(NamedTuple):
     Attributes
     ----------
     row : int
-        Of the cell data set.
+        Row in the cell data set.
     box : tuple[int, int, int, int]
-        Left, top, right, bottom in pixels; it may overrun the field.
+        Left, top, right, bottom in pixels; parts of it may lie outside the field.
     symmetry : int
-        Bits: swap axes, mirror vertically, mirror horizontally.
+        Three bits: swap the axes, mirror vertically, mirror horizontally.
     """
 
     row: int
@@ -62,7 +63,7 @@ class Placed(NamedTuple):
 
 @dataclass(frozen=True)
 class Look:
-    """The colours of a field to imitate: background and cells, (3,) float each, and noise, in grey levels."""
+    """Colours of a field to imitate: background and cells, (3,) float each, and the noise, in grey levels."""
 
     background: tuple[float, ...]
     cells: tuple[float, ...]
@@ -71,7 +72,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a composed field is made of."""
+    """Everything that determines a composed field: cells, diameter, colours and seed."""
 
     cells: tuple[Placed, ...]
     diameter: float
@@ -90,16 +91,17 @@ def compose_fields(
     seed: int = 0,
     progress: bool = True,
 ) -> FieldDataset:
-    """Compose whole fields of single cells, with a box around every red cell.
+    """Compose fields from images of single cells, with a box around every red cell.
 
-    The cells of a field are of one patient. They are turned, mirrored, placed on a background singly and in clumps,
-    and cut by the frame. Drawn white cells, platelets and specks of stain lie between them without a box: they are
-    background. Illumination, focus and noise vary. Images are computed when they are read, about 20 ms each.
+    All cells of a field come from one patient. They are rotated, mirrored and placed on a background, alone or in
+    clumps; the image border cuts some of them. Synthetic white cells, platelets and specks of stain between them have
+    no boxes, because they are background. Illumination, focus and noise vary. The images are computed when they are
+    read, which takes about 20 ms for each.
 
     Parameters
     ----------
     cells : CellDataset
-        Cut-out cells on black, as of `load_malaria`, with patients, of two classes.
+        Cut-out cells of two classes on a black background, with patients, such as those of `load_malaria`.
     count : int
         Number of fields, at least 1.
     size : (int, int)
@@ -107,34 +109,34 @@ def compose_fields(
     cell_diameter : float or (float, float)
         Median diameter of the cells of a field, in pixels, or the range from which it is drawn; at least 8.
     infected : str
-        The class of `cells` that is infected.
+        Name of the class of infected cells in `cells`.
     style : FieldDataset, optional
-        Fields whose colours of background and cells, and whose noise, are imitated, one field each. Left out, the
-        background is drawn, and six of ten fields get other colours.
+        Fields to imitate: each composed field takes the colours of background and cells, and the noise, of one of
+        them. If omitted, the colour of the background is random, and six of ten fields get other colours.
     seed : int
         The same seed, cells and arguments give the same fields.
     progress : bool
-        Show a bar if it takes longer than two seconds.
+        Show a progress bar if the call takes longer than two seconds.
 
     Returns
     -------
     FieldDataset
-        Classes ``("red blood cell", "infected")``, and the patient of each field. A fifth of the fields have no
-        infected cell; in the others 13 % of the cells are infected on average.
+        Fields with the classes ``("red blood cell", "infected")`` and the patient of each field. A fifth of the fields
+        has no infected cell. In the others, 13 % of the cells are infected on average.
 
     Raises
     ------
     ArgumentError
-        For a number or a size out of range, or an unknown class.
+        If a number or a size is out of range, or the class is unknown.
     DataError
-        Where patients are unknown, or there are no uninfected cells.
+        If the patients are unknown, or there are no uninfected cells.
     ImageError
-        Where a cell or a field of `style` cannot be read.
+        If a cell or a field of `style` cannot be read.
 
     Notes
     -----
-    Cells of the NIH set come without debris, and their outline is that of an automatic segmentation. A detector that is
-    trained on composed fields alone has to be tested on photographs.
+    The NIH set has no debris, and the outlines of its cells come from an automatic segmentation. Test a detector that
+    is trained on composed fields only on photographs.
 
     Examples
     --------
@@ -153,7 +155,7 @@ def compose_fields(
         raise ArgumentError(f"style is a {type(style).__name__}; expected a FieldDataset, see cellscan.load_fields")
     if not cells.has_patients:
         raise DataError(
-            "the patients of these cells are unknown, and a composed field has cells of one patient; load them with "
+            "the patients of these cells are unknown, but a composed field needs cells of one patient; load them with "
             "load_folder(dir, patient=...)"
         )
     side = 2 ** math.ceil(math.log2(max(high * 1.25, 16)))
@@ -161,23 +163,23 @@ def compose_fields(
     shapes = cells.sizes
     positive = cells.labels == cells.class_names.index(infected)
     by_patient = {
-        patient: (np.flatnonzero(own & ~positive), np.flatnonzero(own & positive))
+        patient: (np.flatnonzero(mask & ~positive), np.flatnonzero(mask & positive))
         for patient in sorted(set(cells.patients.tolist()))
-        for own in [cells.patients == patient]
+        for mask in [cells.patients == patient]
     }
     by_patient = {patient: rows for patient, rows in by_patient.items() if len(rows[0])}
     if not by_patient:
         raise DataError(f"there are only {infected} cells; expected cells of both classes")
     names, looks = list(by_patient), _learn_looks(style, progress)
-    plans, owners = [], []
+    plans, patients = [], []
     for number in range(count):
         rng = np.random.default_rng([seed, 4, number])
-        owner = names[int(rng.integers(len(names)))]
+        patient = names[int(rng.integers(len(names)))]
         look = looks[int(rng.integers(len(looks)))] if looks else None
         diameter = float(np.exp(rng.uniform(np.log(low), np.log(high))))
-        placed = _place(rng, by_patient[owner], shapes, diameter, size)
+        placed = _place(rng, by_patient[patient], shapes, diameter, size)
         plans.append(Plan(placed, diameter, look, (seed, 5, number)))
-        owners.append(owner)
+        patients.append(patient)
     source = ComposedSource(plans, pixels, size, cells.fingerprint())
     frame = np.array([0, 0, size[1], size[0]])
     boxes = [
@@ -185,13 +187,13 @@ def compose_fields(
         for plan in plans
     ]
     labels = [positive[[p.row for p in plan.cells]].astype(np.int32) for plan in plans]
-    named = [f"composed_{number:05d}.png" for number in range(count)]
-    found = FieldDataset.from_source(source, boxes, labels, named, CLASSES)
-    return found.with_groups(patients=owners)
+    file_names = [f"composed_{number:05d}.png" for number in range(count)]
+    fields = FieldDataset.from_source(source, boxes, labels, file_names, CLASSES)
+    return fields.with_groups(patients=patients)
 
 
 def _learn_looks(style: FieldDataset | None, progress: bool) -> list[Look]:
-    """Return the looks of fields in which cells are darker than the background."""
+    """Return the colours of those fields in which the cells are darker than the background."""
     if style is None:
         return []
     looks = []
@@ -199,8 +201,8 @@ def _learn_looks(style: FieldDataset | None, progress: bool) -> list[Look]:
         for field in style:
             ground = find_ground(field.image)
             if ground.cells.any() and (ground.colour.astype(float) > ground.cell_colour)[1]:
-                own = (ground.colour.tolist(), ground.cell_colour.tolist())
-                looks.append(Look(tuple(own[0]), tuple(own[1]), ground.noise))
+                background, cells = ground.colour.tolist(), ground.cell_colour.tolist()
+                looks.append(Look(tuple(background), tuple(cells), ground.noise))
             bar.advance(1)
     if not looks:
         raise DataError("style has no field in which cells are darker than the background; expected thin films")
@@ -214,15 +216,15 @@ def _place(
     diameter: float,
     size: tuple[int, int],
 ) -> tuple[Placed, ...]:
-    """Choose cells of a patient and places for them."""
+    """Choose cells of a patient and their positions; `rows` has those of uninfected and of infected cells."""
     height, width = size
     wanted = max(int(rng.uniform(*_COVER) * height * width / (math.pi / 4 * diameter**2)), 1)
-    healthy, sick = rows
-    share = 0.0 if not len(sick) or rng.random() < _HEALTHY else min(0.5, rng.exponential(_SHARE) + 0.01)
-    few = min(int(rng.binomial(wanted, share)), len(sick)) if share else 0
+    uninfected, infected = rows
+    share = 0.0 if not len(infected) or rng.random() < _HEALTHY else min(0.5, rng.exponential(_SHARE) + 0.01)
+    count = min(int(rng.binomial(wanted, share)), len(infected)) if share else 0
     chosen = np.concatenate([
-        rng.choice(sick, few, replace=False) if few else sick[:0],
-        rng.choice(healthy, wanted - few, replace=len(healthy) < wanted - few),
+        rng.choice(infected, count, replace=False) if count else infected[:0],
+        rng.choice(uninfected, wanted - count, replace=len(uninfected) < wanted - count),
     ])  # fmt: skip
     chosen = rng.permutation(chosen)
     factor = diameter / float(np.median(np.sqrt(shapes[chosen].prod(1))))
@@ -230,34 +232,33 @@ def _place(
     placed: list[Placed] = []
     for row in chosen.tolist():
         symmetry = int(rng.integers(8))
-        wide, high = np.maximum(np.rint(shapes[row] * factor * np.exp(rng.normal(0, 0.04))), 4).astype(int).tolist()
-        if symmetry & 1:
-            wide, high = high, wide
-        radius, done = math.sqrt(wide * high) / 2, len(placed)
+        sides = np.maximum(np.rint(shapes[row] * factor * np.exp(rng.normal(0, 0.04))), 4).astype(int).tolist()
+        cell_width, cell_height = sides[::-1] if symmetry & 1 else sides
+        radius, done = math.sqrt(cell_width * cell_height) / 2, len(placed)
         for _ in range(_TRIES):
             if done and rng.random() < _CLUMPED:
-                beside, turn = int(rng.integers(done)), rng.uniform(0, 2 * math.pi)
-                away = (radius + radii[beside]) * rng.uniform(0.86, 1.0)
-                x, y = middles[beside] + away * np.array([math.cos(turn), math.sin(turn)])
+                neighbour, angle = int(rng.integers(done)), rng.uniform(0, 2 * math.pi)
+                distance = (radius + radii[neighbour]) * rng.uniform(0.86, 1.0)
+                x, y = middles[neighbour] + distance * np.array([math.cos(angle), math.sin(angle)])
             else:
                 x, y = rng.uniform(-0.1, 1.1) * width, rng.uniform(-0.1, 1.1) * height
-            left, top = round(x - wide / 2), round(y - high / 2)
+            left, top = round(x - cell_width / 2), round(y - cell_height / 2)
             if (
-                min(left + wide, width) - max(left, 0) < _INSIDE * wide
-                or min(top + high, height) - max(top, 0) < _INSIDE * high
+                min(left + cell_width, width) - max(left, 0) < _INSIDE * cell_width
+                or min(top + cell_height, height) - max(top, 0) < _INSIDE * cell_height
             ):
                 continue
-            apart = np.hypot(*(middles[:done] - (x, y)).T) / (radius + radii[:done])
-            if done and apart.min() < 0.84:
+            distances = np.hypot(*(middles[:done] - (x, y)).T) / (radius + radii[:done])
+            if done and distances.min() < 0.84:
                 continue
             middles[done], radii[done] = (x, y), radius
-            placed.append(Placed(row, (left, top, left + wide, top + high), symmetry))
+            placed.append(Placed(row, (left, top, left + cell_width, top + cell_height), symmetry))
             break
     return tuple(placed)
 
 
 class ComposedSource(RenderedSource):
-    """Renders planned fields; cells come from a map of pixels that is decoded once."""
+    """Renders planned fields from cell images that are decoded once."""
 
     def __init__(self, plans: list[Plan], pixels: Pixels, size: tuple[int, int], cells: str) -> None:
         super().__init__(np.tile([size[1], size[0]], (len(plans), 1)))
@@ -271,8 +272,9 @@ class ComposedSource(RenderedSource):
         rng = np.random.default_rng(list(plan.seed))
         cells = np.empty((len(plan.cells), *self._pixels.shape[1:3], 4), np.uint8)
         cells[..., :3] = self._pixels[[placed.row for placed in plan.cells]]
-        cells[..., 3] = 255 * ((cells[..., 0] | cells[..., 1] | cells[..., 2]) > _BLACK)  # any channel: 31 is 0b11111
-        cut = [_cut_out(one, placed) for one, placed in zip(cells, plan.cells, strict=True)]
+        # The bitwise "or" of the channels exceeds 31 = 0b11111 exactly if one of the channels does.
+        cells[..., 3] = 255 * ((cells[..., 0] | cells[..., 1] | cells[..., 2]) > _BLACK)
+        cut = [_cut_out(cell, placed) for cell, placed in zip(cells, plan.cells, strict=True)]
         means = np.array([colour for _, _, colour in cut]).reshape(-1, 3)
         typical = np.median(means, 0) if len(means) else np.array([200.0, 150, 160])
         ground = 255 - (255 - typical) * rng.uniform(0.08, 0.55)
@@ -298,7 +300,10 @@ class ComposedSource(RenderedSource):
 
 
 def _cut_out(pixels: np.ndarray, placed: Placed) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return a cell at its size (h, w, 3) float32, its opacity (h, w, 1), and its mean colour (3,), of RGBA pixels."""
+    """Resize and transform a cell given as RGBA pixels.
+
+    Return its pixels (h, w, 3) float32, its opacity (h, w, 1) and its mean colour (3,).
+    """
     if placed.symmetry & 1:
         pixels = pixels.swapaxes(0, 1)
     if placed.symmetry & 2:
@@ -306,17 +311,17 @@ def _cut_out(pixels: np.ndarray, placed: Placed) -> tuple[np.ndarray, np.ndarray
     if placed.symmetry & 4:
         pixels = pixels[:, ::-1]
     size = (placed.box[2] - placed.box[0], placed.box[3] - placed.box[1])
-    # Pillow weights colours by opacity, so that no black of the background gets into the edge of the cell.
-    shown = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize(size, Image.Resampling.BILINEAR))
-    shown = shown.astype(np.float32)
-    opacity = np.clip(shown[..., 3:] / 127.5 - 1, 0, 1)  # the outermost half pixel is dark of the background
+    # Pillow weights colours by opacity, so the black background does not darken the edge of the cell.
+    resized = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize(size, Image.Resampling.BILINEAR))
+    resized = resized.astype(np.float32)
+    opacity = np.clip(resized[..., 3:] / 127.5 - 1, 0, 1)  # The outermost half pixel is dark from the background.
     total = float(opacity.sum())
-    colour = np.einsum("ijc,ij->c", shown[..., :3], opacity[..., 0]) / total if total else np.zeros(3)
-    return shown[..., :3], opacity, colour
+    colour = np.einsum("ijc,ij->c", resized[..., :3], opacity[..., 0]) / total if total else np.zeros(3)
+    return resized[..., :3], opacity, colour
 
 
 def _blend(canvas: np.ndarray, pixels: np.ndarray, opacity: np.ndarray, box: tuple[int, ...]) -> None:
-    """Lay pixels (h, w, 3), or one colour (3,), over the canvas where they are opaque."""
+    """Blend pixels (h, w, 3), or one colour (3,), into the canvas with an opacity (h, w, 1)."""
     height, width = canvas.shape[:2]
     left, top, right, bottom = max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height)
     if left >= right or top >= bottom:
@@ -329,7 +334,7 @@ def _blend(canvas: np.ndarray, pixels: np.ndarray, opacity: np.ndarray, box: tup
 def _recolour(
     rng: np.random.Generator, look: Look | None, ground: np.ndarray, typical: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return gain and offset (3,) that bring background and cells to other colours."""
+    """Return the gain and the offset, (3,) each, that change the colours of background and cells."""
     if look is not None:
         new_ground, new_cells = np.array(look.background), np.array(look.cells)
         new_ground, new_cells = new_ground + rng.normal(0, 4, 3), new_cells + rng.normal(0, 4, 3)
@@ -343,7 +348,7 @@ def _recolour(
 
 
 def _light(rng: np.random.Generator, canvas: np.ndarray) -> None:
-    """Make the illumination uneven: a slope, and a fall towards the corners."""
+    """Make the illumination uneven: a linear gradient, and a decrease towards the corners."""
     height, width = canvas.shape[:2]
     y = np.linspace(-0.5, 0.5, height, dtype=np.float32)[:, None]
     x = np.linspace(-0.5, 0.5, width, dtype=np.float32)[None]
@@ -352,19 +357,20 @@ def _light(rng: np.random.Generator, canvas: np.ndarray) -> None:
 
 
 class _Other(NamedTuple):
-    """A kind of thing between the red cells.
+    """A kind of object between the red cells, such as white cells.
 
     Attributes
     ----------
     number : float
-        Mean number, in a field of 100 cell areas.
+        Mean number of objects in a field of 100 squared cell diameters.
     most : int
+        Largest number of objects in a field.
     size : (float, float)
-        Range of its diameter over that of red cells.
+        Range of the diameter, relative to that of red cells.
     lobes : int
-        Of its dark part, at most.
+        Largest number of lobes of the dark part.
     pale : bool
-        Whether its dark part lies in a paler body.
+        Whether the dark part lies in a paler body.
     """
 
     number: float
@@ -382,7 +388,7 @@ _SPECK = _Other(1.5, 20, (0.05, 0.18), 1, False)
 def _draw_others(
     rng: np.random.Generator, canvas: np.ndarray, diameter: float, typical: np.ndarray, kind: _Other
 ) -> None:
-    """Draw white cells, platelets or specks of stain, purple to blue."""
+    """Draw white cells, platelets or specks of stain, in colours from purple to blue."""
     height, width = canvas.shape[:2]
     if rng.random() < 0.3:
         return
@@ -400,10 +406,10 @@ def _draw_others(
             _blend(canvas, body, rng.uniform(0.7, 1) * _soft(side / 2 - np.hypot(across, down)), box)
         dark = np.full(np.broadcast_shapes(across.shape, down.shape), -1e3, np.float32)
         for _ in range(int(rng.integers(1, kind.lobes + 1))):
-            turn, far = rng.uniform(0, 2 * math.pi), rng.uniform(0, 0.22) * side
+            angle, distance = rng.uniform(0, 2 * math.pi), rng.uniform(0, 0.22) * side
             radius = side * (rng.uniform(0.18, 0.3) if kind.pale else rng.uniform(0.3, 0.5))
             lobe = radius - np.hypot(
-                across - far * math.cos(turn), (down - far * math.sin(turn)) * rng.uniform(0.7, 1.4)
+                across - distance * math.cos(angle), (down - distance * math.sin(angle)) * rng.uniform(0.7, 1.4)
             )
             dark = np.maximum(dark, lobe)
         grain = 1 + 0.12 * rng.standard_normal((*dark.shape, 1), np.float32)

@@ -1,4 +1,4 @@
-"""How large the red cells of a field are, by plain image analysis: no network takes part in it."""
+"""Estimation of the diameter of the red cells of a field by image analysis, without a network."""
 
 from __future__ import annotations
 
@@ -11,43 +11,44 @@ from cellscan.detection.ground import WORK, Ground, find_ground, load_ndimage
 from cellscan.errors import DataError
 
 _LEAST, _STEP, _MOST = 3.5, 1.12, 0.36
-"""Smallest radius that is looked for, at working size; the factor to the next; the largest, of the shorter side."""
+"""Smallest radius at working size; factor from one radius to the next; largest radius over the shorter side."""
 
 _ROUND = 0.38
-"""Share of a circle's outline that has to be there."""
+"""Smallest share of the outline of a circle that is present."""
 
 _LOOSE, _NEAR = 0.22, 0.75
-"""How far, in radii, votes for one middle may lie apart; and how near to a more complete circle none is kept."""
+"""Spread of the votes for one centre, and smallest distance from a more complete circle, both in radii."""
 
 _WEIGHT = 1.25
-"""Power of its radius by which a circle counts in the median: of 2, few large things set it; of 0, many specks."""
+"""Exponent of the radius in the weight of a circle in the median. A few large objects would determine the median with
+an exponent of 2, and many specks with 0."""
 
 _OVAL, _LONG = 0.97, 0.6
-"""Area of a piece over that of the ellipse of its moments, from which it is one; and short over long axis, up to which
-such an ellipse is one cell rather than one circle."""
+"""Smallest ratio of the area of an ellipse-shaped region to that of the ellipse with its moments; and largest ratio of
+the short to the long axis of an ellipse that is treated as an elongated cell."""
 
 _SMALL = 7.0
-"""Radius at that size below which a field is looked at again, a part of it enlarged."""
+"""Radius at working size below which the analysis is repeated on an enlarged part of the field."""
 
 _BOX = 0.9
-"""Diameter of a circle over the side of the box that people draw about the cell: chosen on fields of even position, see
-`benchmarks/other_laboratories.py`."""
+"""Ratio of the diameter of a circle to the side of the annotated box of the cell. It was chosen on fields of even
+position, see `benchmarks/other_laboratories.py`."""
 
 _CIRCLES, _COVER = 4, 0.02
-"""Circles, and their share of the field, below which it has no red cells."""
+"""Smallest number of circles, and smallest share of the field that they cover, in a field with red cells."""
 
 
 class Discs(NamedTuple):
-    """Round things darker than what is around them, in pixels of the image.
+    """Round objects that are darker than the background, in pixels of the image.
 
     Attributes
     ----------
     middles : (n, 2) float64
-        x and y.
+        x and y of the centres.
     radii : (n,) float64
-        Of the outline, not of the boxes that people draw about it.
+        Radii of the outlines; annotated boxes are larger.
     complete : (n,) float64
-        Share of the outline that is there.
+        Share of each outline that is present.
     """
 
     middles: np.ndarray
@@ -58,10 +59,10 @@ class Discs(NamedTuple):
 def estimate_cell_diameter(image: ImageLike) -> tuple[float, float]:
     """Estimate the diameter of the red cells of one field of a thin film.
 
-    Outlines of what is darker than the background vote for middles of circles, at all sizes (after Ballard, 1981,
-    and Loy and Zelinsky, 2003), so that cells may touch and overlap. The background may be uneven; the dark surround
-    of an eyepiece is left out. No stain, magnification or number of pixels is assumed: only that most round things
-    are red cells.
+    The function finds circles of all sizes in the outlines of the dark regions with a Hough transform (after Ballard,
+    1981, and Loy and Zelinsky, 2003), so cells may touch and overlap. The background may be uneven. The dark border of
+    an eyepiece is ignored. The only assumption is that most round objects are red cells; stain, magnification and
+    resolution are arbitrary.
 
     Parameters
     ----------
@@ -71,22 +72,22 @@ def estimate_cell_diameter(image: ImageLike) -> tuple[float, float]:
     Returns
     -------
     median, spread : float
-        In pixels of the image as it is. The median of the diameters, as the boxes of annotated sets have it; and
-        half of the range that the middle 68 % of the cell area has, which for a normal distribution is its standard
-        deviation.
+        In pixels of the given image. `median` is the median of the diameters, on the scale of the boxes of annotated
+        sets. `spread` is half of the range of the diameters in the middle 68 % of the cell area; for a normal
+        distribution, it is the standard deviation.
 
     Raises
     ------
     DataError
-        Where there are no red cells to be seen, with the reason.
+        If no red cells are visible; the message contains the reason.
     ImageError
-        Where the image cannot be read.
+        If the image cannot be read.
 
     Notes
     -----
-    On fields of four laboratories, as they are and redrawn at a quarter to four times, it is measured by
-    `benchmarks/other_laboratories.py --diameters`.
-    It is wrong where most of what is round is no red cell, as in thick films.
+    `benchmarks/other_laboratories.py --diameters` measures the errors on fields of four laboratories, at the original
+    size and rescaled by factors from a quarter to four. The estimate is wrong if most round objects are not red cells,
+    as in thick films.
 
     Examples
     --------
@@ -101,10 +102,10 @@ def estimate_cell_diameter(image: ImageLike) -> tuple[float, float]:
 
 
 def measure_diameter(image: np.ndarray, ground: Ground) -> tuple[float, float]:
-    """Return what `estimate_cell_diameter` does of an image (H, W, 3) uint8 that has been looked at."""
+    """Return the result of `estimate_cell_diameter` for an image (H, W, 3) uint8 and its background."""
     reason = _why_none(ground, discs := find_discs(ground))
     part = image
-    for _ in range(2):  # cells that are small in the field: a part of it, enlarged
+    for _ in range(2):  # If the cells are small in the field, an enlarged part of it is analysed.
         if reason is None and not _are_small(ground, discs):
             break
         height, width = (side // 2 for side in part.shape[:2])
@@ -118,21 +119,21 @@ def measure_diameter(image: np.ndarray, ground: Ground) -> tuple[float, float]:
         elif reason is None:
             break
     if reason is not None:
-        raise DataError(f"no red cells are to be seen, so they have no diameter: {reason}")
+        raise DataError(f"no red cells are visible, so their diameter cannot be estimated: {reason}")
     sizes, weights = 2 * discs.radii / _BOX, discs.complete * discs.radii**_WEIGHT
     low, middle, high = _quantiles(sizes, weights, (0.16, 0.5, 0.84))
     return middle, (high - low) / 2
 
 
 def _why_none(ground: Ground, discs: Discs) -> str | None:
-    """Return why a field has no red cells to measure; None where it has."""
+    """Return the reason why a field has no red cells that can be measured; None if it has such cells."""
     if not ground.lit.any():
-        return "the image is dark throughout"
+        return "the whole image is dark"
     if len(discs.radii) < _CIRCLES:
-        return f"{len(discs.radii)} round things darker than the background; expected at least {_CIRCLES}"
+        return f"{len(discs.radii)} round objects are darker than the background; expected at least {_CIRCLES}"
     area = float((np.pi * (discs.radii * ground.factor) ** 2).sum() / ground.lit.sum())
     if area < _COVER:
-        return f"round things cover {area:.1%} of the field; expected at least {_COVER:.0%}"
+        return f"round objects cover {area:.1%} of the field; expected at least {_COVER:.0%}"
     return None
 
 
@@ -141,10 +142,10 @@ def _are_small(ground: Ground, discs: Discs) -> bool:
 
 
 def find_discs(ground: Ground) -> Discs:
-    """Find circles in the outlines of what is darker than the background.
+    """Find circles in the outlines of the regions that are darker than the background.
 
-    Every point of an outline votes, for each radius, for the middle that lies so far inside. Of circles whose middles
-    lie closer than three quarters of a radius, the most complete stays.
+    For each radius, every point of an outline votes for the centre at this distance inside the region. If the centres
+    of circles are closer than three quarters of a radius, only the most complete circle is used.
 
     Examples
     --------
@@ -162,7 +163,8 @@ def find_discs(ground: Ground) -> Discs:
     down, right = np.gradient(soft)
     steep = np.hypot(right, down)
     outline = ground.cells & (ndimage.minimum_filter(dark, 3) < 1) & (steep > 1e-3)
-    outline &= ndimage.binary_erosion(ground.lit, iterations=3)  # where the frame cuts a cell is no outline
+    # The edge of a cell at the image border is not an outline.
+    outline &= ndimage.binary_erosion(ground.lit, iterations=3)
     y, x = np.nonzero(outline)
     if not len(y):
         return Discs(np.zeros((0, 2)), np.zeros(0), np.zeros(0))
@@ -184,10 +186,10 @@ def find_discs(ground: Ground) -> Discs:
 def _vote(
     y: np.ndarray, x: np.ndarray, ny: np.ndarray, nx: np.ndarray, radius: float, shape: tuple[int, ...]
 ) -> np.ndarray:
-    """Return the circles of one radius (n, 4): completeness, radius, row, column."""
+    """Return the circles of one radius, (n, 4): completeness, radius, row and column."""
     ndimage = load_ndimage()
 
-    step = max(1.0, 0.2 * radius)  # votes of larger circles lie farther apart
+    step = max(1.0, 0.2 * radius)  # The votes for larger circles are more spread out.
     pad = 2
     rows, columns = int(shape[0] / step) + 2 * pad + 1, int(shape[1] / step) + 2 * pad + 1
     row = np.floor((y + ny * radius) / step).astype(np.int64) + pad
@@ -199,44 +201,45 @@ def _vote(
     complete = votes / (2 * np.pi * radius)
     peak = (complete > _ROUND) & (complete == ndimage.maximum_filter(complete, 3))
     row, column = np.nonzero(peak)
-    found = np.empty((len(row), 4))
-    found[:, 0], found[:, 1] = complete[row, column], radius
-    found[:, 2], found[:, 3] = (row - pad + 0.5) * step, (column - pad + 0.5) * step
-    return found
+    circles = np.empty((len(row), 4))
+    circles[:, 0], circles[:, 1] = complete[row, column], radius
+    circles[:, 2], circles[:, 3] = (row - pad + 0.5) * step, (column - pad + 0.5) * step
+    return circles
 
 
 def _apart(circles: np.ndarray) -> np.ndarray:
-    """Return the circles that no more complete one is too close to, the most complete first."""
+    """Return the circles without those too close to a more complete one, in descending order of completeness."""
     circles = circles[np.argsort(-circles[:, 0], kind="stable")]
-    kept: list[np.ndarray] = []
+    separate: list[np.ndarray] = []
     while len(circles):
         best = circles[0]
-        kept.append(best)
-        far = np.hypot(circles[:, 2] - best[2], circles[:, 3] - best[3])
-        circles = circles[far > _NEAR * np.maximum(circles[:, 1], best[1])]
-    return np.array(kept).reshape(-1, 4)
+        separate.append(best)
+        distances = np.hypot(circles[:, 2] - best[2], circles[:, 3] - best[3])
+        circles = circles[distances > _NEAR * np.maximum(circles[:, 1], best[1])]
+    return np.array(separate).reshape(-1, 4)
 
 
 def _refine(circles: np.ndarray, y: np.ndarray, x: np.ndarray, ny: np.ndarray, nx: np.ndarray) -> np.ndarray:
-    """Return the radii (n,), each the median distance of the points of the outline that face the middle."""
+    """Return the radii (n,): the median distance of the outline points whose normals point to the centre."""
     radii = circles[:, 1].copy()
     order = np.argsort(y, kind="stable")
     y, x, ny, nx = y[order], x[order], ny[order], nx[order]
     for number, (_, radius, row, column) in enumerate(circles):
         first, last = np.searchsorted(y, (row - 1.3 * radius, row + 1.3 * radius))
         dy, dx = row - y[first:last], column - x[first:last]
-        far = np.hypot(dy, dx)
-        faces = dy * ny[first:last] + dx * nx[first:last] > 0.9 * far
-        near = far[faces & (np.abs(far - radius) < 0.3 * radius)]
+        distances = np.hypot(dy, dx)
+        faces = dy * ny[first:last] + dx * nx[first:last] > 0.9 * distances
+        near = distances[faces & (np.abs(distances - radius) < 0.3 * radius)]
         if len(near) > 5:
             radii[number] = float(np.median(near))
     return radii
 
 
 def _join_ovals(circles: np.ndarray, ground: Ground) -> np.ndarray:
-    """Return the circles, but one alone, of its area, for each piece off the frame that is an ellipse.
+    """Replace the circles in each elliptical region inside the field by one circle of the area of the region.
 
-    An elongated cell has a circle at either end; a pair of cells is no ellipse, for it has a waist.
+    An elongated cell gives a circle at either end. A pair of cells is not elliptical, because it is narrower in the
+    middle.
     """
     ndimage = load_ndimage()
 
@@ -250,11 +253,11 @@ def _join_ovals(circles: np.ndarray, ground: Ground) -> np.ndarray:
     area[0] = 1
     my, mx = (np.bincount(piece, at, count + 1) / area for at in (y, x))
     dy, dx = y - my[piece], x - mx[piece]
-    yy, xx, xy = (np.bincount(piece, one, count + 1) / area for one in (dy * dy, dx * dx, dy * dx))
-    drawn = 4 * np.pi * np.sqrt(np.maximum(yy * xx - xy**2, 1e-9))  # area of the ellipse with these moments
+    yy, xx, xy = (np.bincount(piece, product, count + 1) / area for product in (dy * dy, dx * dx, dy * dx))
+    ellipse = 4 * np.pi * np.sqrt(np.maximum(yy * xx - xy**2, 1e-9))  # area of the ellipse with these moments
     long = np.sqrt(np.maximum((yy + xx) / 2 + np.sqrt((yy - xx) ** 2 / 4 + xy**2), 1e-9)) * 2
     short = np.sqrt(area / np.pi) ** 2 / long
-    oval = (area / drawn > _OVAL) & (short > 0.33 * long) & (short < _LONG * long)
+    oval = (area / ellipse > _OVAL) & (short > 0.33 * long) & (short < _LONG * long)
     inside_frame = np.ones(count + 1, bool)
     for line in (pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]):
         inside_frame[line] = False
@@ -262,8 +265,8 @@ def _join_ovals(circles: np.ndarray, ground: Ground) -> np.ndarray:
     column = np.clip(circles[:, 3].astype(int), 0, pieces.shape[1] - 1)
     owner = pieces[row, column]
     oval[0] = False
-    own = np.bincount(owner, minlength=count + 1)
-    chosen = np.flatnonzero(oval & inside_frame & (own >= 1))
+    n_circles = np.bincount(owner, minlength=count + 1)
+    chosen = np.flatnonzero(oval & inside_frame & (n_circles >= 1))
     joined = np.stack([np.ones(len(chosen)), np.sqrt(area[chosen] / np.pi), my[chosen], mx[chosen]], 1)
     return np.concatenate([circles[~np.isin(owner, chosen)], joined])
 

@@ -1,4 +1,4 @@
-"""What a field shows before any network has seen it: its lit part, its background, and what is darker than that."""
+"""Image analysis of a field without a network: its illuminated part, its background, and the darker cells."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ import numpy as np
 from PIL import Image
 
 WORK = 512
-"""Longer side, in pixels, at which a field is looked at."""
+"""Longer side of the working size of a field, in pixels."""
 
 _DARK, _DARK_SHARE = 48, 0.35
-"""Brightest channel of a dark surround, at most: grey levels, and share of the brightness of the field."""
+"""Largest channel of a dark border, at most: in grey levels, and as a share of the brightness of the field."""
 
 _EDGE = 0.02
-"""Share of the field from which a dark piece at the frame is a surround and no cell or pointer."""
+"""Smallest share of the field of a dark border. Smaller dark regions at the image border are cells or pointers."""
 
 _TILES = 4
+"""Number of parts along each side for the fit of the background."""
 
 _FLAT = 1e-3
+"""Weight of the penalty on the slope and the curvature of the background."""
+
 _GREEN = 1
+"""Index of the green channel."""
 
 
 class Ground(NamedTuple):
@@ -28,21 +32,22 @@ class Ground(NamedTuple):
     Attributes
     ----------
     factor : float
-        Working pixels to a pixel of the image.
+        Number of working pixels per pixel of the image.
     lit : (h, w) bool
-        Where the field is lit: not in the dark surround of an eyepiece, nor in a black frame.
+        True in the illuminated part of the field, False in the dark border of an eyepiece or in a black frame.
     box : tuple[int, int, int, int]
-        Left, top, right and bottom of the lit part, in pixels of the image.
+        Left, top, right and bottom of the illuminated part, in pixels of the image.
     colour : (3,) uint8
         Median colour of the background.
     cell_colour : (3,) uint8
-        Median colour of what is darker; the background's where nothing is.
+        Median colour of the cells; that of the background if there are no cells.
     depth : (h, w) float32
-        Grey levels of green below the local background, at working size; 0 where it is not lit.
+        Difference of the green channel to the brighter local background, in grey levels, at working size; 0 outside the
+        illuminated part.
     cells : (h, w) bool
-        Where it is darker than halfway between background and cells.
+        True for pixels that are darker than halfway between background and cells.
     noise : float
-        Median distance of the background from its smooth surface, in grey levels of green.
+        Median distance of background pixels from the smooth surface, in grey levels of green.
     """
 
     factor: float
@@ -56,10 +61,11 @@ class Ground(NamedTuple):
 
 
 def find_ground(image: np.ndarray, work: int = WORK) -> Ground:
-    """Look at a field (H, W, 3) uint8.
+    """Find the background and the cells of a field (H, W, 3) uint8.
 
-    The background is a smooth surface through the brightest fifth of each of sixteen parts; what is darker is parted
-    from it by Otsu's (1979) threshold, taken twice, so that few very dark things do not set it.
+    The background is a smooth surface through the brightest fifth of each of sixteen parts of the field. The threshold
+    of Otsu (1979) separates the cells from it. The threshold is computed twice, so that a few very dark objects do not
+    determine it.
 
     Examples
     --------
@@ -75,8 +81,8 @@ def find_ground(image: np.ndarray, work: int = WORK) -> Ground:
     height, width = image.shape[:2]
     factor = work / max(height, width)
     size = (max(round(width * factor), 2), max(round(height * factor), 2))
-    how = Image.Resampling.BILINEAR if factor < 1 else Image.Resampling.BICUBIC
-    small = np.asarray(Image.fromarray(image).resize(size, how))
+    resampling = Image.Resampling.BILINEAR if factor < 1 else Image.Resampling.BICUBIC
+    small = np.asarray(Image.fromarray(image).resize(size, resampling))
     lit = _find_lit(small)
     green = ndimage.gaussian_filter(small[..., _GREEN].astype(np.float32), 1.0)
     if not lit.any():
@@ -85,11 +91,11 @@ def find_ground(image: np.ndarray, work: int = WORK) -> Ground:
         return Ground(factor, lit, (0, 0, width, height), black, black, np.zeros_like(green), nothing, 0.0)
     surface, noise = _fit_background(green, lit)
     depth = np.where(lit, surface - green, 0).astype(np.float32)
-    seen = depth[::2, ::2][lit[::2, ::2]]
-    if not seen.size:
-        seen = depth[lit]
-    threshold = _otsu(np.maximum(seen, -20))
-    threshold = _otsu(np.clip(seen, -10, 2 * max(threshold, 1.0)))
+    depths = depth[::2, ::2][lit[::2, ::2]]
+    if not depths.size:
+        depths = depth[lit]
+    threshold = _otsu(np.maximum(depths, -20))
+    threshold = _otsu(np.clip(depths, -10, 2 * max(threshold, 1.0)))
     cells = depth > threshold
     bright = lit & (depth < threshold / 2)
     colour = np.median(small[bright if bright.any() else lit], axis=0)
@@ -103,14 +109,14 @@ def find_ground(image: np.ndarray, work: int = WORK) -> Ground:
 
 
 def load_ndimage() -> Any:
-    """Return scipy.ndimage, which takes a while to import, and whose annotations say float of what is bool."""
+    """Return scipy.ndimage as Any: its import is slow, and its type annotations declare bool arrays as float."""
     from scipy import ndimage
 
     return ndimage
 
 
 def _find_lit(small: np.ndarray) -> np.ndarray:
-    """Return (h, w) bool: all but dark pieces that touch the frame and are too large for a cell."""
+    """Return the illuminated part, (h, w) bool: all but large dark regions at the image border."""
     ndimage = load_ndimage()
 
     light = small.max(-1)
@@ -122,21 +128,21 @@ def _find_lit(small: np.ndarray) -> np.ndarray:
     edge = np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]])
     touching = np.unique(edge[edge > 0])
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)
-    surround = np.isin(pieces, touching[sizes[touching] >= _EDGE * dark.size])
-    if not surround.any():
-        return ~surround
-    # Specks in it are of it, and so is its soft edge: what is left is the largest lit piece.
-    lit = ndimage.binary_erosion(~surround, iterations=3, border_value=1)
+    border = np.isin(pieces, touching[sizes[touching] >= _EDGE * dark.size])
+    if not border.any():
+        return ~border
+    # Specks in the dark border and its soft edge belong to it, so only the largest illuminated region is used.
+    lit = ndimage.binary_erosion(~border, iterations=3, border_value=1)
     pieces, count = ndimage.label(lit)
     if not count:
         return lit
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
-    return ndimage.binary_fill_holes(pieces == sizes.argmax()) & ~surround
+    return ndimage.binary_fill_holes(pieces == sizes.argmax()) & ~border
 
 
 def _fit_background(green: np.ndarray, lit: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return a quadratic surface (h, w) through the background, and the median distance from it."""
+    """Return a quadratic surface (h, w) fitted to the background, and the median distance of the background from it."""
     height, width = green.shape
     step = max(1, min(height, width) // 64)
 
@@ -152,15 +158,15 @@ def _fit_background(green: np.ndarray, lit: np.ndarray) -> tuple[np.ndarray, flo
     tile = (rows * _TILES // height) * _TILES + columns * _TILES // width
     keep = np.zeros(len(values), bool)
     for number in range(_TILES**2):
-        here = tile == number
-        if here.any():
-            keep |= here & (values >= np.percentile(values[here], 80))
+        in_tile = tile == number
+        if in_tile.any():
+            keep |= in_tile & (values >= np.percentile(values[in_tile], 80))
     noise = 0.0
     weights = np.zeros(6)
     for _ in range(4):
         part = known[keep]
-        # By einsum: BLAS on all cores takes longer over so thin a matrix than the rest of this file. A little of a flat
-        # surface is added, so that few points cannot bend it.
+        # einsum is faster: for such a thin matrix, BLAS on all cores takes longer than the rest of this file. A small
+        # penalty on slope and curvature keeps the surface flat if there are few points.
         square = np.einsum("ni,nj->ij", part, part) + len(part) * np.diag([1e-9, *[_FLAT] * 5])
         weights = np.linalg.solve(square, np.einsum("ni,n->i", part, values[keep]))
         off = values - np.einsum("ni,i->n", known, weights)
@@ -174,7 +180,7 @@ def _fit_background(green: np.ndarray, lit: np.ndarray) -> tuple[np.ndarray, flo
 
 
 def _otsu(values: np.ndarray) -> float:
-    """Return the threshold that parts values into two most apart (Otsu, 1979)."""
+    """Return the threshold with the largest variance between the two classes (Otsu, 1979)."""
     low, high = float(values.min()), float(values.max())
     if high - low < 1e-6:
         return high
@@ -184,5 +190,5 @@ def _otsu(values: np.ndarray) -> float:
     sums = np.cumsum(counts * middles)
     above = total - below
     with np.errstate(divide="ignore", invalid="ignore"):
-        apart = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
-    return float(middles[int(np.nan_to_num(apart).argmax())])
+        variance = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
+    return float(middles[int(np.nan_to_num(variance).argmax())])

@@ -1,4 +1,4 @@
-"""What fields look like, and whether others look like them: errors measured on the ones hold for the others alone."""
+"""Comparison of the appearance of fields. Measured error rates are only valid for fields of similar appearance."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ import numpy as np
 from cellscan.detection.ground import Ground
 
 FEATURES = ("colour of the background", "stain", "sharpness", "density", "cell size")
-"""What is compared: the first two of two numbers each, red and blue beside green."""
+"""Compared features. The first two have two numbers each: red and blue relative to green."""
 
 _NAMES = (0, 0, 1, 1, 2, 3, 4)
+"""Index of the feature of each number of `describe_field`."""
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """What the fields of one measurement looked like.
+    """Appearance of the fields on which error rates were measured.
 
     Attributes
     ----------
     source : str
-        Where they are from, such as ``"IML-Malaria"``.
+        Origin of the fields, such as ``"IML-Malaria"``.
     fields : int
-        How many they were.
+        Number of fields.
     low, high : tuple[float, ...]
-        Range of every feature of `describe_field` over them, half of it added at either end.
+        Range of each number of `describe_field` over the fields, extended at both ends by half of its width.
 
     Examples
     --------
@@ -42,7 +43,12 @@ class Likeness:
     high: tuple[float, ...]
 
     def differences(self, described: Sequence[Sequence[float]]) -> tuple[str, ...]:
-        """Return in what most of the described fields differ from those known, by name; nothing where in nothing.
+        """Return the names of the features in which most of the described fields differ; empty if they are similar.
+
+        Parameters
+        ----------
+        described : sequence of sequence of float
+            The numbers of `describe_field` for each field. Without fields, all features are returned.
 
         Examples
         --------
@@ -56,23 +62,28 @@ class Likeness:
             return FEATURES
         with np.errstate(invalid="ignore"):
             outside = ~((rows >= np.array(self.low)) & (rows <= np.array(self.high)))
-        each = np.stack([outside[:, [n == k for n in _NAMES]].any(1) for k in range(len(FEATURES))], 1)
-        found = [name for name, share in zip(FEATURES, each.mean(0), strict=True) if share > _MANY]
-        if not found and each.any(1).mean() > _MANY:
-            found = [name for name, share in zip(FEATURES, each.mean(0), strict=True) if share > 0]
-        return tuple(found)
+        differs = np.stack([outside[:, [n == k for n in _NAMES]].any(1) for k in range(len(FEATURES))], 1)
+        names = [name for name, share in zip(FEATURES, differs.mean(0), strict=True) if share > _MANY]
+        if not names and differs.any(1).mean() > _MANY:
+            names = [name for name, share in zip(FEATURES, differs.mean(0), strict=True) if share > 0]
+        return tuple(names)
 
 
 _MANY = 0.5
+"""Share of the fields above which a feature differs in most of them."""
 
 
 def describe_field(ground: Ground, diameter: float | None) -> tuple[float, ...]:
-    """Return seven numbers that say what a field looks like.
+    """Return seven numbers that describe the appearance of a field.
 
-    Colour of the background: logarithm of its red and of its blue over its green. Stain: what cells absorb of red and
-    of blue over what they absorb of green. Sharpness: the steepest tenth of green at the outlines, over the contrast
-    of the cells, times a tenth of a diameter. Density: share of the field that is darker than the background. Cell
-    size: logarithm of the width of the image over the diameter. NaN where there is nothing to measure.
+    - Colour of the background: logarithms of the ratios of red to green and of blue to green.
+    - Stain: absorption of the cells in red and in blue, relative to that in green.
+    - Sharpness: 90th percentile of the gradient of green in the cells, relative to the contrast of the cells, times a
+      tenth of the diameter.
+    - Density: share of the field that is darker than the background.
+    - Cell size: logarithm of the longer side of the image over the diameter.
+
+    A number is NaN if it cannot be measured.
 
     Examples
     --------
@@ -86,21 +97,21 @@ def describe_field(ground: Ground, diameter: float | None) -> tuple[float, ...]:
     back = np.maximum(ground.colour.astype(np.float64), 1)
     absorbed = np.log(back / np.maximum(ground.cell_colour.astype(np.float64), 1))
     red, green, blue = np.log(back)
-    seen = ground.depth[ground.cells]
-    if diameter is None or not seen.size or absorbed[1] < 0.02:
+    depths = ground.depth[ground.cells]
+    if diameter is None or not depths.size or absorbed[1] < 0.02:
         return (red - green, blue - green, nothing, nothing, nothing, float(ground.cells.mean()), nothing)
     down, right = np.gradient(ground.depth)
     steep = np.hypot(right, down)[ground.cells]
-    sharp = float(np.percentile(steep, 90) / np.median(seen) * diameter * ground.factor / 10)
-    across = np.log(max(ground.depth.shape) / (diameter * ground.factor))
+    sharpness = float(np.percentile(steep, 90) / np.median(depths) * diameter * ground.factor / 10)
+    cell_size = np.log(max(ground.depth.shape) / (diameter * ground.factor))
     return (
-        red - green, blue - green, absorbed[0] / absorbed[1], absorbed[2] / absorbed[1], sharp,
-        float(ground.cells.sum() / max(ground.lit.sum(), 1)), float(across),
+        red - green, blue - green, absorbed[0] / absorbed[1], absorbed[2] / absorbed[1], sharpness,
+        float(ground.cells.sum() / max(ground.lit.sum(), 1)), float(cell_size),
     )  # fmt: skip
 
 
 def learn_likeness(described: Sequence[Sequence[float]], source: str) -> Likeness:
-    """Return what fields looked like, of what `describe_field` says of each.
+    """Return the appearance of fields, from the numbers of `describe_field` for each of them.
 
     Examples
     --------
@@ -110,6 +121,6 @@ def learn_likeness(described: Sequence[Sequence[float]], source: str) -> Likenes
     """
     rows = np.array(described, np.float64).reshape(-1, len(_NAMES))
     low, high = np.nanmin(rows, 0), np.nanmax(rows, 0)
-    room = (high - low) / 2
-    low, high = np.nan_to_num(low - room), np.nan_to_num(high + room)
+    margin = (high - low) / 2
+    low, high = np.nan_to_num(low - margin), np.nan_to_num(high + margin)
     return Likeness(source, len(rows), tuple(map(float, low)), tuple(map(float, high)))

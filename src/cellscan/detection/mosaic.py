@@ -1,4 +1,4 @@
-"""Fields put together from pieces of other fields, with cells of about one size: training over laboratories."""
+"""Mosaics: fields composed of pieces of other fields, with cells of similar size, to train on several laboratories."""
 
 from __future__ import annotations
 
@@ -18,28 +18,29 @@ from cellscan.detection.ground import find_ground
 from cellscan.errors import ArgumentError, DataError
 
 _MOST_PARTS = 6
-"""Pieces beside each other, and below each other, at most."""
+"""Largest number of pieces along each side of a mosaic."""
 
 _WHOLE, _SLIVER = 0.5, 0.05
-"""Share of a box that must be left for it to count; below the second it is dropped, between the two it is ignored."""
+"""Limits for the visible share of a box: boxes at or above the first count, those below the second are dropped, and
+those in between are ignored."""
 
 _LEAST = 16
-"""Shorter side of a piece of a field, in pixels of the image, below which nothing of it can be shown."""
+"""Smallest shorter side of a field without its margin, in pixels of the image."""
 
 
 class Piece(NamedTuple):
-    """A window of a field, and where it goes; all are left, top, right and bottom in pixels.
+    """A window of a field and its position in a mosaic; all rectangles are left, top, right and bottom in pixels.
 
     Attributes
     ----------
     row : int
-        Of the source.
+        Row of the field in the source.
     window : tuple[float, float, float, float]
-        In the field.
+        Rectangle in the field.
     place : tuple[int, int, int, int]
-        In the mosaic: as large as the window, rescaled.
+        Rectangle in the mosaic that the rescaled window fills.
     part : tuple[int, int, int, int]
-        In the mosaic: all that the piece has to fill; the rest gets the colour of the background of the field.
+        Rectangle in the mosaic that belongs to the piece. Outside `place`, it has the background colour of the field.
     """
 
     row: int
@@ -57,40 +58,41 @@ def mosaic_fields(
     margin: float = 0.0,
     seed: int = 0,
 ) -> FieldDataset:
-    """Put pieces of fields together, rescaled so that the cells of all have about one diameter.
+    """Compose mosaics from pieces of fields, rescaled so that all cells have a similar diameter.
 
-    A mosaic has as many pieces as typical fields fill it, or one more each way. The laboratory of a piece is drawn
-    first, where laboratories are known, then the field, so that each laboratory contributes equally. The scale of a
-    field follows from the median side of its boxes of the first class. Images are computed when they are read.
+    The number of pieces along each side is the number of rescaled typical fields that fill it, or one more. If the
+    laboratories are known, the laboratory of a piece is drawn first and then the field, so that each laboratory
+    contributes equally. The scale of a field follows from the median side of its boxes of the first class. The images
+    are computed when they are read.
 
     Parameters
     ----------
     fields : FieldDataset
-        With boxes; fields without a box of the first class are not used.
+        Fields with boxes. Fields without a box of the first class are not used.
     count : int
         Number of mosaics, at least 1.
     size : (int, int)
         Height and width in pixels, each at least 96.
     cell_diameter : float or (float, float)
-        Of the red cells of a piece, in pixels, or the range from which it is drawn; at least 8.
+        Diameter of the red cells of a piece, in pixels, or the range from which it is drawn; at least 8.
     margin : float
-        Width of a strip at the frame of the fields that is left out, in diameters: for sets in which cells at the frame
-        have no boxes. In [0, 3].
+        Width of the border of the fields that is not used, in cell diameters, in [0, 3]. Use it for sets in which cells
+        at the image border have no boxes.
     seed : int
         The same seed, fields and arguments give the same mosaics.
 
     Returns
     -------
     FieldDataset
-        With the classes of `fields`. Boxes of which less than half is left are ignored. A class is complete in a mosaic
-        where it is complete in all of its pieces. Points are dropped, and their classes are not complete.
+        Fields with the classes of `fields`. Boxes are ignored if less than half of them is visible. A class is complete
+        in a mosaic if it is complete in all of its pieces. Points are dropped, and their classes are not complete.
 
     Raises
     ------
     ArgumentError
-        For a number or a size out of range.
+        If a number or a size is out of range.
     DataError
-        Where no field has a box of the first class.
+        If no field has a box of the first class.
 
     Examples
     --------
@@ -104,7 +106,7 @@ def mosaic_fields(
     count, seed, size = check_whole("count", count, 1), check_seed(seed), check_field_size(size)
     low, high = as_range("cell_diameter", cell_diameter, 8, min(size) / 2)
     margin = check_number("margin", margin, 0, 3, "[]")
-    diameters = np.array([_measure(own, said) for own, said in zip(fields.boxes, fields.labels, strict=True)])
+    diameters = np.array([_measure(*annotations) for annotations in zip(fields.boxes, fields.labels, strict=True)])
     trimmed = fields.sizes - 2 * margin * diameters[:, None]
     usable = np.flatnonzero(np.isfinite(diameters) & (np.nan_to_num(trimmed).min(1, initial=1e9) >= _LEAST))
     if not len(usable):
@@ -115,41 +117,41 @@ def mosaic_fields(
     typical = np.median(trimmed[usable] / diameters[usable, None], 0) * math.sqrt(low * high)
     parts = np.clip(np.rint(frame / typical), 1, _MOST_PARTS).astype(int)
     plans: list[tuple[Piece, ...]] = []
-    boxes, labels, complete = [], [], []
-    full = fields.boxed()
+    boxes, labels, used = [], [], []
+    boxed = fields.boxed()
     for number in range(count):
         rng = np.random.default_rng([seed, 6, number])
         pieces: list[Piece] = []
-        own_boxes, own_labels = [np.zeros((0, 4))], [np.zeros(0, np.int32)]
+        piece_boxes, piece_labels = [np.zeros((0, 4))], [np.zeros(0, np.int32)]
         for part in _split(rng, frame, parts):
             rows = by_laboratory[int(rng.integers(len(by_laboratory)))]
             row = int(rows[rng.integers(len(rows))])
             factor = float(np.exp(rng.uniform(np.log(low), np.log(high)))) / diameters[row]
             piece = _choose(rng, fields.sizes[row], margin * diameters[row], factor, part, int(fields.rows[row]))
-            moved, said = _move(fields.boxes[row], fields.labels[row], piece)
+            moved_boxes, moved_labels = _move(fields.boxes[row], fields.labels[row], piece)
             pieces.append(piece)
-            own_boxes.append(moved)
-            own_labels.append(said)
-            complete.append((number, row))
+            piece_boxes.append(moved_boxes)
+            piece_labels.append(moved_labels)
+            used.append((number, row))
         plans.append(tuple(pieces))
-        boxes.append(np.concatenate(own_boxes).astype(np.float32))
-        labels.append(np.concatenate(own_labels))
-    whole = np.ones((count, len(fields.class_names)), bool)
-    for number, row in complete:
-        whole[number] &= full[row]
+        boxes.append(np.concatenate(piece_boxes).astype(np.float32))
+        labels.append(np.concatenate(piece_labels))
+    complete = np.ones((count, len(fields.class_names)), bool)
+    for number, row in used:
+        complete[number] &= boxed[row]
     source = MosaicSource(plans, fields.source, size)
     names = [f"mosaic_{number:05d}.png" for number in range(count)]
-    return FieldDataset.from_source(source, boxes, labels, names, fields.class_names, complete=whole)
+    return FieldDataset.from_source(source, boxes, labels, names, fields.class_names, complete=complete)
 
 
 def _measure(boxes: np.ndarray, labels: np.ndarray) -> float:
-    """Return the median side of the boxes of the first class, NaN where there is none."""
-    own = boxes[labels == 0]
-    return float(np.median(np.sqrt((own[:, 2:] - own[:, :2]).prod(1)))) if len(own) else math.nan
+    """Return the median side of the boxes of the first class; NaN if there are none."""
+    first = boxes[labels == 0]
+    return float(np.median(np.sqrt((first[:, 2:] - first[:, :2]).prod(1)))) if len(first) else math.nan
 
 
 def _split(rng: np.random.Generator, frame: np.ndarray, parts: np.ndarray) -> list[tuple[int, int, int, int]]:
-    """Return the parts of a frame (width, height), about `parts` beside and below each other."""
+    """Divide a mosaic of size `frame` (width, height) into about `parts` columns and rows of random sizes."""
     columns, rows = np.minimum(parts + rng.integers(0, 2, 2), _MOST_PARTS).tolist()
 
     def cuts(length: int, parts: int) -> list[int]:
@@ -165,23 +167,23 @@ def _split(rng: np.random.Generator, frame: np.ndarray, parts: np.ndarray) -> li
 def _choose(
     rng: np.random.Generator, size: np.ndarray, margin: float, factor: float, part: tuple[int, int, int, int], row: int
 ) -> Piece:
-    """Choose the window of a field that fills a part, or is placed in it where the field is smaller."""
+    """Choose the window of a field that fills a part, or the position of the field in the part if it is smaller."""
     window, place = np.zeros((2, 2)), np.zeros((2, 2), int)
     for axis in range(2):
-        room = part[axis + 2] - part[axis]
-        there = float(size[axis]) - 2 * margin
-        shown = min(room, max(math.floor(there * factor), 1))
-        start = part[axis] + int(rng.integers(room - shown + 1))
-        first = margin + rng.uniform(0, max(there - shown / factor, 0))
-        window[:, axis] = first, min(first + shown / factor, float(size[axis]))
-        place[:, axis] = start, start + shown
+        side = part[axis + 2] - part[axis]
+        available = float(size[axis]) - 2 * margin
+        length = min(side, max(math.floor(available * factor), 1))
+        start = part[axis] + int(rng.integers(side - length + 1))
+        first = margin + rng.uniform(0, max(available - length / factor, 0))
+        window[:, axis] = first, min(first + length / factor, float(size[axis]))
+        place[:, axis] = start, start + length
     left, top, right, bottom = window.ravel().tolist()
     x0, y0, x1, y1 = place.ravel().tolist()
     return Piece(row, (left, top, right, bottom), (x0, y0, x1, y1), part)
 
 
 def _move(boxes: np.ndarray, labels: np.ndarray, piece: Piece) -> tuple[np.ndarray, np.ndarray]:
-    """Return boxes and labels of a piece, in pixels of the mosaic."""
+    """Return the boxes and the labels of a piece, in pixels of the mosaic."""
     left, top, right, bottom = piece.window
     factor = np.array(
         [(piece.place[2] - piece.place[0]) / (right - left), (piece.place[3] - piece.place[1]) / (bottom - top)]
@@ -189,10 +191,10 @@ def _move(boxes: np.ndarray, labels: np.ndarray, piece: Piece) -> tuple[np.ndarr
     whole = (boxes - [left, top, left, top]) * np.tile(factor, 2) + np.tile(piece.place[:2], 2)
     inside = np.clip(whole, np.tile(piece.place[:2], 2), np.tile(piece.place[2:], 2))
     area = np.maximum((whole[:, 2:] - whole[:, :2]).prod(1), 1e-9)
-    left_over = (inside[:, 2:] - inside[:, :2]).prod(1) / area
-    said = np.where((left_over < _WHOLE) & (labels >= 0), IGNORED, labels)
-    kept = left_over >= _SLIVER
-    return inside[kept], said[kept].astype(np.int32)
+    visible = (inside[:, 2:] - inside[:, :2]).prod(1) / area
+    new_labels = np.where((visible < _WHOLE) & (labels >= 0), IGNORED, labels)
+    used = visible >= _SLIVER
+    return inside[used], new_labels[used].astype(np.int32)
 
 
 class MosaicSource(RenderedSource):

@@ -1,4 +1,4 @@
-"""`DetectionConfig`: the rules by which what a detector says becomes boxes, and boxes become cells."""
+"""`DetectionConfig`: the rules that turn the outputs of a detector into boxes, and boxes into cells."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from cellscan.detection.likeness import Likeness
 
 @dataclass(frozen=True)
 class DetectionConfig:
-    """How what a detector says of its anchors becomes boxes; printed with every score.
+    """Rules that turn the outputs of a detector into boxes; every report prints them with its metrics.
 
     Attributes
     ----------
     anchors : Anchors
-        What boxes are written relative to.
+        Reference boxes of the detector.
     thresholds : tuple[float, ...]
-        Score from which a box counts, a class each, in (0, 1).
+        Score at and above which a box counts, for each class, in (0, 1).
     iou_threshold : float
-        Intersection over union from which a box is suppressed by a better one of its class.
+        Intersection over union above which a box of higher score suppresses another box of its class.
     max_detections : int
-        How many boxes of a field are kept at most.
+        Largest number of boxes in a field.
     sensitivity, false_positive_rate, false_positive_sd : float or None
-        Of the last class, measured by `Detector.choose_threshold`: share of its cells that are found; false ones for
-        every cell that is none; and the standard deviation of that over fields.
+        Error rates of the last class, measured by `Detector.choose_threshold`: share of its cells that are detected;
+        number of false detections per cell of the other classes; and the standard deviation of this rate over fields.
     outcomes : tuple of (int, int, int, int)
-        Of every field that these were measured on: cells of the last class found and annotated; false ones, and
-        annotated cells that are none.
+        Counts of each field on which the rates were measured: detected and annotated cells of the last class; false
+        detections, and annotated cells of the other classes.
     cell_diameter : float or None
         Median side of the boxes that the detector was trained on, in pixels of its input.
     likeness : Likeness or None
-        What the fields looked like on which the errors were measured, and where they are from.
+        Appearance and origin of the fields on which the rates were measured.
     judged_with : str or None
-        Fingerprint of the classifier that confirmed the last class while the errors were measured; None where none did.
+        Fingerprint of the classifier that confirmed the last class while the rates were measured; None without one.
 
     Examples
     --------

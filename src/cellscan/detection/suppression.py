@@ -1,4 +1,4 @@
-"""Non-maximum suppression with fixed shapes."""
+"""Non-maximum suppression with fixed array shapes."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from jaxtyping import Array, Float, Int
 def suppress(
     boxes: Float[Array, "n 4"], scores: Float[Array, " n"], *, iou_threshold: float, max_detections: int
 ) -> Int[Array, " m"]:
-    """Keep the best box, drop what overlaps it by more than `iou_threshold`, and so on.
+    """Repeatedly keep the box with the highest score and drop all boxes whose IoU with it exceeds `iou_threshold`.
 
-    The best that is left is looked for once a kept box, so nothing is sorted and no matrix of pairs is made.
+    The function searches for the highest score once per kept box. It sorts nothing and needs no matrix of pairs.
 
     Parameters
     ----------
     boxes : (N, 4)
+        Boxes as xyxy.
     scores : (N,)
-        Boxes with a score of 0 or less are not there.
+        Scores of the boxes. Boxes with a score of 0 or less are ignored.
     iou_threshold : float
-        Intersection over union.
+        Intersection over union above which a box is dropped.
     max_detections : int
-        How many are kept at most.
+        Largest number of kept boxes.
 
     Returns
     -------
     (max_detections,) int
-        Rows of the kept boxes, the best first; -1 where there are no more.
+        Rows of the kept boxes in descending order of score, padded with -1.
 
     Examples
     --------
@@ -50,8 +51,8 @@ def suppress(
         width = jnp.minimum(right, right[best]) - jnp.maximum(left, left[best])
         height = jnp.minimum(bottom, bottom[best]) - jnp.maximum(top, top[best])
         shared = jnp.maximum(width, 0) * jnp.maximum(height, 0)
-        gone = shared > iou_threshold * (area + area[best] - shared)
-        return number + 1, jnp.where(gone, 0.0, scores).at[best].set(0.0), kept.at[number].set(best)
+        dropped = shared > iou_threshold * (area + area[best] - shared)
+        return number + 1, jnp.where(dropped, 0.0, scores).at[best].set(0.0), kept.at[number].set(best)
 
     start = (jnp.zeros((), jnp.int32), scores, jnp.full(max_detections, -1, jnp.int32))
     return jax.lax.while_loop(unfinished, keep, start)[2]
@@ -66,37 +67,37 @@ def select(
     candidates: int,
     max_detections: int,
 ) -> Float[Array, "m 6"]:
-    """Turn what a network says of one image into its detections, suppressed class by class.
+    """Turn the outputs of a network for one image into detections, with non-maximum suppression for each class.
 
     Parameters
     ----------
     classes : (A, K)
         Scores in [0, 1].
     boxes : (A, 4)
-        xyxy.
+        Boxes as xyxy.
     score_threshold : float
-        Scores below are passed over.
+        Scores below it are ignored.
     iou_threshold : float
-        Of `suppress`.
+        Intersection over union above which a box is dropped, see `suppress`.
     candidates, max_detections : int
-        How many pairs of box and class are looked at, and how many are kept.
+        Number of pairs of box and class with the highest scores that are considered; and largest number of detections.
 
     Returns
     -------
     (max_detections, 6) float
-        Box, score, class; the best first. Rows with a score of 0 are not there.
+        Box, score and class, in descending order of score. Rows with a score of 0 are padding.
     """
     count = min(candidates, classes.size)
     scores, pairs = jax.lax.top_k(classes.ravel(), count)
     rows, kinds = pairs // classes.shape[1], pairs % classes.shape[1]
     chosen = boxes[rows]
-    # Boxes of another class stand elsewhere, where they overlap none of this one.
-    far = kinds[:, None] * (chosen.max() - jnp.minimum(chosen.min(), 0) + 1)
+    # The boxes of each class are shifted by a different offset, so that boxes of different classes do not overlap.
+    offsets = kinds[:, None] * (chosen.max() - jnp.minimum(chosen.min(), 0) + 1)
     kept = suppress(
-        chosen + far,
+        chosen + offsets,
         jnp.where(scores >= score_threshold, scores, 0.0),
         iou_threshold=iou_threshold,
         max_detections=max_detections,
     )
-    found = jnp.concatenate([chosen[kept], scores[kept, None], kinds[kept, None].astype(boxes.dtype)], 1)
-    return jnp.where((kept >= 0)[:, None], found, 0.0)
+    detections = jnp.concatenate([chosen[kept], scores[kept, None], kinds[kept, None].astype(boxes.dtype)], 1)
+    return jnp.where((kept >= 0)[:, None], detections, 0.0)

@@ -1,4 +1,4 @@
-"""What every anchor should say, and how far off it is. Lin et al., Focal Loss for Dense Object Detection (2017)."""
+"""Targets of the anchors and the detection loss. Lin et al., Focal Loss for Dense Object Detection (2017)."""
 
 from __future__ import annotations
 
@@ -10,32 +10,35 @@ from cellscan.data.shapes import IGNORED, NONE, NOT_ANNOTATED
 from cellscan.detection.anchors import encode, intersections, overlaps
 
 FOREGROUND, BACKGROUND = 0.5, 0.4
-"""Overlap from which an anchor stands for a box, and below which for none; between the two it is not asked."""
+"""IoU thresholds: anchors at or above the first are positive, below the second negative; those in between are
+ignored."""
 
 ALPHA, GAMMA, BETA = 0.25, 2.0, 1 / 9
-"""Of the focal loss, and where smooth L1 turns from square to straight."""
+"""Parameters of the focal loss (alpha, gamma), and the difference at which smooth L1 becomes linear (beta)."""
 
 
 def match(
     anchors: Float[Array, "a 4"], boxes: Float[Array, "m 4"], labels: Int[Array, " m"]
 ) -> tuple[Int[Array, " a"], Int[Array, " a"]]:
-    """Say which box each anchor stands for.
+    """Assign a box, or the background, to each anchor.
 
-    An anchor stands for the box that it overlaps most, from `FOREGROUND` on; every box has at least the anchor
-    that overlaps it most. Anchors that lie in an ignored box by more than a half are not asked.
+    A positive anchor, with an IoU of at least `FOREGROUND`, is assigned to the box with the highest IoU. Each box is
+    also assigned to its best anchor, whatever their IoU. Anchors are ignored if more than half of their area lies in an
+    ignored box.
 
     Parameters
     ----------
     anchors : (A, 4)
+        Anchors as xyxy.
     boxes : (M, 4)
-        Padded.
+        Boxes as xyxy, padded.
     labels : (M,) int
-        Classes, or `NONE`, or `IGNORED`.
+        Classes, `NONE` for padding, or `IGNORED`.
 
     Returns
     -------
     labels, rows : (A,) int, (A,) int
-        The class, `NONE` for background, `IGNORED` for an anchor that is not asked; and the row of the box.
+        Class of each anchor, `NONE` for background or `IGNORED`; and the row of its box.
 
     Examples
     --------
@@ -46,21 +49,18 @@ def match(
     [1, -2, -1]
     """
     real = labels >= 0
-    found = jnp.where(real, overlaps(anchors, boxes), 0.0)
-    rows, best = found.argmax(1), found.max(1)
-    # The best anchor of every box; where two boxes want one, it stands for the one it overlaps more.
-    first = found.argmax(0)
-    wanted = real & (found.max(0) > 0)
-    forced = jnp.zeros(len(anchors), bool).at[jnp.where(wanted, first, len(anchors))].set(True, mode="drop")
-    claim = (
-        jnp.full(found.shape[0], -1).at[jnp.where(wanted, first, len(anchors))].max(jnp.arange(len(boxes)), mode="drop")
-    )
-    rows = jnp.where(forced & (best < FOREGROUND), claim, rows)
+    iou = jnp.where(real, overlaps(anchors, boxes), 0.0)
+    rows, best = iou.argmax(1), iou.max(1)
+    # Every box gets its best anchor. An anchor below `FOREGROUND` that is best for several boxes gets the last of them.
+    best_anchor = jnp.where(real & (iou.max(0) > 0), iou.argmax(0), len(anchors))
+    forced = jnp.zeros(len(anchors), bool).at[best_anchor].set(True, mode="drop")
+    forced_rows = jnp.full(len(anchors), -1).at[best_anchor].max(jnp.arange(len(boxes)), mode="drop")
+    rows = jnp.where(forced & (best < FOREGROUND), forced_rows, rows)
     area = jnp.maximum((anchors[:, 2] - anchors[:, 0]) * (anchors[:, 3] - anchors[:, 1]), 1e-9)
-    doubtful = (jnp.where(labels == IGNORED, intersections(anchors, boxes), 0).max(1) / area) > 0.5
-    stands = forced | (best >= FOREGROUND)
-    said = jnp.where(stands, labels[rows], jnp.where((best >= BACKGROUND) | doubtful, IGNORED, NONE))
-    return said, rows
+    ignored = (jnp.where(labels == IGNORED, intersections(anchors, boxes), 0).max(1) / area) > 0.5
+    positive = forced | (best >= FOREGROUND)
+    targets = jnp.where(positive, labels[rows], jnp.where((best >= BACKGROUND) | ignored, IGNORED, NONE))
+    return targets, rows
 
 
 def focal_loss(logits: Float[Array, "... k"], targets: Float[Array, "... k"]) -> Float[Array, "... k"]:
@@ -80,7 +80,7 @@ def focal_loss(logits: Float[Array, "... k"], targets: Float[Array, "... k"]) ->
 
 
 def smooth_l1(difference: Float[Array, ...]) -> Float[Array, ...]:
-    """Return the square near zero, the absolute value beyond 1/9. Girshick (2015).
+    """Return the smooth L1 loss: quadratic below a difference of 1/9, linear above. Girshick (2015).
 
     Examples
     --------
@@ -89,39 +89,40 @@ def smooth_l1(difference: Float[Array, ...]) -> Float[Array, ...]:
     >>> (18 * smooth_l1(jnp.array([0.0, 1.0]))).round(2).tolist()
     [0.0, 17.0]
     """
-    far = jnp.abs(difference)
-    return jnp.where(far < BETA, 0.5 * far * far / BETA, far - 0.5 * BETA)
+    distance = jnp.abs(difference)
+    return jnp.where(distance < BETA, 0.5 * distance * distance / BETA, distance - 0.5 * BETA)
 
 
 def detection_loss(
     outputs: dict[str, Float[Array, "n a _"]], anchors: Float[Array, "a 4"], targets: Float[Array, "n m 5"]
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """Return the loss of a batch, and its two parts, each over the number of anchors that stand for a box.
+    """Return the loss of a batch and its two parts, each divided by the number of positive anchors.
 
     Parameters
     ----------
     outputs : dict
         ``"classes"`` (N, A, K) logits and ``"boxes"`` (N, A, 4) codes.
     anchors : (A, 4)
+        Anchors as xyxy.
     targets : (N, M, 5)
-        Padded: a box in xyxy, and its label; a label ``NOT_ANNOTATED - k`` says that background of this field may hold
-        cells of class k, whose loss there is left out.
+        Boxes as xyxy and their labels, padded. A label ``NOT_ANNOTATED - k`` means that the background of this field
+        may contain cells of class k; the loss of this class is then not computed for background anchors.
     """
 
-    def one(
+    def field_loss(
         classes: Float[Array, "a k"], codes: Float[Array, "a 4"], field: Float[Array, "m 5"]
     ) -> tuple[Float[Array, ""], Float[Array, ""], Int[Array, ""]]:
-        said, rows = match(anchors, field[:, :4], field[:, 4].astype(jnp.int32))
-        wanted = jax.nn.one_hot(said, classes.shape[-1])
-        kinds = NOT_ANNOTATED - jnp.arange(classes.shape[-1])
-        open_ = (field[:, 4].astype(jnp.int32)[:, None] == kinds).any(0)
-        asked = (said >= 0)[:, None] | ((said == NONE)[:, None] & ~open_)
-        losses = jnp.where(asked, focal_loss(classes.astype(jnp.float32), wanted), 0)
-        stands = said >= 0
-        off = smooth_l1(codes.astype(jnp.float32) - encode(field[rows, :4], anchors)).sum(-1)
-        return losses.sum(), jnp.where(stands, off, 0).sum(), stands.sum()
+        labels, rows = match(anchors, field[:, :4], field[:, 4].astype(jnp.int32))
+        positive = labels >= 0
+        not_annotated = NOT_ANNOTATED - jnp.arange(classes.shape[-1])
+        incomplete = (field[:, 4].astype(jnp.int32)[:, None] == not_annotated).any(0)
+        used = positive[:, None] | ((labels == NONE)[:, None] & ~incomplete)
+        truth = jax.nn.one_hot(labels, classes.shape[-1])
+        class_losses = jnp.where(used, focal_loss(classes.astype(jnp.float32), truth), 0)
+        box_losses = smooth_l1(codes.astype(jnp.float32) - encode(field[rows, :4], anchors)).sum(-1)
+        return class_losses.sum(), jnp.where(positive, box_losses, 0).sum(), positive.sum()
 
-    class_loss, box_loss, stand = jax.vmap(one)(outputs["classes"], outputs["boxes"], targets)
-    count = jnp.maximum(stand.sum(), 1)
+    class_loss, box_loss, n_positive = jax.vmap(field_loss)(outputs["classes"], outputs["boxes"], targets)
+    count = jnp.maximum(n_positive.sum(), 1)
     parts = {"class_loss": class_loss.sum() / count, "box_loss": box_loss.sum() / count}
     return parts["class_loss"] + parts["box_loss"], parts

@@ -1,4 +1,4 @@
-"""A field of any size and magnification -> inputs of one size that show cells as a detector knows them, and back."""
+"""Tiles of a field: inputs of one size with cells of the trained diameter, and the merging of their detections."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from cellscan.detection.ground import Ground
 from cellscan.errors import ArgumentError
 
 NEAR = 1.2
-"""Factor of the trained diameter within which a field that fits its input is left as it is trained."""
+"""Largest factor between the diameter and the trained one at which a field is fitted into one input, as in training."""
 
 OVERLAP = 1.5
-"""Of tiles, in trained diameters: a cell whose middle is this side of the middle of it is whole in its tile."""
+"""Overlap of tiles in trained diameters. It is large enough that each cell lies completely in the tile that counts
+it."""
 
 MOST = 1000
-"""Tiles of a field at most."""
+"""Largest number of tiles of a field."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One input, and what of the field it shows; all in pixels of the rescaled lit part, from its corner.
+    """Position of one input in a field, in pixels of the rescaled illuminated part, from its upper left corner.
 
     Attributes
     ----------
     left, top : int
-        Of the tile.
+        Upper left corner of the tile.
     core : tuple[float, float, float, float]
-        Left, top, right, bottom: a box counts in the tile whose core has its middle.
+        Left, top, right, bottom of the core. A box counts in the tile whose core contains its centre.
     """
 
     left: int
@@ -42,17 +43,18 @@ class Tile:
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a field is shown to a detector.
+    """Division of a field into inputs of a detector.
 
     Attributes
     ----------
     box : tuple[int, int, int, int]
-        Left, top, right, bottom of what is shown, in pixels of the image.
+        Left, top, right, bottom of the part of the field that is used, in pixels of the image.
     inner : tuple[int, int]
-        Its width and height once it is rescaled.
+        Width and height of this part after rescaling.
     size : tuple[int, int]
         Height and width of an input.
     tiles : tuple[Tile, ...]
+        The tiles of the rescaled part.
     """
 
     box: tuple[int, int, int, int]
@@ -61,7 +63,7 @@ class Tiling:
     tiles: tuple[Tile, ...]
 
     def show(self, image: np.ndarray, ground: Ground | None) -> list[np.ndarray]:
-        """Return the inputs (h, w, 3) uint8; room, and what is not lit, has the colour of the background."""
+        """Return the inputs (h, w, 3) uint8; padding and dark borders are filled with the background colour."""
         left, top, right, bottom = self.box
         part = image[top:bottom, left:right]
         colour = np.zeros(3, np.uint8)
@@ -72,47 +74,48 @@ class Tiling:
                 part = np.where(np.asarray(lit)[top:bottom, left:right, None], part, colour)
         whole = Image.fromarray(np.ascontiguousarray(part))
         across, down = whole.width / self.inner[0], whole.height / self.inner[1]
-        shown = []
+        inputs = []
         for tile in self.tiles:
-            high, wide = min(self.size[0], self.inner[1] - tile.top), min(self.size[1], self.inner[0] - tile.left)
-            window = (tile.left * across, tile.top * down, (tile.left + wide) * across, (tile.top + high) * down)
+            height, width = min(self.size[0], self.inner[1] - tile.top), min(self.size[1], self.inner[0] - tile.left)
+            window = (tile.left * across, tile.top * down, (tile.left + width) * across, (tile.top + height) * down)
             window = (*window[:2], min(window[2], whole.width), min(window[3], whole.height))
-            same = whole.size == (wide, high)
-            one = whole if same else whole.resize((wide, high), Image.Resampling.BILINEAR, box=window)
+            same = whole.size == (width, height)
+            resized = whole if same else whole.resize((width, height), Image.Resampling.BILINEAR, box=window)
             pixels = np.empty((*self.size, 3), np.uint8)
             pixels[:] = colour
-            pixels[:high, :wide] = np.asarray(one)
-            shown.append(pixels)
-        return shown
+            pixels[:height, :width] = np.asarray(resized)
+            inputs.append(pixels)
+        return inputs
 
     def merge(self, rows: list[np.ndarray], iou_threshold: float) -> np.ndarray:
-        """Return what was found (n, 6), in pixels of the image, of what was found in each tile (m, 6).
+        """Merge the detections of all tiles, (m, 6) each, into those of the field (n, 6), in pixels of the image.
 
-        Of boxes of one class that overlap by more than `iou_threshold`, and come of two tiles, the better stays.
+        If boxes of one class from different tiles have an IoU above `iou_threshold`, only the one with the higher score
+        is kept.
         """
-        found, owners = [], []
-        for number, (tile, own) in enumerate(zip(self.tiles, rows, strict=True)):
-            own = own[own[:, 4] > 0].copy()
-            own[:, :4] += np.tile(np.array([tile.left, tile.top], np.float32), 2)
-            own[:, :4] = np.clip(own[:, :4], 0, np.tile(np.array(self.inner, np.float32), 2))
-            x, y = (own[:, 0] + own[:, 2]) / 2, (own[:, 1] + own[:, 3]) / 2
+        tile_rows, tile_numbers = [], []
+        for number, (tile, boxes) in enumerate(zip(self.tiles, rows, strict=True)):
+            boxes = boxes[boxes[:, 4] > 0].copy()
+            boxes[:, :4] += np.tile(np.array([tile.left, tile.top], np.float32), 2)
+            boxes[:, :4] = np.clip(boxes[:, :4], 0, np.tile(np.array(self.inner, np.float32), 2))
+            x, y = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
             left, top, right, bottom = tile.core
-            own = own[(x >= left) & (x < right) & (y >= top) & (y < bottom)]
-            found.append(own)
-            owners.append(np.full(len(own), number))
-        all_found, owner = np.concatenate(found), np.concatenate(owners)
-        order = np.argsort(-all_found[:, 4], kind="stable")
-        all_found, owner = all_found[order], owner[order]
+            boxes = boxes[(x >= left) & (x < right) & (y >= top) & (y < bottom)]
+            tile_rows.append(boxes)
+            tile_numbers.append(np.full(len(boxes), number))
+        merged, numbers = np.concatenate(tile_rows), np.concatenate(tile_numbers)
+        order = np.argsort(-merged[:, 4], kind="stable")
+        merged, numbers = merged[order], numbers[order]
         if len(self.tiles) > 1:
-            all_found = all_found[_best(all_found, owner, iou_threshold)]
+            merged = merged[_best(merged, numbers, iou_threshold)]
         left, top, right, bottom = self.box
-        back = np.array([(right - left) / self.inner[0], (bottom - top) / self.inner[1]], np.float32)
-        all_found[:, :4] = all_found[:, :4] * np.tile(back, 2) + np.tile(np.array([left, top], np.float32), 2)
-        return all_found
+        scale = np.array([(right - left) / self.inner[0], (bottom - top) / self.inner[1]], np.float32)
+        merged[:, :4] = merged[:, :4] * np.tile(scale, 2) + np.tile(np.array([left, top], np.float32), 2)
+        return merged
 
 
 def as_trained(image: np.ndarray, size: tuple[int, int]) -> Tiling:
-    """Return the field fitted into one input, whatever it shows."""
+    """Return a tiling that fits the whole field into one input, as in training."""
     height, width = image.shape[:2]
     return Tiling((0, 0, width, height), fitted(width, height, size), size, (Tile(0, 0, _WHOLE),))
 
@@ -121,17 +124,29 @@ _WHOLE = (-math.inf, -math.inf, math.inf, math.inf)
 
 
 def plan_tiles(ground: Ground, size: tuple[int, int], diameter: float | None, trained: float | None) -> Tiling:
-    """Plan how a field is shown so that its cells have the diameter that a detector was trained at.
+    """Divide a field into tiles so that its cells have the diameter of the cells in training.
 
-    A field that fits into one input with cells within a fifth of that diameter is fitted: it is shown as in training.
+    If the cells of a field that is fitted into one input are within a factor of 1.2 of this diameter, the field is
+    fitted into one input, as in training.
 
     Parameters
     ----------
     ground : Ground
+        Background of the field.
     size : (int, int)
         Height and width of an input.
     diameter, trained : float or None
-        Of the cells, in pixels of the image; and in training, in pixels of an input. Where one is None, fitted.
+        Diameter of the cells in pixels of the image, and diameter in training in pixels of an input. If one of them is
+        None, the field is fitted into one input.
+
+    Returns
+    -------
+    Tiling
+
+    Raises
+    ------
+    ArgumentError
+        If there would be more than 1,000 tiles.
 
     Examples
     --------
@@ -160,7 +175,7 @@ def plan_tiles(ground: Ground, size: tuple[int, int], diameter: float | None, tr
 
 
 def _cut(length: int, side: int, overlap: float) -> list[tuple[int, float, float]]:
-    """Return start, and start and end of the core, of tiles that cover a length."""
+    """Return the start of each tile along a length, and the start and the end of its core."""
     overlap = min(overlap, side / 2)
     count = 1 if length <= side else math.ceil((length - overlap) / (side - overlap))
     starts = [round(number * (length - side) / max(count - 1, 1)) for number in range(count)]
@@ -168,16 +183,19 @@ def _cut(length: int, side: int, overlap: float) -> list[tuple[int, float, float
     return list(zip(starts, [-math.inf, *seams], [*seams, math.inf], strict=True))
 
 
-def _best(found: np.ndarray, owner: np.ndarray, iou_threshold: float) -> np.ndarray:
-    """Return a mask of the boxes, the best first, that no better one of another tile and the same class covers."""
-    kept = np.ones(len(found), bool)
-    area = (found[:, 2:4] - found[:, :2]).prod(1)
-    for row in range(1, len(found)):
-        rival = kept[:row] & (owner[:row] != owner[row]) & (found[:row, 5] == found[row, 5])
+def _best(boxes: np.ndarray, numbers: np.ndarray, iou_threshold: float) -> np.ndarray:
+    """Return a mask of the boxes that no box of higher score, of the same class and from another tile, suppresses.
+
+    The boxes (n, 6) are in descending order of score; `numbers` are the numbers of their tiles.
+    """
+    mask = np.ones(len(boxes), bool)
+    area = (boxes[:, 2:4] - boxes[:, :2]).prod(1)
+    for row in range(1, len(boxes)):
+        rival = mask[:row] & (numbers[:row] != numbers[row]) & (boxes[:row, 5] == boxes[row, 5])
         if not rival.any():
             continue
-        others = found[:row][rival]
-        sides = np.minimum(found[row, 2:4], others[:, 2:4]) - np.maximum(found[row, :2], others[:, :2])
+        others = boxes[:row][rival]
+        sides = np.minimum(boxes[row, 2:4], others[:, 2:4]) - np.maximum(boxes[row, :2], others[:, :2])
         shared = np.maximum(sides, 0).prod(1)
-        kept[row] = not (shared > iou_threshold * (area[row] + area[:row][rival] - shared)).any()
-    return kept
+        mask[row] = not (shared > iou_threshold * (area[row] + area[:row][rival] - shared)).any()
+    return mask

@@ -1,4 +1,4 @@
-"""Average precision of detections, by pycocotools, and what counts at a threshold."""
+"""Evaluation of detections: average precision by pycocotools, and precision, recall and counts at the thresholds."""
 
 from __future__ import annotations
 
@@ -23,43 +23,43 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class DetectionReport:
-    """How well a detector finds what is annotated; prints as a table.
+    """Metrics of a detector on annotated fields; prints as a table.
 
-    Average precision is pycocotools' over all scores: boxes match from an overlap of 0.5 to 0.95, ignored boxes count
-    neither for nor against, and nothing is left out by size. F1 and counts are taken at the thresholds, with
-    matches from an overlap of 0.5.
+    pycocotools computes the average precision over all scores, for IoU thresholds from 0.5 to 0.95 and boxes of all
+    sizes. F1 and counts are computed at the score thresholds of the detector, with an IoU threshold of 0.5. Detections
+    in ignored boxes count neither as correct nor as false.
 
-    Where not every cell of a class has a box in a field (`FieldDataset.boxed`), what is found there and matches no box
-    counts neither for nor against. A class that has points and no box has a recall alone: a point is found by a box
-    of its class around it, at the threshold, each box finding one.
+    If not every cell of a class has a box in a field (`FieldDataset.boxed`), detections of this class there that match
+    no box count neither as correct nor as false. A class with points but no boxes has only a recall: a point is found
+    if a detection of its class at the threshold contains it, and each detection finds one point at most.
 
     Attributes
     ----------
     ap, ap50, ap75 : float
-        Average precision, mean over classes: over overlaps from 0.5 to 0.95, at 0.5, at 0.75.
+        Average precision, mean over classes: mean over IoU thresholds from 0.5 to 0.95, at 0.5, and at 0.75.
     ar : float
-        Average recall over the same overlaps.
+        Average recall over the same IoU thresholds.
     ap50_per_class : tuple[float, ...]
-        In the order of the class names; NaN where none is annotated.
+        AP50 in the order of the class names; NaN for a class without annotated boxes.
     precision_per_class, recall_per_class, f1_per_class : tuple[float, ...]
-        At the thresholds.
+        Precision, recall and F1 at the thresholds.
     count_error : float
-        Mean over fields of the error of the count of all cells, each counted once, over the true count; of fields in
-        which every class is complete. NaN where there is none.
+        Mean over fields of the relative error of the cell count. Each cell is counted once, whatever its class. Only
+        fields in which every class is annotated completely are used; NaN if there are none.
     found, truth : numpy.ndarray
-        (N,) int64, cells of every field: counted, and annotated, by box or point.
+        (N,) int64, counted cells and annotated cells (boxes and points) of each field.
     boxes, points : int
-        How many are annotated, ignored ones left out.
+        Number of annotated boxes and points, without ignored ones.
     curves : tuple of (R, 2) arrays
-        Recall and precision at an overlap of 0.5, a class each.
+        Recall and precision of each class at an IoU threshold of 0.5.
     class_names : tuple[str, ...]
-        The classes.
+        Names of the classes.
     detection : DetectionConfig
-        Anchors, thresholds and rules that the scores belong to.
+        Anchors, thresholds and rules of the detector.
 
     Examples
     --------
-    >>> len(det.evaluate(fields).ap50_per_class)  # as of `cellscan.Detector`
+    >>> len(det.evaluate(fields).ap50_per_class)  # see the example of `cellscan.Detector`
     2
     """
 
@@ -93,9 +93,9 @@ class DetectionReport:
             ap50, precision, recall, f1 = map(_text, (ap50, precision, recall, f1))
             lines.append(f"{name:20}{ap50:>8}{threshold:>11.3f}{precision:>11}{recall:>8}{f1:>8}")
         error = "n/a: no field is annotated in full" if np.isnan(self.count_error) else f"{self.count_error:.1%}"
-        lines.append(f"count of a field, mean error {error}")
+        lines.append(f"cell count per field: mean error {error}")
         lines.append(
-            f"suppressed from an overlap of {rules.iou_threshold:g}, at most {rules.max_detections} boxes a field"
+            f"boxes suppressed above an IoU of {rules.iou_threshold:g}, at most {rules.max_detections} boxes per field"
         )
         return "\n".join([*lines, "Research use only, not a medical device."])
 
@@ -103,7 +103,7 @@ class DetectionReport:
         return f"DetectionReport(ap50={_text(self.ap50)}, fields={len(self.truth)})"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the metrics as JSON values; null for those without meaning, such as of a class without a box.
+        """Return the metrics as JSON values; undefined ones, such as those of a class without boxes, are null.
 
         Examples
         --------
@@ -112,11 +112,11 @@ class DetectionReport:
         """
         names = ("ap", "ap50", "ap75", "ar", "count_error", "boxes", "points")
         per_class = ("ap50_per_class", "precision_per_class", "recall_per_class", "f1_per_class")
-        found = {name: getattr(self, name) for name in (*names, *per_class)}
-        return as_json({**found, "fields": len(self.truth), "rules": asdict(self.detection)})
+        metrics = {name: getattr(self, name) for name in (*names, *per_class)}
+        return as_json({**metrics, "fields": len(self.truth), "rules": asdict(self.detection)})
 
     def plot(self) -> Figure:
-        """Draw precision against recall, and counted against annotated cells.
+        """Draw the precision-recall curves, and the counted against the annotated cells.
 
         Examples
         --------
@@ -135,20 +135,20 @@ def evaluate_detections(
 ) -> DetectionReport:
     """Evaluate detections of all scores against the annotations."""
     counted = _evaluate(fields, found, detection.max_detections)
-    precision = counted.eval["precision"][:, :, :, 0, -1]  # overlap, recall, class
+    precision = counted.eval["precision"][:, :, :, 0, -1]  # IoU threshold, recall, class
     recall = counted.eval["recall"][:, :, 0, -1]
     per_class = [_mean(precision[0, :, k]) for k in range(len(fields.class_names))]
     at = [_at(counted, k, threshold) for k, threshold in enumerate(detection.thresholds)]
-    counts = np.array([once(one, detection).sum() for one in found], np.int64)
+    counts = np.array([once(detections, detection).sum() for detections in found], np.int64)
     boxes, points = (
-        np.array([int((said != IGNORED).sum()) for said in each], np.int64)
-        for each in (fields.labels, fields.point_labels)
+        np.array([int((labels != IGNORED).sum()) for labels in labels_of_fields], np.int64)
+        for labels_of_fields in (fields.labels, fields.point_labels)
     )
-    truth, whole = boxes + points, fields.complete.all(1)
-    errors = np.abs(counts - truth)[whole] / np.maximum(truth[whole], 1)
+    truth, complete = boxes + points, fields.complete.all(1)
+    errors = np.abs(counts - truth)[complete] / np.maximum(truth[complete], 1)
     recall_at = [_ratio(hit, total) for hit, _, total in at]
     for k in range(len(fields.class_names)):
-        if not at[k][2]:  # no box
+        if not at[k][2]:  # The class has no boxes.
             recall_at[k] = _recall_of_points(fields, found, k, detection.thresholds[k])
     return DetectionReport(
         ap=_mean(precision),
@@ -171,56 +171,58 @@ def evaluate_detections(
 
 
 def choose_thresholds(fields: FieldDataset, found: Sequence[Detections], detection: DetectionConfig) -> DetectionConfig:
-    """Return the rules with the thresholds of best F1."""
+    """Return the rules with the score thresholds that have the best F1 for each class."""
     counted = _evaluate(fields, found, detection.max_detections)
     chosen = []
     for k, name in enumerate(fields.class_names):
         scores, hits, total = _outcomes(counted, k)
         if not total:
-            raise DataError(f"no box is annotated as {name!r}; a threshold for it needs some")
+            raise DataError(f"no box is annotated as {name!r}; expected at least one to choose its threshold")
         right = np.cumsum(hits)
         f1 = 2 * right / (np.arange(1, len(scores) + 1) + total) if len(scores) else np.zeros(1)
         best = int(f1.argmax())
-        # Halfway to the next score below, so that the last box that counts is not on the edge.
+        # The threshold lies halfway between the last accepted score and the next one, not at the score itself.
         below = scores[best + 1] if best + 1 < len(scores) else 0.0
         chosen.append(float(np.clip((scores[best] + below) / 2, 1e-3, 0.999)) if f1.max() > 0 else 0.5)
     return replace(detection, thresholds=tuple(chosen))
 
 
 def measure_errors(fields: FieldDataset, cells: Sequence[Detections], detection: DetectionConfig) -> DetectionConfig:
-    """Return the rules with the error rates of the last class, of cells that each count once.
+    """Return the rules with the error rates of the last class.
 
-    A cell is annotated where a box of it overlaps the one that was found by a half at least, each box once, the surest
-    first. What lies in an ignored box counts neither for nor against; nor do false calls in fields in which not every
+    `cells` has the cells of each field, each counted once. Detections of the last class are matched in descending order
+    of score: a detection is correct if its IoU with an unmatched annotated box of the class is at least 0.5. Detections
+    in ignored boxes count neither as correct nor as false. False detections are only counted in fields in which every
     cell has a box.
     """
     outcomes = []
-    whole = fields.boxed()[:, 1] & fields.complete[:, 0]  # where a call is false, and how many could be called
-    for row, (own, said, one) in enumerate(zip(fields.boxes, fields.labels, cells, strict=True)):
-        sick, called = own[said == 1], one.boxes[one.labels == 1][np.argsort(-one.scores[one.labels == 1])]
-        free = np.ones(len(sick), bool)
-        wrong = 0
+    complete = fields.boxed()[:, 1] & fields.complete[:, 0]  # fields in which false detections can be counted
+    for row, (boxes, labels, found) in enumerate(zip(fields.boxes, fields.labels, cells, strict=True)):
+        infected, last = boxes[labels == 1], found.labels == 1
+        called = found.boxes[last][np.argsort(-found.scores[last])]
+        unmatched = np.ones(len(infected), bool)
+        false = 0
         for box in called:
-            shared = np.where(free, _overlap(box, sick), 0) if len(sick) else np.zeros(0)
+            shared = np.where(unmatched, _overlap(box, infected), 0) if len(infected) else np.zeros(0)
             if shared.size and shared.max() >= 0.5:
-                free[shared.argmax()] = False
+                unmatched[shared.argmax()] = False
             else:
-                wrong += not _lies_in(box, own[said == IGNORED])
-        others = int((said == 0).sum() + (fields.point_labels[row] == 0).sum())
-        outcomes.append((int((~free).sum()), len(sick), *((wrong, others) if whole[row] else (0, 0))))
-    hit, total, wrong, others = np.array(outcomes, np.int64).sum(0).tolist()
-    rates = np.array([o[2] / max(o[3], 1) for o, sure in zip(outcomes, whole, strict=True) if sure])
+                false += not _lies_in(box, boxes[labels == IGNORED])
+        others = int((labels == 0).sum() + (fields.point_labels[row] == 0).sum())
+        outcomes.append((int((~unmatched).sum()), len(infected), *((false, others) if complete[row] else (0, 0))))
+    hit, total, false, others = np.array(outcomes, np.int64).sum(0).tolist()
+    rates = np.array([o[2] / max(o[3], 1) for o, counted in zip(outcomes, complete, strict=True) if counted])
     return replace(
         detection,
         sensitivity=hit / total if total else None,
-        false_positive_rate=wrong / others if others else None,
+        false_positive_rate=false / others if others else None,
         false_positive_sd=float(rates.std(ddof=1)) if len(rates) > 1 else 0.0,
         outcomes=tuple(outcomes),
     )
 
 
 def _lies_in(box: np.ndarray, ignored: np.ndarray) -> bool:
-    """Whether half of a box lies in an ignored one."""
+    """Return whether at least half of a box lies in an ignored box."""
     if not len(ignored):
         return False
     sides = np.minimum(box[2:], ignored[:, 2:]) - np.maximum(box[:2], ignored[:, :2])
@@ -228,9 +230,9 @@ def _lies_in(box: np.ndarray, ignored: np.ndarray) -> bool:
 
 
 def once(found: Detections, detection: DetectionConfig) -> np.ndarray:
-    """Return a mask of the boxes that count, each cell once whatever it was called.
+    """Return a mask of the detections at their thresholds that counts each cell once, whatever its class.
 
-    The last class goes before the others: a cell that is found as both, from its threshold on, is one of the last.
+    The last class has priority: a cell that is detected as the last class and as another one counts as the last class.
     """
     counts = found.scores >= np.array(detection.thresholds, np.float32)[found.labels]
     kept: list[int] = []
@@ -243,17 +245,17 @@ def once(found: Detections, detection: DetectionConfig) -> np.ndarray:
 
 
 def _recall_of_points(fields: FieldDataset, found: Sequence[Detections], kind: int, threshold: float) -> float:
-    """Return the share of the points of a class that have a box of it around them; each box finds one point."""
+    """Return the share of the points of a class that lie in a detection of it; each detection finds one point."""
     hits = total = 0
-    for marks, said, one in zip(fields.points, fields.point_labels, found, strict=True):
-        left = marks[said == kind]
-        total += len(left)
-        counts = (one.labels == kind) & (one.scores >= np.float32(threshold))
-        for box in one.boxes[counts][np.argsort(-one.scores[counts], kind="stable")]:
-            inside = ((left >= box[:2]) & (left <= box[2:])).all(1)
+    for points, labels, detections in zip(fields.points, fields.point_labels, found, strict=True):
+        remaining = points[labels == kind]
+        total += len(remaining)
+        counts = (detections.labels == kind) & (detections.scores >= np.float32(threshold))
+        for box in detections.boxes[counts][np.argsort(-detections.scores[counts], kind="stable")]:
+            inside = ((remaining >= box[:2]) & (remaining <= box[2:])).all(1)
             if inside.any():
-                far = np.where(inside, np.abs(left - (box[:2] + box[2:]) / 2).sum(1), np.inf)
-                left = np.delete(left, int(far.argmin()), 0)
+                distances = np.where(inside, np.abs(remaining - (box[:2] + box[2:]) / 2).sum(1), np.inf)
+                remaining = np.delete(remaining, int(distances.argmin()), 0)
                 hits += 1
     return _ratio(hits, total)
 
@@ -266,30 +268,33 @@ def _overlap(box: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _evaluate(fields: FieldDataset, found: Sequence[Detections], max_detections: int) -> Any:
-    """Return pycocotools' evaluation.
+    """Return the evaluation of pycocotools.
 
-    An ignored box is a crowd in every class; a field in which not every cell of a class has a box is one crowd of it.
+    An ignored box becomes a crowd annotation of every class. If not every cell of a class has a box in a field, the
+    whole field becomes a crowd annotation of the class.
     """
     try:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
     except ImportError as error:
-        raise MissingExtraError("average precision needs pycocotools: pip install 'cellscan[detect]'") from error
+        raise MissingExtraError("average precision requires pycocotools: pip install 'cellscan[detect]'") from error
     if len(found) != len(fields):
-        raise DataError(f"{len(found)} fields were detected in, {len(fields)} are annotated; expected the same")
+        raise DataError(
+            f"there are detections of {len(found)} fields; expected {len(fields)}, one for each annotated field"
+        )
     truth: list[dict[str, Any]] = []
-    open_ = ~fields.boxed()
-    for image, (own, said) in enumerate(zip(fields.boxes, fields.labels, strict=True), 1):
+    incomplete = ~fields.boxed()
+    for image, (boxes, labels) in enumerate(zip(fields.boxes, fields.labels, strict=True), 1):
         width, height = fields.sizes[image - 1].tolist()
-        for kind in np.flatnonzero(open_[image - 1]).tolist():
+        for kind in np.flatnonzero(incomplete[image - 1]).tolist():
             truth.append(_coco(len(truth) + 1, image, kind, [0.0, 0.0, width, height], crowd=1))
-        for box, label in zip(own.tolist(), said.tolist(), strict=True):
+        for box, label in zip(boxes.tolist(), labels.tolist(), strict=True):
             for kind in range(len(fields.class_names)) if label == IGNORED else [label]:
                 truth.append(_coco(len(truth) + 1, image, kind, box, crowd=int(label == IGNORED)))
     results = [
         {**_coco(0, image, label, box, crowd=0), "score": score}
-        for image, one in enumerate(found, 1)
-        for box, label, score in zip(one.boxes.tolist(), one.labels.tolist(), one.scores.tolist(), strict=True)
+        for image, cells in enumerate(found, 1)
+        for box, label, score in zip(cells.boxes.tolist(), cells.labels.tolist(), cells.scores.tolist(), strict=True)
     ]
     with contextlib.redirect_stdout(io.StringIO()):
         coco: Any = COCO()
@@ -301,12 +306,12 @@ def _evaluate(fields: FieldDataset, found: Sequence[Detections], max_detections:
         }
         coco.createIndex()
         if results:
-            said: Any = coco.loadRes(results)
+            predicted: Any = coco.loadRes(results)
         else:
-            said = COCO()
-            said.dataset = {**coco.dataset, "annotations": []}
-            said.createIndex()
-        counted = COCOeval(coco, said, "bbox")
+            predicted = COCO()
+            predicted.dataset = {**coco.dataset, "annotations": []}
+            predicted.createIndex()
+        counted = COCOeval(coco, predicted, "bbox")
         counted.params.maxDets = [1, 10, max_detections]
         counted.params.areaRng, counted.params.areaRngLbl = [[0, 1e10]], ["all"]
         counted.evaluate()
@@ -322,30 +327,30 @@ def _coco(number: int, image: int, kind: int, box: list[float], *, crowd: int) -
 
 
 def _images(counted: Any, kind: int) -> list[dict[str, Any] | None]:
-    """Return what pycocotools found of a class, image by image."""
+    """Return the evaluation of a class by pycocotools for each image."""
     images = len(counted.params.imgIds)
     return counted.evalImgs[kind * images : (kind + 1) * images]
 
 
 def _real(image: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the scores of an image that count, and whether each matches at an overlap of 0.5."""
-    real = ~image["dtIgnore"][0].astype(bool)
-    return np.asarray(image["dtScores"], float)[real], image["dtMatches"][0][real] > 0
+    """Return the scores of the detections that are not ignored, and whether each matches at an IoU of 0.5."""
+    counted = ~image["dtIgnore"][0].astype(bool)
+    return np.asarray(image["dtScores"], float)[counted], image["dtMatches"][0][counted] > 0
 
 
 def _outcomes(counted: Any, kind: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return scores, the highest first, whether each matches at an overlap of 0.5, and how many are annotated."""
-    each = [e for e in _images(counted, kind) if e is not None]
-    if not each:
+    """Return the scores in descending order, whether each matches at an IoU of 0.5, and the number of annotations."""
+    images = [image for image in _images(counted, kind) if image is not None]
+    if not images:
         return np.zeros(0), np.zeros(0, bool), 0
-    scores, hits = map(np.concatenate, zip(*map(_real, each), strict=True))
+    scores, hits = map(np.concatenate, zip(*map(_real, images), strict=True))
     order = np.argsort(-scores, kind="stable")
-    total = sum(int((~np.asarray(e["gtIgnore"], bool)).sum()) for e in each)
+    total = sum(int((~np.asarray(image["gtIgnore"], bool)).sum()) for image in images)
     return scores[order], hits[order], total
 
 
 def _at(counted: Any, kind: int, threshold: float) -> tuple[int, int, int]:
-    """Return hits, false boxes and annotated boxes of a class at a threshold."""
+    """Return the numbers of correct, false and annotated boxes of a class at a threshold."""
     scores, hits, total = _outcomes(counted, kind)
     over = scores >= threshold
     return int(hits[over].sum()), int((~hits[over]).sum()), total

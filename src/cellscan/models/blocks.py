@@ -1,4 +1,4 @@
-"""The layers that several families of networks share."""
+"""Layers that several families of networks share."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Act: TypeAlias = Callable[[jax.Array], jax.Array]
 
 
 class Staged(nnx.Module):
-    """A network of stages in a row, an average over the image, and a head.
+    """A network of consecutive stages, global average pooling, and a head.
 
-    A child names its stages and the stride of each in `strides`, in order, and has an attribute of each
-    name, and one named ``head``.
+    A subclass lists the names and the strides of its stages in `strides`, in order. It has an attribute for each stage,
+    and an attribute ``head``.
 
     Examples
     --------
@@ -38,30 +38,30 @@ class Staged(nnx.Module):
     remat: bool = False
 
     def features(self, x: Float[Array, "n h w 3"]) -> dict[str, Array]:
-        """Return every stage by name, the last of each stride as ``stride8`` and so on, and ``pre_logits`` (N, D).
+        """Return the output of every stage by name, the last of each stride as ``stride8`` etc., and ``pre_logits``.
 
-        `x` is normalised. A stage of stride s has about H / s rows.
+        `x` is normalised. The output of a stage of stride s has about H / s rows. ``pre_logits`` is (N, D).
         """
-        found: dict[str, jax.Array] = {}
+        features: dict[str, jax.Array] = {}
         for name in self.strides:
-            x = found[name] = self._stage(name, x)
-        found |= {f"stride{stride}": found[name] for name, stride in self.strides.items()}
-        found["pre_logits"] = self.pool(x)
-        return found
+            x = features[name] = self._stage(name, x)
+        features |= {f"stride{stride}": features[name] for name, stride in self.strides.items()}
+        features["pre_logits"] = self.pool(x)
+        return features
 
     def __call__(self, x: Float[Array, "n h w 3"]) -> Float[Array, "n k"]:
-        """Return logits of normalised images."""
+        """Return the logits of normalised images."""
         for name in self.strides:
             x = self._stage(name, x)
         return self.classify(x)
 
     def pool(self, x: Float[Array, "n h w c"]) -> Float[Array, "n d"]:
-        """Return what the head takes of the last stage."""
+        """Return the input of the head, computed from the output of the last stage."""
         return x.mean((1, 2))
 
     def classify(self, x: Float[Array, "n h w c"]) -> Float[Array, "n k"]:
-        """Return the logits that belong to the last stage."""
-        return getattr(self, "head")(self.pool(x))  # noqa: B009 - a child has it
+        """Return the logits, computed from the output of the last stage."""
+        return getattr(self, "head")(self.pool(x))  # noqa: B009 - subclasses define it
 
     def _stage(self, name: str, x: jax.Array) -> jax.Array:
         if self.remat and name != next(iter(self.strides)):
@@ -70,18 +70,18 @@ class Staged(nnx.Module):
 
 
 class BatchNorm(nnx.Module):
-    """Batch normalisation as PyTorch has it, in float32 whatever the type of `x`.
+    """Batch normalisation as in PyTorch, computed in float32 for every dtype of `x`.
 
-    Training keeps a tenth of each batch in the running statistics. The variance that is kept is the
-    unbiased one, n / (n - 1) of that which normalises the batch: so PyTorch does, whose networks the
-    weights come from, and flax does not.
+    In training, the running statistics are updated with a weight of 0.1 for each batch. The running variance is the
+    unbiased one: n / (n - 1) times the variance that normalises the batch. PyTorch, the source of the weights, computes
+    it in this way; flax does not.
 
     Parameters
     ----------
     channels : int
-        Of the last axis.
+        Size of the last axis.
     epsilon : float
-        Added to the variance.
+        Constant added to the variance.
 
     Examples
     --------
@@ -101,24 +101,25 @@ class BatchNorm(nnx.Module):
         self.use_running_average: bool = False
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-        """Normalise every channel, by the batch in training, by the running statistics in evaluation."""
-        whole = x.astype(jnp.float32)
+        """Normalise every channel with the statistics of the batch (training) or the running ones (evaluation)."""
+        values = x.astype(jnp.float32)
         if self.use_running_average:
             mean, var = self.mean[...], self.var[...]
         else:
             count = x.size // x.shape[-1]
-            near = self.mean[...]  # the mean of squares cancels less when it is taken about a mean like this batch's
-            shift = (whole - near).mean((0, 1, 2))
+            # The running mean is close to the mean of the batch. Subtracting it reduces cancellation in the squares.
+            near = self.mean[...]
+            shift = (values - near).mean((0, 1, 2))
             mean = near + shift
-            var = jnp.maximum(((whole - near) ** 2).mean((0, 1, 2)) - shift * shift, 0)
+            var = jnp.maximum(((values - near) ** 2).mean((0, 1, 2)) - shift * shift, 0)
             self.mean[...] = 0.9 * self.mean[...] + 0.1 * mean
             self.var[...] = 0.9 * self.var[...] + 0.1 * var * (count / max(count - 1, 1))
         factor = self.scale[...].astype(jnp.float32) * jax.lax.rsqrt(var + self.epsilon)
-        return (whole * factor + (self.bias[...].astype(jnp.float32) - mean * factor)).astype(x.dtype)
+        return (values * factor + (self.bias[...].astype(jnp.float32) - mean * factor)).astype(x.dtype)
 
 
 def relu(x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-    """Return values above 0, and 0 for others; looked up when it is called, since exporters put their own in its place.
+    """Return max(x, 0). The function looks up `jax.nn.relu` at each call, because exporters replace it.
 
     Examples
     --------
@@ -131,26 +132,26 @@ def relu(x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
 
 
 class ConvNorm(nnx.Module):
-    """A convolution without bias, batch normalisation, an activation.
+    """A convolution without bias, followed by batch normalisation and an activation.
 
     Parameters
     ----------
     channels, width : int
-        In and out.
+        Number of input and of output channels.
     kernel : int or (int, int)
-        Its size.
+        Size of the kernel.
     stride : int
-        Of both axes.
+        Stride along both axes.
     padding : {"torch", "SAME", "VALID"}
-        ``"torch"``: half the kernel on every side.
+        ``"torch"`` pads every side by half of the kernel.
     depthwise : bool
-        One filter a channel.
+        Use one filter per channel.
     act : callable or None
-        Applied last.
+        Activation.
     epsilon : float
-        Of the normalisation.
+        Epsilon of the batch normalisation.
     rngs : flax.nnx.Rngs
-        Source of the first weights.
+        Random streams of the weight initialisation.
 
     Examples
     --------
@@ -181,7 +182,7 @@ class ConvNorm(nnx.Module):
         self.act: Act | None = act
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 d"]:
-        """Apply the three."""
+        """Apply convolution, normalisation and activation."""
         x = self.norm(self.conv(x))
         return x if self.act is None else self.act(x)
 
@@ -197,9 +198,9 @@ def make_conv(
     use_bias: bool = True,
     rngs: nnx.Rngs,
 ) -> nnx.Conv:
-    """Return a convolution with the library's quick gradient and He's first weights; parameters as of `ConvNorm`."""
+    """Return a convolution with the library's fast gradient and He initialisation; parameters as in `ConvNorm`."""
     size: Pair = (kernel, kernel) if isinstance(kernel, int) else kernel
-    # A tuple: equal networks are known by their attributes, and a list has no hash.
+    # A tuple is needed, because networks are compared by hashes of their attributes, and a list has no hash.
     pads: Any = tuple((side // 2, side // 2) for side in size) if padding == "torch" else padding
     return nnx.Conv(
         channels,
@@ -218,7 +219,7 @@ def make_conv(
 def he_normal(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, *_: Any, groups: int = 1) -> jax.Array:
     """Draw a kernel (H, W, in, out) with standard deviation sqrt(2 groups / (H W out)). He et al. (2015).
 
-    By NumPy: JAX would compile a program for every shape, which takes half a minute for Inception.
+    NumPy draws the numbers. JAX would compile a program for every shape, which takes half a minute for Inception.
 
     Examples
     --------
@@ -235,10 +236,10 @@ def he_normal(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, *_
 
 
 def lecun_normal(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32, *_: Any) -> jax.Array:
-    """Draw a kernel (..., in, out) with standard deviation 1 / sqrt(fan in), cut at two of them. LeCun et al. (1998).
+    """Draw a kernel (..., in, out) with standard deviation 1 / sqrt(fan in), truncated at two standard deviations.
 
-    The same values as flax's own, which are JAX's. JAX compiles its generator for every shape, a second each on a CPU;
-    here shapes are filled from arrays of few sizes.
+    The values are those of the initialiser of flax and JAX. JAX compiles its generator for every shape, which takes a
+    second each on a CPU; this function fills all shapes from arrays of a few sizes. Source: LeCun et al. (1998).
 
     Examples
     --------
@@ -253,27 +254,27 @@ def lecun_normal(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32,
     size = next(size for size in (2**18, 2**22, 2**26, 2**30, count) if size >= count)
     drawn = np.asarray(jax.random.truncated_normal(key, -2, 2, (size,), jnp.float32))[:count].reshape(shape)
     fan_in = np.float32(count / shape[-1])
-    cut = np.float32(0.87962566103423978)  # standard deviation of what is left between -2 and 2
-    return jnp.asarray(drawn * (np.sqrt(1 / fan_in, dtype=np.float32) / cut))
+    truncated_std = np.float32(0.87962566103423978)  # of a normal distribution truncated at -2 and 2
+    return jnp.asarray(drawn * (np.sqrt(1 / fan_in, dtype=np.float32) / truncated_std))
 
 
 def make_linear(features: int, width: int, *, rngs: nnx.Rngs) -> nnx.Linear:
-    """Return a dense layer with LeCun's first weights."""
+    """Return a dense layer with LeCun initialisation."""
     return nnx.Linear(features, width, kernel_init=lecun_normal, rngs=rngs)
 
 
 def max_pool(x: Float[Array, "n h w c"], window: int, stride: int, padding: int = 0) -> Float[Array, "n h2 w2 c"]:
-    """Return the greatest value of every window, quick both ways on a CPU.
+    """Return the maximum of every window, with a gradient that is fast on a CPU.
 
-    The gradient of a window's maximum is the slowest part of XLA's CPU backend. Where one is asked
-    for, the maximum is taken over shifted slices instead; values are the same. Where several
-    values of a window are the greatest, they share the gradient.
+    The gradient of XLA's windowed maximum is very slow on a CPU. If a gradient is computed, the maximum is taken over
+    shifted slices instead, with the same values. If several values of a window are the maximum, they share the
+    gradient.
 
     Parameters
     ----------
     x : (N, H, W, C)
     window, stride, padding : int
-        Of both axes; padded values never win.
+        Size, stride and padding along both axes; padded values are never the maximum.
 
     Examples
     --------

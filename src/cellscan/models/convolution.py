@@ -1,16 +1,16 @@
-"""A convolution that is quick on a CPU; hand it to `flax.nnx.Conv` as ``conv_general_dilated``.
+"""A convolution that is fast on a CPU, for `flax.nnx.Conv` as ``conv_general_dilated``.
 
-XLA's CPU backend is slow at four things that networks are full of, and each has another way:
+XLA's CPU backend is slow for four operations that are frequent in networks. This module computes each in another way:
 
-- the gradient of a kernel, computed as one convolution whose window is the whole feature map and whose sum runs
-  over the whole batch, again and again past what its caches hold: summed over slices of the batch that fit
-  there, or, where channels are many, as a product of matrices for every place of the kernel;
-- a kernel of 1x1: a product of matrices;
-- feature maps of a few pixels: patches side by side, and one product of matrices; or, where channels are many, a
-  product for every place of the kernel;
-- a filter for every channel alone: `models/depthwise.py`.
+- The gradient of a kernel. XLA computes it as one convolution whose window is the whole feature map and which sums over
+  the whole batch, so the data do not fit into the caches. Here, it is a sum over slices of the batch that fit, or, for
+  many channels, one matrix product for every position of the kernel.
+- A kernel of 1x1 is a matrix product.
+- Feature maps of a few pixels are one matrix product of concatenated patches, or, for many channels, one product for
+  every position of the kernel.
+- Depthwise convolutions are in `models/depthwise.py`.
 
-Elsewhere nothing changes. To be rid of this file, leave the argument out where networks are built.
+All other convolutions, and other devices, use XLA's own. To stop using this module, omit the argument in the networks.
 """
 
 from __future__ import annotations
@@ -27,30 +27,31 @@ from cellscan.models import depthwise
 from cellscan.models.depthwise import Pads
 
 SLICE = 2**18
-"""Values of the incoming gradient in a slice: 1 MiB, what a core's second cache holds."""
+"""Number of values of the incoming gradient in a slice: 1 MiB, the size of a core's second-level cache."""
 
 MOST = 32
-"""Slices at most, so that programs stay small."""
+"""Largest number of slices; it limits the size of compiled programs."""
 
 FEW = 16
-"""Pixels of a feature map up to which patches are taken."""
+"""Largest number of pixels of a feature map that is convolved with patches."""
 
 MANY = 128
-"""Channels, in and out, from which the gradient of a kernel is a product of matrices on maps of up to 16 `FEW` pixels.
-From twice as many on maps of 4 `FEW` both gradients are, and from four times as many the convolution itself."""
+"""Smallest number of input and output channels at which the gradient of a kernel is computed as matrix products, on
+maps of up to 16 `FEW` pixels. On maps of up to 4 `FEW` pixels, both gradients are computed in this way with at least
+twice as many channels, and the convolution itself with at least four times as many."""
 
 Two = tuple[int, int]
 
 
 class Way(NamedTuple):
-    """How a convolution and its two gradients are computed on a CPU."""
+    """The functions that compute a convolution and its two gradients on a CPU."""
 
     forward: Callable[[jax.Array, jax.Array], jax.Array]
     backward: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 def conv(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **options: Any) -> jax.Array:
-    """Do what `jax.lax.conv_general_dilated` does, with the same arguments and results.
+    """Compute a convolution with the arguments and results of `jax.lax.conv_general_dilated`.
 
     Examples
     --------
@@ -62,16 +63,16 @@ def conv(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **options:
     """
     plain = functools.partial(_plain, strides=strides, padding=padding, options=options)
     groups = options.get("feature_group_count", 1)
-    alone = 1 < groups == x.shape[-1] == kernel.shape[-1]
+    is_depthwise = 1 < groups == x.shape[-1] == kernel.shape[-1]
     dilated = any(set(options.get(side) or ()) - {1} for side in ("lhs_dilation", "rhs_dilation"))
-    if x.ndim != 4 or dilated or (groups > 1 and not alone):
+    if x.ndim != 4 or dilated or (groups > 1 and not is_depthwise):
         return plain(x, kernel)
     size: Any = kernel.shape[:2]
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], size, strides, padding)
     strides, pads = tuple(strides), tuple(padding)
     rows, columns = depthwise.outcome(x, size, strides, pads)
-    if alone:
+    if is_depthwise:
         way = Way(
             functools.partial(depthwise.forward, strides, pads), functools.partial(depthwise.backward, strides, pads)
         )
@@ -80,11 +81,11 @@ def conv(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **options:
         way = Way(product, functools.partial(_of, product))
     else:
         products = functools.partial(_products, strides, pads, options.get("precision"))
-        deep, pixels = min(kernel.shape[2:]), rows * columns
-        if deep >= 2 * MANY and pixels <= 4 * FEW:
-            way = Way(products if deep >= 4 * MANY else plain, functools.partial(_of, products))
+        channels, pixels = min(kernel.shape[2:]), rows * columns
+        if channels >= 2 * MANY and pixels <= 4 * FEW:
+            way = Way(products if channels >= 4 * MANY else plain, functools.partial(_of, products))
         else:
-            by_products = deep >= MANY and pixels <= 16 * FEW
+            by_products = channels >= MANY and pixels <= 16 * FEW
             way = Way(plain, functools.partial(_beside, plain, products if by_products else None))
     return _conv(plain, way, x, kernel)
 
@@ -112,7 +113,7 @@ _conv.defvjp(_forward, _backward)
 
 
 def _of(function: Any, x: jax.Array, kernel: jax.Array, grad: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return both gradients of a function, as JAX derives them."""
+    """Return both gradients of a function by automatic differentiation."""
     return jax.vjp(function, x, kernel)[1](grad)
 
 
@@ -124,7 +125,7 @@ def _beside(plain: Any, products: Any, x: jax.Array, kernel: jax.Array, grad: ja
 
 
 def _shifts(x: jax.Array, size: Two, strides: Two, pads: Pads) -> list[jax.Array]:
-    """Return what each place of a kernel sees of `x`: (N, rows, columns, C) each."""
+    """Return the values of `x` that each position of a kernel multiplies: (N, rows, columns, C) each."""
     height, width = size
     if (height, width) == strides == (1, 1) and pads == ((0, 0), (0, 0)):
         return [x]
@@ -134,21 +135,21 @@ def _shifts(x: jax.Array, size: Two, strides: Two, pads: Pads) -> list[jax.Array
 
 
 def _patches(strides: Two, pads: Pads, precision: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Lay what the kernel sees side by side, and multiply."""
+    """Convolve by one matrix product of the concatenated patches and the kernel."""
     height, width, _, out = kernel.shape
-    seen = _shifts(x, (height, width), strides, pads)
-    joined = seen[0] if len(seen) == 1 else jnp.concatenate(seen, -1)
+    shifts = _shifts(x, (height, width), strides, pads)
+    joined = shifts[0] if len(shifts) == 1 else jnp.concatenate(shifts, -1)
     product = jnp.matmul(joined.reshape(-1, joined.shape[-1]), kernel.reshape(-1, out), precision=precision)
     return product.reshape(*joined.shape[:3], out)
 
 
 def _products(strides: Two, pads: Pads, precision: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Add up what every place of the kernel gives: a product of matrices each."""
+    """Convolve by a sum of matrix products, one for every position of the kernel."""
     height, width, channels, out = kernel.shape
-    seen = _shifts(x, (height, width), strides, pads)
-    places = zip(seen, kernel.reshape(-1, channels, out), strict=True)
-    products = [jnp.matmul(part.reshape(-1, channels), place, precision=precision) for part, place in places]
-    return functools.reduce(jnp.add, products).reshape(*seen[0].shape[:3], out)
+    shifts = _shifts(x, (height, width), strides, pads)
+    pairs = zip(shifts, kernel.reshape(-1, channels, out), strict=True)
+    products = [jnp.matmul(part.reshape(-1, channels), matrix, precision=precision) for part, matrix in pairs]
+    return functools.reduce(jnp.add, products).reshape(*shifts[0].shape[:3], out)
 
 
 def _by_slices(plain: Any, x: jax.Array, kernel: jax.Array, grad: jax.Array) -> jax.Array:

@@ -1,8 +1,8 @@
-"""A depthwise convolution that is quick on a CPU.
+"""A depthwise convolution that is fast on a CPU.
 
-XLA's CPU backend computes one as a loop over channels, ten to fifty times slower than the work asks for. As a
-sum of shifted products it is what that backend is good at: few passes over memory, along the channels.
-`models/convolution.py` sends depthwise convolutions here. To be rid of this file, leave that out.
+XLA's CPU backend computes a depthwise convolution as a loop over channels, ten to fifty times slower than necessary.
+This module computes it as a sum of shifted products, which the backend compiles to a few passes over memory, along the
+channels. `models/convolution.py` uses it for depthwise convolutions.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import jax.numpy as jnp
 Pads: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
 
 SLICES = 8
-"""Into how many parts the batch is cut for the gradient of a kernel: that backend adds whole arrays quickly, and
-sums over one slowly."""
+"""Number of parts of the batch for the gradient of a kernel. XLA's CPU backend adds whole arrays quickly, but sums over
+the axes of an array slowly."""
 
 
 def forward(strides: tuple[int, int], pads: Pads, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Filter every channel of `x` (N, H, W, C) by its own filter of `kernel` (h, w, 1, C).
+    """Convolve every channel of `x` (N, H, W, C) with its filter in `kernel` (h, w, 1, C).
 
     Examples
     --------
@@ -56,7 +56,7 @@ def backward(
 
 
 def outcome(x: jax.Array, size: tuple[int, ...], strides: tuple[int, int], pads: Pads) -> tuple[int, int]:
-    """Return how many rows and columns a convolution of `x` gives.
+    """Return the numbers of rows and columns of the output of a convolution of `x`.
 
     Examples
     --------
@@ -70,7 +70,7 @@ def outcome(x: jax.Array, size: tuple[int, ...], strides: tuple[int, int], pads:
 
 
 def shifted(x: jax.Array, i: int, j: int, rows: int, columns: int, strides: tuple[int, int]) -> jax.Array:
-    """Return what the place (i, j) of a kernel sees of an array that is padded already.
+    """Return the values of a padded array that the position (i, j) of a kernel multiplies.
 
     Examples
     --------
@@ -88,13 +88,13 @@ def _to_kernel(x: jax.Array, kernel: jax.Array, grad: jax.Array, strides: tuple[
     rows, columns = grad.shape[1:3]
     size = -(-len(x) // SLICES)
     parts = [(padded[start : start + size], grad[start : start + size]) for start in range(0, len(x), size)]
-    if len(parts[-1][0]) < size:  # the last part has another shape, so it is summed alone
+    if len(parts[-1][0]) < size:  # The last part has another shape, so it is summed separately.
         parts, rest = parts[:-1], parts[-1]
     else:
         rest = None
 
     def tap(i: int, j: int) -> jax.Array:
-        terms = [shifted(one, i, j, rows, columns, strides) * g for one, g in parts]
+        terms = [shifted(part, i, j, rows, columns, strides) * part_grad for part, part_grad in parts]
         total = jax.lax.optimization_barrier(functools.reduce(jnp.add, terms)).sum((0, 1, 2))
         if rest is not None:
             total = total + (shifted(rest[0], i, j, rows, columns, strides) * rest[1]).sum((0, 1, 2))
@@ -106,26 +106,26 @@ def _to_kernel(x: jax.Array, kernel: jax.Array, grad: jax.Array, strides: tuple[
 
 
 def _to_x(x: jax.Array, kernel: jax.Array, grad: jax.Array, strides: tuple[int, int], pads: Pads) -> jax.Array:
-    """Return the gradient of `x`: rows and columns of each remainder by the stride apart, then interleaved."""
+    """Return the gradient of `x`, computed separately for each phase of the strides and then interleaved."""
     n, height, width, channels = x.shape
     (down, right), (rows, columns) = strides, grad.shape[1:3]
-    tall, wide = -(-height // down), -(-width // right)  # rows and columns of each remainder
-    above, left = kernel.shape[0], kernel.shape[1]  # more than any tap reaches
-    room = ((above, max(0, tall + above - rows)), (left, max(0, wide + left - columns)))
-    padded = jnp.pad(grad, ((0, 0), *room, (0, 0)))
+    n_rows, n_columns = -(-height // down), -(-width // right)  # the numbers of rows and columns of each phase
+    above, left = kernel.shape[0], kernel.shape[1]  # larger than the largest shift
+    padding = ((above, max(0, n_rows + above - rows)), (left, max(0, n_columns + left - columns)))
+    padded = jnp.pad(grad, ((0, 0), *padding, (0, 0)))
 
     def phase(a: int, b: int) -> jax.Array:
-        out: Any = jnp.zeros((n, tall, wide, channels), grad.dtype)
+        out: Any = jnp.zeros((n, n_rows, n_columns, channels), grad.dtype)
         for i in range(kernel.shape[0]):
             for j in range(kernel.shape[1]):
                 y, odd_y = divmod(a + pads[0][0] - i, down)
                 z, odd_z = divmod(b + pads[1][0] - j, right)
                 if not odd_y and not odd_z:
-                    out = out + shifted(padded, above + y, left + z, tall, wide, (1, 1)) * kernel[i, j, 0]
+                    out = out + shifted(padded, above + y, left + z, n_rows, n_columns, (1, 1)) * kernel[i, j, 0]
         return out
 
     if strides == (1, 1):
         return phase(0, 0).astype(x.dtype)
     grid = [jnp.stack([phase(a, b) for b in range(right)], 3) for a in range(down)]
-    whole = jnp.stack(grid, 2).reshape(n, tall * down, wide * right, channels)
+    whole = jnp.stack(grid, 2).reshape(n, n_rows * down, n_columns * right, channels)
     return whole[:, :height, :width].astype(x.dtype)

@@ -15,29 +15,29 @@ from jaxtyping import Array, Float
 from cellscan.models.blocks import ConvNorm, Pair, Staged, make_linear, max_pool
 
 Step: TypeAlias = tuple[int, int | Pair] | tuple[int, int | Pair, int]
-"""Width, kernel, and stride of a convolution; with a stride it has no padding."""
+"""Width, kernel and stride of a convolution; a convolution with a stride has no padding."""
 
 
 def average(x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-    """Average over 3x3; beyond the edge there are zeros, and they count."""
+    """Average over windows of 3x3; the zeros of the padding count in the average."""
     pads = ((0, 0), (1, 1), (1, 1), (0, 0))
     return jax.lax.reduce_window(x, np.zeros((), x.dtype), jax.lax.add, (1, 3, 3, 1), (1, 1, 1, 1), pads) / 9
 
 
 class Mixed(nnx.Module):
-    """Branches side by side, each a row of convolutions.
+    """Parallel branches, each a sequence of convolutions, with concatenated outputs.
 
     Parameters
     ----------
     channels : int
-        Of the input.
+        Number of input channels.
     branches : dict of name -> steps
-        A branch whose name begins with ``pool`` starts with an average; its last step may be a list, of
-        convolutions side by side.
+        The convolutions of each branch. A branch whose name begins with ``pool`` starts with an average. The last step
+        of a branch may be a list of parallel convolutions.
     maximum : bool
-        Add a maximum over 3x3 with stride 2 as a last branch.
+        Add a maximum over 3x3 with stride 2 as the last branch.
     rngs : flax.nnx.Rngs
-        Source of the first weights.
+        Random streams of the weight initialisation.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Mixed(nnx.Module):
             self.width += inside
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 d"]:
-        """Apply the branches, and join what they give along the channels."""
+        """Apply the branches and concatenate their outputs along the channels."""
         out = []
         for name in self.names:
             y = average(x) if name.startswith("pool") else x
@@ -113,16 +113,16 @@ PLAN = ([_a(32), _a(64), _a(64)], [_B, _c(128), _c(160), _c(160), _c(192)], [_D,
 
 
 class InceptionV3(Staged):
-    """Six convolutions, then eleven blocks of branches; without the auxiliary head.
+    """Inception v3 without the auxiliary head: five convolutions, then eleven blocks of parallel branches.
 
-    Its convolutions do without padding at first, so a stage is a little smaller than its stride says.
+    The first convolutions have no padding, so the output of a stage is slightly smaller than its stride implies.
 
     Parameters
     ----------
     num_classes : int
         Width of the last layer.
     rngs : flax.nnx.Rngs
-        Source of the first weights.
+        Random streams of the weight initialisation.
 
     Examples
     --------
@@ -146,16 +146,16 @@ class InceptionV3(Staged):
             blocks: list[nnx.Module] = [Maximum()] if number == 2 else []
             for branches in group:
                 blocks.append(Mixed(channels, branches, maximum=branches in (_B, _D), rngs=rngs))
-                channels = getattr(blocks[-1], "width")  # noqa: B009 - of a Mixed
+                channels = getattr(blocks[-1], "width")  # noqa: B009 - an attribute of Mixed
             setattr(self, f"stage{number}", nnx.Sequential(*blocks))
         self.head: nnx.Linear = make_linear(channels, num_classes, rngs=rngs)
 
 
 class Maximum(nnx.Module):
-    """The maximum over 3x3 with stride 2."""
+    """The maximum over windows of 3x3 with stride 2."""
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
-        """Apply it."""
+        """Apply the maximum."""
         return max_pool(x, 3, 2)
 
 

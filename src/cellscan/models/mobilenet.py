@@ -1,6 +1,6 @@
-"""MobileNet v2 (Sandler et al., 2018), and EfficientNet-Lite0 (Tan and Le, 2019), which is built like it.
+"""MobileNet v2 (Sandler et al., 2018), and EfficientNet-Lite0 (Tan and Le, 2019), which has the same structure.
 
-EfficientNet-Lite0 is as Google published it: TensorFlow's padding, no squeeze-and-excitation.
+EfficientNet-Lite0 is the network that Google published: TensorFlow's padding, no squeeze-and-excitation.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ PLANS: dict[str, tuple[Stages, str, float]] = {
         1e-3,
     ),
 }
-"""Blocks, width, kernel, stride and ratio of each stage; padding; epsilon."""
+"""For each stage, the number of blocks, the width, kernel, stride and expansion ratio; then padding and epsilon."""
 
 
 def relu6(x: Float[Array, "*any"]) -> Float[Array, "*any"]:
-    """Clip to [0, 6].
+    """Clip values to [0, 6].
 
     Examples
     --------
@@ -61,9 +61,10 @@ def relu6(x: Float[Array, "*any"]) -> Float[Array, "*any"]:
 
 
 class InvertedResidual(nnx.Module):
-    """Widen, filter each channel, narrow; and the input, where it has the shape. Sandler et al. (2018).
+    """An inverted residual block. Sandler et al. (2018).
 
-    Without widening (`ratio` 1) the first of the three falls away.
+    A 1x1 convolution widens the input, a depthwise convolution filters each channel, and a 1x1 convolution narrows it.
+    The input is added if it has the shape of the output. With a `ratio` of 1, there is no first convolution.
 
     Examples
     --------
@@ -87,11 +88,13 @@ class InvertedResidual(nnx.Module):
         epsilon: float = 1e-5,
         rngs: nnx.Rngs,
     ) -> None:
-        wide = channels * ratio
-        like: dict[str, Any] = {"padding": padding, "epsilon": epsilon, "rngs": rngs}
-        self.widen: ConvNorm | None = nnx.data(ConvNorm(channels, wide, 1, act=relu6, **like) if ratio > 1 else None)
-        self.filter: ConvNorm = ConvNorm(wide, wide, kernel, stride=stride, depthwise=True, act=relu6, **like)
-        self.narrow: ConvNorm = ConvNorm(wide, width, 1, act=None, **like)
+        inside = channels * ratio
+        common: dict[str, Any] = {"padding": padding, "epsilon": epsilon, "rngs": rngs}
+        self.widen: ConvNorm | None = nnx.data(
+            ConvNorm(channels, inside, 1, act=relu6, **common) if ratio > 1 else None
+        )
+        self.filter: ConvNorm = ConvNorm(inside, inside, kernel, stride=stride, depthwise=True, act=relu6, **common)
+        self.narrow: ConvNorm = ConvNorm(inside, width, 1, act=None, **common)
         self.residual: bool = stride == 1 and channels == width
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 d"]:
@@ -102,18 +105,18 @@ class InvertedResidual(nnx.Module):
 
 
 class MobileNet(Staged):
-    """A stem, stages of inverted residual blocks, and a wide last convolution.
+    """A network of a stem, stages of inverted residual blocks, and a wide last convolution.
 
     Parameters
     ----------
     plan : sequence of (blocks, width, kernel, stride, ratio)
-        A stage each, of the strides that `strides` says.
+        Parameters of each stage, with the strides in `strides`.
     num_classes : int
         Width of the last layer.
     padding, epsilon
-        As of `ConvNorm`.
+        Parameters of `ConvNorm`.
     rngs : flax.nnx.Rngs
-        Source of the first weights.
+        Random streams of the weight initialisation.
 
     Examples
     --------
@@ -138,17 +141,17 @@ class MobileNet(Staged):
         epsilon: float,
         rngs: nnx.Rngs,
     ) -> None:
-        like: dict[str, Any] = {"padding": padding, "epsilon": epsilon, "rngs": rngs}
-        self.stem: ConvNorm = ConvNorm(3, 32, 3, stride=2, act=relu6, **like)
+        common: dict[str, Any] = {"padding": padding, "epsilon": epsilon, "rngs": rngs}
+        self.stem: ConvNorm = ConvNorm(3, 32, 3, stride=2, act=relu6, **common)
         channels = 32
         for number, (count, width, kernel, stride, ratio) in enumerate(plan, 1):
             blocks = []
             for index in range(count):
                 step = stride if index == 0 else 1
-                blocks.append(InvertedResidual(channels, width, kernel=kernel, stride=step, ratio=ratio, **like))
+                blocks.append(InvertedResidual(channels, width, kernel=kernel, stride=step, ratio=ratio, **common))
                 channels = width
             setattr(self, f"stage{number}", nnx.Sequential(*blocks))
-        self.last: ConvNorm = ConvNorm(channels, 1280, 1, act=relu6, **like)
+        self.last: ConvNorm = ConvNorm(channels, 1280, 1, act=relu6, **common)
         self.head: nnx.Linear = make_linear(1280, num_classes, rngs=rngs)
 
 

@@ -1,4 +1,4 @@
-"""Published weights -> one of our networks: where the file is, what it expects, and whether it fits."""
+"""Loads published weights into a network: finds the file, reads its normalisation and checks its tensors."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ class WeightSource:
     Attributes
     ----------
     name : str
-        Of the repository on the Hugging Face hub, or of the package that they are in.
+        Name of the repository on the Hugging Face hub, or of the package that contains the weights.
     licence : str or None
-        As its publisher states it; None where it is not known.
+        Licence stated by the publisher; None if it is unknown.
     normalization : Normalization
-        Of RGB images in [0, 1].
+        Normalisation of RGB images in [0, 1] that the weights expect.
     hub : bool
-        Whether `name` is a repository on the hub.
+        True if `name` is a repository on the hub.
     revision : str or None
-        A commit of it; None is the newest.
+        Commit of the repository; None is the newest.
     fingerprint : str or None
-        The first 16 hexadecimal digits of the SHA-256 of the first kernel, as float16 in our layout: by it a
-        local file is recognised, however it is wrapped. None where it is not known.
+        The first 16 hexadecimal digits of the SHA-256 of the first kernel, as float16 in the layout of cellscan. It
+        identifies the weights in a local file of any format. None if it is unknown.
 
     Examples
     --------
@@ -66,7 +66,7 @@ class WeightSource:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What was loaded: for the card."""
+    """Normalisation and origin of loaded weights, for the card."""
 
     normalization: Normalization
     record: dict[str, Any] = field(default_factory=dict)
@@ -76,23 +76,23 @@ def load_into(
     module: nnx.Module, weights: str | os.PathLike[str], sources: tuple[WeightSource, ...], keys: Keys | None, *,
     name: str, num_classes: int, new_head: bool,
 ) -> Loaded:  # fmt: skip
-    """Fill a module with published weights, or raise and leave it as it was.
+    """Load published weights into a module; after an error the module is unchanged.
 
-    With `new_head`, whatever top the file has is passed over. Else it is loaded where it fits; where it
-    does not, it is passed over if `num_classes` is not the 1000 of ImageNet.
+    With `new_head`, the last layers in the file are ignored. Without it, they are loaded if they fit. If they do not
+    fit, they are ignored if `num_classes` differs from the 1000 classes of ImageNet.
     """
     if keys is None:
-        raise ArgumentError(f"there are no published weights for {name}; leave weights out")
+        raise ArgumentError(f"there are no published weights for {name}; leave out weights")
     path, source, revision = _find(weights, sources, name, module)
     if path.suffix.lower() in PICKLES:
         raise ModelFileError(
-            f"{path}: a pickle can run any code, so none is ever opened. Turn it into safetensors where you trust it: "
-            'safetensors.torch.save_file(torch.load("model.pth", weights_only=True), "model.safetensors")'
+            f"{path}: a pickle can run arbitrary code, so cellscan does not open it. If you trust it, convert it to "
+            'safetensors: safetensors.torch.save_file(torch.load("model.pth", weights_only=True), "model.safetensors")'
         )
     if not path.is_file():
         raise ModelFileError(f"{path}: there is no such file")
     _, tensors = read_tensors(path)
-    said = _configured(path)
+    configured = _configured(path)
     fingerprint = fill(module, tensors, keys, path=str(path), num_classes=num_classes, new_head=new_head)
     if source is None:
         source = next((s for s in sources if s.fingerprint == fingerprint), None)
@@ -105,32 +105,32 @@ def load_into(
         "sha256": digest,
     }
     known = source is not None and source in sources
-    normalization = said or (source or sources[0]).normalization
-    if not known and said is None:
+    normalization = configured or (source or sources[0]).normalization
+    if not known and configured is None:
         warnings.warn(
-            f"{path}: nothing says how its images are normalised; taken is that of {sources[0].name}: mean "
-            f"{normalization.mean}, standard deviation {normalization.std}. Where it is another, put the "
-            "config.json of its repository beside it",
+            f"{path}: the normalisation of its images is unknown; using that of {sources[0].name}: mean "
+            f"{normalization.mean}, standard deviation {normalization.std}. If the weights need another one, put the "
+            "config.json of their repository into the same folder",
             stacklevel=4,
         )
     return Loaded(normalization, record)
 
 
 def _configured(path: Path) -> Normalization | None:
-    """Return the normalisation that timm's ``config.json`` beside a file states; None where there is none."""
+    """Return the normalisation in timm's ``config.json`` in the folder of a file; None without such a file."""
     config = path.with_name("config.json")
     if not config.is_file():
         return None
     try:
-        told = json.loads(config.read_text(encoding="utf-8"))
-        told = told.get("pretrained_cfg", told)
-        mean, std = (tuple(float(value) for value in told[name]) for name in ("mean", "std"))
+        values = json.loads(config.read_text(encoding="utf-8"))
+        values = values.get("pretrained_cfg", values)
+        mean, std = (tuple(float(value) for value in values[name]) for name in ("mean", "std"))
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise ValueError(f"mean {mean}, std {std}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelFileError(
-            f"{config}: no normalisation can be read from it ({type(error).__name__}: {error}); expected "
-            '{"pretrained_cfg": {"mean": [...], "std": [...]}} of three numbers each'
+            f"{config}: no normalisation can be read from this file ({type(error).__name__}: {error}); expected "
+            '{"pretrained_cfg": {"mean": [...], "std": [...]}} with three numbers each'
         ) from error
     return Normalization((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
 
@@ -138,13 +138,16 @@ def _configured(path: Path) -> Normalization | None:
 def fill(
     module: nnx.Module, tensors: dict[str, np.ndarray], keys: Keys, *, path: str, num_classes: int, new_head: bool
 ) -> str:
-    """Put a published state into a module, or raise with everything that does not fit; return its fingerprint."""
+    """Load published tensors into a module and return their fingerprint.
+
+    All tensors that do not fit the module are reported in one `ModelFileError`.
+    """
     from flax import nnx
 
     state = nnx.to_flat_state(nnx.state(module, (nnx.Param, nnx.BatchStat)))
-    left = {name for name in tensors if not re.search(keys.ignore, name)}
+    unused = {name for name in tensors if not re.search(keys.ignore, name)}
     if new_head:
-        left = {name for name in left if not re.search(keys.head, name)}
+        unused = {name for name in unused if not re.search(keys.head, name)}
     wrong, filled, first = [], [], ""
     for parts, variable in state:
         ours = ".".join(map(str, parts))
@@ -153,7 +156,7 @@ def fill(
         if new_head and top:
             continue
         tensor = tensors.get(theirs)
-        left.discard(theirs)
+        unused.discard(theirs)
         if tensor is None:
             wrong.append(f"missing {theirs}")
             continue
@@ -161,14 +164,14 @@ def fill(
         if value.shape != shape or value.dtype.kind != "f":
             if not (top and shape[-1] == num_classes != 1000 and value.shape[:-1] == shape[:-1]):
                 wrong.append(
-                    f"{theirs} is {tensor.dtype} {tensor.shape}; expected floats that give {shape} here ({ours})"
+                    f"{theirs} is {tensor.dtype} {tensor.shape}; expected floats for the shape {shape} of {ours}"
                 )
             continue
-        if value.ndim == 4 and value.shape[2] == 3:  # the first kernel
+        if value.ndim == 4 and value.shape[2] == 3:  # This is the first kernel.
             value = np.ascontiguousarray(value[:, :, ::-1] if keys.bgr else value)
             first = hashlib.sha256(value.astype(np.float16).tobytes()).hexdigest()[:16]
         filled.append((parts, variable.replace(np.asarray(value, np.float32))))
-    wrong += [f"unknown {name}" for name in sorted(left)]
+    wrong += [f"unknown {name}" for name in sorted(unused)]
     if wrong:
         more = f"\n  and {len(wrong) - 20} more" if len(wrong) > 20 else ""
         raise ModelFileError(f"{path}: the tensors do not fit the network:\n  " + "\n  ".join(wrong[:20]) + more)
@@ -179,7 +182,7 @@ def fill(
 
 
 def published_name(ours: str, keys: Keys) -> str:
-    """Return the name that a parameter of ours, such as ``stem.conv.kernel``, has in a published file."""
+    """Return the name in a published file of a parameter of cellscan, such as ``stem.conv.kernel``."""
     path, leaf = ours.rsplit(".", 1)
     for pattern, replacement in keys.rules:
         path = re.sub(pattern, replacement if isinstance(replacement, str) else _grouped(replacement), path)
@@ -191,7 +194,7 @@ def _grouped(function: Callable[[list[str]], str]) -> Callable[[re.Match[str]], 
 
 
 def _turn(tensor: np.ndarray, keys: Keys) -> np.ndarray:
-    """Return a tensor in our layout: (H, W, in, out) and (in, out)."""
+    """Return a tensor in the layout of cellscan: (H, W, in, out) or (in, out)."""
     if keys.layout == "torch" and tensor.ndim == 4:
         return tensor.transpose(2, 3, 1, 0)
     return tensor.T if keys.layout == "torch" and tensor.ndim == 2 else tensor
@@ -200,7 +203,7 @@ def _turn(tensor: np.ndarray, keys: Keys) -> np.ndarray:
 def _find(
     weights: str | os.PathLike[str], sources: tuple[WeightSource, ...], name: str, module: nnx.Module
 ) -> tuple[Path, WeightSource | None, str | None]:
-    """Return the file, the source where it was named, and its revision where it is known."""
+    """Return the path of the file, and its source and its revision if they are known."""
     if weights != "imagenet" and not str(weights).startswith("hf://"):
         if isinstance(weights, str) and not Path(weights).suffix and os.sep not in weights:
             raise ArgumentError(
@@ -211,8 +214,8 @@ def _find(
         source = sources[0]
         if not source.hub:
             raise ModelFileError(
-                f"the weights of {name} are on no hub: they are in {source.name} ({source.licence}); "
-                "bring them as a .safetensors file and pass its path"
+                f"the weights of {name} are not on the Hugging Face hub, but in {source.name} ({source.licence}); "
+                "convert them to a .safetensors file and pass its path"
             )
     else:
         repository = str(weights).removeprefix("hf://")
@@ -220,35 +223,35 @@ def _find(
             raise ArgumentError(f'weights is {weights!r}; expected "hf://owner/name"')
         plain = WeightSource(repository, None, sources[0].normalization)
         source = next((s for s in sources if s.hub and s.name == repository), plain)
-    kept = cache_folder() / "weights" / source.name.replace("/", "--") / FILE
-    if kept.is_file():
-        return kept, source, source.revision
-    path = _download(source, kept, module)
+    cached = cache_folder() / "weights" / source.name.replace("/", "--") / FILE
+    if cached.is_file():
+        return cached, source, source.revision
+    path = _download(source, cached, module)
     revision = path.parent.name if path.parent.parent.name == "snapshots" else source.revision
     return path, source, revision
 
 
-def _download(source: WeightSource, kept: Path, module: nnx.Module) -> Path:
+def _download(source: WeightSource, cached: Path, module: nnx.Module) -> Path:
     import jax
     from flax import nnx
 
     count = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(module, (nnx.Param, nnx.BatchStat))))
-    bring = (
-        f"Bring https://huggingface.co/{source.name}/resolve/{source.revision or 'main'}/{FILE} "
-        f"(about {4 * count / 1e6:,.0f} MB) and put it at {kept}"
+    instructions = (
+        f"Download https://huggingface.co/{source.name}/resolve/{source.revision or 'main'}/{FILE} "
+        f"(about {4 * count / 1e6:,.0f} MB) and save it as {cached}"
     )
     try:
         from huggingface_hub import hf_hub_download
     except ImportError as error:
         raise MissingExtraError(
-            f"downloading {source.name} needs huggingface_hub: pip install 'cellscan[hub]'. Or: {bring}"
+            f"downloading {source.name} requires huggingface_hub: pip install 'cellscan[hub]'. Or: {instructions}"
         ) from error
     try:
         path = Path(hf_hub_download(source.name, FILE, revision=source.revision))
-    except Exception as error:  # it and what it stands on raise many kinds
+    except Exception as error:  # huggingface_hub and its dependencies raise many kinds of errors.
         raise ModelFileError(
-            f"{source.name} could not be downloaded ({type(error).__name__}: {error}). {bring}"
+            f"{source.name} could not be downloaded ({type(error).__name__}: {error}). {instructions}"
         ) from error
-    with contextlib.suppress(Exception):  # a repository may have none; what is taken instead is said
-        hf_hub_download(source.name, "config.json", revision=source.revision)  # lies beside the weights then
+    with contextlib.suppress(Exception):  # Without this file, a warning states the assumed normalisation.
+        hf_hub_download(source.name, "config.json", revision=source.revision)  # The folder is that of the weights.
     return path

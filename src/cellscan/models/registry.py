@@ -1,4 +1,4 @@
-"""Names of networks -> networks."""
+"""The registry of networks, and their creation by name."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ if TYPE_CHECKING:
 
 IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CAFFE = Normalization((123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255, 1 / 255, 1 / 255))
-"""What Caffe's networks expect, but for the order of the channels: ours take RGB."""
+"""Normalisation of Caffe's networks, with the channels in the order RGB."""
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """One entry of the registry.
+    """Description of a network in the registry.
 
     Attributes
     ----------
     name : str
-        What `create` and `Classifier` call it.
+        Name for `create` and `Classifier`.
     parameters : int
-        With its own head of `classes` classes.
+        Number of parameters, with the original head for `classes` classes.
     least_size : int
-        The smallest image side it takes, in pixels.
+        Smallest side of an image, in pixels.
     default_size : int
-        The side that its published weights were trained at, in pixels.
+        Side of the images in the training of the published weights, in pixels.
     weights : tuple of WeightSource
-        The first is ``"imagenet"``.
+        Published weights. The first source is that of ``"imagenet"``.
     classes : int
-        Of the published weights.
+        Number of classes of the published weights.
     family : str
-        The module of `cellscan.models` whose ``make(name, num_classes, pooled=, rngs=)`` builds it; `pooled` asks
-        for a dense head behind the average over the image, where the published one has more.
+        Module of `cellscan.models` whose ``make(name, num_classes, pooled=, rngs=)`` builds the network. With `pooled`,
+        the head is a dense layer after global average pooling, even if the published head is larger.
     table : str
-        The module of `cellscan.models.keys` whose ``KEYS`` has its table of names; empty without weights.
+        Module of `cellscan.models.keys` whose ``KEYS`` contains the table of names; empty without weights.
 
     Examples
     --------
@@ -71,7 +71,7 @@ class Backbone:
         )
 
     def make(self, num_classes: int, *, pooled: bool, rngs: nnx.Rngs) -> nnx.Module:
-        """Build the network with fresh weights.
+        """Build the network with new, random weights.
 
         Examples
         --------
@@ -83,7 +83,7 @@ class Backbone:
         return import_module(f"cellscan.models.{self.family}").make(self.name, num_classes, pooled=pooled, rngs=rngs)
 
     def keys(self) -> Keys | None:
-        """Return the table of names of its published weights, or None where there are none.
+        """Return the table of names of the published weights, or None if there are no such weights.
 
         Examples
         --------
@@ -135,11 +135,15 @@ _BACKBONES = {
         Backbone("squeezenet1_1", 1_235_496, 32, 227, "squeezenet", "squeezenet", (_SQUEEZENET,)),
     )
 }  # fmt: skip
-"""Sources, licences and normalisations are those that timm 1.0.31 states."""
+"""All networks by name. Sources, licences and normalisations are those of timm 1.0.31."""
 
 
 def list_backbones() -> tuple[Backbone, ...]:
-    """Return every network that `create` and `Classifier` know, with sizes and sources of weights.
+    """Return all networks that `create` and `Classifier` support, with their sizes and sources of weights.
+
+    Returns
+    -------
+    tuple of Backbone
 
     Examples
     --------
@@ -151,7 +155,7 @@ def list_backbones() -> tuple[Backbone, ...]:
 
 
 def find(name: str) -> Backbone:
-    """Return the entry of a name, or raise `ArgumentError` with the near ones.
+    """Return the network of a name, or raise `ArgumentError` with similar names.
 
     Examples
     --------
@@ -168,35 +172,35 @@ def find(name: str) -> Backbone:
 
 
 def create(name: str, num_classes: int = 1000, *, weights: str | os.PathLike[str] | None = None, seed: int = 0) -> Any:
-    """Make a network, as it was published.
+    """Create a network with its published architecture.
 
     Parameters
     ----------
     name : str
-        One of `cellscan.list_backbones()`.
+        Name of one of `cellscan.list_backbones()`.
     num_classes : int
         Width of the last layer, at least 1.
     weights : str or path, optional
-        ``"imagenet"``: the entry's first source, downloaded once (extra ``hub``); ``"hf://owner/name"``: another
-        repository on the Hugging Face hub whose ``model.safetensors`` has the names of timm; or the path of
-        such a file. Left out, weights are fresh.
+        ``"imagenet"`` is the first source of the network, downloaded once (extra ``hub``). ``"hf://owner/name"`` is
+        another repository on the Hugging Face hub whose ``model.safetensors`` has the tensor names of timm. A path is
+        such a file. If omitted, the weights are random.
     seed : int
-        Of fresh weights.
+        Seed of the random weights.
 
     Returns
     -------
     flax.nnx.Module
-        In evaluation mode. Called with (N, H, W, 3) float32 RGB, normalised, it gives (N, num_classes) logits;
-        ``features(x)`` gives its stages by name, and the last of each stride as ``stride8`` and so on;
-        ``normalization`` is what the weights expect: ``net(net.normalization(images_in_0_to_1))``.
+        A network in evaluation mode. It maps normalised RGB images, (N, H, W, 3) float32, to logits, (N, num_classes).
+        ``features(x)`` returns the outputs of its stages by name, and the last one of each stride as ``stride8`` etc.
+        ``normalization`` is the normalisation that the weights expect: ``net(net.normalization(images_in_0_to_1))``.
 
     Raises
     ------
     ArgumentError
-        For an unknown name, with the near ones, or a width below 1.
+        If the name is unknown, with similar names, or `num_classes` is below 1.
     ModelFileError
-        Where the weights are not there or do not fit; all that does not is named. A last layer of another
-        width is replaced by a fresh one, unless `num_classes` is 1000.
+        If the weights are missing or do not fit; the message lists the tensors that do not fit. A last layer of another
+        width is not an error, unless `num_classes` is 1000: the network gets a new last layer.
 
     Examples
     --------
@@ -211,7 +215,10 @@ def create(name: str, num_classes: int = 1000, *, weights: str | os.PathLike[str
 def build(
     name: str, num_classes: int, *, weights: str | os.PathLike[str] | None, seed: int, pooled: bool
 ) -> tuple[Any, Loaded]:
-    """Make a network and say what was loaded; `pooled` asks for a new dense head behind the average."""
+    """Create a network and return it with a description of the loaded weights.
+
+    With `pooled`, the network has a new dense head after global average pooling.
+    """
     from flax import nnx
 
     use_jax()

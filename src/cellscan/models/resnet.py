@@ -1,4 +1,4 @@
-"""ResNet, with the stride in the 3x3 convolution. He et al. (2016), as in PyTorch."""
+"""ResNet, with the stride in the 3x3 convolution as in PyTorch. He et al. (2016)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cellscan.models.blocks import ConvNorm, Staged, make_linear, max_pool
 
 
 class Basic(nnx.Module):
-    """Two 3x3 convolutions and a shortcut."""
+    """A residual block of two 3x3 convolutions and a shortcut."""
 
     expansion: ClassVar[int] = 1
 
@@ -29,16 +29,16 @@ class Basic(nnx.Module):
 
 
 class Bottleneck(nnx.Module):
-    """A narrow 3x3 convolution between two of 1x1, and a shortcut."""
+    """A residual block of a narrow 3x3 convolution between two 1x1 convolutions, and a shortcut."""
 
     expansion: ClassVar[int] = 4
 
     def __init__(self, channels: int, width: int, *, stride: int, rngs: nnx.Rngs) -> None:
-        wide = width * self.expansion
+        outputs = width * self.expansion
         self.conv1: ConvNorm = ConvNorm(channels, width, 1, rngs=rngs)
         self.conv2: ConvNorm = ConvNorm(width, width, 3, stride=stride, rngs=rngs)
-        self.conv3: ConvNorm = ConvNorm(width, wide, 1, act=None, rngs=rngs)
-        self.shortcut: ConvNorm | None = _shortcut(channels, wide, stride, rngs)
+        self.conv3: ConvNorm = ConvNorm(width, outputs, 1, act=None, rngs=rngs)
+        self.shortcut: ConvNorm | None = _shortcut(channels, outputs, stride, rngs)
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 d"]:
         """Apply the block."""
@@ -46,24 +46,24 @@ class Bottleneck(nnx.Module):
         return jax.nn.relu(y + (x if self.shortcut is None else self.shortcut(x)))
 
 
-def _shortcut(channels: int, wide: int, stride: int, rngs: nnx.Rngs) -> Any:
-    same = stride == 1 and channels == wide
-    return nnx.data(None) if same else ConvNorm(channels, wide, 1, stride=stride, act=None, rngs=rngs)
+def _shortcut(channels: int, outputs: int, stride: int, rngs: nnx.Rngs) -> Any:
+    same = stride == 1 and channels == outputs
+    return nnx.data(None) if same else ConvNorm(channels, outputs, 1, stride=stride, act=None, rngs=rngs)
 
 
 class ResNet(Staged):
-    """A 7x7 stem, and four stages of residual blocks; the first begins with a maximum over 3x3.
+    """A network of a 7x7 stem and four stages of residual blocks; the first stage begins with a maximum over 3x3.
 
     Parameters
     ----------
     block : type
         `Basic` (18 and 34 layers) or `Bottleneck` (50 and 101).
     depths : four int
-        Blocks in each stage.
+        Number of blocks in each stage.
     num_classes : int
         Width of the last layer.
     rngs : flax.nnx.Rngs
-        Source of the first weights.
+        Random streams of the weight initialisation.
 
     Examples
     --------
@@ -93,7 +93,7 @@ class ResNet(Staged):
 
 
 class Stage(nnx.Module):
-    """Blocks in a row, perhaps behind a maximum over 3x3 with stride 2."""
+    """Consecutive blocks, after a maximum over 3x3 with stride 2 if `pooled`."""
 
     def __init__(self, blocks: Sequence[Basic | Bottleneck], *, pooled: bool) -> None:
         self.blocks: nnx.List[Basic | Bottleneck] = nnx.List(blocks)
@@ -114,7 +114,7 @@ PLANS: dict[str, tuple[type[Basic] | type[Bottleneck], tuple[int, ...]]] = {
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
     "resnet101": (Bottleneck, (3, 4, 23, 3)),
 }
-"""Block, and how many of it in each stage."""
+"""For each network, the kind of block and the number of blocks in each stage."""
 
 
 def make(name: str, num_classes: int, *, pooled: bool, rngs: nnx.Rngs) -> ResNet:

@@ -1,4 +1,4 @@
-"""RetinaNet: a backbone, a feature pyramid, and one head shared by its levels. Lin et al. (2017)."""
+"""RetinaNet: a backbone, a feature pyramid, and one head that all levels share. Lin et al. (2017)."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ from cellscan.preprocessing import Normalization
 from cellscan.process import use_jax
 
 PRIOR = 0.01
-"""Score that a new head gives every anchor."""
+"""Score of every anchor with a new head."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One entry of the list of detectors.
+    """Architecture of a detector.
 
     Attributes
     ----------
     name : str
-        What `cellscan.Detector` calls it.
+        Name for `cellscan.Detector`.
     backbone : str
-        A name of `cellscan.list_backbones()`, or ``"small"``.
+        Name of one of `cellscan.list_backbones()`, or ``"small"``.
     channels : tuple[int, int, int]
-        Of the backbone at strides 8, 16 and 32.
+        Number of channels of the backbone at strides 8, 16 and 32.
     width : int
-        Channels of pyramid and head.
+        Number of channels of the pyramid and of the head.
     convolutions : int
-        Of each of the two branches of the head, before its last.
+        Number of convolutions before the last one in each of the two branches of the head.
     levels : int
-        3 for P3 to P5, 5 for P3 to P7.
+        Number of pyramid levels: 3 for P3 to P5, 5 for P3 to P7.
     norm : bool
-        Group normalisation in the head, for networks trained from nothing.
+        Use group normalisation in the head, for networks that are trained from scratch.
 
     Examples
     --------
@@ -65,7 +65,7 @@ class Plan:
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Of the levels, in pixels."""
+        """Strides of the levels, in pixels."""
         return tuple(8 * 2**level for level in range(self.levels))
 
 
@@ -80,7 +80,7 @@ PLANS: dict[str, Plan] = {
 
 
 def find(name: str) -> Plan:
-    """Return the plan of a name, or raise `ArgumentError` with the near ones.
+    """Return the plan of a name, or raise `ArgumentError` with similar names.
 
     Examples
     --------
@@ -100,7 +100,7 @@ retinanet_resnet18?
 def make(
     name: str, num_classes: int, per_place: int, *, weights: str | os.PathLike[str] | None = None, seed: int = 0
 ) -> tuple[RetinaNet, Loaded]:
-    """Build a detector by name; `weights` are those of its backbone, as of `cellscan.models.create`.
+    """Build a detector by name; `weights` are those of its backbone, as in `cellscan.models.create`.
 
     Examples
     --------
@@ -117,18 +117,18 @@ def make(
     loaded = Loaded(Normalization())
     if plan.backbone == "small":
         if weights is not None:
-            raise ArgumentError(f"{name} has no published weights; leave weights out, or take retinanet_resnet18")
+            raise ArgumentError(f"{name} has no published weights; leave out weights, or choose retinanet_resnet18")
         backbone: nnx.Module = SmallBackbone(plan.channels, rngs=rngs)
     else:
         backbone, loaded = build(plan.backbone, 1, weights=weights, seed=seed, pooled=True)
-        delattr(backbone, "head")  # the pyramid takes its place
+        delattr(backbone, "head")  # The detector uses the features only.
     net = RetinaNet(backbone, plan, num_classes, per_place, rngs=rngs)
     net.eval()
     return net, loaded
 
 
 class SmallBackbone(nnx.Module):
-    """A narrow residual network with instance norm, which ignores how a whole field is lit and stained."""
+    """A narrow residual network with instance norm, which reduces the influence of illumination and stain."""
 
     def __init__(self, channels: Sequence[int], *, rngs: nnx.Rngs) -> None:
         self.stem: nnx.Conv = nnx.Conv(
@@ -143,16 +143,17 @@ class SmallBackbone(nnx.Module):
     def features(self, x: Float[Array, "n h w 3"]) -> dict[str, Float[Array, "n _ _ _"]]:
         """Return the features at strides 8, 16 and 32."""
         _, height, width, _ = x.shape
-        x = jnp.pad(x, ((0, 0), (0, -height % 4), (0, -width % 4), (0, 0)))  # nothing is cut off
+        # Without the padding, space_to_depth would cut off incomplete blocks.
+        x = jnp.pad(x, ((0, 0), (0, -height % 4), (0, -width % 4), (0, 0)))
         x = jax.nn.relu(self.stem_norm(self.stem(space_to_depth(x, 4))))
-        found = {"stride8": self.stage2(self.stage1(x))}
-        found["stride16"] = self.stage3(found["stride8"])
-        found["stride32"] = self.stage4(found["stride16"])
-        return found
+        features = {"stride8": self.stage2(self.stage1(x))}
+        features["stride16"] = self.stage3(features["stride8"])
+        features["stride32"] = self.stage4(features["stride16"])
+        return features
 
 
 class Pyramid(nnx.Module):
-    """Features of every stride in one width: coarse ones are added to finer ones."""
+    """A feature pyramid: features of all strides with the same width, with coarse features added to finer ones."""
 
     def __init__(self, channels: Sequence[int], width: int, levels: int, *, rngs: nnx.Rngs) -> None:
         self.lateral: nnx.List[nnx.Conv] = nnx.List(_conv(count, width, 1, rngs=rngs) for count in channels)
@@ -163,23 +164,23 @@ class Pyramid(nnx.Module):
         )
 
     def __call__(self, features: Sequence[Float[Array, "n _ _ _"]]) -> list[Float[Array, "n _ _ _"]]:
-        """Return P3, P4, ..."""
+        """Return the levels P3, P4, ..."""
         merged: list[Array] = []
         for lateral, x in reversed(list(zip(self.lateral, features, strict=True))):
             y = lateral(x)
             if merged:
                 y = y + merged[0].repeat(2, 1).repeat(2, 2)[:, : y.shape[1], : y.shape[2]]
             merged.insert(0, y)
-        found = [output(y) for output, y in zip(self.output, merged, strict=True)]
+        levels = [output(y) for output, y in zip(self.output, merged, strict=True)]
         x = features[-1]
         for number, extra in enumerate(self.extra):
             x = extra(jax.nn.relu(x) if number else x)
-            found.append(x)
-        return found
+            levels.append(x)
+        return levels
 
 
 class Branch(nnx.Module):
-    """Convolutions of 3x3, and a last one that says something of every anchor of a place."""
+    """A branch of the head: 3x3 convolutions, and a last one with outputs for every anchor of a position."""
 
     def __init__(self, width: int, depth: int, outputs: int, *, bias: float, norm: bool, rngs: nnx.Rngs) -> None:
         self.convs: nnx.List[nnx.Conv] = nnx.List(_conv(width, width, 3, rngs=rngs) for _ in range(depth))
@@ -202,7 +203,7 @@ class Branch(nnx.Module):
 
 
 class Head(nnx.Module):
-    """What is in a box, and where it ends: the same for all levels."""
+    """The head of the detector, which predicts classes and boxes of the anchors; all levels share it."""
 
     def __init__(self, plan: Plan, num_classes: int, per_place: int, *, rngs: nnx.Rngs) -> None:
         self.classes: Branch = Branch(
@@ -213,7 +214,7 @@ class Head(nnx.Module):
         self.num_classes: int = num_classes
 
     def __call__(self, levels: Sequence[Float[Array, "n _ _ _"]]) -> dict[str, Float[Array, "n a _"]]:
-        """Return logits and codes of all anchors, level by level, row by row, place by place."""
+        """Return the logits and the codes of all anchors, ordered by level, row and column."""
 
         def joined(branch: Any, last: int) -> Array:
             return jnp.concatenate([branch(x).reshape(len(x), -1, last) for x in levels], 1)
@@ -222,20 +223,21 @@ class Head(nnx.Module):
 
 
 class RetinaNet(nnx.Module):
-    """A detector: (N, H, W, 3), normalised, -> ``"classes"`` (N, A, K) logits and ``"boxes"`` (N, A, 4) codes.
+    """A network that maps normalised images to ``"classes"`` (N, A, K) logits and ``"boxes"`` (N, A, 4) codes.
 
-    A is the number of anchors of `cellscan.detection.anchors.Anchors` with as many a place.
+    The input is (N, H, W, 3). A is the number of anchors of `cellscan.detection.anchors.Anchors` with the same number
+    of anchors per position.
 
     Parameters
     ----------
     backbone : flax.nnx.Module
-        Its ``features(x)`` has ``"stride8"``, ``"stride16"`` and ``"stride32"``.
+        Module whose ``features(x)`` contains ``"stride8"``, ``"stride16"`` and ``"stride32"``.
     plan : Plan
-        Channels of the backbone, width, depth, levels.
+        Channels of the backbone, width, depth and levels.
     num_classes, per_place : int
-        K, and anchors a place.
+        Number of classes K, and number of anchors per position.
     rngs : flax.nnx.Rngs
-        Source of the first weights.
+        Random streams of the weight initialisation.
     """
 
     def __init__(self, backbone: nnx.Module, plan: Plan, num_classes: int, per_place: int, *, rngs: nnx.Rngs) -> None:
@@ -244,7 +246,7 @@ class RetinaNet(nnx.Module):
         self.head: Head = Head(plan, num_classes, per_place, rngs=rngs)
 
     def __call__(self, x: Float[Array, "n h w 3"]) -> dict[str, Float[Array, "n a _"]]:
-        """Return what the head says of every anchor."""
+        """Return the outputs of the head for all anchors."""
         backbone: Any = self.backbone
         features = backbone.features(x)
         return self.head(self.pyramid([features[f"stride{stride}"] for stride in (8, 16, 32)]))

@@ -1,4 +1,4 @@
-"""`small_cnn`: a residual network of 493 thousand parameters, trained from scratch on two cores in minutes."""
+"""`small_cnn`: a residual network of 496 thousand parameters that trains from scratch on two CPU cores in minutes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cellscan.models.convolution import conv as quick
 
 
 def space_to_depth(x: Float[Array, "n h w c"], block: int = 2) -> Float[Array, "n h2 w2 d"]:
-    """Fold blocks of pixels into channels: (N, H, W, C) -> (N, H / block, W / block, C * block**2).
+    """Move the pixels of each block into channels: (N, H, W, C) -> (N, H / block, W / block, C * block**2).
 
     Rows and columns that do not fill a block are cut off.
 
@@ -30,9 +30,9 @@ def space_to_depth(x: Float[Array, "n h w c"], block: int = 2) -> Float[Array, "
 
 
 class InstanceNorm(nnx.Module):
-    """What `flax.nnx.InstanceNorm` computes, as one factor and one term a channel: fewer passes over the image.
+    """Instance normalisation with the results of `flax.nnx.InstanceNorm`, but fewer passes over the image.
 
-    Statistics are taken in float32.
+    It multiplies each channel by one factor and adds one term. The statistics are computed in float32.
 
     Examples
     --------
@@ -45,22 +45,22 @@ class InstanceNorm(nnx.Module):
     """
 
     def __init__(self, channels: int, *, epsilon: float = 1e-5, rngs: nnx.Rngs) -> None:
-        del rngs  # its weights are not drawn; asked for so that it takes the place of flax's
+        del rngs  # The weights are not random. The argument makes the signature that of flax's class.
         self.scale: nnx.Param[jax.Array] = nnx.Param(jnp.ones(channels))
         self.bias: nnx.Param[jax.Array] = nnx.Param(jnp.zeros(channels))
         self.epsilon: float = epsilon
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         """Normalise every channel of every image."""
-        whole = x.astype(jnp.float32)
-        mean = whole.mean((1, 2), keepdims=True)
-        variance = jnp.maximum((whole * whole).mean((1, 2), keepdims=True) - mean * mean, 0)
+        values = x.astype(jnp.float32)
+        mean = values.mean((1, 2), keepdims=True)
+        variance = jnp.maximum((values * values).mean((1, 2), keepdims=True) - mean * mean, 0)
         factor = self.scale[...] * jax.lax.rsqrt(variance + self.epsilon)
-        return (whole * factor + (self.bias[...] - mean * factor)).astype(x.dtype)
+        return (values * factor + (self.bias[...] - mean * factor)).astype(x.dtype)
 
 
 class Block(nnx.Module):
-    """Two 3x3 convolutions with instance norm, and a shortcut; the first may stride."""
+    """A residual block of two 3x3 convolutions with instance norm, and a shortcut; the first one has the stride."""
 
     def __init__(self, channels: int, width: int, *, stride: int, rngs: nnx.Rngs) -> None:
         conv = {
@@ -87,18 +87,18 @@ class Block(nnx.Module):
 
 
 class SmallCNN(nnx.Module):
-    """A small residual network with instance norm, which ignores how a whole image is lit and stained.
+    """A small residual network with instance norm, which reduces the influence of illumination and stain.
 
-    Space-to-depth, a stem of 32 channels, residual blocks of 32, 64, 96 and 128, global average
-    pooling, a dense layer. The batch plays no part in it, so a cell's result does not depend on the
-    cells beside it.
+    It consists of space-to-depth, a stem of 32 channels, residual blocks of 32, 64, 96 and 128 channels, global average
+    pooling, and a dense layer. It has no batch statistics, so the result for a cell does not depend on the other cells
+    of the batch.
 
     Parameters
     ----------
     num_classes : int
         Width of the last layer.
     rngs : flax.nnx.Rngs
-        Source of the first weights.
+        Random streams of the weight initialisation.
 
     Examples
     --------
@@ -129,7 +129,7 @@ class SmallCNN(nnx.Module):
         self.head: nnx.Linear = make_linear(128, num_classes, rngs=rngs)
 
     def features(self, x: Float[Array, "n h w 3"]) -> dict[str, Array]:
-        """Return every stage by name, and the averaged features as ``pre_logits`` (N, 128)."""
+        """Return the output of every stage by name, and the averaged features as ``pre_logits`` (N, 128)."""
         out = {"stem": jax.nn.relu(self.stem_norm(self.stem(space_to_depth(x))))}
         out["stage1"] = self.stage1(out["stem"])
         out["stage2"] = self.stage2(out["stage1"])
@@ -139,11 +139,11 @@ class SmallCNN(nnx.Module):
         return out
 
     def __call__(self, x: Float[Array, "n h w 3"]) -> Float[Array, "n k"]:
-        """Return logits of normalised images."""
+        """Return the logits of normalised images."""
         return self.classify(self.features(x)["stage4"])
 
     def classify(self, x: Float[Array, "n h w c"]) -> Float[Array, "n k"]:
-        """Return the logits that belong to the last stage."""
+        """Return the logits, computed from the output of the last stage."""
         return self.head(x.mean((1, 2)))
 
 

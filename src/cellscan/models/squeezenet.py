@@ -13,7 +13,7 @@ from cellscan.models.blocks import Staged, make_conv, make_linear, max_pool
 
 
 class Fire(nnx.Module):
-    """Squeeze by 1x1, expand by 1x1 and 3x3 side by side."""
+    """A fire block: a 1x1 convolution squeezes the channels, and parallel 1x1 and 3x3 convolutions expand them."""
 
     def __init__(self, channels: int, squeezed: int, width: int, *, rngs: nnx.Rngs) -> None:
         self.squeeze1x1: nnx.Conv = make_conv(channels, squeezed, 1, rngs=rngs)
@@ -27,7 +27,7 @@ class Fire(nnx.Module):
 
 
 class Stage(nnx.Module):
-    """A maximum over 3x3 with stride 2, and two or four fire blocks."""
+    """A maximum over 3x3 with stride 2, followed by two or four fire blocks."""
 
     def __init__(self, channels: int, plan: tuple[tuple[int, int], ...], *, rngs: nnx.Rngs) -> None:
         inputs = [channels] + [2 * width for _, width in plan[:-1]]
@@ -42,27 +42,27 @@ class Stage(nnx.Module):
 
 
 class Stem(nnx.Module):
-    """A 3x3 convolution with stride 2 and without padding, and ReLU."""
+    """A 3x3 convolution with stride 2 and without padding, followed by ReLU."""
 
     def __init__(self, *, rngs: nnx.Rngs) -> None:
         self.conv: nnx.Conv = make_conv(3, 64, 3, stride=2, padding="VALID", rngs=rngs)
 
     def __call__(self, x: Float[Array, "n h w 3"]) -> Float[Array, "n h2 w2 c"]:
-        """Apply both."""
+        """Apply the convolution and ReLU."""
         return jax.nn.relu(self.conv(x))
 
 
 class SqueezeNet(Staged):
-    """SqueezeNet 1.1 with its convolution as head, or with a plain head behind the average.
+    """SqueezeNet 1.1 with its convolutional head, or with a dense layer after global average pooling.
 
     Parameters
     ----------
     num_classes : int
         Width of the last layer.
     pooled : bool
-        Put one dense layer behind the average over the image, in place of convolution, ReLU and average.
+        Use global average pooling and one dense layer instead of convolution, ReLU and average.
     rngs : flax.nnx.Rngs
-        Source of the first weights.
+        Random streams of the weight initialisation.
 
     Examples
     --------
@@ -86,7 +86,7 @@ class SqueezeNet(Staged):
         )
 
     def classify(self, x: Float[Array, "n h w c"]) -> Float[Array, "n k"]:
-        """Return the logits that belong to the last stage."""
+        """Return the logits, computed from the output of the last stage."""
         if self.pooled:
             return self.head(x.mean((1, 2)))
         return jax.nn.relu(self.head(x)).mean((1, 2))

@@ -13,24 +13,24 @@ from jaxtyping import Array, Float
 from cellscan.models.blocks import Staged, make_conv, make_linear, max_pool
 
 DEPTHS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
-"""Convolutions in each stage."""
+"""Number of convolutions in each stage."""
 
 WIDTHS = (64, 128, 256, 512, 512)
 
 
 class VGG(Staged):
-    """VGG with its fully-connected part of 7x7, or with a plain head behind the average.
+    """VGG with its fully-connected part of 7x7, or with a dense layer after global average pooling.
 
     Parameters
     ----------
     depths : five int
-        Convolutions in each stage.
+        Number of convolutions in each stage.
     num_classes : int
         Width of the last layer.
     pooled : bool
-        Put one dense layer behind the average over the image, in place of the fully-connected part.
+        Use global average pooling and one dense layer instead of the fully-connected part.
     rngs : flax.nnx.Rngs
-        Source of the first weights.
+        Random streams of the weight initialisation.
 
     Examples
     --------
@@ -53,12 +53,12 @@ class VGG(Staged):
         self.head: nnx.Linear = make_linear(channels if pooled else 4096, num_classes, rngs=rngs)
 
     def pool(self, x: Float[Array, "n h w c"]) -> Float[Array, "n d"]:
-        """Return what the head takes of the last stage."""
+        """Return the input of the head, computed from the output of the last stage."""
         return x.mean((1, 2)) if self.top is None else self.top(x)
 
 
 class Stage(nnx.Module):
-    """Convolutions with ReLU, and a maximum over 2x2."""
+    """Convolutions with ReLU, followed by a maximum over 2x2."""
 
     def __init__(self, depth: int, channels: int, width: int, *, rngs: nnx.Rngs) -> None:
         widths = [channels] + [width] * depth
@@ -72,9 +72,9 @@ class Stage(nnx.Module):
 
 
 class Top(nnx.Module):
-    """The fully-connected part, as convolutions: 7x7, 1x1, and an average over what is left of the image.
+    """The fully-connected part as convolutions of 7x7 and 1x1, and an average over the remaining positions.
 
-    A map of fewer than seven rows or columns is stretched to seven by averages, as timm does.
+    A map of fewer than seven rows or columns is resized to seven by adaptive averages, as in timm.
     """
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs) -> None:
@@ -82,14 +82,14 @@ class Top(nnx.Module):
         self.fc2: nnx.Conv = make_conv(4096, 4096, 1, rngs=rngs)
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n 4096"]:
-        """Apply the three."""
+        """Apply the convolutions and the average."""
         rows, columns = (_stretch(side) for side in x.shape[1:3])
         x = jnp.einsum("nhwc,ih,jw->nijc", x, rows.astype(x.dtype), columns.astype(x.dtype))
         return jax.nn.relu(self.fc2(jax.nn.relu(self.fc1(x)))).mean((1, 2))
 
 
 def _stretch(side: int) -> jax.Array:
-    """Return a matrix whose rows average `side` values into 7, or pass them on where there are 7 or more."""
+    """Return a matrix that resizes `side` values to 7 by averages; the identity for 7 or more values."""
     out = max(side, 7)
     ranges = [(i * side // out, -(-(i + 1) * side // out)) for i in range(out)]
     return jnp.array([[(a <= j < b) / (b - a) for j in range(side)] for a, b in ranges])
