@@ -157,7 +157,7 @@ def test_a_folder_of_programs_that_others_may_write_to_is_refused(tmp_path) -> N
     with pytest.raises(cellscan.ArgumentError, match="chmod 700"):
         cellscan.keep_programs(place)
     (tmp_path / "file").write_text("")
-    with pytest.raises(cellscan.ArgumentError, match="no folder for programs"):
+    with pytest.raises(cellscan.ArgumentError, match="cannot create the folder for programs"):
         cellscan.keep_programs(tmp_path / "file")
 
 
