@@ -134,7 +134,10 @@ class ClassificationTask(_Labelling):
 
 @dataclass(frozen=True)
 class HeadTask(_Labelling):
-    """Classification of features (N, D) float32 of a frozen backbone; labels are (N,) int32, the network is the head."""
+    """Classification of features (N, D) float32 of a frozen backbone, with labels (N,) int32.
+
+    The network is the head.
+    """
 
     def show(self, images: Any) -> jax.Array:
         """Return the features unchanged."""
