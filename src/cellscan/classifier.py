@@ -128,10 +128,10 @@ class Classifier:
                 positive_class = None  # The name is checked when `fit` takes the classes of the training set.
         class_names = check_names("class_names", class_names, 2)
         check_choice("background", background, BACKGROUNDS)
-        least = find(model).least_size if isinstance(model, str) else 8
-        if isinstance(image_size, bool) or not isinstance(image_size, (int, np.integer)) or image_size < least:
+        minimum = find(model).least_size if isinstance(model, str) else 8
+        if isinstance(image_size, bool) or not isinstance(image_size, (int, np.integer)) or image_size < minimum:
             expected = f"{model} takes" if isinstance(model, str) else "expected"
-            raise ArgumentError(f"image_size is {image_size!r}; {expected} a whole number of pixels, {least} or more")
+            raise ArgumentError(f"image_size is {image_size!r}; {expected} a whole number of pixels, {minimum} or more")
         if image_size**2 > PIXEL_LIMIT:
             raise ArgumentError(f"image_size is {image_size}; an image has at most {PIXEL_LIMIT:,} pixels")
         loaded = Loaded(Normalization())
@@ -483,9 +483,16 @@ class Classifier:
             raise DataError(
                 f"all {len(train)} cells to train on are {train[0].label_name!r}; expected at least two classes"
             )
-        checked = None if validation is None else self._examples(validation, "validation", progress)
-        if recipe.monitor == "roc_auc" and recipe.patience and (checked is None or self._card.positive is None
-                                                                or len(np.unique(checked.labels)) < 2):  # fmt: skip
+        validation_examples = None if validation is None else self._examples(validation, "validation", progress)
+        if (
+            recipe.monitor == "roc_auc"
+            and recipe.patience
+            and (
+                validation_examples is None
+                or self._card.positive is None
+                or len(np.unique(validation_examples.labels)) < 2
+            )
+        ):
             raise ArgumentError('monitor "roc_auc" needs a positive class, and both classes in the validation set')
         network, (weights,), data = self._task.network, self._members, {"train": train.to_dict(), "validation": None}
         task, recipe = self._trained_by(recipe)
@@ -501,15 +508,15 @@ class Classifier:
         if validation is not None:
             after = after.with_patients("validation", validation.patients)
         constants = class_weights(recipe, examples.labels, self.class_names)
-        sets = examples, checked
+        sets = examples, validation_examples
         if frozen is None:
             return run_fit(
                 call, self._card, after, task, self._task, weights, sets, recipe=recipe, constants=constants,
-                keep=lambda kept, card: self._set(network, (kept,), card), plan=plan,
+                keep=lambda weights, card: self._set(network, (weights,), card), plan=plan,
             )  # fmt: skip
         return run_fit(
             call, self._card, after, frozen.task, frozen.predict_task, frozen.head, sets, recipe=recipe,
-            constants=constants, keep=lambda kept, card: self._set(network, (frozen.join(kept),), card),
+            constants=constants, keep=lambda head, card: self._set(network, (frozen.join(head),), card),
             features=frozen.features, plan=plan,
         )  # fmt: skip
 
@@ -856,12 +863,12 @@ class Classifier:
             raise DataError(f"all {len(cells)} cells are {cells[0].label_name!r}; expected at least two classes")
         decision = Decision().choose(tta)
         pixels = cells.images(self.image_size, progress=progress)
-        alone = [
+        each = [
             run_all(forward, (apply_symmetry(batch, symmetry) for batch in batches(pixels))).probabilities
             for forward in (functools.partial(predict, self._task, (member,), Settings()) for member in self._members)
             for symmetry in (SYMMETRIES if decision.tta else SYMMETRIES[:1])
         ]
-        return self._choose(cells, replace(decision, temperature=fit_temperature(alone, labels))).temperature
+        return self._choose(cells, replace(decision, temperature=fit_temperature(each, labels))).temperature
 
     def choose_threshold(
         self,
@@ -913,8 +920,10 @@ class Classifier:
         decision = self._card.decision.choose(tta, "threshold", "patient_rule")
         scores = self._probabilities(cells, decision, progress)[:, positive]
         kinds = f"{self.class_names[positive]!r} cells", f"{self.class_names[1 - positive]!r} cells"
-        sick = labels == positive
-        value = choose(scores[sick], scores[~sick], sensitivity=sensitivity, specificity=specificity, what=kinds)
+        infected = labels == positive
+        value = choose(
+            scores[infected], scores[~infected], sensitivity=sensitivity, specificity=specificity, what=kinds
+        )
         if sensitivity is not None:
             # Probabilities may be exactly 1; the largest float below 1 has the same sensitivity and is a valid value.
             value = min(value, float(np.nextafter(np.float32(1), np.float32(0))))
@@ -927,11 +936,11 @@ class Classifier:
     def conformalize(
         self, cells: CellDataset, *, alpha: float = 0.1, tta: bool | None = None, progress: bool = True
     ) -> float:
-        """Choose conformal label sets: for a random cell of a new patient, the set contains the true label.
+        """Choose label sets that contain the true label with probability at least 1 - `alpha` (conformal prediction).
 
-        This holds with probability at least 1 - `alpha`, however accurate the network is. After this call `predict`
-        returns the sets. The method assumes that patients are exchangeable; cells of one patient may be dependent
-        (Lee, Barber and Willett, 2023).
+        After this call `predict` returns a set for each image. The guarantee holds for a random cell of a new
+        patient, however accurate the network is. It assumes that patients are exchangeable; cells of one patient may
+        be dependent (Lee, Barber and Willett, 2023).
 
         Parameters
         ----------
@@ -1020,8 +1029,8 @@ class Classifier:
         positive = self._two_classes("a patient rule")
         labels = self._new_labels(cells, "a patient rule", patients=True)
         decision = self._card.decision.choose(tta, "patient_rule")
-        called = self._decide(self._probabilities(cells, decision, progress))
-        rule = choose_rule(labels == positive, called == positive, cells.patients, sensitivity, specificity)
+        predicted = self._decide(self._probabilities(cells, decision, progress))
+        rule = choose_rule(labels == positive, predicted == positive, cells.patients, sensitivity, specificity)
         self._choose(cells, replace(decision, patient_rule=rule))
         return rule
 
@@ -1258,13 +1267,13 @@ class Classifier:
         card, tensors = cards.read(path)
         if card.detection is not None:
             raise ModelFileError(f"{path}: contains a detector ({card.architecture}); load it with Detector.load")
-        own = card.architecture.startswith("own:")
-        if own and model is None:
+        custom = card.architecture.startswith("own:")
+        if custom and model is None:
             raise ModelFileError(
                 f"{path}: was saved with a user's own module ({card.architecture[4:]}); pass a module of the same "
                 "shape: Classifier.load(path, model=...)"
             )
-        if not own and model is not None:
+        if not custom and model is not None:
             raise ModelFileError(f"{path}: was saved with the network {card.architecture!r}; leave model= out")
         try:
             module: Any = model
