@@ -120,7 +120,7 @@ def test_values_that_are_not_finite_are_neither_saved_nor_loaded(tmp_path) -> No
     net = Wide()
     net.scale[...] = jax.numpy.array([1.0, np.nan, 1.0])
     clf = cellscan.Classifier(net, image_size=16)
-    with pytest.raises(cellscan.ModelFileError, match="scale holds values that are not finite"):
+    with pytest.raises(cellscan.ModelFileError, match="scale contains values that are not finite"):
         clf.save(tmp_path / "m.safetensors")
     assert not (tmp_path / "m.safetensors").exists()
 
@@ -157,7 +157,7 @@ def test_a_folder_of_programs_that_others_may_write_to_is_refused(tmp_path) -> N
     with pytest.raises(cellscan.ArgumentError, match="chmod 700"):
         cellscan.keep_programs(place)
     (tmp_path / "file").write_text("")
-    with pytest.raises(cellscan.ArgumentError, match="no folder for programs"):
+    with pytest.raises(cellscan.ArgumentError, match="cannot create the folder for programs"):
         cellscan.keep_programs(tmp_path / "file")
 
 

@@ -54,14 +54,14 @@ def test_the_ensemble_averages_and_travels(study, tmp_path) -> None:
     again = cellscan.Classifier.load(tmp_path / "e.safetensors", model=TinyNet(rngs=nnx.Rngs(1)))
     assert (again.predict_proba(cells) == clf.predict_proba(cells)).all()
     assert again.card.n_members == 6
-    with pytest.raises(ArgumentError, match="an ensemble of 6"):
+    with pytest.raises(ArgumentError, match="this ensemble has 6"):
         _ = again.model
-    with pytest.raises(ArgumentError, match="train its members"):
+    with pytest.raises(ArgumentError, match="call fit on its members"):
         again.fit(cells)
     assert (again.members[2].predict_proba(cells) == study.members[2].predict_proba(cells)).all()
     with pytest.raises(ArgumentError, match="differ in architecture, image_size"):
         cellscan.Classifier.ensemble([clf, cellscan.Classifier(image_size=64)])
-    with pytest.raises(ArgumentError, match="no members"):
+    with pytest.raises(ArgumentError, match="members is empty"):
         cellscan.Classifier.ensemble([])
 
 

@@ -1,13 +1,13 @@
-"""Blood-cell images in, honest classifiers out. Research use only, not a medical device.
+"""Train and evaluate classifiers and detectors on blood-cell images. Research use only, not a medical device.
 
-The road goes one way::
+Data flow from left to right::
 
     load_malaria / load_folder / load_table / synthetic_cells -> CellDataset -> Classifier -> Predictions, Report
                                                                                  cross_validate -> Study
     load_fields / synthetic_fields -> FieldDataset -> Detector -> Detections, DetectionReport
                                                                     screen -> SmearReport
 
-Names are resolved on first use, so that importing cellscan imports neither flax nor optax,
+A name is imported on first use, so that ``import cellscan`` does not import flax, optax,
 tensorflow-datasets, matplotlib or scikit-learn.
 """
 
@@ -85,7 +85,7 @@ if TYPE_CHECKING:
     from cellscan.tasks.recipe import Recipe as Recipe
     from cellscan.training.history import History as History
 
-_HOMES = {
+_MODULES = {
     "models": "",
     "training": "",
     "Card": "card",
@@ -156,7 +156,7 @@ _HOMES = {
     "keep_programs": "tasks.keeping",
 }
 
-__all__ = [  # noqa: RUF022 - the order of the road
+__all__ = [  # noqa: RUF022 - sorted by the order of use
     "load_malaria", "load_folder", "load_table", "synthetic_cells", "concat", "malaria_patient", "clear_cache",
     "keep_programs",
     "CellDataset", "Cell", "Description", "Pixels", "Split", "Reading",
@@ -176,14 +176,14 @@ __all__ = [  # noqa: RUF022 - the order of the road
 
 
 def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
+    module = _MODULES.get(name)
+    if module is None:
         raise AttributeError(f"module 'cellscan' has no attribute {name!r}")
     import importlib
 
-    if not home:
+    if not module:
         return importlib.import_module(f"cellscan.{name}")
-    value = getattr(importlib.import_module(f"cellscan.{home}"), name)
+    value = getattr(importlib.import_module(f"cellscan.{module}"), name)
     globals()[name] = value
     return value
 

@@ -1,10 +1,10 @@
 """The model file: one safetensors file with the weights, and a JSON card in its header.
 
 Tensors are named ``<member>.params.<path>`` and ``<member>.stats.<path>``; a single network is
-member 0. The arrays of what is familiar are ``novelty.<name>``. The card stands under the metadata key
-``cellscan`` and carries a format number: a file of another format is refused, unknown entries of the same
-format are passed over. A digest of card and tensors stands beside it: a damaged file is refused. Nothing is
-ever unpickled.
+member 0. The arrays of the novelty model are named ``novelty.<name>``. The card is stored under the metadata
+key ``cellscan`` and contains a format number. Reading a file of another format raises an error; unknown entries
+of the same format are ignored. The metadata also contain a digest of card and tensors, so that a damaged file
+raises an error. The format does not use pickle.
 """
 
 from __future__ import annotations
@@ -37,62 +37,62 @@ from cellscan.tensors import check_digest, read_tensors, write_tensors
 FORMAT = 2
 _PARTS = ("train", "validation", "decision")
 _KIND = {"kind": True}
-"""Metadata of the fields that two of one kind agree on; a new option of a classifier is one such field and its use."""
+"""Metadata of the fields that `Card.kind` returns. To add an option to a classifier, add such a field and use it."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """What a classifier or a detector is and how it came about; everything in a model file but the weights.
+    """A description of a classifier or detector and of its training: the content of a model file except the weights.
 
     Attributes
     ----------
     architecture : str
-        A name of `cellscan.list_backbones()`, or ``own:<class>`` for somebody's own module.
+        A name from `cellscan.list_backbones()`, or ``own:<class>`` for a user's own module.
     class_names : tuple[str, ...]
-        In the order of the network's outputs.
+        Class names in the order of the network's outputs.
     positive_class : str or None
-        The class that the threshold speaks of.
+        The class to which the threshold refers.
     image_size : int or (int, int)
-        Side of the square input, in pixels; height and width of a detector's.
+        Classifier: side of the square input in pixels. Detector: height and width.
     background : str
-        What the network is shown; ``"field"`` of a detector.
+        How the background of a cell is treated, see `Classifier`; ``"field"`` for a detector.
     resize : dict
         The resize rule.
     normalization : Normalization
-        Of images in [0, 1].
+        Normalisation of images in [0, 1].
     n_members : int
-        Networks whose probabilities are averaged.
+        Number of networks whose probabilities are averaged.
     decision : Decision
-        Temperature, threshold, label sets and the patient rule.
+        Temperature, threshold, label sets and patient rule.
     epochs : int
-        Epochs trained so far.
+        Number of epochs trained so far.
     seed : int
-        Of weights, order and augmentation.
+        Seed of the weight initialisation, the shuffling and the augmentation.
     recipe : dict or None
-        Of the last `fit`.
+        Recipe of the last `fit`; None before it.
     data : dict
-        Hashes and sizes of what it was trained on, and how that was split.
+        Hashes and sizes of the training and validation sets, and how they were split.
     salt : str
-        Of the patient hashes.
+        Salt of the patient hashes.
     patient_hashes : dict
-        Hashes of the patients in ``"train"`` and ``"validation"``, and of those by which a ``"decision"``
-        was chosen; never an id. None in place of a list: the patients were unknown. The salt keeps hashes of
-        different files apart; whoever has the file and guesses an id can check the guess.
+        Salted hashes of the patients used for ``"train"``, ``"validation"`` and ``"decision"``, never their ids.
+        None instead of a list means that the patients were unknown. Hashes of files with different salts cannot
+        be compared, but whoever has the file and guesses a patient id can check the guess.
     metrics : dict
-        The last epoch's metrics under ``"fit"``; a report under ``"report"`` where one was saved.
+        The metrics of the last epoch under ``"fit"``; a saved report under ``"report"``.
     versions : dict[str, str]
-        Of Python and the libraries.
+        Versions of Python and of the libraries.
     weights : dict or None
-        Where the first weights came from: source, licence, revision and SHA-256 of the file; None where they
-        were drawn.
+        Source, licence, revision and SHA-256 of the published weights that training started from; None for random
+        weights.
     detection : DetectionConfig or None
-        Of a detector; None of a classifier.
+        Configuration of a detector; None for a classifier.
     novelty : Novelty or None
-        What familiar cells look like; None before `Classifier.learn_novelty`.
+        The novelty model; None before `Classifier.learn_novelty`.
     licence : str
-        Of these weights.
+        Licence of these weights.
     format : int
-        Of the file.
+        Format number of the file.
 
     Examples
     --------
@@ -126,7 +126,7 @@ class Card:
     format: int = FORMAT
 
     def copy(self) -> Card:
-        """Return the card with dictionaries of its own, for somebody who may change them.
+        """Return a copy of the card whose dictionaries can be changed without changing this card.
 
         Examples
         --------
@@ -135,11 +135,13 @@ class Card:
         >>> card.copy() == card
         True
         """
-        shared = {one.name: getattr(self, one.name) for one in fields(self)}
-        return replace(self, **{name: deepcopy(value) for name, value in shared.items() if isinstance(value, dict)})
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return replace(self, **{name: deepcopy(value) for name, value in values.items() if isinstance(value, dict)})
 
     def kind(self) -> dict[str, Any]:
-        """Return what a checkpoint, and the members of an ensemble, must agree on; of a detector its anchors too.
+        """Return the entries that must be equal for members of an ensemble, and for a checkpoint and its training.
+
+        The entries of a detector include its anchors.
 
         Examples
         --------
@@ -148,12 +150,12 @@ class Card:
         ['architecture', 'class_names', 'positive_class', 'image_size', 'background', 'resize', 'normalization']
         """
         plain = asdict(replace(self, novelty=None))
-        own = {one.name: plain[one.name] for one in fields(self) if one.metadata.get("kind")}
-        return own if self.detection is None else {**own, "anchors": plain["detection"]["anchors"]}
+        entries = {entry.name: plain[entry.name] for entry in fields(self) if entry.metadata.get("kind")}
+        return entries if self.detection is None else {**entries, "anchors": plain["detection"]["anchors"]}
 
     @property
     def positive(self) -> int | None:
-        """The positive class as an index into `class_names`.
+        """Index of the positive class in `class_names`, or None.
 
         Examples
         --------
@@ -164,7 +166,7 @@ class Card:
         return None if self.positive_class is None else self.class_names.index(self.positive_class)
 
     def hash_patients(self, patients: np.ndarray) -> list[str] | None:
-        """Return the salted hashes of distinct patients, sorted; None where they are unknown.
+        """Return the sorted, salted hashes of the distinct patients; None if a patient is unknown.
 
         Examples
         --------
@@ -179,7 +181,7 @@ class Card:
         return sorted(map(self._hash, distinct))
 
     def with_patients(self, part: str, patients: np.ndarray) -> Card:
-        """Return the card with these patients added to ``"train"``, ``"validation"`` or ``"decision"``.
+        """Return the card with these patients added to the part ``"train"``, ``"validation"`` or ``"decision"``.
 
         Examples
         --------
@@ -193,7 +195,9 @@ class Card:
         return replace(self, patient_hashes={**self.patient_hashes, part: joined})
 
     def trained_on(self, patients: np.ndarray, recipe: dict[str, Any], data: dict[str, Any]) -> Card:
-        """Return the card after a training on these patients; decisions, chosen for other weights, are reset.
+        """Return the card after a training on these patients.
+
+        The decision and the novelty model are reset, because they belong to the previous weights.
 
         Examples
         --------
@@ -214,7 +218,7 @@ class Card:
         )
 
     def find_overlap(self, patients: np.ndarray) -> dict[str, frozenset[str] | None]:
-        """Return which of these patients are in each part; None where those of that part, or these, are unknown.
+        """Return which of these patients are in each part; None if these patients, or those of the part, are unknown.
 
         Examples
         --------
@@ -228,17 +232,18 @@ class Card:
         by_hash = {self._hash(patient): patient for patient in set(patients.tolist())}
         known = {part: self.patient_hashes[part] for part in _PARTS}
         return {
-            part: None if ids is None else frozenset(by_hash[one] for one in ids if one in by_hash)
-            for part, ids in known.items()
+            part: None if hashes is None else frozenset(by_hash[digest] for digest in hashes if digest in by_hash)
+            for part, hashes in known.items()
         }
 
     def _hash(self, patient: str) -> str:
         return hashlib.sha256(f"{self.salt}:{patient}".encode(errors="surrogateescape")).hexdigest()[:16]
 
     def count_overlap(self, patients: np.ndarray) -> tuple[int, dict[str, int | None]]:
-        """Return how many patients these are, and how many of them are in each part.
+        """Return the number of distinct patients, and the number of them in each part.
 
-        0 patients means that they are unknown; None, that those of that part were.
+        The first number is 0 if a patient is unknown. The number of a part is None if its patients, or these, are
+        unknown.
 
         Examples
         --------
@@ -247,18 +252,18 @@ class Card:
         >>> card.count_overlap(np.array(["C1", "C2", "C2"]))
         (2, {'train': 1, 'validation': 0, 'decision': 0})
         """
-        found = self.find_overlap(patients)
+        overlap = self.find_overlap(patients)
         count = 0 if self.hash_patients(patients) is None else len(set(patients.tolist()))
-        return count, {part: None if who is None else len(who) for part, who in found.items()}
+        return count, {part: None if shared is None else len(shared) for part, shared in overlap.items()}
 
 
 def new_salt() -> str:
-    """Return a salt for patient hashes."""
+    """Return a random salt for patient hashes."""
     return secrets.token_hex(8)
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions that a card keeps."""
+    """Return the versions of Python and of the libraries that a card records."""
     import platform
     from importlib.metadata import version
 
@@ -274,7 +279,10 @@ def save(
     licence: str | None,
     dtype: str,
 ) -> None:
-    """Write the file of a classifier or a detector, whole or not at all; report and licence go into its card."""
+    """Write the file of a classifier or a detector, with report and licence in its card.
+
+    If writing fails, no partial file is left.
+    """
     target = as_path("path", path)
     check_choice("dtype", dtype, ("float32", "float16"))
     if not (licence is None or isinstance(licence, str)):
@@ -294,35 +302,35 @@ def save(
 
 
 def _stored(leaf: np.ndarray, dtype: str, name: str) -> np.ndarray:
-    """Return an array as a file has it: in float16, if that is the type, where its range suffices."""
+    """Return an array in the type of the file: float16 if requested and if all values are in its range."""
     if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
-        raise ModelFileError(f"{name} holds values that are not finite; there is nothing to save. Train it anew")
+        raise ModelFileError(f"{name} contains values that are not finite, so it is not saved; train the model again")
     narrow = dtype == "float16" and leaf.dtype == np.float32 and np.abs(leaf).max(initial=0) <= np.finfo(np.float16).max
     return leaf.astype(np.float16) if narrow else leaf
 
 
 def write(path: str | os.PathLike[str], card: Card, tensors: dict[str, np.ndarray]) -> None:
-    """Write card and tensors, whole or not at all."""
-    familiar = {} if card.novelty is None else {f"novelty.{name}": getattr(card.novelty, name) for name in _FAMILIAR}
-    write_tensors(Path(path), {**tensors, **familiar}, {"cellscan": to_json(card)})
+    """Write card and tensors; if writing fails, no partial file is left."""
+    arrays = {} if card.novelty is None else {f"novelty.{name}": getattr(card.novelty, name) for name in _NOVELTY}
+    write_tensors(Path(path), {**tensors, **arrays}, {"cellscan": to_json(card)})
 
 
-_FAMILIAR = {"mean": np.float32, "scale": np.float32, "basis": np.float16, "variances": np.float32}
+_NOVELTY = {"mean": np.float32, "scale": np.float32, "basis": np.float16, "variances": np.float32}
 """The arrays of a `Novelty`, and their types."""
 
 
 def to_json(card: Card) -> str:
-    """Return a card as a file has it: everything but the arrays of `novelty`, which are tensors of the file."""
+    """Return a card as JSON, without the arrays of `novelty`, which are tensors of the file."""
     plain = asdict(replace(card, novelty=None))
     if card.novelty is not None:
-        known = {one.name: getattr(card.novelty, one.name) for one in fields(Novelty)}
-        plain["novelty"] = {name: value for name, value in known.items() if name not in _FAMILIAR}
-    return json.dumps(plain)  # ASCII: a name may hold bytes that are no UTF-8
+        values = {entry.name: getattr(card.novelty, entry.name) for entry in fields(Novelty)}
+        plain["novelty"] = {name: value for name, value in values.items() if name not in _NOVELTY}
+    return json.dumps(plain)  # The default, ASCII, also encodes names with bytes that are not valid UTF-8.
 
 
 @contextlib.contextmanager
 def bundled(name: str | None, known: tuple[str, ...]) -> Iterator[Path]:
-    """Give the path of a file that comes with the library; the first of those known where none is named."""
+    """Give the path of the file of a bundled model; without a name, of the first of the known ones."""
     from importlib.resources import as_file, files
 
     name = known[0] if name is None else name
@@ -332,7 +340,7 @@ def bundled(name: str | None, known: tuple[str, ...]) -> Iterator[Path]:
 
 
 def read(path: str | os.PathLike[str]) -> tuple[Card, dict[str, np.ndarray]]:
-    """Read card and tensors, or say what is wrong with the file."""
+    """Read card and tensors; raise `ModelFileError` with the reason if the file cannot be used."""
     target = as_path("path", path)
     if not target.exists():
         raise ModelFileError(f"{target}: there is no such file")
@@ -345,7 +353,8 @@ def read(path: str | os.PathLike[str]) -> tuple[Card, dict[str, np.ndarray]]:
 def _parse(text: str | None, target: Path, tensors: dict[str, np.ndarray]) -> Card:
     if text is None:
         raise ModelFileError(
-            f"{target}: a safetensors file, but without cellscan's card; was it saved by something else?"
+            f"{target}: a safetensors file without a cellscan card, so cellscan did not write it; expected a file that "
+            "save(...) wrote"
         )
     try:
         raw = json.loads(text)
@@ -353,12 +362,12 @@ def _parse(text: str | None, target: Path, tensors: dict[str, np.ndarray]) -> Ca
         if number > FORMAT:
             raise ModelFileError(
                 f"{target}: made by a newer cellscan ({raw.get('versions', {}).get('cellscan', 'version unknown')}, "
-                f"format {number}; this one reads up to {FORMAT}). Upgrade: pip install -U cellscan"
+                f"format {number}; this version reads up to {FORMAT}). Upgrade: pip install -U cellscan"
             )
         if number < FORMAT:
             raise ModelFileError(
-                f"{target}: of format {number}, from before the first release; this cellscan reads {FORMAT}. "
-                "Train and save it anew"
+                f"{target}: has format {number}, from before the first release; this cellscan reads format {FORMAT}. "
+                "Train and save the model again"
             )
         known = {f.name: raw[f.name] for f in fields(Card) if f.name in raw}
         known["class_names"] = tuple(map(str, raw["class_names"]))
@@ -366,8 +375,8 @@ def _parse(text: str | None, target: Path, tensors: dict[str, np.ndarray]) -> Ca
         known["normalization"] = Normalization((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
         decision = {f.name: raw["decision"][f.name] for f in fields(Decision) if f.name in raw["decision"]}
         if decision.get("conformal") is not None:
-            told = decision["conformal"]
-            decision["conformal"] = Conformal(alpha=float(told["alpha"]), quantile=float(told["quantile"]))
+            conformal = decision["conformal"]
+            decision["conformal"] = Conformal(alpha=float(conformal["alpha"]), quantile=float(conformal["quantile"]))
         known["decision"] = Decision(**decision)
         if isinstance(raw["image_size"], list):
             height, width = map(int, raw["image_size"])
@@ -384,7 +393,7 @@ def _parse(text: str | None, target: Path, tensors: dict[str, np.ndarray]) -> Ca
         raise ModelFileError(f"{target}: the card is damaged ({type(error).__name__}: {error})") from error
     rule = RESIZE if card.detection is None else FIT
     if card.resize != rule:
-        raise ModelFileError(f"{target}: made for the resize rule {card.resize}, this cellscan has {rule}")
+        raise ModelFileError(f"{target}: made for the resize rule {card.resize}; this cellscan resizes with {rule}")
     return card
 
 
@@ -394,18 +403,18 @@ def _parse_detection(raw: dict[str, Any]) -> DetectionConfig:
     known["anchors"] = Anchors(tuple(anchors["strides"]), float(anchors["size"]), tuple(map(float, anchors["ratios"])))
     known["thresholds"] = tuple(map(float, raw["thresholds"]))
     known["outcomes"] = tuple((int(a), int(b), int(c), int(d)) for a, b, c, d in raw.get("outcomes", ()))
-    if (told := raw.get("likeness")) is not None:
-        low, high = tuple(map(float, told["low"])), tuple(map(float, told["high"]))
-        known["likeness"] = Likeness(str(told["source"]), int(told["fields"]), low, high)
+    if (likeness := raw.get("likeness")) is not None:
+        low, high = tuple(map(float, likeness["low"])), tuple(map(float, likeness["high"]))
+        known["likeness"] = Likeness(str(likeness["source"]), int(likeness["fields"]), low, high)
     return DetectionConfig(**known)
 
 
 def _parse_novelty(raw: dict[str, Any], tensors: dict[str, np.ndarray]) -> Novelty:
-    arrays = {name: tensors[f"novelty.{name}"] for name in _FAMILIAR}
-    wrong = [f"{name} of {array.dtype}" for name, array in arrays.items() if array.dtype != _FAMILIAR[name]]
+    arrays = {name: tensors[f"novelty.{name}"] for name in _NOVELTY}
+    wrong = [f"{name} of {array.dtype}" for name, array in arrays.items() if array.dtype != _NOVELTY[name]]
     mean, scale, basis, variances = arrays.values()
     if wrong or not (mean.shape == scale.shape == basis.shape[:1] and basis.shape[1:] == variances.shape):
-        raise ValueError(f"novelty's arrays do not fit each other {', '.join(wrong)}".rstrip())
+        raise ValueError(f"the arrays of novelty do not fit each other {', '.join(wrong)}".rstrip())
     return Novelty(
         **arrays, threshold=float(raw["threshold"]), cells=int(raw["cells"]), patients=int(raw["patients"]),
         rest=float(raw["rest"]),

@@ -1,4 +1,4 @@
-"""`Classifier`: one object that is trained, predicts, evaluates, and is saved."""
+"""`Classifier`: train, predict, evaluate, explain, save and load a classifier of cells."""
 
 from __future__ import annotations
 
@@ -56,46 +56,46 @@ _BATCH_FOR_OUTLIERS = 30
 """Images from which their median and spread mean something."""
 
 _DEFAULT_CLASSES = ("parasitized", "uninfected")
-"""Of a classifier that was given none, until `fit` takes those of the training set."""
+"""Classes of a classifier that was made without `class_names`, until `fit` takes those of the training set."""
 
 
 class Classifier:
-    """A network with everything it needs to predict an image: size, background, normalisation, classes, threshold.
+    """A classifier of cell images: a network with its preprocessing, its class names and its decision threshold.
 
     For research use only: not a medical device.
 
     Parameters
     ----------
     model : str or flax.nnx.Module
-        A name of `cellscan.list_backbones()`, which gets a new head; or your own module, which is called
-        with (N, S, S, 3) float32 in [-1, 1] and returns (N, K) logits. It is copied; if it has a method
-        ``features(x)`` that returns a dictionary with ``"pre_logits"``, `embed` works.
+        A name from `cellscan.list_backbones()`: that network with a new head. Or your own module: it is called
+        with (N, S, S, 3) float32 in [-1, 1] and returns (N, K) logits. The module is copied. `embed` needs a
+        method ``features(x)`` that returns a dictionary with the key ``"pre_logits"``.
     weights : str or path, optional
-        Published weights for all but the head: ``"imagenet"``, downloaded once (extra ``hub``);
-        ``"hf://owner/name"``; or the path of a .safetensors file with the names of timm. The normalisation
-        that they expect comes with them. Left out, weights are fresh.
+        Published weights for all layers but the head: ``"imagenet"``, downloaded once (needs the extra ``hub``);
+        ``"hf://owner/name"``; or the path of a .safetensors file with timm's parameter names. The classifier then
+        uses the normalisation that these weights expect. Default: random weights.
     image_size : int
-        Side of the square that every image is stretched to, in pixels; each network has its least.
+        Side of the square input in pixels. Every image is stretched to this size. Each network has a minimum.
     background : {"fill", "keep", "silhouette"}
-        What the network is shown. ``"fill"``: the black background takes the cell's mean colour, and
-        an image without background stays as it is. ``"keep"``: as stored. ``"silhouette"``: the silhouette
-        alone, a baseline. A network that is shown the black background is right on these cells and
-        calls nearly every cell of another laboratory parasitized.
+        What replaces the black background of a cell image. ``"fill"``: the cell's mean colour; images without a
+        black background are unchanged. ``"keep"``: nothing, images are used as stored. ``"silhouette"``: the
+        network gets the outline of the cell alone, a baseline. Models trained with the black background do well
+        on the NIH cells but predict ``"parasitized"`` for almost every cell from another laboratory.
     class_names : sequence of str, optional
-        In the order of the network's outputs. Left out, the first `fit` takes those of its training set, however
-        many; until then they are ``("parasitized", "uninfected")``.
+        Class names in the order of the network's outputs. Default: the first `fit` takes the classes of its
+        training set, two or more; until then they are ``("parasitized", "uninfected")``.
     positive_class : str, optional
-        The class that threshold, sensitivity and specificity speak of. Left out, it is ``"parasitized"`` where there
-        is one; with two other classes there is none until the attribute `positive_class` is set.
+        The class to which threshold, sensitivity and specificity refer. Default: ``"parasitized"`` if it is one of
+        the classes; otherwise no class is positive until you set the attribute `positive_class`.
     seed : int
-        Of the first weights, the order of images and the augmentation.
+        Seed of the weight initialisation, the shuffling and the augmentation.
 
     Raises
     ------
     ArgumentError
-        For an unknown name, too small a size, or a module that does not give one logit a class.
+        If the name is unknown, `image_size` is too small, or the module does not return one logit per class.
     ModelFileError
-        Where the published weights are not there, or do not fit; everything that does not is named.
+        If the published weights are missing or do not fit the network; the message lists every mismatch.
 
     Examples
     --------
@@ -128,20 +128,23 @@ class Classifier:
             self._open = _Open(weights, positive_class)
             class_names = _DEFAULT_CLASSES
             if positive_class is not None and positive_class.casefold() not in _DEFAULT_CLASSES:
-                positive_class = None  # it is one of those that `fit` takes
+                positive_class = None  # The name is checked when `fit` takes the classes of the training set.
         class_names = check_names("class_names", class_names, 2)
         check_choice("background", background, BACKGROUNDS)
-        least = find(model).least_size if isinstance(model, str) else 8
-        if isinstance(image_size, bool) or not isinstance(image_size, (int, np.integer)) or image_size < least:
-            what = f"{model} takes" if isinstance(model, str) else "expected"
-            raise ArgumentError(f"image_size is {image_size!r}; {what} a whole number of pixels, {least} or more")
+        minimum = find(model).least_size if isinstance(model, str) else 8
+        if isinstance(image_size, bool) or not isinstance(image_size, (int, np.integer)) or image_size < minimum:
+            expected = f"{model} takes" if isinstance(model, str) else "expected"
+            raise ArgumentError(f"image_size is {image_size!r}; {expected} a whole number of pixels, {minimum} or more")
         if image_size**2 > PIXEL_LIMIT:
             raise ArgumentError(f"image_size is {image_size}; an image has at most {PIXEL_LIMIT:,} pixels")
         loaded = Loaded(Normalization())
         if isinstance(model, str):
             module, loaded = build(model, len(class_names), weights=weights, seed=check_seed(seed), pooled=True)
         elif weights is not None:
-            raise ArgumentError("weights are for a network with a name; your own module brings its own: leave them out")
+            raise ArgumentError(
+                "weights= loads published weights into a named network; your own module has weights already: "
+                "leave weights= out"
+            )
         else:
             module = model
         network = Network(module)
@@ -168,7 +171,7 @@ class Classifier:
 
     @property
     def card(self) -> Card:
-        """What this classifier is and how it came about; kept in the file.
+        """A description of this classifier and of its training, stored in the model file; a copy.
 
         Examples
         --------
@@ -180,7 +183,7 @@ class Classifier:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The classes, in the order of the columns of `predict_proba`.
+        """The class names, in the order of the columns of `predict_proba`.
 
         Examples
         --------
@@ -192,9 +195,9 @@ class Classifier:
 
     @property
     def positive_class(self) -> str | None:
-        """The class that the threshold speaks of; None where there is none; settable.
+        """The class to which `threshold` refers, or None; settable.
 
-        Another class takes threshold and patient rule away, which were chosen for the old one.
+        Setting another class resets the threshold and the patient rule, which were chosen for the previous class.
 
         Examples
         --------
@@ -230,14 +233,15 @@ class Classifier:
         32
         """
         size = self._card.image_size
-        assert isinstance(size, int)  # a detector's is a pair
+        assert isinstance(size, int)  # A detector's card has a pair here.
         return size
 
     @property
     def threshold(self) -> float | None:
-        """P(positive class) from which a cell is positive; settable; None unless one of two classes is positive.
+        """Probability of the positive class at and above which a cell is positive, in (0, 1); settable.
 
-        A new threshold takes the patient rule away, which was chosen for the old one.
+        None unless there are two classes and one of them is positive. Setting a threshold resets the patient rule,
+        which was chosen for the previous threshold.
 
         Examples
         --------
@@ -253,14 +257,18 @@ class Classifier:
     def threshold(self, value: float) -> None:
         if len(self.class_names) != 2:
             raise ArgumentError(
-                f"with {len(self.class_names)} classes the label is the likeliest; there is no threshold"
+                f"a classifier with {len(self.class_names)} classes has no threshold: the label is the most probable "
+                "class"
             )
         self._two_classes("a threshold")
         self._card = replace(self._card, decision=replace(self._card.decision, threshold=value, patient_rule=None))
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the weights: two classifiers of one kind with the same one predict alike, up to their decisions.
+        """Hash of the weights.
+
+        Two classifiers with equal architecture, preprocessing and fingerprint return the same probabilities,
+        unless their temperatures differ.
 
         Examples
         --------
@@ -275,7 +283,7 @@ class Classifier:
     def model(self) -> Any:
         """A copy of the network with the current weights: a `flax.nnx.Module` in evaluation mode.
 
-        An ensemble has several: see `members`.
+        An ensemble has several networks and raises `ArgumentError`; use `members`.
 
         Examples
         --------
@@ -284,14 +292,12 @@ class Classifier:
         (1, 2)
         """
         if len(self._members) != 1:
-            raise ArgumentError(
-                f"an ensemble of {len(self._members)} networks is no single one; take .members[0].model"
-            )
+            raise ArgumentError(f"this ensemble has {len(self._members)} networks, not one; use .members[0].model")
         return self._task.network.module(self._members[0])
 
     @property
     def members(self) -> tuple[Classifier, ...]:
-        """The networks whose probabilities are averaged, a classifier each, with this one's card.
+        """The members whose probabilities are averaged: one classifier per network, each with a copy of this card.
 
         Examples
         --------
@@ -300,7 +306,7 @@ class Classifier:
         1
         """
         first = replace(self._card, n_members=1)
-        others = replace(first, novelty=None)  # what is novel is known of the first one's features
+        others = replace(first, novelty=None)  # `learn_novelty` uses the features of the first member only.
         return tuple(
             self._with(self._task.network, (weights,), others if number else first)
             for number, weights in enumerate(self._members)
@@ -314,19 +320,24 @@ class Classifier:
 
     @classmethod
     def ensemble(cls, members: Sequence[Classifier]) -> Classifier:
-        """Join classifiers into one that averages their probabilities.
+        """Join classifiers into one classifier that averages their probabilities.
 
         Parameters
         ----------
         members : sequence of Classifier
-            Of one architecture, size, background, normalisation and classes. Temperature, threshold and rules
-            are reset. Its patient overlap is known where all members come from one
-            `cellscan.cross_validate`; of others the patients count as unknown.
+            Classifiers with the same architecture, image size, background, normalisation and classes.
+
+        Returns
+        -------
+        Classifier
+            The ensemble, with the default temperature and threshold, and without label sets, patient rule and
+            novelty. It can compute patient overlap if all members come from one `cellscan.cross_validate`;
+            otherwise their patients count as unknown.
 
         Raises
         ------
         ArgumentError
-            Where they differ, saying in what.
+            If the members differ; the message names the properties.
 
         Examples
         --------
@@ -338,14 +349,14 @@ class Classifier:
         """
         members = as_list("members", members)
         if not members:
-            raise ArgumentError("there are no members; expected at least one classifier")
+            raise ArgumentError("members is empty; expected at least one classifier")
         if not all(isinstance(member, Classifier) for member in members):
-            raise ArgumentError(f"members is {members!r:.80}; expected classifiers")
+            raise ArgumentError(f"members is {members!r:.80}; expected a sequence of classifiers")
         first = members[0].card
         kinds = [m.card.kind() for m in members]
         differ = [name for name, value in kinds[0].items() if any(kind[name] != value for kind in kinds)]
         if differ:
-            raise ArgumentError(f"the members differ in {', '.join(differ)}; expected the same of all")
+            raise ArgumentError(f"the members differ in {', '.join(differ)}; expected equal values for all members")
         hashes: dict[str, list[str] | None] = {}
         for part in first.patient_hashes:
             lists = [m.card.patient_hashes[part] for m in members]
@@ -371,7 +382,7 @@ class Classifier:
         )
 
     def summary(self) -> None:
-        """Print the network: its parts, the shapes they give for one image, and their parameters.
+        """Print a table of the network: its parts, their output shapes for one image, and their parameter counts.
 
         Examples
         --------
@@ -411,50 +422,49 @@ class Classifier:
         resume: bool = False,
         progress: bool = True,
     ) -> History:
-        """Train from the current weights, with a fresh optimiser, on all devices that JAX has.
+        """Train the classifier from its current weights, with a new optimiser, on all devices of JAX.
 
-        Temperature, threshold, label sets and patient rule are reset: they were chosen for other weights.
-
-        Stopped by Ctrl-C, the classifier keeps the last whole epoch, and so does the checkpoint.
+        Training resets temperature, threshold, label sets, patient rule and novelty, which belong to the previous
+        weights. After Ctrl-C, the classifier and the checkpoint keep the last complete epoch.
 
         Parameters
         ----------
         train : CellDataset
-            Its classes are matched to `class_names` by name, case-folded. A classifier that was given no
-            `class_names`, and is not trained yet, takes those of this set, in their order.
+            Training set. Its classes are matched to `class_names` by name, ignoring case. An untrained classifier
+            that was made without `class_names` takes the classes of this set, in their order.
         validation : CellDataset, optional
-            Evaluated after every epoch; use other patients than in `train`.
+            Validation set, evaluated after every epoch. Its patients should not be in `train`.
         epochs, batch_size : int
-            Each at least 1. Every epoch shows every image, in a new order; the last batch is filled
-            up with images of the same epoch.
+            Number of epochs and images per batch, each at least 1. Every epoch uses every image, in a new order.
+            The last batch is filled up with images of the same epoch.
         recipe : Recipe, optional
-            How to train.
+            Training options; default ``Recipe()``.
         checkpoint : path, optional
-            A folder of this training's own; its state is written there after every epoch, whole or not
-            at all.
+            Folder for the checkpoint of this training alone. The checkpoint is replaced after every epoch; the file
+            on disk is always complete.
         resume : bool
-            Go on where the checkpoint stands; call `fit` as the first time otherwise. A training that
-            was killed and resumed ends, on the same machine, with the same bits as one that was not.
-            Without a checkpoint it starts; where all epochs are done, it returns at once.
+            Continue from the checkpoint in the folder; all other arguments must be the same as in the first call.
+            On the same machine, a training that was interrupted and resumed gives the same bits as one that was
+            not. If there is no checkpoint yet, the training starts; if all epochs are done, `fit` returns at once.
         progress : bool
-            A bar on a terminal, a line an epoch elsewhere.
+            Show a progress bar on a terminal, one line per epoch elsewhere.
 
         Returns
         -------
         History
-            The learning curve, of all epochs since the training began.
+            The learning curve of all epochs, including those before a resume.
 
         Raises
         ------
         ArgumentError
-            Where the checkpoint folder is in use and `resume` is False, or holds a training with another
-            recipe, data set or network; every difference is named.
+            If the checkpoint folder contains a checkpoint and `resume` is False; or if the checkpoint belongs to
+            another recipe, data set or network; the message lists every difference.
         DataError
-            Where classes do not match, or `train` has one class only.
+            If the classes do not match, or `train` has only one class.
         ModelFileError
-            Where the checkpoint is damaged or cannot be written; the one before it stays.
+            If the checkpoint is damaged or cannot be written; the previous checkpoint is kept.
         TrainingError
-            Where the loss is no longer finite; the last good weights are kept.
+            If the loss is not finite; the classifier keeps the last finite weights.
 
         Examples
         --------
@@ -467,18 +477,25 @@ class Classifier:
         recipe = as_recipe(recipe)
         call = Call(epochs, batch_size, checkpoint, resume, progress)
         if recipe.patience is not None and validation is None:
-            raise ArgumentError("the recipe's patience watches a validation set; pass validation=...")
+            raise ArgumentError("the recipe's patience needs a validation set; pass validation=...")
         if len(self._members) != 1:
-            raise ArgumentError("an ensemble cannot be trained further; train its members")
+            raise ArgumentError("fit cannot train an ensemble; call fit on its members")
         self._take_classes(train)
         examples = self._examples(train, "train", progress)
         if len(np.unique(examples.labels)) < 2:
             raise DataError(
                 f"all {len(train)} cells to train on are {train[0].label_name!r}; expected at least two classes"
             )
-        checked = None if validation is None else self._examples(validation, "validation", progress)
-        if recipe.monitor == "roc_auc" and recipe.patience and (checked is None or self._card.positive is None
-                                                                or len(np.unique(checked.labels)) < 2):  # fmt: skip
+        validation_examples = None if validation is None else self._examples(validation, "validation", progress)
+        if (
+            recipe.monitor == "roc_auc"
+            and recipe.patience
+            and (
+                validation_examples is None
+                or self._card.positive is None
+                or len(np.unique(validation_examples.labels)) < 2
+            )
+        ):
             raise ArgumentError('monitor "roc_auc" needs a positive class, and both classes in the validation set')
         network, (weights,), data = self._task.network, self._members, {"train": train.to_dict(), "validation": None}
         task, recipe = self._trained_by(recipe)
@@ -487,27 +504,27 @@ class Classifier:
             data["validation"] = validation.to_dict()
         after = self._card.trained_on(train.patients, call.options(recipe), data)
         plan: dict[str, Any] = {}
-        if checkpoint is not None:  # else nobody asks, and it takes reading every file
+        if checkpoint is not None:  # Only a checkpoint needs the fingerprints, which take reading every file.
             plan["rows"] = [part.fingerprint() for part in (train, validation) if part is not None]
             if frozen is not None:
                 plan["backbone"] = frozen.digest()
         if validation is not None:
             after = after.with_patients("validation", validation.patients)
         constants = class_weights(recipe, examples.labels, self.class_names)
-        sets = examples, checked
+        sets = examples, validation_examples
         if frozen is None:
             return run_fit(
                 call, self._card, after, task, self._task, weights, sets, recipe=recipe, constants=constants,
-                keep=lambda kept, card: self._set(network, (kept,), card), plan=plan,
+                keep=lambda weights, card: self._set(network, (weights,), card), plan=plan,
             )  # fmt: skip
         return run_fit(
             call, self._card, after, frozen.task, frozen.predict_task, frozen.head, sets, recipe=recipe,
-            constants=constants, keep=lambda kept, card: self._set(network, (frozen.join(kept),), card),
+            constants=constants, keep=lambda head, card: self._set(network, (frozen.join(head),), card),
             features=frozen.features, plan=plan,
         )  # fmt: skip
 
     def _take_classes(self, train: CellDataset) -> None:
-        """Take the classes of the first training set, where none were given; more or fewer ask for another head."""
+        """Take the classes of the first training set if none were given; rebuild the head if their number differs."""
         if self._open is None or self._card.epochs or not isinstance(train, CellDataset) or not len(train):
             return
         names = train.class_names
@@ -525,7 +542,7 @@ class Classifier:
         self._set(network, members, replace(self._card, class_names=names, positive_class=positive))
 
     def _trained_by(self, recipe: Recipe) -> tuple[ClassificationTask, Recipe]:
-        """Return the task as a recipe trains it, and the recipe with its learning rate."""
+        """Return the task for training with a recipe, and the recipe with its learning rate filled in."""
         task = trained_by(self._task, recipe)
         return task, with_rate(recipe, tuning=self._card.weights is not None and not task.network.head_alone)
 
@@ -552,37 +569,39 @@ class Classifier:
         progress: bool = True,
         reading: Reading | None = None,
     ) -> Predictions:
-        """Predict images; safe to call from several threads.
+        """Predict the class of each image.
 
-        Images are stretched to `image_size` by the same rule as in training, however they come.
+        Images of every source are stretched to `image_size` by the rule that training uses. Several threads may
+        call this method at once.
 
         Parameters
         ----------
         images : image, or many
-            A path, a Pillow image, an array (H, W, 3) or (N, H, W, 3) of uint8, uint16 or floats in
+            A path, a Pillow image, or an array (H, W, 3) or (N, H, W, 3) of uint8, uint16 or floats in
             [0, 1]; a `CellDataset`; a folder, searched with its sub-folders; or a list or generator
-            of single images, mixed as they come. A generator is read as it goes, in bounded memory.
+            of single images of any of these kinds. A generator is read step by step, in bounded memory.
         tta : bool, optional
-            Test-time augmentation: average the probabilities over the square's eight symmetries, for
-            eight times the work. Left out, as temperature, threshold, sets and rule were chosen (``False`` where
-            none was); another value than theirs warns.
+            Test-time augmentation: average the probabilities over the eight symmetries of the square, which takes
+            eight times as long. Default: the value with which temperature, threshold, label sets and patient rule
+            were chosen, or ``False`` if none was chosen. A value that differs from it gives a warning.
         on_error : {"raise", "skip"}
-            ``"skip"``: an image that cannot be read is noted in `Predictions.failed`.
+            What happens if an image cannot be read. ``"raise"``: raise `ImageError`. ``"skip"``: add the image to
+            `Predictions.failed` and continue.
         progress : bool
-            Show a bar if it takes longer than two seconds.
+            Show a progress bar if the prediction takes longer than two seconds.
         reading : Reading, optional
-            Page, channel and window of images that do not say them, as they were stated for the training set. A
-            `CellDataset` has its own.
+            Page, channel and intensity window for files that do not specify them; use the values of the training
+            set. A `CellDataset` has its own.
 
         Returns
         -------
         Predictions
-            Always a sequence, also for one image.
+            A sequence with one result per image, also for a single image.
 
         Raises
         ------
         ImageError
-            Where an image cannot be read, under ``on_error="raise"``.
+            If an image cannot be read and `on_error` is ``"raise"``.
 
         Examples
         --------
@@ -612,7 +631,7 @@ class Classifier:
         )
 
     def _forward(self, axes: Axes | None = None) -> Forward:
-        """Return what runs on a batch of images: probabilities, and novelty where axes are given."""
+        """Return the function that maps a batch of images to probabilities, and to novelty if axes are given."""
         settings = Settings(np.float32(self._card.decision.temperature), axes)
         return functools.partial(predict, self._task, self._members, settings)
 
@@ -635,7 +654,7 @@ class Classifier:
         Returns
         -------
         (N, K) float32
-            In [0, 1], rows sum to 1; columns in the order of `class_names`.
+            Probabilities in [0, 1]. Each row sums to 1; the columns are in the order of `class_names`.
 
         Examples
         --------
@@ -648,7 +667,7 @@ class Classifier:
         return self._run(forward, images, "raise", progress, reading).rows.probabilities
 
     def embed(self, images: Images, *, progress: bool = True, reading: Reading | None = None) -> np.ndarray:
-        """Return the last features of every image, before the head.
+        """Return the feature vector of every image: the input of the network's last layer.
 
         Parameters
         ----------
@@ -658,6 +677,7 @@ class Classifier:
         Returns
         -------
         (N, D) float32
+            D depends on the network.
 
         Examples
         --------
@@ -682,21 +702,20 @@ class Classifier:
         progress: bool = True,
         reading: Reading | None = None,
     ) -> Explanations:
-        """Show what speaks for a label, pixel by pixel.
-
-        A map says where the network looks, not whether it is right, and not why a cell is infected.
+        """Compute a map of the pixels that contribute to a label.
 
         Parameters
         ----------
         images
-            As in `predict`; all of them are kept at their own size.
+            As in `predict`. All images are held in memory at their original size.
         method : {"integrated_gradients", "gradcam", "occlusion"}
-            ``"integrated_gradients"``: the gradient of the label's logit along the way from an image that is
-            everywhere of this one's mean colour; of the three it finds synthetic parasites best.
-            ``"gradcam"``: the last features that have a place, weighted by the gradient; coarse, and the quickest.
-            ``"occlusion"``: what the logit loses where a window takes the mean colour; coarse, and needs no gradient.
+            ``"integrated_gradients"``: the gradient of the label's logit, integrated along the straight path from a
+            uniform image of the same mean colour; of the three it finds synthetic parasites best.
+            ``"gradcam"``: the last feature maps, weighted by the gradient; coarse, and the fastest.
+            ``"occlusion"``: the decrease of the logit when a window is replaced by the mean colour; coarse, needs no
+            gradient.
         label : str, optional
-            The class to explain; left out, that which `predict` gives each image.
+            The class to explain. Default: for each image the class that `predict` returns.
         progress, reading
             As in `predict`.
 
@@ -708,9 +727,15 @@ class Classifier:
         Raises
         ------
         ArgumentError
-            For an unknown method or class; and for ``"gradcam"`` of your own module without spatial features.
+            If the method or the class is unknown, or if `method` is ``"gradcam"`` and your own module has no spatial
+            features.
         ImageError
-            Where an image cannot be read.
+            If an image cannot be read.
+
+        Notes
+        -----
+        A map shows which pixels the network uses. It does not show that the label is right, or why a cell is
+        infected.
 
         Examples
         --------
@@ -747,27 +772,30 @@ class Classifier:
         tta: bool | None = None,
         progress: bool = True,
     ) -> Report:
-        """Count every cell once, with 95 % intervals by bootstrap over patients.
+        """Compute metrics on labelled cells, with 95 % intervals by bootstrap over patients.
+
+        Every cell counts once.
 
         Parameters
         ----------
         cells : CellDataset
-            Its classes are matched by name, case-folded; its patients should be new to the classifier,
-            and the report says in its first line whether they are.
+            Test set. Its classes are matched by name, ignoring case. Its patients should not be in the training or
+            validation set; the first line of the report states the patient overlap.
         without : sequence of str, optional
-            Names of cells to leave out, such as those whose label experts dispute; names of other cells
-            are passed over.
+            Names of cells to leave out, such as those whose label experts dispute. Names that are not in `cells`
+            are ignored.
         tta, progress
             As in `predict`.
 
         Returns
         -------
         Report
+            The metrics and their intervals.
 
         Raises
         ------
         DataError
-            Where classes do not match.
+            If the classes do not match.
 
         Examples
         --------
@@ -798,29 +826,32 @@ class Classifier:
         )
 
     def calibrate(self, cells: CellDataset, *, tta: bool | None = None, progress: bool = True) -> float:
-        """Fit the temperature, so that probabilities mean what they say; labels at 0.5 stay as they are.
+        """Fit the temperature of the softmax, so that probabilities match observed frequencies (Guo et al., 2017).
 
-        Threshold, label sets and patient rule are reset: they were chosen for other probabilities.
+        Labels at threshold 0.5 do not change. Threshold, label sets and patient rule are reset, because they were
+        chosen for the previous probabilities.
 
         Parameters
         ----------
         cells : CellDataset
-            Of patients that are neither in the training nor in the validation set, nor in the test set.
+            Calibration set. Its patients must not be in the training or validation set, and should not be in the
+            test set.
         tta : bool, optional
-            Test-time augmentation, as in `predict`. Left out, as the other parts of the decision were chosen.
+            Test-time augmentation, as in `predict`. Default: False.
         progress : bool
             As in `predict`.
 
         Returns
         -------
         float
-            The temperature, kept in the card: below 1 the network was not sure enough, above 1 too sure.
-            Guo et al. (2017).
+            The temperature, stored in the card. A value below 1 means that the network was underconfident, above 1
+            overconfident.
 
         Raises
         ------
         DataError
-            Where patients overlap with those of `fit`, saying how many; or all cells are of one class.
+            If patients of `cells` were used in `fit`; the message contains their number. Or if all cells are of one
+            class.
 
         Examples
         --------
@@ -835,12 +866,12 @@ class Classifier:
             raise DataError(f"all {len(cells)} cells are {cells[0].label_name!r}; expected at least two classes")
         decision = Decision().choose(tta)
         pixels = cells.images(self.image_size, progress=progress)
-        alone = [
+        each = [
             run_all(forward, (apply_symmetry(batch, symmetry) for batch in batches(pixels))).probabilities
             for forward in (functools.partial(predict, self._task, (member,), Settings()) for member in self._members)
             for symmetry in (SYMMETRIES if decision.tta else SYMMETRIES[:1])
         ]
-        return self._choose(cells, replace(decision, temperature=fit_temperature(alone, labels))).temperature
+        return self._choose(cells, replace(decision, temperature=fit_temperature(each, labels))).temperature
 
     def choose_threshold(
         self,
@@ -851,29 +882,32 @@ class Classifier:
         tta: bool | None = None,
         progress: bool = True,
     ) -> float:
-        """Choose the operating point of a cell; the patient rule is reset.
+        """Choose the threshold that reaches a sensitivity or a specificity on these cells.
+
+        The patient rule is reset, because it was chosen for the previous threshold.
 
         Parameters
         ----------
         cells : CellDataset
             As in `calibrate`.
         sensitivity, specificity : float, optional
-            Exactly one of them, in (0, 1]: the highest threshold that reaches this sensitivity over these cells,
-            or the lowest that reaches this specificity.
+            The target, in (0, 1]; pass exactly one of the two. With `sensitivity`, the result is the highest
+            threshold that reaches it on these cells; with `specificity`, the lowest.
         tta : bool, optional
-            Test-time augmentation, as in `predict`. Left out, as the other parts of the decision were chosen.
+            Test-time augmentation, as in `predict`. Default: the value with which the other parts of the decision
+            were chosen.
         progress : bool
             As in `predict`.
 
         Returns
         -------
         float
-            The threshold, kept in the card.
+            The threshold, stored in the card.
 
         Raises
         ------
         DataError
-            As in `calibrate`, and where the class in question is missing.
+            As in `calibrate`; or if `cells` contains no cell of the class in question.
 
         Examples
         --------
@@ -889,44 +923,50 @@ class Classifier:
         decision = self._card.decision.choose(tta, "threshold", "patient_rule")
         scores = self._probabilities(cells, decision, progress)[:, positive]
         kinds = f"{self.class_names[positive]!r} cells", f"{self.class_names[1 - positive]!r} cells"
-        sick = labels == positive
-        value = choose(scores[sick], scores[~sick], sensitivity=sensitivity, specificity=specificity, what=kinds)
-        if sensitivity is not None:  # probabilities may be 1 to the last bit; the line below them keeps its word too
+        infected = labels == positive
+        value = choose(
+            scores[infected], scores[~infected], sensitivity=sensitivity, specificity=specificity, what=kinds
+        )
+        if sensitivity is not None:
+            # Probabilities may be exactly 1; the largest float below 1 has the same sensitivity and is a valid value.
             value = min(value, float(np.nextafter(np.float32(1), np.float32(0))))
         if value >= 1:
             raise DataError(
-                f"the scores leave no threshold below 1 for sensitivity {sensitivity}, specificity {specificity}"
+                f"no threshold below 1 reaches sensitivity {sensitivity}, specificity {specificity} on these cells"
             )
         return self._choose(cells, replace(decision, threshold=value)).threshold
 
     def conformalize(
         self, cells: CellDataset, *, alpha: float = 0.1, tta: bool | None = None, progress: bool = True
     ) -> float:
-        """Let `predict` return sets of labels that lack the true one for a share `alpha` of cells at most.
+        """Choose label sets that contain the true label with probability at least 1 - `alpha` (conformal prediction).
 
-        The share is that of a random cell of a new patient, and holds whatever the network is worth: patients
-        are exchangeable, cells of one patient are not independent. Lee, Barber and Willett (2023).
+        After this call `predict` returns a set for each image. The guarantee holds for a random cell of a new
+        patient, however accurate the network is. It assumes that patients are exchangeable; cells of one patient may
+        be dependent (Lee, Barber and Willett, 2023).
 
         Parameters
         ----------
         cells : CellDataset
-            As in `calibrate`; of at least ceil(1 / alpha) - 1 patients.
+            As in `calibrate`, from at least ceil(1 / alpha) - 1 patients.
         alpha : float
-            In (0, 1).
+            The largest probability that a set lacks the true label, in (0, 1).
         tta : bool, optional
-            Test-time augmentation, as in `predict`. Left out, as the other parts of the decision were chosen.
+            Test-time augmentation, as in `predict`. Default: the value with which the other parts of the decision
+            were chosen.
         progress : bool
             As in `predict`.
 
         Returns
         -------
         float
-            A label belongs to the set where 1 minus its probability is at most this; kept in the card.
+            The conformal quantile, stored in the card. A set contains each label for which 1 minus its probability
+            is at most this value.
 
         Raises
         ------
         DataError
-            As in `calibrate`; where patients are unknown, or too few, saying how many are needed.
+            As in `calibrate`; or if patients are unknown; or if there are too few, with the number needed.
 
         Examples
         --------
@@ -954,30 +994,32 @@ class Classifier:
         tta: bool | None = None,
         progress: bool = True,
     ) -> float:
-        """Choose the share of positive cells from which a patient counts as infected.
+        """Choose the share of positive cells at and above which a patient counts as infected.
 
-        In truth a patient is infected where any of its cells is labelled positive.
+        The reference: a patient is infected if at least one of its cells is labelled positive.
 
         Parameters
         ----------
         cells : CellDataset
             As in `calibrate`.
         sensitivity, specificity : float, optional
-            Exactly one of them, in (0, 1]: over these infected patients, or over these healthy donors.
+            The target, in (0, 1]; pass exactly one of the two. Sensitivity is measured over the infected patients of
+            `cells`, specificity over its uninfected patients.
         tta : bool, optional
-            Test-time augmentation, as in `predict`. Left out, as the other parts of the decision were chosen.
+            Test-time augmentation, as in `predict`. Default: the value with which the other parts of the decision
+            were chosen.
         progress : bool
             As in `predict`.
 
         Returns
         -------
         float
-            The share, kept in the card.
+            The share, stored in the card.
 
         Raises
         ------
         DataError
-            As in `calibrate`; where patients are unknown, or none of the kind in question is there.
+            As in `calibrate`; or if patients are unknown, or no patient of the kind in question is in `cells`.
 
         Examples
         --------
@@ -990,14 +1032,14 @@ class Classifier:
         positive = self._two_classes("a patient rule")
         labels = self._new_labels(cells, "a patient rule", patients=True)
         decision = self._card.decision.choose(tta, "patient_rule")
-        called = self._decide(self._probabilities(cells, decision, progress))
-        rule = choose_rule(labels == positive, called == positive, cells.patients, sensitivity, specificity)
+        predicted = self._decide(self._probabilities(cells, decision, progress))
+        rule = choose_rule(labels == positive, predicted == positive, cells.patients, sensitivity, specificity)
         self._choose(cells, replace(decision, patient_rule=rule))
         return rule
 
     @property
     def novelty_threshold(self) -> float | None:
-        """Distance from familiar cells above which an image is novel; None before `learn_novelty`.
+        """Novelty above which an image counts as novel; None before `learn_novelty`.
 
         Examples
         --------
@@ -1008,33 +1050,37 @@ class Classifier:
         return None if self._card.novelty is None else self._card.novelty.threshold
 
     def learn_novelty(self, cells: CellDataset, *, progress: bool = True) -> float:
-        """Learn what familiar cells look like, so that `predict` says which images are not like them.
+        """Fit the novelty model, so that `predict` flags images that differ from these cells.
 
-        An image's novelty is the Mahalanobis distance of its colours and of the means of the network's stages, but
-        the last, to those of `cells` (Lee et al., 2018). The threshold is the distance that 99 of 100 cells pass,
-        of patients who are left out in turn. It says "not like these": another stain or microscope is novel too,
-        and a cell that is not novel may still be misclassified. Of an ensemble the first member looks. `fit`
-        forgets it.
+        The novelty of an image is the Mahalanobis distance, in feature space, to the cells of this set (Lee et al.,
+        2018). The features are the image's colours and the channel means of every stage of the network except the
+        last. The threshold is the distance within which 99 % of the cells lie, for patients left out of the fit in
+        turn. An ensemble uses its first member. `fit` removes the novelty model.
 
         Parameters
         ----------
         cells : CellDataset
-            Those trained on, or others of their kind; at least twice as many as the features that the network
-            has of an image (230 for ``"small_cnn"``). Their labels do not matter.
+            The training cells, or cells of the same kind. At least twice as many cells are needed as the network has
+            features (230 for ``"small_cnn"``). Labels are not used.
         progress : bool
             As in `predict`.
 
         Returns
         -------
         float
-            The threshold, kept in the card with what was learned.
+            The threshold, stored in the card together with the fitted Gaussian.
 
         Raises
         ------
         DataError
-            For too few cells, saying how many are needed.
+            If there are too few cells; the message contains the number needed.
         ArgumentError
-            Where your own module has no method ``features(x)``.
+            If your own module has no method ``features(x)``.
+
+        Notes
+        -----
+        A novel image differs from `cells` in any way: another stain or microscope is novel too. A cell that is not
+        novel may still be misclassified.
 
         Examples
         --------
@@ -1107,26 +1153,28 @@ class Classifier:
             raise ArgumentError(f"{what} is for two classes; this classifier has {self.class_names}")
         if self._card.positive is None:
             raise ArgumentError(
-                f"{what} needs to know which of {self.class_names} is positive; say so first, such as "
+                f"{what} needs a positive class; set it to one of {self.class_names}, such as "
                 f"clf.positive_class = {self.class_names[1]!r}"
             )
         return self._card.positive
 
     def _new_labels(self, cells: CellDataset, what: str, *, patients: bool = False) -> np.ndarray:
-        """Return labels of cells of patients that `fit` did not see, or refuse."""
+        """Return the labels of the cells; raise `DataError` if their patients were used in `fit`."""
         labels = self._labels(cells, "calibration")
         count, overlap = self._card.count_overlap(cells.patients)
         if patients and not count:
-            raise DataError(f"the patients of these cells are unknown; {what} needs them. Load cells with patient=...")
+            raise DataError(
+                f"the patients of these cells are unknown, but {what} needs them; load the cells with patient=..."
+            )
         if overlap["train"] or overlap["validation"]:
             raise DataError(
                 f"{overlap['train']} of these {count} patients are in training and {overlap['validation']} in "
-                f"validation; {what} is chosen on patients of neither. Set some apart with cells.split(...)"
+                f"validation; {what} needs patients that are in neither. Set some apart with cells.split(...)"
             )
         return labels
 
     def _probabilities(self, cells: CellDataset, decision: Decision, progress: bool) -> np.ndarray:
-        """Return probabilities by which a part of this decision is chosen."""
+        """Return the probabilities with which a part of this decision is chosen."""
         forward = self._forward()
         forward = average_symmetries(forward) if decision.tta else forward
         return self._run(forward, cells, "raise", progress).rows.probabilities
@@ -1139,18 +1187,21 @@ class Classifier:
         self, path: str | os.PathLike[str], *, report: Report | None = None, licence: str | None = None,
         dtype: str = "float32",
     ) -> None:  # fmt: skip
-        """Write weights and card to one safetensors file, whole or not at all.
+        """Save weights and card to one safetensors file.
+
+        If writing fails, no partial file is left.
 
         Parameters
         ----------
         path : path
-            Overwritten where it exists.
+            The file; an existing file is overwritten.
         report : Report, optional
-            Its metrics and intervals go into the card.
+            A report whose metrics and intervals are stored in the card.
         licence : str, optional
-            Of the weights, such as ``"Apache-2.0"``.
+            Licence of the weights, such as ``"Apache-2.0"``.
         dtype : {"float32", "float16"}
-            Of the weights in the file. ``"float16"`` halves the file, for probabilities that differ in the third digit.
+            Number type of the weights in the file. ``"float16"`` halves the file size; probabilities then differ in
+            the third digit.
 
         Examples
         --------
@@ -1161,35 +1212,37 @@ class Classifier:
         'Apache-2.0'
         """
         if not (report is None or isinstance(report, Report)):
-            raise ArgumentError(f"report is {report!r:.80}; expected a Report, such as evaluate(...) returns")
+            raise ArgumentError(f"report is {report!r:.80}; expected a Report, which evaluate(...) returns")
         cards.save(path, self._card, self._members, None if report is None else report.to_dict(), licence, dtype)
 
     def export(self, path: str | os.PathLike[str], *, platforms: Sequence[str] = ("cpu", "cuda")) -> None:
-        """Write a program that runs without this library: RGB uint8 (N, S, S, 3) in, probabilities (N, K) out.
+        """Export the classifier to an ONNX or StableHLO file that runs without this library.
 
-        Background, normalisation, temperature and the average over members are inside; any N goes. What stays
-        outside, decoding and the resize rule, stands in a script beside the file, such as ``model.onnx.py``:
-        it runs the file on images without this library. The card goes into an ONNX file's metadata under
-        ``cellscan``, and into ``model.stablehlo.json`` beside a StableHLO file. Threshold, label sets and novelty
-        are in the card alone.
+        The exported function takes RGB images (N, S, S, 3) uint8 and returns probabilities (N, K), for any N. It
+        contains the background rule, the normalisation, the temperature and the average over members.
+
+        A script beside the file, such as ``model.onnx.py``, contains the rest: it decodes and resizes images and
+        runs the file, without this library. The card is stored in the metadata of an ONNX file under the key
+        ``cellscan``, or in ``model.stablehlo.json`` beside a StableHLO file. Threshold, label sets and novelty are
+        in the card only; the exported function does not apply them.
 
         Parameters
         ----------
         path : path
-            Both need the extra ``export``. ``.onnx``: for ONNX runtimes; on Python 3.12 or newer. ``.stablehlo``: for a
-            process that has flatbuffers and JAX, of this version or up to half a year newer. Overwritten where it
-            exists.
+            The file; its suffix selects the format. An existing file is overwritten. Both formats need the extra
+            ``export``. ``.onnx``: for ONNX runtimes; needs Python 3.12 or newer. ``.stablehlo``: for a process with
+            flatbuffers and JAX, of this version or up to half a year newer.
         platforms : sequence of str
-            Of a StableHLO file.
+            Platforms of a StableHLO file: ``"cpu"``, ``"cuda"``, ``"rocm"``, ``"tpu"``.
 
         Raises
         ------
         ArgumentError
-            For another suffix.
+            If the suffix is neither ``.onnx`` nor ``.stablehlo``, or a platform is unknown.
         MissingExtraError
-            Where what writes such a file is not installed.
+            If the extra ``export`` is not installed.
         ModelFileError
-            Where the file cannot be written.
+            If the file cannot be written.
 
         Examples
         --------
@@ -1204,26 +1257,27 @@ class Classifier:
         """
         known = ("cpu", "cuda", "rocm", "tpu")
         chosen = as_list("platforms", platforms)
-        for one in chosen or [None]:
-            check_choice("platforms", one, known)
+        for platform in chosen or [None]:
+            check_choice("platforms", platform, known)
         export(path, self._task, self._members, self._card, tuple(chosen))
 
     @classmethod
     def pretrained(cls, name: str | None = None) -> Classifier:
-        """Load a classifier that comes with the library; no network is needed.
+        """Load a bundled model; needs no internet connection.
 
         For research use only: not a medical device.
 
         Parameters
         ----------
         name : str, optional
-            ``"malaria_squeezenet"``, the only one and the default: SqueezeNet 1.1 from ImageNet at 96 px, fine-tuned
-            on the NIH malaria cells. ``card.metrics`` has its metrics, on patients and fields not in training.
+            ``"malaria_squeezenet"``, the only bundled classifier and the default: SqueezeNet 1.1, pretrained on
+            ImageNet and fine-tuned on the NIH malaria cells at 96 px. ``card.metrics`` contains its metrics on
+            patients and fields that were not used in training.
 
         Raises
         ------
         ArgumentError
-            For an unknown name.
+            If the name is unknown.
 
         Examples
         --------
@@ -1237,21 +1291,21 @@ class Classifier:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, model: nnx.Module | None = None) -> Classifier:
-        """Read a file that `save` wrote; nothing is ever unpickled.
+        """Load a classifier from a file that `save` wrote, without pickle.
 
         Parameters
         ----------
         path : path
             The file.
         model : flax.nnx.Module, optional
-            Needed where the classifier was built on your own module: one of the same shape, whose
-            weights are replaced.
+            Required if the classifier was built on your own module: a module of the same shape. The loaded
+            classifier uses a copy with the weights of the file.
 
         Raises
         ------
         ModelFileError
-            Where the file is missing, damaged, foreign, or made by a newer cellscan, or its tensors do
-            not fit the network; every one that does not is named.
+            If the file is missing, damaged, not from cellscan, or from a newer cellscan; or if its tensors do
+            not fit the network; the message lists those tensors.
 
         Examples
         --------
@@ -1265,15 +1319,15 @@ class Classifier:
         """
         card, tensors = cards.read(path)
         if card.detection is not None:
-            raise ModelFileError(f"{path}: holds a detector ({card.architecture}); read it with Detector.load")
-        own = card.architecture.startswith("own:")
-        if own and model is None:
+            raise ModelFileError(f"{path}: contains a detector ({card.architecture}); load it with Detector.load")
+        custom = card.architecture.startswith("own:")
+        if custom and model is None:
             raise ModelFileError(
-                f"{path}: made with a network of its own ({card.architecture[4:]}); pass one of the same shape: "
-                "Classifier.load(path, model=...)"
+                f"{path}: was saved with a user's own module ({card.architecture[4:]}); pass a module of the same "
+                "shape: Classifier.load(path, model=...)"
             )
-        if not own and model is not None:
-            raise ModelFileError(f"{path}: made with {card.architecture!r}; leave model= out")
+        if not custom and model is not None:
+            raise ModelFileError(f"{path}: was saved with the network {card.architecture!r}; leave model= out")
         try:
             module: Any = model
             if model is None:
@@ -1289,7 +1343,7 @@ class Classifier:
 
 @dataclass(frozen=True)
 class _Open:
-    """What a classifier was made with, for the `fit` that takes the classes of its training set."""
+    """Constructor arguments, for a `fit` that takes the classes of its training set."""
 
     weights: str | os.PathLike[str] | None
     positive_class: str | None
@@ -1305,7 +1359,10 @@ def _check_positive(positive_class: str | None, class_names: tuple[str, ...]) ->
 
 
 def make_members(model: str | nnx.Module, seeds: Sequence[int], **options: Any) -> list[Classifier]:
-    """Make classifiers that differ in their seed alone, and hash patients alike, so that an ensemble knows them."""
+    """Return classifiers that differ only in their seed.
+
+    All use one salt for patient hashes, so that an ensemble of them can compute its patient overlap.
+    """
     salt = cards.new_salt()
     members = [Classifier(model, seed=seed, **options) for seed in seeds]
     for clf in members:
@@ -1314,7 +1371,7 @@ def make_members(model: str | nnx.Module, seeds: Sequence[int], **options: Any) 
 
 
 def are_small(members: Sequence[Classifier]) -> bool:
-    """Return whether these are vectorized where nothing else is said: on one accelerator, and not too large."""
+    """Return whether members are vectorized by default: with exactly one accelerator and small networks."""
     size = sum(leaf.size for leaf in members[0]._members[0]["params"].values())
     return jax.device_count() == 1 and jax.default_backend() != "cpu" and size <= SMALL
 
@@ -1327,19 +1384,19 @@ def fit_vectorized(
     call: Call,
     recipe: Recipe,
 ) -> None:
-    """Train all members as one program, each on its rows of the cells, and let each take its weights.
+    """Train all members as one program, each on its rows of the cells, and set the weights of each.
 
-    Members are as `make_members` gives them.
+    Members must come from `make_members`.
     """
-    first, shown = members[0], [cells.select(own) for own in rows]
+    first, training_sets = members[0], [cells.select(indices) for indices in rows]
     task, recipe = first._trained_by(recipe)
     options = call.options(recipe)
     after = [
         clf.card.trained_on(part.patients, options, {"train": part.to_dict(), "validation": None})
-        for clf, part in zip(members, shown, strict=True)
+        for clf, part in zip(members, training_sets, strict=True)
     ]
     plan: dict[str, Any] = {**first.card.kind(), "recipe": options}
-    plan |= {f"member{place}": {"seed": card.seed, **card.data} for place, card in enumerate(after)}
+    plan |= {f"member{number}": {"seed": card.seed, **card.data} for number, card in enumerate(after)}
     if call.checkpoint is not None:
         plan["rows"] = cells.fingerprint()
     for at in run_vectorized(
@@ -1355,8 +1412,8 @@ def fit_vectorized(
         checkpoint=call.open(plan),
         progress=call.progress,
     ):
-        for place, (clf, card) in enumerate(zip(members, after, strict=True)):
+        for number, (clf, card) in enumerate(zip(members, after, strict=True)):
             record: dict[str, Any] = dict(at.records[-1])
-            last = {name: record[name][place] for name in ("loss", "accuracy")}
+            last = {name: record[name][number] for name in ("loss", "accuracy")}
             card = replace(card, epochs=len(at.records), metrics={"fit": {"epoch": len(at.records), **last}})
-            clf._set(clf._task.network, (unstack(at.kept, place),), card)
+            clf._set(clf._task.network, (unstack(at.kept, number),), card)

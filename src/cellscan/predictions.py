@@ -1,4 +1,4 @@
-"""What `Classifier.predict` returns: a sequence of results, with the arrays beside it."""
+"""`Predictions`, `Prediction` and `Failure`: what `Classifier.predict` returns."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from cellscan.errors import ArgumentError
 from cellscan.notebook import as_table
 
 _SHOWN = 10
-"""Rows that a notebook shows."""
+"""Number of rows in the table of a notebook."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The result of one image.
+    """The prediction for one image.
 
     Attributes
     ----------
     label : int
-        Index into the classifier's `class_names`.
+        Index of the predicted class in the classifier's `class_names`.
     label_name : str
-        The class.
+        Name of the predicted class.
     positive : bool or None
-        Whether that is the positive class; None where there is no positive class.
+        Whether `label` is the positive class; None if no class is positive.
     probability : float
-        Of `label`, in [0, 1].
+        Probability of `label`, in [0, 1].
     probabilities : dict[str, float]
-        Of every class.
+        Probability of every class, by its name.
     name : str
-        File name, or what else names the image.
+        File name, or another name of the image.
     label_set : tuple[str, ...] or None
-        The labels that belong to its conformal set: both, or none, says "ask an expert". None before
-        `Classifier.conformalize`.
+        The labels in the conformal set of the image. If the set has several labels or none, an expert should decide.
+        None before `Classifier.conformalize`.
     novelty : float or None
-        How far it is from the cells that the classifier knows; None before `Classifier.learn_novelty`.
+        Distance of the image, in feature space, from the cells of `Classifier.learn_novelty`; None before that call.
     novel : bool or None
-        Whether that is farther than `Classifier.novelty_threshold`: its label means little then.
+        Whether `novelty` is above `Classifier.novelty_threshold`; the label of a novel image is not reliable.
 
     Examples
     --------
@@ -69,11 +69,11 @@ class Failure:
     Attributes
     ----------
     index : int
-        Its position in the input.
+        Position of the image in the input.
     name : str
-        File name, or what else names the image.
+        File name, or another name of the image.
     reason : str
-        What is wrong with it.
+        Why the image could not be read.
 
     Examples
     --------
@@ -90,35 +90,35 @@ class Failure:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Predictions(Sequence[Prediction]):
-    """Results in the order of the input; a sequence of `Prediction`, and to NumPy the array of their labels.
+    """A sequence of `Prediction`, in the order of the input.
 
-    So ``np.asarray(preds)``, ``(preds == labels).mean()`` and scikit-learn's functions work; ``preds == names``
-    compares names of classes. A number gives one result; a slice, a mask or an array of numbers gives `Predictions`
-    again.
+    NumPy converts it to the array of labels, so ``np.asarray(preds)``, ``(preds == labels).mean()`` and scikit-learn's
+    functions work. ``preds == names`` compares class names. An integer index gives a `Prediction`; a slice, a mask or
+    an array of indices gives `Predictions`.
 
     Attributes
     ----------
     labels : numpy.ndarray
-        (N,) int32.
+        (N,) int32, index of the predicted class of each image.
     probabilities : numpy.ndarray
-        (N, K) float32; columns in the order of `class_names`.
+        (N, K) float32, probability of every class; the columns are in the order of `class_names`.
     indices : numpy.ndarray
-        (N,) int64, position of each result in the input; gaps are images in `failed`.
+        (N,) int64, position of each image in the input; positions that are missing are in `failed`.
     names : tuple[str, ...]
-        File names, or what else names the images.
+        File names, or other names of the images.
     failed : tuple[Failure, ...]
-        Images of the whole input passed over under ``on_error="skip"``; a part keeps all of them.
+        All images of the input that ``on_error="skip"`` skipped; a slice keeps all of them.
     class_names : tuple[str, ...]
-        The classes.
+        Class names.
     positive_class : str or None
-        The class that `Prediction.positive` speaks of.
+        The class to which `Prediction.positive` refers.
     label_sets : numpy.ndarray or None
-        (N, K) bool, which labels belong to the conformal set of each image; None before `Classifier.conformalize`.
+        (N, K) bool, which labels are in the conformal set of each image; None before `Classifier.conformalize`.
     novelty : numpy.ndarray or None
-        (N,) float32, how far each image is from the cells that the classifier knows; None before
-        `Classifier.learn_novelty`.
+        (N,) float32, distance of each image, in feature space, from the cells of `Classifier.learn_novelty`; None
+        before that call.
     novel : numpy.ndarray or None
-        (N,) bool, whether that is farther than `Classifier.novelty_threshold`.
+        (N,) bool, whether `novelty` is above `Classifier.novelty_threshold`.
 
     Examples
     --------
@@ -143,7 +143,7 @@ class Predictions(Sequence[Prediction]):
 
     @property
     def label_names(self) -> list[str]:
-        """The class of each result.
+        """The name of the predicted class of each image.
 
         Examples
         --------
@@ -200,24 +200,27 @@ class Predictions(Sequence[Prediction]):
         except ValueError as error:
             raise ArgumentError(f"predictions compared with {other!r}; expected labels or names of classes") from error
         if theirs.shape not in ((), (len(self),)):
-            gone = f"; {len(self.failed)} images could not be read, see indices" if self.failed else ""
-            raise ArgumentError(f"{len(self)} predictions compared with {theirs.shape} labels; expected as many{gone}")
+            unread = f"; {len(self.failed)} images could not be read, see indices" if self.failed else ""
+            raise ArgumentError(
+                f"{len(self)} predictions compared with labels of shape {theirs.shape}; expected one label, or as many "
+                f"as predictions{unread}"
+            )
         if theirs.dtype == bool:
             raise ArgumentError(
-                "predictions compared with bool, which says no class; expected labels or names of classes"
+                "predictions compared with bool, which is not a label; expected labels or names of classes"
             )
         if theirs.dtype.kind not in "UO":
             return np.asarray(self.labels == theirs)
         unknown = {name for name in theirs.ravel().tolist() if isinstance(name, str)} - set(self.class_names)
         if unknown:
             raise ArgumentError(
-                f"{sorted(unknown)[0]!r} is no class; expected {', '.join(map(repr, self.class_names))}"
+                f"{sorted(unknown)[0]!r} is not a class; expected one of {', '.join(map(repr, self.class_names))}"
             )
         try:
             return np.array(
-                [name == one for name, one in np.broadcast(np.array(self.label_names, object), theirs)], bool
+                [name == value for name, value in np.broadcast(np.array(self.label_names, object), theirs)], bool
             )
-        except TypeError as error:  # pandas' NA is neither
+        except TypeError as error:  # A comparison with pandas' NA is neither true nor false.
             raise ArgumentError(
                 f"predictions compared with {other!r:.80}; expected labels or names of classes"
             ) from error
@@ -230,14 +233,14 @@ class Predictions(Sequence[Prediction]):
     def _label_set(self, index: int) -> tuple[str, ...] | None:
         if self.label_sets is None:
             return None
-        return tuple(name for name, held in zip(self.class_names, self.label_sets[index], strict=True) if held)
+        return tuple(name for name, member in zip(self.class_names, self.label_sets[index], strict=True) if member)
 
     def __repr__(self) -> str:
         counts = np.bincount(self.labels, minlength=len(self.class_names))
-        shown = ", ".join(f"{name} {count:,}" for name, count in zip(self.class_names, counts, strict=True))
-        novel = "" if self.novel is None else f"; {self.novel.sum():,} not like the cells this was trained on"
+        listed = ", ".join(f"{name} {count:,}" for name, count in zip(self.class_names, counts, strict=True))
+        novel = "" if self.novel is None else f"; {self.novel.sum():,} novel (unlike the training cells)"
         failed = f"; {len(self.failed)} could not be read" if self.failed else ""
-        return f"{len(self):,} predictions: {shown}{novel}{failed}"
+        return f"{len(self):,} predictions: {listed}{novel}{failed}"
 
     def _repr_html_(self) -> str:
         header = ["name", "label", *(f"P({name})" for name in self.class_names)]
@@ -253,21 +256,21 @@ class Predictions(Sequence[Prediction]):
         return as_table(repr(self), header, rows, f"{more}Research use only, not a medical device.")
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write one line an image: index, name, label, probability of every class, error.
+        """Write a CSV file with one line per image: index, name, label, probability of every class, error.
 
-        After `Classifier.conformalize` there is a column ``label_set`` too, its labels joined by ``|``; after
-        `Classifier.learn_novelty` there are ``novelty`` and ``novel`` (0 or 1).
-        Images that could not be read have a line too, with the reason.
+        After `Classifier.conformalize` the file has a column ``label_set``, with labels joined by ``|``. After
+        `Classifier.learn_novelty` it has columns ``novelty`` and ``novel`` (0 or 1). Images that could not be read
+        have a line with the reason in ``error``.
 
         Parameters
         ----------
         path : path
-            Overwritten where it exists, once the new file is complete.
+            The file. An existing file is replaced once the new one is complete.
 
         Raises
         ------
         CellscanError
-            Where it cannot be written; what stood there before is untouched.
+            If the file cannot be written; an existing file is then unchanged.
 
         Examples
         --------
@@ -281,7 +284,7 @@ class Predictions(Sequence[Prediction]):
         write_csv(path, self.rows())
 
     def rows(self) -> list[list[object]]:
-        """Return what `to_csv` writes: a header, and one row an image.
+        """Return the content of `to_csv`: a header, and one row per image.
 
         Examples
         --------
@@ -292,8 +295,8 @@ class Predictions(Sequence[Prediction]):
         rows: list[tuple[int, list[object]]] = []
         for i, (index, name) in enumerate(zip(self.indices, self.names, strict=True)):
             values = [f"{value:.6f}" for value in self.probabilities[i]]
-            held = self._label_set(i)
-            values += [] if held is None else ["|".join(held)]
+            label_set = self._label_set(i)
+            values += [] if label_set is None else ["|".join(label_set)]
             if self.novelty is not None and self.novel is not None:
                 values += [f"{self.novelty[i]:.4g}", str(int(self.novel[i]))]
             rows.append((int(index), [int(index), name, self.class_names[self.labels[i]], *values, ""]))

@@ -74,7 +74,7 @@ def test_predictions_say_it(knowing, tmp_path) -> None:
     assert preds.novel.tolist() == (preds.novelty > clf.novelty_threshold).tolist()
     assert (preds[0].novelty, preds[0].novel) == (preds.novelty[0], True)
     assert preds[:1].novel.tolist() == [True]
-    assert f"{preds.novel.sum()} not like the cells this was trained on; 1 could not be read" in repr(preds)
+    assert f"{preds.novel.sum()} novel (unlike the training cells); 1 could not be read" in repr(preds)
     preds.to_csv(tmp_path / "out.csv")
     with open(tmp_path / "out.csv") as file:
         rows = list(csv.DictReader(file))

@@ -180,7 +180,7 @@ def test_sizes_and_names_that_do_not_go() -> None:
         create("resnet5O")
     with pytest.raises(cellscan.ArgumentError, match="num_classes"):
         create("resnet18", num_classes=0)
-    with pytest.raises(cellscan.ArgumentError, match="leave them out"):
+    with pytest.raises(cellscan.ArgumentError, match="leave weights= out"):
         cellscan.Classifier(create("small_cnn", 2), weights="model.safetensors")
     assert find("vgg16").default_size == 224
 

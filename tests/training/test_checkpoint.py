@@ -109,7 +109,7 @@ def test_what_is_refused(tmp_path) -> None:
     with pytest.raises(cellscan.ArgumentError, match="other weights"):
         fit(other, tmp_path, epochs=1, resume=True)
     (tmp_path / "file").write_text("")
-    with pytest.raises(cellscan.ModelFileError, match="no folder"):
+    with pytest.raises(cellscan.ModelFileError, match="cannot create a folder"):
         fit(classifier(), tmp_path / "file" / "run")
 
 

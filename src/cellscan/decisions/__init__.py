@@ -1,1 +1,1 @@
-"""How probabilities become labels, sets of labels and warnings: each record with what is done by it."""
+"""The rules from probabilities to labels, label sets and novelty: records, and the functions that apply them."""

@@ -1,8 +1,8 @@
-"""Sets of labels that hold the true one for a random cell of a new patient, as often as was asked.
+"""Conformal label sets with guaranteed coverage for a random cell of a new patient.
 
-Patients are exchangeable; the cells of one patient are not independent, and patients give different
-numbers of them. So every patient of the calibration set weighs the same, its cells share that weight,
-and the patient to come weighs as much as one more: the hierarchical conformal prediction of Lee, Barber and
+Patients are exchangeable, but the cells of one patient are not independent, and patients have different numbers of
+cells. Every patient of the calibration set therefore has the same weight, divided equally among its cells, and the
+new patient has the weight of one more patient. This is the hierarchical conformal prediction of Lee, Barber and
 Willett (2023), Distribution-free inference with hierarchical data (arXiv 2306.06342), section 3.
 """
 
@@ -19,14 +19,14 @@ from cellscan.errors import DataError
 
 @dataclass(frozen=True)
 class Conformal:
-    """How far a label may be off and still belong to the set of a cell.
+    """The rule that decides which labels are in the conformal set of a cell.
 
     Attributes
     ----------
     alpha : float
-        How often the set of a random cell of a new patient may lack the true label.
+        Largest probability that the set of a random cell of a new patient lacks the true label, in (0, 1).
     quantile : float
-        A label belongs to the set where 1 minus its probability is at most this.
+        The set contains each label for which 1 minus its probability is at most this value.
 
     Examples
     --------
@@ -40,7 +40,7 @@ class Conformal:
 
 
 def scores_of(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return how badly each label fits (N,): 1 minus its probability.
+    """Return the nonconformity score of each label, (N,): 1 minus its probability.
 
     Examples
     --------
@@ -53,21 +53,21 @@ def scores_of(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def fit_quantile(scores: np.ndarray, patients: np.ndarray, alpha: float) -> float:
-    """Return the score up to which a label belongs to the set.
+    """Return the largest score with which a label belongs to the set.
 
     Parameters
     ----------
     scores : (N,) float
-        Of the true labels; see `scores_of`.
+        Scores of the true labels; see `scores_of`.
     patients : (N,)
         The patient of each cell.
     alpha : float
-        In (0, 1): how often the set of a random cell of a new patient may lack the true label.
+        Largest probability that the set of a random cell of a new patient lacks the true label, in (0, 1).
 
     Raises
     ------
     DataError
-        With fewer than ceil(1 / alpha) - 1 patients, which is too few for a finite answer.
+        If there are fewer than ceil(1 / alpha) - 1 patients; the quantile would then be infinite.
 
     Examples
     --------
@@ -82,16 +82,16 @@ def fit_quantile(scores: np.ndarray, patients: np.ndarray, alpha: float) -> floa
     if count < needed:
         raise DataError(
             f"{count} patients are too few for alpha {alpha:g}; expected at least {needed}. "
-            "Bring more patients, or ask for a larger alpha"
+            "Use cells of more patients, or a larger alpha"
         )
     order = np.argsort(scores, kind="stable")
-    reached = np.cumsum(1.0 / ((count + 1) * size[group[order]]))
-    place = int(np.searchsorted(reached, 1 - alpha - 1e-9))
-    return float(scores[order][min(place, len(scores) - 1)])
+    cumulative = np.cumsum(1.0 / ((count + 1) * size[group[order]]))
+    rank = int(np.searchsorted(cumulative, 1 - alpha - 1e-9))
+    return float(scores[order][min(rank, len(scores) - 1)])
 
 
 def label_sets(probabilities: np.ndarray, quantile: float) -> np.ndarray:
-    """Return which labels belong to the set of each cell, (N, K) bool; a row may have several, or none.
+    """Return which labels are in the set of each cell, (N, K) bool; a set may have several labels, or none.
 
     Examples
     --------
@@ -105,26 +105,26 @@ def label_sets(probabilities: np.ndarray, quantile: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Coverage:
-    """What conformal sets gave over many random halves of the patients.
+    """Coverage of conformal sets, measured over many random splits of the patients in halves.
 
     Attributes
     ----------
     alpha : float
-        As asked.
+        Target: the largest probability that a set lacks the true label.
     coverage : float
-        Mean over splits of how often the set of a random cell of a random other patient held its label.
+        Probability that the set of a random cell of a random held-out patient contains its label; mean over splits.
     spread : float
-        Standard deviation over splits.
+        Standard deviation of the coverage over splits.
     several, none : float
-        How often such a set held more than one label, and none: both say "ask an expert".
+        Share of the sets with more than one label, and with none. In both cases an expert should decide.
     splits : int
-        How many.
+        Number of splits.
 
     Examples
     --------
     >>> from cellscan.decisions.conformal import Coverage
     >>> print(Coverage(0.1, 0.905, 0.02, 0.01, 0.04, 200))
-    asked 0.900, covered 0.905 (SD 0.020 over 200 splits by patient); abstained 0.050 (several labels 0.010, none 0.040)
+    target 0.900, coverage 0.905 (SD 0.020, 200 splits by patient); abstained 0.050 (several labels 0.010, none 0.040)
     """
 
     alpha: float
@@ -136,8 +136,8 @@ class Coverage:
 
     def __str__(self) -> str:
         return (
-            f"asked {1 - self.alpha:.3f}, covered {self.coverage:.3f} (SD {self.spread:.3f} over {self.splits} splits "
-            f"by patient); abstained {self.several + self.none:.3f} (several labels {self.several:.3f}, "
+            f"target {1 - self.alpha:.3f}, coverage {self.coverage:.3f} (SD {self.spread:.3f}, {self.splits} "
+            f"splits by patient); abstained {self.several + self.none:.3f} (several labels {self.several:.3f}, "
             f"none {self.none:.3f})"
         )
 
@@ -145,12 +145,12 @@ class Coverage:
 def simulate(
     probabilities: np.ndarray, labels: np.ndarray, patients: np.ndarray, alpha: float, *, splits: int, seed: int
 ) -> Coverage:
-    """Choose the quantile on half of the patients and count on the others, `splits` times.
+    """Measure coverage: `splits` times, choose the quantile on half of the patients and evaluate it on the others.
 
     Parameters
     ----------
     probabilities : (N, K) float
-        Of out-of-fold networks.
+        Out-of-fold probabilities.
     labels, patients : (N,)
     alpha : float
     splits, seed : int
@@ -170,15 +170,16 @@ def simulate(
     splits = check_whole("splits", splits, 1)
     scores, rng = scores_of(probabilities, labels), np.random.default_rng(check_seed(seed))
     size = np.bincount(group)
-    counted = []
+    rates = []
     for _ in range(splits):
         chosen = np.zeros(len(names), bool)
         chosen[rng.permutation(len(names))[: len(names) // 2]] = True
-        here = chosen[group]
-        quantile = fit_quantile(scores[here], group[here], alpha)
-        held = label_sets(probabilities[~here], quantile).sum(1)
-        weight = 1.0 / size[group[~here]]
-        counted.append([np.average(hit, weights=weight) for hit in (scores[~here] <= quantile, held > 1, held == 0)])
-    coverage, several, none = np.mean(counted, axis=0)
-    spread = float(np.std([row[0] for row in counted]))
+        calibration = chosen[group]
+        test = ~calibration
+        quantile = fit_quantile(scores[calibration], group[calibration], alpha)
+        counts = label_sets(probabilities[test], quantile).sum(1)
+        weight = 1.0 / size[group[test]]
+        rates.append([np.average(hit, weights=weight) for hit in (scores[test] <= quantile, counts > 1, counts == 0)])
+    coverage, several, none = np.mean(rates, axis=0)
+    spread = float(np.std([row[0] for row in rates]))
     return Coverage(alpha, float(coverage), spread, float(several), float(none), splits)

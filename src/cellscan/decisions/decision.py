@@ -1,4 +1,4 @@
-"""`Decision`: how probabilities become labels, and patients called infected."""
+"""`Decision`: the rules from probabilities to labels of cells and patients."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from cellscan.errors import ArgumentError
 
 @dataclass(frozen=True)
 class Decision:
-    """How probabilities become labels, sets of labels, and patients called infected.
+    """The rules from probabilities to labels, label sets, and infected patients.
 
     Attributes
     ----------
     temperature : float
-        Logits are divided by it before the softmax, above 0 (Guo et al., 2017).
+        Divisor of the logits before the softmax, above 0 (Guo et al., 2017).
     threshold : float
-        P(positive class) from which a cell is positive, in (0, 1). Used with two classes.
+        Probability of the positive class at and above which a cell is positive, in (0, 1). Used with two classes.
     conformal : Conformal or None
-        Which labels belong to the set of a cell.
+        The rule for label sets; None without label sets.
     patient_rule : float or None
-        Share of positive cells from which a patient counts as infected, in (0, 1].
+        Share of positive cells at and above which a patient counts as infected, in (0, 1].
     tta : bool or None
-        Whether it was chosen with test-time augmentation; None where nothing was chosen on cells.
+        Whether these values were chosen with test-time augmentation; None if nothing was chosen on cells.
 
     Examples
     --------
@@ -52,19 +52,19 @@ class Decision:
         _check_tta(self.tta)
 
     def choose(self, tta: bool | None, *parts: str) -> Decision:
-        """Return the decision before `parts` of it are chosen anew, with the `tta` to choose them with.
+        """Return a decision with `parts` reset, and with the value of `tta` to use for choosing them.
 
         Parameters
         ----------
         tta : bool or None
-            None: that of the other parts; False where there are none.
+            Test-time augmentation. None: the value of the other parts, or False if there are none.
         *parts : str
-            Fields that are about to be chosen; they are reset.
+            Fields that are about to be chosen; they are reset to their defaults.
 
         Raises
         ------
         ArgumentError
-            Where the other parts were chosen with another `tta`: together they would hold for neither.
+            If the other parts were chosen with another value of `tta`; one decision cannot mix both.
 
         Examples
         --------
@@ -73,18 +73,20 @@ class Decision:
         Decision(temperature=1.5, threshold=0.5, conformal=None, patient_rule=None, tta=True)
         """
         _check_tta(tta)
-        defaults = {one.name: one.default for one in fields(self)}
+        defaults = {entry.name: entry.default for entry in fields(self)}
         rest = replace(self, tta=None, **{part: defaults[part] for part in parts})
         before = None if rest == Decision() else self.tta
         if None not in (before, tta) and before != tta:
             raise ArgumentError(
                 f"tta is {tta}, but other parts of the decision were chosen with tta={before}; pass tta={before}, or "
-                f"choose all anew with tta={tta}, calibrate(...) first, which resets the rest"
+                f"choose all parts again with tta={tta}, starting with calibrate(...), which resets the others"
             )
         return replace(rest, tta=bool(before if tta is None else tta))
 
     def runs_with(self, tta: bool | None) -> bool:
-        """Return whether to predict with test-time augmentation; warn where the decision was chosen otherwise.
+        """Return whether to predict with test-time augmentation.
+
+        Warns if `tta` differs from the value with which the decision was chosen.
 
         Examples
         --------
@@ -96,7 +98,7 @@ class Decision:
         if None not in (self.tta, tta) and self.tta != tta:
             warnings.warn(
                 f"predicting with tta={tta}, but temperature, threshold, label sets or patient rule were chosen with "
-                f"tta={self.tta}; the rates they were chosen for need not hold",
+                f"tta={self.tta}; the error rates for which they were chosen may not hold",
                 stacklevel=4,
             )
         return bool(self.tta if tta is None else tta)
@@ -108,15 +110,15 @@ def _check_tta(tta: object) -> None:
 
 
 def decide(probabilities: np.ndarray, positive: int | None, threshold: float) -> np.ndarray:
-    """Return labels (N,) int32: by the threshold with two classes, else the likeliest.
+    """Return labels (N,) int32: by the threshold with two classes, otherwise the most probable class.
 
     Parameters
     ----------
     probabilities : (N, K) float
     positive : int or None
-        The class that the threshold speaks of.
+        Index of the class to which the threshold refers.
     threshold : float
-        P(positive class) from which a label is positive.
+        Probability of the positive class at and above which the label is positive.
 
     Examples
     --------

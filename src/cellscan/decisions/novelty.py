@@ -1,4 +1,4 @@
-"""What familiar images look like in feature space: a Gaussian, and the distance that 99 of 100 of them pass."""
+"""The novelty model: a Gaussian in feature space, and the distance within which 99 % of its cells lie."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import numpy as np
 from cellscan.errors import DataError
 
 VALUES = 180_000
-"""Numbers in the basis, at most: all axes of a small network, the widest 97 of ResNet-50; half a megabyte in a card."""
+"""Maximum size of the basis, about half a megabyte in a file: all axes of a small network, 97 axes of ResNet-50."""
 
 PASS = 0.99
-"""Share of familiar cells that pass."""
+"""Share of the cells whose distance is at most the threshold."""
 
 _PARTS = 5
+"""Number of parts, of which each is left out of the fit in turn."""
 
 _LEAST_SPREAD = 0.3
 """Spread of a feature within a batch, in standard deviations of training, below which it is taken to be this."""
@@ -25,26 +26,27 @@ _LEAST_SPREAD = 0.3
 
 @dataclass(frozen=True, eq=False)
 class Novelty:
-    """What familiar cells look like to a network, and how far from that an image is novel.
+    """The novelty model of a classifier: a Gaussian of image features, and a threshold on the distance to it.
 
-    A Gaussian of the roots of colours and of the mean of every stage but the last, with `basis` as its widest axes
-    and one variance for all others (Tipping and Bishop, 1999); an image's novelty is its Mahalanobis distance (Lee et
-    al., 2018).
+    The features are the signed square roots of the image's colours and of the channel means of every stage of the
+    network except the last. The covariance has `basis` as its principal axes and one variance for all other
+    directions (Tipping and Bishop, 1999). The novelty of an image is its Mahalanobis distance (Lee et al., 2018).
 
     Attributes
     ----------
     threshold : float
-        Distance above which an image is novel: 99 of 100 cells pass, of patients on whom the Gaussian was not fitted.
+        Distance above which an image is novel. It is chosen on patients left out of the fit; 99 % of their cells are
+        below it.
     cells, patients : int
-        That it was learned from; 0 patients where they were unknown.
+        Number of cells and patients in the fit; 0 patients if they were unknown.
     mean, scale : numpy.ndarray
-        (D,) float32, of the features.
+        (D,) float32, mean and standard deviation of the features.
     basis : numpy.ndarray
-        (D, k) float16, its columns of length 1.
+        (D, k) float16, the principal axes: columns of length 1.
     variances : numpy.ndarray
-        (k,) float32, along the columns.
+        (k,) float32, variance along each principal axis.
     rest : float
-        Variance across them.
+        Variance along every other direction.
 
     Examples
     --------
@@ -71,11 +73,10 @@ class Novelty:
 
 
 def learn(features: np.ndarray, patients: np.ndarray) -> Novelty:
-    """Fit the Gaussian to features (N, D), and its threshold to patients left out a fifth at a time.
+    """Fit the Gaussian to features (N, D), and choose its threshold by five-fold cross-validation over patients.
 
-    Patients are (N,) of str; where one is unknown (""), cells take their place.
-
-    Raises `DataError` for fewer cells than twice D.
+    `patients` is (N,) of str. If a patient is unknown (""), or there are fewer than five patients, the folds are
+    made of cells. With fewer than 2 D cells, `DataError` is raised.
 
     Examples
     --------
@@ -87,19 +88,19 @@ def learn(features: np.ndarray, patients: np.ndarray) -> Novelty:
     count, width = features.shape
     if count < 2 * width:
         raise DataError(
-            f"{count:,} cells are too few to learn what is novel: the network has {width:,} features of an image; "
+            f"{count:,} cells are too few to learn novelty: the network has {width:,} features per image; "
             f"expected at least {2 * width:,} cells"
         )
     names, owner = np.unique(patients, return_inverse=True)
     known = "" not in names and len(names) >= _PARTS
     rng = np.random.default_rng(0)
     part = rng.permutation(np.arange(len(names)) % _PARTS)[owner] if known else rng.permutation(count) % _PARTS
-    apart = np.empty(count)
+    distances = np.empty(count)
     for number in range(_PARTS):
-        apart[part == number] = distance(_fit(features[part != number]), features[part == number])
+        distances[part == number] = distance(_fit(features[part != number]), features[part == number])
     axes = _fit(features)
     return Novelty(
-        float(np.quantile(apart, PASS)),
+        float(np.quantile(distances, PASS)),
         count,
         len(names) if "" not in names else 0,
         axes.mean,
@@ -114,22 +115,22 @@ def _fit(features: np.ndarray) -> Axes:
     from scipy.linalg import eigh
 
     mean, scale = features.mean(0), features.std(0) + 1e-6
-    far = (features - mean) / scale
-    spread = far.T @ far / len(far)
-    width = len(spread)
-    kept = min(VALUES // width, width - 1)
-    values, vectors = eigh(spread, subset_by_index=(width - kept, width - 1))
+    standardized = (features - mean) / scale
+    covariance = standardized.T @ standardized / len(standardized)
+    width = len(covariance)
+    n_axes = min(VALUES // width, width - 1)
+    values, vectors = eigh(covariance, subset_by_index=(width - n_axes, width - 1))
     return Axes(
         mean.astype(np.float32),
         scale.astype(np.float32),
         vectors[:, ::-1].astype(np.float16),
         np.maximum(values[::-1], 1e-4).astype(np.float32),
-        np.float32(max((np.trace(spread) - values.sum()) / (width - kept), 1e-4)),
+        np.float32(max((np.trace(covariance) - values.sum()) / (width - n_axes), 1e-4)),
     )
 
 
 class Axes(NamedTuple):
-    """A Gaussian of D features: k axes along which it is widest, and one variance for all others."""
+    """A Gaussian of D features: k principal axes with their variances, and one variance for all other directions."""
 
     mean: Any
     scale: Any
@@ -145,9 +146,9 @@ def axes_of(novelty: Novelty) -> Axes:
 
 def distance(axes: Axes, features: Any) -> jax.Array:
     """Return the Mahalanobis distance (N,) of features (N, D) to a Gaussian."""
-    far = (features - axes.mean) / axes.scale
-    along = far @ axes.basis.astype(jnp.float32)
-    across = jnp.maximum((far**2).sum(-1) - (along**2).sum(-1), 0)
+    standardized = (features - axes.mean) / axes.scale
+    along = standardized @ axes.basis.astype(jnp.float32)
+    across = jnp.maximum((standardized**2).sum(-1) - (along**2).sum(-1), 0)
     return jnp.sqrt((along**2 / axes.variances).sum(-1) + across / axes.rest)
 
 

@@ -1,1 +1,1 @@
-"""What networks are trained and used for: recipe, augmentation, tasks, and the programs that JAX compiles for them."""
+"""Training and prediction: recipe, augmentation, tasks, and the programs that JAX compiles for them."""

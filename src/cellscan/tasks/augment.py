@@ -1,4 +1,4 @@
-"""Augmentation: pure functions (key, images in [0, 1]) -> images in [0, 1], a draw for every image."""
+"""Augmentation: pure functions (key, images in [0, 1]) -> images in [0, 1], with a random draw for each image."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ AUGMENTS = ("none", "small", "strong")
 
 
 def make_augment(name: str) -> Augment | None:
-    """Return the augmentation of a name.
+    """Return an augmentation by its name.
 
     Parameters
     ----------
     name : {"none", "small", "strong"}
-        ``"small"``: the square's eight symmetries, brightness and colour by up to 10 %. ``"strong"``:
-        the same symmetries, brightness and colour by up to 25 %, contrast, saturation and gamma.
+        ``"none"``: no augmentation. ``"small"``: one of the eight symmetries of the square, and changes of brightness
+        and colour by up to 10 %. ``"strong"``: the same symmetries, changes of brightness and colour by up to 25 %,
+        and changes of contrast, saturation and gamma.
 
     Returns
     -------
     callable or None
-        ``augment(key, images)`` over (N, S, S, 3) floats in [0, 1].
+        ``augment(key, images)`` for images (N, S, S, 3), floats in [0, 1]; None for ``"none"``.
 
     Examples
     --------
@@ -47,10 +48,10 @@ def make_augment(name: str) -> Augment | None:
 def augment_fields(
     name: str, key: PRNGKeyArray, images: Float[Array, "n h w 3"], targets: Float[Array, "n m 5"]
 ) -> tuple[Float[Array, "n h w 3"], Float[Array, "n m 5"]]:
-    """Mirror fields left to right and top to bottom, with their boxes, and change their colours as `make_augment` does.
+    """Flip fields and their boxes at random in both directions, and change colours as in `make_augment`.
 
-    ``"strong"`` also enlarges or shrinks each field by up to a third, about a point of its own; what then lies
-    outside is lost, and boxes of which less than half is left are ignored.
+    ``"strong"`` also enlarges or shrinks each field by up to a third, at a random position. Parts outside the image
+    are cut off, and boxes with less than half of their area inside are ignored.
 
     Parameters
     ----------
@@ -58,7 +59,7 @@ def augment_fields(
     key : PRNG key
     images : (N, H, W, 3) float, in [0, 1]
     targets : (N, M, 5) float
-        Boxes in xyxy, and labels.
+        Boxes, xyxy in pixels, and labels.
 
     Examples
     --------
@@ -91,7 +92,7 @@ def augment_fields(
 def zoom(
     key: PRNGKeyArray, images: Float[Array, "n h w 3"], targets: Float[Array, "n m 5"]
 ) -> tuple[Float[Array, "n h w 3"], Float[Array, "n m 5"]]:
-    """Enlarge or shrink each field by a factor from 3/4 to 4/3, with its boxes; the rest is black.
+    """Enlarge or shrink each field and its boxes by a factor from 3/4 to 4/3; the area around it is black.
 
     Examples
     --------
@@ -108,7 +109,7 @@ def zoom(
     frame = jnp.array([height, width], jnp.float32)
     shift = jax.random.uniform(placed, (count, 2)) * frame * (1 - factor)
 
-    def one(image: Array, factor: Array, shift: Array) -> Array:
+    def rescale(image: Array, factor: Array, shift: Array) -> Array:
         return jax.image.scale_and_translate(
             image, image.shape, (0, 1), jnp.repeat(factor, 2), shift, "linear", antialias=False
         )
@@ -116,9 +117,9 @@ def zoom(
     move = jnp.tile(shift[:, ::-1], 2)[:, None]
     whole = targets[..., :4] * factor[:, None] + move
     inside = jnp.clip(whole, 0, jnp.tile(frame[::-1], 2))
-    left = (inside[..., 2:] - inside[..., :2]).prod(-1) / jnp.maximum((whole[..., 2:] - whole[..., :2]).prod(-1), 1e-6)
-    label = jnp.where((targets[..., 4] >= 0) & (left < 0.5), IGNORED, targets[..., 4])
-    return jax.vmap(one)(images, factor, shift), jnp.concatenate([inside, label[..., None]], -1)
+    share = (inside[..., 2:] - inside[..., :2]).prod(-1) / jnp.maximum((whole[..., 2:] - whole[..., :2]).prod(-1), 1e-6)
+    label = jnp.where((targets[..., 4] >= 0) & (share < 0.5), IGNORED, targets[..., 4])
+    return jax.vmap(rescale)(images, factor, shift), jnp.concatenate([inside, label[..., None]], -1)
 
 
 def _small(key: PRNGKeyArray, images: Float[Array, "n h w 3"]) -> Float[Array, "n h w 3"]:
@@ -143,7 +144,7 @@ def _recolour(keys: Any, images: Float[Array, "n h w 3"]) -> Float[Array, "n h w
 
 
 def turn(key: PRNGKeyArray, images: Float[Array, "n s s 3"]) -> Float[Array, "n s s 3"]:
-    """Apply one of the square's eight symmetries to each image, drawn evenly.
+    """Apply one of the eight symmetries of the square to each image, drawn uniformly.
 
     Examples
     --------
@@ -160,18 +161,23 @@ def turn(key: PRNGKeyArray, images: Float[Array, "n s s 3"]) -> Float[Array, "n 
 
 
 def random_background(key: PRNGKeyArray, images: Float[Array, "n h w 3"]) -> Float[Array, "n h w 3"]:
-    """Replace the black background of each image by one that a field of view might have.
+    """Replace the black background of each image by a random background, such as a field of view has.
 
-    In half of the images it takes the cell's mean colour, as ``background="fill"`` has it. In the
-    others its colour is drawn between that and nearly white, and in half of these a piece of another
-    cell of the batch, in the same stain, lies in it. Images without a background stay as they are.
-    A network trained so has nothing to learn from the background, and meets the bright backgrounds and
-    the neighbours that boxes cut out of whole fields have.
+    In half of the images the background takes the cell's mean colour, as with ``background="fill"``. In the other
+    half its colour is drawn between that colour and nearly white, and half of these images also contain a piece of
+    another cell of the batch, in the same stain. Images without a black background are unchanged.
+
+    The network then cannot learn from the background, and it trains on bright backgrounds and neighbouring cells,
+    which cells cut out of whole fields have.
 
     Parameters
     ----------
     key : PRNG key
     images : (N, H, W, 3) float, in [0, 1], as stored
+
+    Returns
+    -------
+    (N, H, W, 3) float
 
     Examples
     --------
@@ -191,10 +197,10 @@ def random_background(key: PRNGKeyArray, images: Float[Array, "n h w 3"]) -> Flo
     bright = jax.random.uniform(keys[0], (count, 1, 1, 3), minval=0.75, maxval=1.0)
     share = jnp.maximum(jax.random.uniform(keys[1], (count, 1, 1, 1), minval=-1.0, maxval=1.0), 0)
     colour = mean + share * (bright - mean)
-    # One shift for the whole batch, and the batch's order as the choice of neighbours: both are random already.
+    # The batch is shuffled, so the next image is a random neighbour and one random shift serves the whole batch.
     down = jax.random.randint(keys[2], (), height // 3, height - height // 3)
     across = jax.random.randint(keys[3], (), width // 3, width - width // 3)
-    side = jax.random.randint(keys[4], (), 0, 3)  # beside, below, or at the corner
+    side = jax.random.randint(keys[4], (), 0, 3)  # 0: at the corner, 1: beside the cell, 2: below it.
     shift: Any = (1, jnp.where(side == 1, 0, down), jnp.where(side == 2, 0, across))
     stained = jnp.clip(images * jnp.roll(mean, -1, 0) / jnp.maximum(mean, 0.05), 0, 1)
     near = jax.random.bernoulli(keys[5], 0.5, (count, 1, 1, 1)) & (share > 0) & jnp.roll(inside, shift, (0, 1, 2))

@@ -1,4 +1,4 @@
-"""Telling the classes of images apart: by a whole network, or by its head on features that never change."""
+"""Classification of images: by a whole network, or by its head on precomputed features."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from cellscan.tasks.recipe import Recipe, make_loss
 
 
 class Settings(NamedTuple):
-    """What a classifier's probabilities depend on beside its weights.
+    """Numbers that the predictions of a classifier depend on, in addition to its weights.
 
     Attributes
     ----------
     temperature : () float32
-        Logits are divided by it.
+        Divisor of the logits.
     axes : Axes or None
-        What familiar images look like; None where that was not learned.
+        The Gaussian of the novelty model; None without one.
     """
 
     temperature: Any = np.float32(1)
@@ -35,7 +35,7 @@ class Settings(NamedTuple):
 
 
 class PredictedArrays(NamedTuple):
-    """Predictions of N images: probabilities (N, K), means over members, and how novel each is (N,), or None."""
+    """Predictions for N images: probabilities (N, K), averaged over members, and novelty (N,) or None."""
 
     probabilities: Any
     novelty: Any
@@ -43,17 +43,17 @@ class PredictedArrays(NamedTuple):
 
 @dataclass(frozen=True)
 class _Labelling:
-    """What the two tasks share: logits (N, K) against labels (N,)."""
+    """The common part of the two tasks: logits (N, K), compared with labels (N,)."""
 
     network: Network
     recipe: Recipe = field(default_factory=Recipe)
 
     def show(self, images: Any) -> jax.Array:
-        """Return what the network is given of images outside training."""
+        """Return the inputs of the network for images outside training."""
         raise NotImplementedError
 
     def measure(self, outputs: Any, targets: Any, constants: Any) -> tuple[jax.Array, Metrics]:
-        """Return the mean loss, and the accuracy; constants are the weights of the classes (K,), or None."""
+        """Return the mean loss and the accuracy; `constants` are the class weights (K,), or None."""
         labels, share = targets
         logits, loss = outputs.astype(jnp.float32), make_loss(self.recipe)
 
@@ -67,7 +67,7 @@ class _Labelling:
         return losses.mean(), {"accuracy": (logits.argmax(-1) == labels).mean()}
 
     def predict(self, members: Members, settings: Settings, images: jax.Array) -> PredictedArrays:
-        """Return the probabilities of images, and how novel they are to the first member."""
+        """Return the probabilities of images, and their novelty for the first member."""
         x = self.show(images)
         each = [
             jax.nn.softmax(self.network.logits(weights, x).astype(jnp.float32) / settings.temperature)
@@ -78,7 +78,7 @@ class _Labelling:
         return PredictedArrays(functools.reduce(jnp.add, each) / len(each), novelty)
 
     def validate(self, weights: Weights, examples: Any, constants: Any) -> dict[str, float]:
-        """Return loss, accuracy and, with two classes that are both there, ROC AUC."""
+        """Return loss, accuracy and, if the set has cells of both of two classes, ROC AUC."""
         forward = functools.partial(predict, self, (weights,), Settings())
         probabilities, labels = run_all(forward, batches(examples.pixels)).probabilities, examples.labels
         chosen = probabilities[np.arange(len(labels)), labels]
@@ -95,25 +95,25 @@ class _Labelling:
 
 @dataclass(frozen=True)
 class ClassificationTask(_Labelling):
-    """Images (N, S, S, 3) uint8 and labels (N,) int32.
+    """Classification of images (N, S, S, 3) uint8 with labels (N,) int32.
 
     Attributes
     ----------
     network, recipe
-        As of every task.
+        See `Task`.
     background, normalization
-        What the network is shown; see `cellscan.Classifier`.
+        Preprocessing of the images; see `cellscan.Classifier`.
     """
 
     background: str = "fill"
     normalization: Normalization = field(default_factory=Normalization)
 
     def show(self, images: Any) -> jax.Array:
-        """Return images on their background, normalised."""
+        """Return images with their background replaced, normalised."""
         return self.normalization(prepare(images, self.background))
 
     def prepare(self, images: jax.Array, labels: jax.Array, keys: jax.Array) -> tuple[jax.Array, Any]:
-        """Return images as they are shown in training, and labels with the share of each in its mixed image."""
+        """Return the network's inputs in training, and the labels with the share of each in its mixed image."""
         augment_key, _, background_key, mixup_key = keys
         recipe = self.recipe
         varied = recipe.background == "random" and self.background == "fill"
@@ -125,7 +125,7 @@ class ClassificationTask(_Labelling):
             x = augment(augment_key, x)
         x = self.normalization(x).astype(recipe.dtype)
         share = jnp.ones(())
-        if recipe.mixup:  # batches come shuffled: turned round, one gives every image a random partner
+        if recipe.mixup:  # The batch is shuffled, so its reverse order gives every image a random partner.
             share = jax.random.beta(mixup_key, recipe.mixup, recipe.mixup, (len(x),))
             part = share.reshape(-1, 1, 1, 1).astype(recipe.dtype)
             x = part * x + (1 - part) * x[::-1]
@@ -134,10 +134,13 @@ class ClassificationTask(_Labelling):
 
 @dataclass(frozen=True)
 class HeadTask(_Labelling):
-    """Features (N, D) float32 of a frozen backbone and labels (N,) int32; the network is the head."""
+    """Classification of features (N, D) float32 of a frozen backbone, with labels (N,) int32.
+
+    The network is the head.
+    """
 
     def show(self, images: Any) -> jax.Array:
-        """Return the features as they are."""
+        """Return the features unchanged."""
         return images
 
     def prepare(self, images: jax.Array, labels: jax.Array, keys: jax.Array) -> tuple[jax.Array, Any]:
@@ -147,7 +150,7 @@ class HeadTask(_Labelling):
 
 @functools.partial(jax.jit, static_argnums=0)
 def embed(task: ClassificationTask, members: Members, images: Any) -> jax.Array:
-    """Return the features before the head, those of all members side by side, (N, D)."""
+    """Return the features before the head, concatenated over all members, (N, D)."""
     x = task.show(images)
     each = [task.network.embedding(weights, x).astype(jnp.float32) for weights in members]
     return jnp.concatenate([features.reshape(len(features), -1) for features in each], axis=-1)
@@ -155,5 +158,5 @@ def embed(task: ClassificationTask, members: Members, images: Any) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=0)
 def feature_statistics(task: ClassificationTask, weights: Weights, images: Any) -> jax.Array:
-    """Return what images are like to a network, (N, D); see `Network.feature_statistics`."""
+    """Return the features of images for the novelty model, (N, D); see `Network.feature_statistics`."""
     return task.network.feature_statistics(weights, task.show(images))

@@ -1,4 +1,4 @@
-"""Finding the cells of whole fields: boxes, a class and a score each."""
+"""Detection of cells in whole fields: boxes, each with a class and a score."""
 
 from __future__ import annotations
 
@@ -20,23 +20,25 @@ from cellscan.tasks.programs import Members, Metrics
 from cellscan.tasks.recipe import Recipe
 
 MIN_SCORE = 0.05
-"""Score from which a box is kept for average precision."""
+"""Score at and above which a box is kept for average precision."""
 
 CANDIDATES = 10_000
-"""Pairs of anchor and class that suppression looks at: thirty anchors lie about a cell, and a field has 300 cells."""
+"""Number of (anchor, class) pairs for suppression: a field has up to 300 cells, with about thirty anchors each."""
 
 
 @dataclass(frozen=True)
 class DetectionTask:
-    """Fields (N, H, W, 3) uint8 and targets (N, M, 5) float32, boxes and labels; constants are the anchors (A, 4).
+    """Detection in fields (N, H, W, 3) uint8 with targets (N, M, 5) float32: boxes and labels.
+
+    The constants of the task are the anchors (A, 4).
 
     Attributes
     ----------
     network, recipe
-        As of every task.
+        See `Task`.
     normalization : Normalization
     iou_threshold, max_detections
-        Of suppression; see `cellscan.DetectionConfig`.
+        Parameters of suppression; see `cellscan.DetectionConfig`.
     """
 
     network: Network
@@ -46,23 +48,23 @@ class DetectionTask:
     max_detections: int = 400
 
     def show(self, images: Any) -> jax.Array:
-        """Return fields, normalised."""
+        """Return normalised fields."""
         return self.normalization(prepare(images, "keep"))
 
     def prepare(self, images: jax.Array, labels: jax.Array, keys: jax.Array) -> tuple[jax.Array, Any]:
-        """Return fields and targets, mirrored and recoloured as the recipe has it."""
+        """Return fields and targets, augmented according to the recipe."""
         assert isinstance(self.recipe.augment, str)
         x, targets = augment_fields(self.recipe.augment, keys[0], prepare(images, "keep"), labels)
         return self.normalization(x).astype(self.recipe.dtype), targets
 
     def measure(self, outputs: Any, targets: Any, constants: Any) -> tuple[jax.Array, Metrics]:
-        """Return RetinaNet's loss, and its two parts."""
+        """Return the loss of RetinaNet and its two parts."""
         return detection_loss(outputs, constants, targets)
 
     def predict(self, members: Members, settings: Any, images: jax.Array) -> jax.Array:
-        """Return boxes, scores and classes (N, max_detections, 6), in pixels of the input, the best first.
+        """Return boxes, scores and classes (N, max_detections, 6), by decreasing score; boxes in pixels of the input.
 
-        The settings are the anchors.
+        `settings` are the anchors.
         """
         (weights,) = members
         outputs: Any = self.network.logits(weights, self.show(images))
@@ -80,7 +82,7 @@ class DetectionTask:
         return jax.vmap(chosen)(scores, boxes)
 
     def validate(self, weights: Weights, examples: Any, constants: Any) -> dict[str, float]:
-        """Return the mean loss of a field."""
+        """Return the mean loss over fields."""
         each = [
             float(field_loss(self, weights, examples.pixels[row : row + 1], examples.labels[row : row + 1], constants))
             for row in range(len(examples))
@@ -90,6 +92,6 @@ class DetectionTask:
 
 @functools.partial(jax.jit, static_argnums=0)
 def field_loss(task: DetectionTask, weights: Weights, images: Any, targets: Any, anchors: Any) -> jax.Array:
-    """Return the loss () of fields outside training."""
+    """Return the loss () of fields without augmentation."""
     outputs: Any = task.network.logits(weights, task.show(images))
     return detection_loss(outputs, anchors, targets)[0]

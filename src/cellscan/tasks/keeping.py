@@ -1,4 +1,4 @@
-"""Compiled programs kept on disk, so that the next process need not compile them."""
+"""`keep_programs`: a disk cache of compiled programs for later processes."""
 
 from __future__ import annotations
 
@@ -11,31 +11,35 @@ from cellscan.data.values import as_path
 from cellscan.errors import ArgumentError
 
 LIMIT = 2**29
-"""Bytes of programs, from which the oldest go."""
+"""Maximum size of the cache in bytes; the oldest programs are deleted above it."""
 
 
 def keep_programs(folder: str | os.PathLike[str] | None = None) -> Path:
-    """Keep the programs that JAX compiles from now on, and take those that were kept; for this process alone.
+    """Cache the programs that JAX compiles on disk, so that later processes do not compile them again.
 
-    The command line does so by itself; importing the library does not. A program is known by what it computes, the
-    versions of JAX and XLA and the device, so a changed library never gets an old one. `CELLSCAN_CACHE` moves the
-    folder; it may be deleted at any time.
+    The setting applies to this process from now on. The command line turns the cache on; ``import cellscan`` does not.
 
     Parameters
     ----------
     folder : path, optional
-        Left out, ``programs`` in the library's cache folder. A process runs what it finds there, so the folder must
-        belong to you, and nobody else may write to it or read it; it is made so.
+        Folder of the cache. Default: ``programs`` in the library's cache folder, which the environment variable
+        `CELLSCAN_CACHE` sets. Programs in the folder are executed, so it must belong to you, and no other user may
+        have access; a new folder gets these permissions.
 
     Returns
     -------
     pathlib.Path
-        The folder.
+        The folder. You may delete it at any time.
 
     Raises
     ------
     ArgumentError
-        Where the folder belongs to somebody else or is open to others, or cannot be made.
+        If the folder belongs to another user or is open to others, or cannot be created.
+
+    Notes
+    -----
+    A cached program is identified by its computation, the versions of JAX and XLA, and the device. A changed library
+    therefore never runs an outdated program.
 
     Examples
     --------
@@ -46,33 +50,33 @@ def keep_programs(folder: str | os.PathLike[str] | None = None) -> Path:
     import jax
     from jax.experimental.compilation_cache import compilation_cache
 
-    place = (cache_folder() / "programs" if folder is None else as_path("folder", folder)).expanduser().absolute()
+    path = (cache_folder() / "programs" if folder is None else as_path("folder", folder)).expanduser().absolute()
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.mkdir(mode=0o700, exist_ok=True)
-        status = place.stat()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
+        status = path.stat()
         if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o077):
             raise ArgumentError(
-                f"{place} belongs to another user or is open to others (mode {status.st_mode & 0o777:o}), and what "
-                f"lies there is run. Make it yours alone: chmod 700 {place}; or name another folder"
+                f"{path} belongs to another user or is open to others (mode {status.st_mode & 0o777:o}), but programs "
+                f"in it are executed. Restrict it to yourself: chmod 700 {path}; or pass another folder"
             )
-        _forget_the_oldest(place)
+        _delete_oldest(path)
     except OSError as error:
-        raise ArgumentError(f"{place}: no folder for programs can be made there ({error}); name another") from error
-    jax.config.update("jax_compilation_cache_dir", str(place))
+        raise ArgumentError(f"{path}: cannot create the folder for programs ({error}); pass another folder") from error
+    jax.config.update("jax_compilation_cache_dir", str(path))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    compilation_cache.reset_cache()  # JAX decides once a process whether it has one
-    return place
+    compilation_cache.reset_cache()  # JAX reads the setting once per process, unless the cache is reset.
+    return path
 
 
-def _forget_the_oldest(place: Path) -> None:
-    found = []
-    for entry in place.iterdir():
-        with contextlib.suppress(FileNotFoundError):  # another process may be tidying too
+def _delete_oldest(folder: Path) -> None:
+    files = []
+    for entry in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # Another process may delete files at the same time.
             status = entry.stat()
-            found.append((status.st_mtime, status.st_size, entry))
-    total = sum(size for _, size, _ in found)
-    for _, size, entry in sorted(found):
+            files.append((status.st_mtime, status.st_size, entry))
+    total = sum(size for _, size, _ in files)
+    for _, size, entry in sorted(files):
         if total <= LIMIT:
             return
         entry.unlink(missing_ok=True)

@@ -1,7 +1,8 @@
 """The programs that JAX compiles: functions of this module, jitted once.
 
-A task says what is done and is static: equal tasks share what was compiled, whatever classifier, fold or training they
-are from. Weights, images and every number that differs between trainings of one kind come in as arrays.
+A task defines the computation and is a static argument: equal tasks share their compiled program, also across
+classifiers, folds and trainings. Weights, images and all numbers that differ between trainings of one kind are array
+arguments.
 """
 
 from __future__ import annotations
@@ -21,32 +22,35 @@ Metrics: TypeAlias = dict[str, jax.Array]
 
 
 class Task(Protocol):
-    """What a network is trained and used for: a frozen record with a hash."""
+    """Training and prediction of one kind of model; a frozen, hashable record."""
 
     @property
     def network(self) -> Network:
-        """The network, as it is trained."""
+        """The network, with the options for training."""
         ...
 
     @property
     def recipe(self) -> Recipe:
-        """How it is trained; see `program_options`."""
+        """The recipe, reduced by `program_options`."""
         ...
 
     def prepare(self, images: jax.Array, labels: jax.Array, keys: jax.Array) -> tuple[jax.Array, Any]:
-        """Return what the network is given in training, and its targets; of four keys the second is the network's."""
+        """Return the network's inputs in training and its targets.
+
+        `keys` are four PRNG keys: augmentation, network, background, mixup. Do not use the second one here.
+        """
         ...
 
     def measure(self, outputs: Any, targets: Any, constants: Any) -> tuple[jax.Array, Metrics]:
-        """Return the loss () of what the network says in training, and other metrics () by name."""
+        """Return the loss () of the network's outputs in training, and other metrics () by name."""
         ...
 
     def predict(self, members: Members, settings: Any, images: jax.Array) -> Any:
-        """Return what is said of images: arrays of a row an image."""
+        """Return the predictions for images: arrays with one row per image."""
         ...
 
     def validate(self, weights: Weights, examples: Any, constants: Any) -> dict[str, float]:
-        """Return the metrics of weights on a validation set, named ``validation_...``."""
+        """Return the metrics of these weights on a validation set, with names ``validation_...``."""
         ...
 
 
@@ -54,30 +58,31 @@ AnyTask = TypeVar("AnyTask", bound=Any)
 
 
 def trained_by(task: AnyTask, recipe: Recipe) -> AnyTask:
-    """Return the task as a recipe trains it."""
+    """Return the task for training with a recipe."""
     network = task.network.variant(freeze=recipe.freeze, remat=recipe.remat)
     return replace(task, network=network, recipe=program_options(recipe))
 
 
 class TrainState(NamedTuple):
-    """Everything that a step changes; a pytree, so it can be vmapped over members, sharded and saved.
+    """The state of a training, which a step updates; a pytree that can be vmapped over members, sharded and saved.
 
     Attributes
     ----------
     params : dict[str, jax.Array]
-        Parameters that are trained, by dotted path.
+        Trained parameters, by dotted path.
     frozen : dict[str, jax.Array]
-        Those that are not.
+        Frozen parameters, by dotted path.
     stats : dict[str, jax.Array]
-        Batch statistics and the like.
+        Non-trainable statistics of the network, such as those of batch normalisation.
     opt_state : Any
         State of the optimiser.
     average : dict[str, jax.Array]
-        Moving average of `params`; empty without one.
+        Exponential moving average of `params`; empty if none is kept.
     step : jax.Array
-        () int32, steps taken.
+        () int32, number of steps so far.
     finite : jax.Array
-        () bool. Once False, steps change nothing any more: the weights are the last good ones.
+        () bool. If False, a loss, gradient or update was not finite: the weights are those before that step, and
+        later steps do not change them.
 
     Examples
     --------
@@ -99,26 +104,26 @@ class TrainState(NamedTuple):
 def step(
     task: Task, state: TrainState, images: Any, labels: Any, key: jax.Array, rate: Any, constants: Any
 ) -> tuple[TrainState, Metrics]:
-    """Take one step; jitted as `train_step`, for programs of many steps or members as it is.
+    """Take one training step. `train_step` is the jitted version; programs of many steps or members call this one.
 
     Parameters
     ----------
     task : Task
     state : TrainState
     images, labels
-        A batch, as the task prepares it.
+        A batch, in the form that `Task.prepare` expects.
     key : PRNG key
-        Of all that is drawn in this step.
+        Key for all random numbers of this step.
     rate : () float32
-        The learning rate. An optimiser of one's own has its own.
+        The learning rate; ignored if the recipe has an optimiser.
     constants
-        What else the task measures by, the same at every step of a training.
+        Further arguments of `Task.measure`, the same in every step of a training.
 
     Returns
     -------
     state, metrics
-        Metrics are () arrays: ``loss``, the task's metrics, ``grad_norm`` and ``finite``. A step whose loss, gradient
-        or update is not finite changes nothing, and no later one does.
+        Metrics are () arrays: ``loss``, the task's metrics, ``grad_norm`` and ``finite``. If the loss, the gradient
+        or the update is not finite, this step and all later steps leave the state unchanged.
     """
     import optax
 
@@ -148,10 +153,10 @@ def step(
 
 
 train_step: Any = jax.jit(step, static_argnums=0, donate_argnums=1)
-"""`step`, compiled; the state is donated: use the returned one."""
+"""`step`, compiled. The state is donated, so use the returned state only."""
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def predict(task: Task, members: Members, settings: Any, images: Any) -> Any:
-    """Return what a task says of a batch of images; settings are numbers and arrays, as the task takes them."""
+    """Return the predictions of a task for a batch of images; `settings` are the numbers and arrays of that task."""
     return task.predict(members, settings, images)

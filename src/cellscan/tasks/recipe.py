@@ -1,4 +1,4 @@
-"""`Recipe`: how to train, in one frozen record."""
+"""`Recipe`: the options of a training."""
 
 from __future__ import annotations
 
@@ -22,75 +22,79 @@ RATE, TUNING_RATE = 4e-3, 1e-3
 _RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     ("learning_rate", lambda value: 0 < value < math.inf, "a number above 0, or None"),
     ("layer_decay", lambda value: 0 < value <= 1, "a number in (0, 1], or None"),
-    ("weight_decay", lambda value: 0 <= value < math.inf, "a number from 0"),
+    ("weight_decay", lambda value: 0 <= value < math.inf, "a number of 0 or more"),
     ("clip_norm", lambda value: value > 0, "a number above 0, or None"),
     ("label_smoothing", lambda value: 0 <= value < 1, "a number in [0, 1)"),
-    ("mixup", lambda value: 0 <= value < math.inf, "a number from 0"),
+    ("mixup", lambda value: 0 <= value < math.inf, "a number of 0 or more"),
     ("ema", lambda value: 0 < value < 1, "a number in (0, 1), or None"),
-    ("patience", lambda value: value >= 1, "a whole number from 1, or None"),
+    ("patience", lambda value: value >= 1, "a whole number of 1 or more, or None"),
 )
-"""Options that are numbers, and which they may be."""
+"""Options that are numbers: the name, the test of a value, and the range in words."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train. Every option has a default; the card of a saved file keeps all of them.
+    """The options of a training. Every option has a default; the card of a saved file contains all of them.
 
     Attributes
     ----------
     learning_rate : float or None
-        Peak of the schedule. None is 4e-3 for weights that were drawn, and for a head alone; 1e-3 where
-        parts of a network with published weights are trained too.
+        Peak learning rate of the schedule. None means 1e-3 to fine-tune layers with published weights, and 4e-3
+        otherwise: for random weights, or if only the head is trained.
     schedule : {"one_cycle", "cosine", "constant"}
-        ``"one_cycle"`` rises over the first quarter of the steps and falls to nearly nothing.
+        Learning rate schedule. ``"one_cycle"`` rises during the first quarter of the steps and then falls to
+        nearly 0.
     weight_decay : float
-        Of kernels; biases and norms are left alone. AdamW, Loshchilov and Hutter (2019).
+        Weight decay of AdamW (Loshchilov and Hutter, 2019), 0 or more. It applies to kernels, not to biases and
+        normalisation parameters.
     clip_norm : float or None
-        Greatest global norm of a gradient.
+        Maximum global norm of the gradient, above 0; None disables clipping.
     optimizer : optax.GradientTransformation or None
-        Replaces AdamW and the four options above.
+        Replaces AdamW. The four options above are then ignored.
     loss : callable or None
-        (logits (N, K), labels (N,)) -> (N,) losses; None is cross-entropy.
+        Function (logits (N, K), labels (N,)) -> losses (N,). None means cross-entropy.
     label_smoothing : float
-        In [0, 1), of the cross-entropy.
+        Label smoothing of the cross-entropy, in [0, 1).
     class_weight : "balanced", mapping or None
-        Weights of the classes in the loss, by name; "balanced" is inverse to their frequency.
+        Weight of each class in the loss, by class name. ``"balanced"`` uses the inverse of the class frequency.
     augment : {"none", "small", "strong"} or callable
-        See `cellscan.training.make_augment`; or your own ``augment(key, images)`` over (N, S, S, 3) floats in [0, 1].
+        Augmentation, see `cellscan.training.make_augment`; or your own ``augment(key, images)`` for images
+        (N, S, S, 3), floats in [0, 1].
     background : "random" or None
-        The background of training images, of a classifier with ``background="fill"``. None: the cell's mean
-        colour, as in prediction. ``"random"``: in half of the images another colour, drawn each time, and in
-        half of these a piece of another cell, so that the network learns nothing from the background; see
+        Background of training images, for a classifier with ``background="fill"``. None: the cell's mean colour, as
+        in prediction. ``"random"``: in half of the images a random colour instead, and in half of these also a piece
+        of another cell, so that the network cannot learn from the background; see
         `cellscan.training.random_background`.
     mixup : float
-        From 0, which is off: every image is mixed with another of its batch, by a share drawn from
-        Beta(mixup, mixup), and its loss likewise. Zhang et al. (2018).
+        Parameter of mixup (Zhang et al., 2018), 0 or more; 0 disables it. Every image is mixed with another image of
+        its batch, with a share drawn from Beta(mixup, mixup); the losses are mixed with the same share.
     ema : float or None
-        Decay of the exponential moving average of weights that the classifier keeps, in (0, 1).
-        Early on it is shorter, so that short trainings gain too.
+        Decay of the exponential moving average of the weights, in (0, 1); the classifier keeps this average. None
+        disables it. The decay is smaller during the first steps, so that short trainings benefit too.
     freeze : str, sequence of str, or None
-        Parts of the network that are not trained: ``"backbone"``, which is all but the head, or patterns of
-        names, such as ``("stem", "stage[12]")``; `Classifier.summary` prints the names. They run as they do
-        in prediction, have no optimiser state, and cost no backward pass. Where the backbone is
-        frozen, `augment` is ``"none"``, `background` is None and there is no `mixup`, what the head is given never
-        changes: it is computed once.
+        Parts of the network that do not change in training: ``"backbone"``, all layers but the head; or patterns of
+        part names, such as ``("stem", "stage[12]")``. `Classifier.summary` prints the names. Frozen parts run in
+        evaluation mode, have no optimiser state, and need no backward pass. If the backbone is frozen, `augment` is
+        ``"none"``, `background` is None and `mixup` is 0, then the features are computed once and only the head is
+        trained on them.
     layer_decay : float or None
-        In (0, 1]: every part learns at this share of the rate of the part after it; the head at the full rate.
-        Howard and Ruder (2018).
+        Layer-wise decay of the learning rate (Howard and Ruder, 2018), in (0, 1]: the rate of each part is this
+        factor times the rate of the next part; the head has the full rate. None means one rate for all parts.
     dtype : {"float32", "bfloat16"}
-        Of the computation; weights, loss and statistics stay float32.
+        Number type of the computation. Weights, loss and statistics stay float32.
     remat : bool
-        Keep less for the backward pass and compute it again there: slower, for memory. Chen et al. (2016).
+        Rematerialisation (Chen et al., 2016): recompute activations in the backward pass instead of storing them.
+        This needs less memory and more time.
     patience : int or None
-        Stop after this many epochs without a better `monitor` on the validation set, and go back
-        to the best weights. None trains all epochs and keeps the last.
+        Early stopping: stop after this many epochs without improvement of `monitor` on the validation set, and
+        restore the best weights. None trains all epochs and keeps the last weights.
     monitor : {"loss", "accuracy", "roc_auc"}
-        What `patience` watches.
+        Validation metric for `patience`.
 
     Raises
     ------
     ArgumentError
-        For a value out of range.
+        If a value is out of range.
 
     Examples
     --------
@@ -138,12 +142,12 @@ class Recipe:
             check_choice("class_weight", self.class_weight, ("balanced",))
         elif self.class_weight is not None and not isinstance(self.class_weight, Mapping):
             raise ArgumentError(
-                f"class_weight is {self.class_weight!r}; expected a number above 0 for each class by its name, "
-                'such as {"parasitized": 2, "uninfected": 1}, "balanced", or None'
+                f"class_weight is {self.class_weight!r}; expected a mapping from each class name to a number above 0, "
+                'such as {"parasitized": 2, "uninfected": 1}, or "balanced", or None'
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the options as JSON values; functions become their names.
+        """Return the options as JSON values; functions are replaced by their names.
 
         Examples
         --------
@@ -155,16 +159,16 @@ class Recipe:
         if self.optimizer is not None:
             plain["optimizer"] = "own"
         for name in ("loss", "augment"):
-            own = plain[name]
-            if callable(own):
-                plain[name] = getattr(own, "__qualname__", repr(own))
+            option = plain[name]
+            if callable(option):
+                plain[name] = getattr(option, "__qualname__", repr(option))
         if isinstance(self.class_weight, Mapping):
             plain["class_weight"] = {name: float(weight) for name, weight in self.class_weight.items()}
         return plain
 
 
 def as_recipe(recipe: object) -> Recipe:
-    """Return a recipe that was given, the default one for None, or raise `ArgumentError`.
+    """Return the recipe, or the default one for None; raise `ArgumentError` for anything else.
 
     Examples
     --------
@@ -178,10 +182,10 @@ def as_recipe(recipe: object) -> Recipe:
 
 
 def program_options(recipe: Recipe) -> Recipe:
-    """Return the recipe without what changes no program: two trainings that differ in that alone share theirs.
+    """Return the recipe with defaults for the options that do not affect the compiled programs.
 
-    The rate and the weights of the classes are numbers that a program is given; what is frozen and computed again is
-    the network's; patience is the loop's.
+    Trainings whose recipes differ only in these options share their programs. Learning rates and class weights are
+    arguments of a program, the network contains `freeze` and `remat`, and the training loop handles `patience`.
 
     Examples
     --------
@@ -197,25 +201,25 @@ def program_options(recipe: Recipe) -> Recipe:
 
 
 def make_optimizer(recipe: Recipe, rate: Any, parts: Sequence[str] = ()) -> optax.GradientTransformation:
-    """Return the optimiser of a recipe at a learning rate, a number or a traced one; its state knows no rate.
+    """Return the optimiser of a recipe for one learning rate, which may be traced.
 
-    `parts` are those of the network, in order, for `layer_decay`.
+    The optimiser state does not depend on the rate. `parts` are the parts of the network in order, for `layer_decay`.
     """
     import optax
 
     inner = recipe.optimizer or _adamw(recipe, rate)
     if recipe.layer_decay is None:
         return inner
-    share = {part: recipe.layer_decay**depth for depth, part in enumerate(reversed(parts))}
+    factors = {part: recipe.layer_decay**depth for depth, part in enumerate(reversed(parts))}
 
-    def slow(updates: Any, params: Any) -> Any:
-        return {name: update * share[name.split(".")[0]] for name, update in updates.items()}
+    def scale(updates: Any, params: Any) -> Any:
+        return {name: update * factors[name.split(".")[0]] for name, update in updates.items()}
 
-    return optax.chain(inner, optax.stateless(slow))
+    return optax.chain(inner, optax.stateless(scale))
 
 
 def make_rates(recipe: Recipe, steps: int) -> np.ndarray:
-    """Return the learning rate (steps,) float32 of every step of a training.
+    """Return the learning rate of every step of a training, (steps,) float32.
 
     Examples
     --------
@@ -231,19 +235,19 @@ def make_rates(recipe: Recipe, steps: int) -> np.ndarray:
 
     peak = recipe.learning_rate or RATE
     if recipe.schedule == "one_cycle":
-        # optax asks for at least one step on either side of the peak
+        # optax needs at least one step before and one after the peak.
         schedule = optax.cosine_onecycle_schedule(max(steps, 5), peak, pct_start=0.25, final_div_factor=1e3)
     elif recipe.schedule == "cosine":
         schedule = optax.cosine_decay_schedule(peak, steps)
     else:
         return np.full(steps, peak, np.float32)
-    # Padded, since JAX compiles for every length.
-    room = 1 << max(steps - 1, 0).bit_length()
-    return np.asarray(jax.vmap(schedule)(np.arange(room)), np.float32)[:steps]
+    # JAX compiles for every length, so the length is padded to a power of two.
+    padded = 1 << max(steps - 1, 0).bit_length()
+    return np.asarray(jax.vmap(schedule)(np.arange(padded)), np.float32)[:steps]
 
 
 def with_rate(recipe: Recipe, *, tuning: bool) -> Recipe:
-    """Return the recipe with the learning rate that None stands for."""
+    """Return the recipe with the default learning rate filled in for None."""
     if recipe.learning_rate is not None:
         return recipe
     return replace(recipe, learning_rate=TUNING_RATE if tuning else RATE)
@@ -261,12 +265,12 @@ def _adamw(recipe: Recipe, rate: Any) -> optax.GradientTransformation:
 
 
 def make_loss(recipe: Recipe) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """Return the loss of a recipe: (logits, labels) -> a loss for every image."""
+    """Return the loss of a recipe: (logits, labels) -> one loss per image."""
     return recipe.loss or cross_entropy(recipe.label_smoothing)
 
 
 def cross_entropy(label_smoothing: float = 0.0) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """Return softmax cross-entropy with integer labels, an image each.
+    """Return the softmax cross-entropy with integer labels, one value per image.
 
     Examples
     --------
@@ -287,7 +291,7 @@ def cross_entropy(label_smoothing: float = 0.0) -> Callable[[jax.Array, jax.Arra
 
 
 def class_weights(recipe: Recipe, labels: np.ndarray, class_names: Sequence[str]) -> np.ndarray | None:
-    """Return the weights (K,) float32 of the classes, scaled so that a training image weighs 1 on average."""
+    """Return the class weights (K,) float32, scaled so that the mean weight of the training images is 1."""
     import numpy as np
 
     if recipe.class_weight is None:

@@ -1,4 +1,4 @@
-"""Training: the recipe, and the step for people's own loops."""
+"""Training: the recipe, the augmentations, and a step for your own training loop."""
 
 from cellscan.tasks.augment import make_augment as make_augment
 from cellscan.tasks.augment import random_background as random_background

@@ -1,8 +1,8 @@
-"""The checkpoint of a training: one safetensors file in a folder, replaced whole after every epoch.
+"""The checkpoint of a training: one safetensors file in a folder, replaced after every epoch.
 
-It holds everything that the next epoch depends on, so that a training that was killed at any moment
-goes on from its last whole epoch and ends with the same bits as one that was not. Nothing is
-pickled; a file that is half written is never under the name that is read.
+The file contains everything that the next epoch depends on. A training that was killed at any moment resumes from
+its last complete epoch and ends with the same bits as an uninterrupted one. The format does not use pickle. A file
+is written under another name and renamed when it is complete, so a partly written file is never read.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ _ENTRY = "cellscan.checkpoint"
 
 @dataclass
 class Progressed:
-    """How far a training has come.
+    """The progress of a training.
 
     Attributes
     ----------
     state : TrainState
-        To go on from.
+        The state from which the next step continues.
     kept : dict
-        The weights that a classifier holds now.
+        The weights that the classifier has now.
     best : dict
-        The best weights so far, where early stopping watches; else empty.
+        The best weights so far; empty without early stopping.
     best_score, best_epoch
-        Of those.
+        Score and epoch of the best weights.
     records : list of dict
-        One an epoch.
+        The metrics of every epoch.
     finished : bool
-        No epoch is left.
+        Whether all epochs are done.
     """
 
     state: TrainState
@@ -57,19 +57,26 @@ class Progressed:
 
 
 class Checkpoint:
-    """One training's place on disk.
+    """The checkpoint file of one training.
+
+    With several processes, only the first one writes.
 
     Parameters
     ----------
     folder : path
-        Made where it is missing.
+        Folder of the checkpoint; created if it is missing.
     plan : dict
-        Everything that decides how the training goes, as JSON values. A checkpoint of another plan
-        is refused.
+        Everything that determines the training, as JSON values. `load` raises an error for a checkpoint with another
+        plan.
     resume : bool
-        Whether a checkpoint that is there may be used.
+        Whether an existing checkpoint may be used.
 
-    Of several processes the first one writes.
+    Raises
+    ------
+    ArgumentError
+        If the folder contains a checkpoint and `resume` is False.
+    ModelFileError
+        If the folder cannot be created.
     """
 
     def __init__(self, folder: str | os.PathLike[str], plan: dict[str, Any], *, resume: bool) -> None:
@@ -80,23 +87,24 @@ class Checkpoint:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             stale = list(self.path.parent.glob(f"{NAME}.*.part")) if self._writes else []
-            for part in stale:  # what a killed process left half written
+            for part in stale:  # A killed process leaves a partly written file.
                 part.unlink(missing_ok=True)
         except OSError as error:
-            raise ModelFileError(f"{folder}: no folder for checkpoints can be made there ({error})") from error
+            raise ModelFileError(f"{folder}: cannot create a folder for checkpoints there ({error})") from error
         if self.path.exists() and not resume:
             raise ArgumentError(
-                f"{folder} holds the checkpoint of a training; pass resume=True to go on, or name another folder"
+                f"{folder} contains the checkpoint of a training; pass resume=True to continue it, or pass another "
+                "folder"
             )
 
     def load(self, first: Progressed) -> Progressed:
-        """Return how far the training came; `first` itself where there is no checkpoint yet.
+        """Return the progress in the checkpoint, or `first` if there is no checkpoint yet.
 
-        `first` is the very beginning: its arrays say which names, shapes and types are expected, and its
-        weights must be those that this training began with, or those that it had come to.
+        `first` is the progress before the first epoch. Its arrays define the expected names, shapes and types. Its
+        weights must be the initial weights of this training, or those in the checkpoint.
         """
-        here = hash_weights(first.kept)
-        self._start = here
+        current = hash_weights(first.kept)
+        self._start = current
         if not self.path.exists():
             return first
         header, tensors = self._read()
@@ -105,27 +113,27 @@ class Checkpoint:
             for name in {**header["plan"], **self._plan}
             if header["plan"].get(name) != self._plan.get(name)
         ]
-        if not differ and here not in (header["start"], header["kept"]):
+        if not differ and current not in (header["start"], header["kept"]):
             differ = ["it began with other weights"]
         if differ:
             raise ArgumentError(
-                f"{self.path} is the checkpoint of another training; name another folder, or call fit as the first "
-                "time:\n  " + "\n  ".join(differ)
+                f"{self.path} is the checkpoint of another training; pass another folder, or call fit with the "
+                "arguments of the first call. Differences:\n  " + "\n  ".join(differ)
             )
         self._start = header["start"]
-        wanted = _flat(first.state, first.kept, first.best)
-        bad = [name for name, leaf in wanted.items() if name not in tensors or not _fits(tensors[name], leaf)]
-        bad += [name for name in tensors if name not in wanted]
+        expected = _flat(first.state, first.kept, first.best)
+        bad = [name for name, leaf in expected.items() if name not in tensors or not _fits(tensors[name], leaf)]
+        bad += [name for name in tensors if name not in expected]
         if bad:
             raise ModelFileError(f"{self.path}: these arrays do not fit the training: {', '.join(bad[:10])}")
-        leaves = [_as_jax(tensors[name], leaf) for name, leaf in wanted.items()]
+        leaves = [_as_jax(tensors[name], leaf) for name, leaf in expected.items()]
         structure = jax.tree.structure((first.state, first.kept, first.best))
         state, kept, best = jax.tree.unflatten(structure, leaves)
         done = {name: header[name] for name in ("best_score", "best_epoch", "records", "finished")}
         return Progressed(state, kept, best, **done)
 
     def save(self, at: Progressed) -> None:
-        """Replace the checkpoint, whole or not at all."""
+        """Replace the checkpoint; if writing fails, the previous one stays."""
         if not self._writes:
             return
         header = {
@@ -144,16 +152,18 @@ class Checkpoint:
     def _read(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         metadata, tensors = read_tensors(self.path)
         if _ENTRY not in metadata:
-            raise ModelFileError(f"{self.path}: this is no checkpoint of cellscan; name another folder")
+            raise ModelFileError(f"{self.path}: this is not a checkpoint of cellscan; pass another folder")
         check_digest(self.path, metadata, tensors)
         header = json.loads(metadata[_ENTRY])
         if header["format"] != FORMAT:
-            raise ModelFileError(f"{self.path}: of format {header['format']}; this cellscan reads {FORMAT}")
+            raise ModelFileError(
+                f"{self.path}: has format {header['format']}; this cellscan reads format {FORMAT}. Pass another folder"
+            )
         return header, tensors
 
 
 def _entries(plan: dict[str, Any], before: str = "") -> dict[str, Any]:
-    """Return nested entries under dotted names, so that a difference can be named."""
+    """Return nested entries under dotted names, so that an error message can list the differences."""
     entries: dict[str, Any] = {}
     for name, value in plan.items():
         entries |= _entries(value, f"{before}{name}.") if isinstance(value, dict) else {f"{before}{name}": value}
@@ -161,7 +171,7 @@ def _entries(plan: dict[str, Any], before: str = "") -> dict[str, Any]:
 
 
 def _flat(*trees: Any) -> dict[str, Any]:
-    """Return the leaves by the path that leads to them, in order."""
+    """Return the leaves of the trees by their paths, in order."""
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(trees)}
 
 
@@ -171,13 +181,13 @@ def _is_key(leaf: Any) -> bool:
 
 def _as_numpy(leaf: jax.Array) -> np.ndarray:
     array = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
-    # NumPy's own types are what the file format knows; others, such as bfloat16, travel as their bytes
+    # The file format has NumPy's built-in types only; others, such as bfloat16, are stored as unsigned integers.
     return array if array.dtype.isbuiltin == 1 else array.view(f"u{array.dtype.itemsize}")
 
 
 def _fits(array: np.ndarray, leaf: jax.Array) -> bool:
-    wanted = _as_numpy(leaf)
-    return array.shape == wanted.shape and array.dtype == wanted.dtype
+    expected = _as_numpy(leaf)
+    return array.shape == expected.shape and array.dtype == expected.dtype
 
 
 def _as_jax(array: np.ndarray, leaf: jax.Array) -> jax.Array:
@@ -187,7 +197,7 @@ def _as_jax(array: np.ndarray, leaf: jax.Array) -> jax.Array:
 
 
 def hash_weights(weights: Weights) -> str:
-    """Return a short hash of names and values."""
+    """Return a short hash of the names and values of weights."""
     digest = hashlib.sha256()
     for kind in sorted(weights):
         for name in sorted(weights[kind]):

@@ -1,12 +1,14 @@
-"""How batches reach the devices: the one place where that is chosen.
+"""The transfer of batches to the devices.
 
-- One CPU device: a step a batch, straight from the memory map. (XLA's CPU backend runs the body of a
-  loop on one thread, so an epoch inside one program is many times slower there.)
-- An accelerator whose memory takes the data set twice: put there once, and an epoch is one dispatch.
-- Otherwise: a step a batch, with the next batch on its way while one is computed.
-- One device where `jax.default_device` names it; else all there are.
-- Several devices, of one machine or of all that `jax.distributed` joined: the same, every batch cut
-  into equal parts over all of them.
+This module alone chooses how batches reach the devices:
+
+- On one CPU device, each batch is one step, read directly from the memory map. (XLA's CPU backend runs the body of
+  a loop on one thread, so an epoch inside one program would be many times slower.)
+- On an accelerator with memory for twice the data set, the data set is transferred once, and an epoch is one dispatch.
+- Otherwise each batch is one step, and the next batch is transferred while the current one is computed.
+- If `jax.default_device` is set, only that device is used; otherwise all devices.
+- With several devices, of one machine or of all machines that `jax.distributed` joined, every batch is divided into
+  equal parts over the devices.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Examples:
-    """Images, or what else a network takes, and labels to train or validate on."""
+    """A training or validation set: labels, and images or other inputs of a network."""
 
     pixels: Pixels | np.ndarray
     labels: np.ndarray
@@ -48,31 +50,32 @@ RunEpoch: TypeAlias = Callable[[TrainState, np.ndarray, jax.Array, np.ndarray, T
 def make_epoch(
     task: Task, train: Examples, batch_size: int, *, constants: Any = None, resident: bool | None = None
 ) -> RunEpoch:
-    """Return ``epoch(state, order, key, rates, tick) -> (state, metrics)`` for the devices that are there.
+    """Return ``epoch(state, order, key, rates, tick) -> (state, metrics)`` for the available devices.
 
-    `order` has the rows of an epoch, a whole number of batches, and `rates` the learning rate of each step; metrics
-    come back as one array a name, a value a step. `tick` is called with images done and a loss, where that costs no
-    waiting. `resident` says whether the data set is put on the device; left out, it is chosen.
+    `order` contains the row indices of an epoch, a whole number of batches, and `rates` the learning rate of each
+    step. `metrics` has one array per name, with one value per step. `tick` is called with the number of images done,
+    and with a loss if one is available without waiting. `resident` determines whether the data set is transferred to
+    the device as a whole; by default, that depends on the free memory.
     """
     use_jax()
-    alone = jax.config.jax_default_device is not None  # somebody chose one
-    devices = np.array(list(jnp.zeros(()).devices()) if alone else jax.devices())
+    chosen = jax.config.jax_default_device is not None  # The user selected one device.
+    devices = np.array(list(jnp.zeros(()).devices()) if chosen else jax.devices())
     if batch_size % len(devices):
         raise ArgumentError(
             f"batch_size is {batch_size}; expected a multiple of {len(devices)}, the number of devices that share a "
-            "batch. To use fewer, set CUDA_VISIBLE_DEVICES; to use one, jax.default_device(...)"
+            "batch. To use fewer devices, set CUDA_VISIBLE_DEVICES; to use one, jax.default_device(...)"
         )
     shared = len(devices) > 1
     mesh = Mesh(devices, ("batch",))
     whole, cut = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
     if resident is None:
-        resident = devices[0].platform != "cpu" and _has_room(devices[0], train)
+        resident = devices[0].platform != "cpu" and _fits_in_memory(devices[0], train)
 
     def replicate(state: TrainState) -> TrainState:
         return jax.tree.map(lambda leaf: _put(leaf, whole), state)
 
     if not resident:
-        one = _shared_step(mesh) if shared else train_step
+        take_step = _shared_step(mesh) if shared else train_step
 
         def load(rows: np.ndarray) -> tuple[Any, Any]:
             if shared:
@@ -87,12 +90,12 @@ def make_epoch(
             collected: list[dict[str, jax.Array]] = []
             images, labels = load(rows[0])
             for number in range(len(rows)):
-                drawn = jax.random.fold_in(key, number)
-                state, metrics = one(task, state, images, labels, drawn, rates[number], constants)
+                step_key = jax.random.fold_in(key, number)
+                state, metrics = take_step(task, state, images, labels, step_key, rates[number], constants)
                 collected.append(metrics)
                 if number + 1 < len(rows):
                     images, labels = load(rows[number + 1])
-                # The step before this one is done or nearly so: fetching its loss keeps the queue short.
+                # The previous step is finished or nearly so. Waiting for its loss keeps the queue of steps short.
                 tick(batch_size, float(collected[-2]["loss"]) if number else None)
             return state, {name: np.array([float(m[name]) for m in collected]) for name in collected[0]}
 
@@ -106,7 +109,7 @@ def make_epoch(
     ) -> tuple[TrainState, Metrics]:
         rows = order.reshape(-1, batch_size).astype(np.int32)
         count = np.int32(len(rows))
-        # Placed like what a dispatch returns: else the second epoch would be compiled anew.
+        # The first state gets the sharding that a dispatch returns; otherwise the second epoch would be recompiled.
         state, metrics = dispatch(
             task, replicate(state), pixels, labels, _padded(rows), key, _padded(rates), count, constants
         )
@@ -119,17 +122,17 @@ def make_epoch(
 
 @functools.cache
 def _shared_step(mesh: Mesh) -> Any:
-    """Return `train_step` for batches that are cut over devices, and a state that each of them has."""
+    """Return `train_step` for batches divided over devices, with the state replicated on every device."""
     whole = NamedSharding(mesh, PartitionSpec())
     return jax.jit(step, static_argnums=0, donate_argnums=1, out_shardings=(whole, whole))
 
 
 @functools.cache
 def _epoch(mesh: Mesh | None) -> Any:
-    """Return the program of an epoch over images that lie on the device.
+    """Return the program of an epoch over images that are on the device.
 
-    Lengths are padded and the number of steps is a number that it is given, so that sets of nearly one size, such as
-    the folds of a study, share it.
+    Lengths are padded and the number of steps is an argument, so that data sets of similar size, such as the folds of
+    a study, share one program.
     """
 
     def epoch(
@@ -140,8 +143,8 @@ def _epoch(mesh: Mesh | None) -> Any:
             rows = order[number]
             if mesh is not None:
                 rows = jax.lax.with_sharding_constraint(rows, NamedSharding(mesh, PartitionSpec("batch")))
-            drawn = jax.random.fold_in(key, number)
-            return step(task, state, pixels[rows], labels[rows], drawn, rates[number], constants)
+            step_key = jax.random.fold_in(key, number)
+            return step(task, state, pixels[rows], labels[rows], step_key, rates[number], constants)
 
         def body(number: Any, carried: Any) -> Any:
             state, written = carried
@@ -153,24 +156,24 @@ def _epoch(mesh: Mesh | None) -> Any:
         return jax.lax.fori_loop(0, count, body, (state, written))
 
     whole = None if mesh is None else NamedSharding(mesh, PartitionSpec())
-    placed = None if whole is None else (whole, whole)
-    return jax.jit(epoch, static_argnums=0, donate_argnums=1, out_shardings=placed)
+    shardings = None if whole is None else (whole, whole)
+    return jax.jit(epoch, static_argnums=0, donate_argnums=1, out_shardings=shardings)
 
 
 def _padded(array: np.ndarray) -> np.ndarray:
-    """Repeat the last row up to one of four lengths an octave."""
+    """Repeat the last row until the length is one of four between two powers of two, so that few lengths occur."""
     unit = 1 << max(len(array).bit_length() - 3, 0)
     missing = -len(array) % unit
     return np.concatenate([array, np.repeat(array[-1:], missing, 0)]) if missing else array
 
 
 def local(tree: Any) -> Any:
-    """Return copies of arrays that every device has, on the first device of this process."""
+    """Return copies of replicated arrays on the first device of this process."""
     return jax.tree.map(lambda leaf: jax.numpy.array(leaf.addressable_data(0)), tree)
 
 
 def _gather(array: Any, rows: np.ndarray, sharding: NamedSharding) -> jax.Array:
-    """Read rows from an array-like; each process reads only those of its own devices."""
+    """Read rows from an array-like; each process reads only the rows of its devices."""
 
     def part(index: Any) -> np.ndarray:
         return array[rows[index[0]]]
@@ -179,7 +182,7 @@ def _gather(array: Any, rows: np.ndarray, sharding: NamedSharding) -> jax.Array:
 
 
 def _put(leaf: Any, sharding: NamedSharding) -> jax.Array:
-    """Place a whole array; of several processes each places its part."""
+    """Transfer a whole array to the devices; with several processes, each transfers its part."""
     if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
         return leaf
     if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
@@ -188,7 +191,7 @@ def _put(leaf: Any, sharding: NamedSharding) -> jax.Array:
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
-def _has_room(device: Any, train: Examples) -> bool:
+def _fits_in_memory(device: Any, train: Examples) -> bool:
     stats = device.memory_stats() or {}
     free = stats.get("bytes_limit", 0) - stats.get("bytes_in_use", 0)
     return 2 * int(np.prod(train.pixels.shape)) * np.dtype(train.pixels.dtype).itemsize < free

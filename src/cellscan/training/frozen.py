@@ -1,4 +1,4 @@
-"""Cached features of a frozen backbone: they are computed once, and the head alone is trained on them."""
+"""Cached features of a frozen backbone: they are computed once, and only the head is trained on them."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ from cellscan.training.devices import Examples
 
 @dataclass(frozen=True)
 class FrozenBackbone:
-    """The head of a network as a task of its own, and the frozen backbone that computes its features.
+    """The head of a network as a separate task, and the frozen backbone that computes its features.
 
     Attributes
     ----------
     task, predict_task : HeadTask
-        The head as it is trained, and as it predicts.
+        The head with the options for training, and for prediction.
     head : Weights
-        Its first weights.
+        The initial weights of the head.
     backbone : ClassificationTask
-        The whole network, as it predicts.
+        The whole network, with the options for prediction.
     whole : Weights
+        The weights of the whole network.
     """
 
     task: HeadTask
@@ -40,7 +41,7 @@ class FrozenBackbone:
     whole: Weights
 
     def features(self, examples: Examples, name: str, progress: bool) -> Examples:
-        """Run the backbone over all images, once."""
+        """Compute the features of all images."""
         rows = []
         forward = functools.partial(embed, self.backbone, (self.whole,))
         with Progress(f"features, {name}", len(examples), show=progress) as bar:
@@ -55,7 +56,7 @@ class FrozenBackbone:
         return {**self.whole, "params": params}
 
     def digest(self) -> str:
-        """Return a hash of the backbone, by which a checkpoint knows it again."""
+        """Return a hash of the backbone, which a checkpoint stores to detect another backbone."""
         params = {name: leaf for name, leaf in self.whole["params"].items() if not name.startswith("head.")}
         return hash_weights({**self.whole, "params": params})
 
@@ -63,10 +64,11 @@ class FrozenBackbone:
 def make_frozen(
     task: ClassificationTask, predict_task: ClassificationTask, weights: Weights, images: Any
 ) -> FrozenBackbone | None:
-    """Return the frozen backbone of a task, or None where the inputs of the head may change from step to step.
+    """Return the frozen backbone of a task, or None if the inputs of the head may change between steps.
 
-    `predict_task` is the task as the network predicts. The network itself is tested: its head must be a dense layer,
-    all else frozen, and the logits of `images` in training must be the head's on ``features(x)["pre_logits"]``.
+    `predict_task` is the task with the options for prediction. The function tests the network: the head must be a
+    dense layer, all other parts must be frozen, and the logits of `images` in training must equal those of the head
+    on ``features(x)["pre_logits"]``.
     """
     network, recipe = task.network, task.recipe
     changes = recipe.augment != "none" or recipe.mixup or (task.background == "fill" and recipe.background == "random")
@@ -76,16 +78,16 @@ def make_frozen(
     if not isinstance(module.head, nnx.Linear) or not hasattr(module, "features"):
         return None
     head = HeadTask(Network(module.head))
-    own = weights_of(module.head)
+    head_weights = weights_of(module.head)
     x = run_batch(functools.partial(embed, predict_task, (weights,)), images)
-    alone = head.network.logits(own, jax.numpy.asarray(x))
-    logits = _in_training(task, weights, jax.numpy.asarray(images))
-    if not np.allclose(logits, alone, rtol=1e-3, atol=1e-3):
+    head_logits = head.network.logits(head_weights, jax.numpy.asarray(x))
+    logits = _training_logits(task, weights, jax.numpy.asarray(images))
+    if not np.allclose(logits, head_logits, rtol=1e-3, atol=1e-3):
         return None
     trained = replace(head, recipe=replace(recipe, layer_decay=None))
-    return FrozenBackbone(trained, head, own, predict_task, weights)
+    return FrozenBackbone(trained, head, head_weights, predict_task, weights)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _in_training(task: ClassificationTask, weights: Weights, images: Any) -> jax.Array:
+def _training_logits(task: ClassificationTask, weights: Weights, images: Any) -> jax.Array:
     return task.network.train(weights["params"], weights["stats"], task.show(images), jax.random.key(0))[0]

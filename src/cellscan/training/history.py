@@ -1,4 +1,4 @@
-"""`History`: what each epoch of a `fit` gave."""
+"""`History`: the metrics of every epoch of a `fit`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 
 class History(Mapping[str, list[float]]):
-    """The metrics of every epoch, by name: ``history["validation_accuracy"]`` is a list.
+    """The metrics of every epoch, by name: ``history["validation_accuracy"]`` is a list with one value per epoch.
 
-    Names are ``epoch``, ``loss`` and ``accuracy`` (means over the epoch's augmented batches),
-    ``images_per_second``, ``seconds``, and with a validation set ``validation_loss``,
+    The names are ``epoch``, ``loss`` and ``accuracy`` (means over the augmented batches of the epoch),
+    ``images_per_second`` and ``seconds``. With a validation set there are also ``validation_loss``,
     ``validation_accuracy`` and, with two classes, ``validation_roc_auc``. A detector has ``class_loss`` and
     ``box_loss`` instead of accuracies.
 
     Parameters
     ----------
     records : list of dict
-        One an epoch.
+        One dictionary of metrics per epoch.
 
     Examples
     --------
@@ -39,10 +39,10 @@ class History(Mapping[str, list[float]]):
         self.records: list[dict[str, float]] = records
 
     def __getitem__(self, name: str) -> list[float]:
-        found = [record[name] for record in self.records if name in record]
-        if not found:
+        values = [record[name] for record in self.records if name in record]
+        if not values:
             raise KeyError(name)
-        return found
+        return values
 
     def __iter__(self) -> Iterator[str]:
         return iter(dict.fromkeys(name for record in self.records for name in record))
@@ -63,7 +63,7 @@ class History(Mapping[str, list[float]]):
         return as_table(repr(self), [name.replace("_", " ") for name in names], rows)
 
     def plot(self) -> Figure:
-        """Draw the learning curve: loss and accuracy by epoch; of a detector, the loss and its parts.
+        """Plot the learning curve: loss and accuracy by epoch; for a detector, the loss and its two parts.
 
         Returns
         -------
@@ -78,14 +78,14 @@ class History(Mapping[str, list[float]]):
         2
         """
         if not self.records:
-            raise ArgumentError("there are no epochs to draw; fit for at least one")
+            raise ArgumentError("the history has no epochs to plot; call fit with at least one")
         from cellscan.plots import plot_history
 
         return plot_history(self)
 
 
 def describe(record: dict[str, Any], last: int) -> str:
-    """Return the line of one epoch."""
+    """Return the progress line of one epoch."""
     names = {"roc_auc": "ROC AUC"}
 
     def listed(prefix: str) -> str:

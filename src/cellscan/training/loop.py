@@ -1,4 +1,4 @@
-"""Epochs, one after another: train, validate, keep, stop early, write the checkpoint."""
+"""The training loop: train an epoch, validate, stop early, write the checkpoint, and return the weights."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from cellscan.training.history import History, describe
 from cellscan.training.step import begin, trained_weights
 
 Features: TypeAlias = Callable[[Examples, str, bool], Examples]
-"""(images, name of the set, show progress) -> what the network takes."""
+"""(images, name of the set, show progress) -> inputs of the network."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """What the caller of a `fit` says of it, apart from data and recipe.
+    """The arguments of a `fit`, except data and recipe.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class Call:
     Raises
     ------
     ArgumentError
-        Where one of them makes no sense.
+        If a value is invalid, or `resume` is True without a checkpoint folder.
     """
 
     epochs: int
@@ -59,14 +59,14 @@ class Call:
         if self.checkpoint is not None:
             object.__setattr__(self, "checkpoint", as_path("checkpoint", self.checkpoint))
         if self.resume and self.checkpoint is None:
-            raise ArgumentError("resume=True goes on with a checkpoint; pass its folder: checkpoint=...")
+            raise ArgumentError("resume=True continues from a checkpoint; pass its folder: checkpoint=...")
 
     def options(self, recipe: Recipe) -> dict[str, Any]:
-        """Return what a card keeps of how it was trained."""
+        """Return the training options that a card stores."""
         return {**recipe.to_dict(), "batch_size": self.batch_size}
 
     def open(self, plan: dict[str, Any]) -> Checkpoint | None:
-        """Return the checkpoint of a plan, where one is kept."""
+        """Return the checkpoint for a plan, or None without a checkpoint folder."""
         if self.checkpoint is None:
             return None
         return Checkpoint(self.checkpoint, {**plan, "epochs": self.epochs}, resume=self.resume)
@@ -87,14 +87,16 @@ def train(
     features: Features | None = None,
     plan: dict[str, Any] | None = None,
 ) -> History:
-    """Train what a card describes, and hand weights and card to `keep` after every epoch.
+    """Train a model, and call `keep` with its weights and card after every epoch.
 
     Parameters
     ----------
     card, after : Card
-        Before, and after a first epoch, which adds its metrics.
+        The card before training, and the card after it; each epoch adds its metrics to the second.
+    keep : callable
+        Function that stores the weights and the card in the model.
     plan : dict, optional
-        What a checkpoint must agree on beside the card's kind, its seed, recipe and data.
+        Entries that must be equal in a checkpoint, in addition to the card's kind, seed, recipe and data.
     """
     agreed = {**card.kind(), "seed": card.seed, "recipe": after.recipe, **after.data, **(plan or {})}
     history = History([])
@@ -103,12 +105,12 @@ def train(
         constants=constants, features=features, seed=card.seed, epochs_before=card.epochs,
         checkpoint=call.open(agreed), progress=call.progress,
     ):  # fmt: skip
-        now = after
+        current = after
         if at.records:
             history.records[:] = at.records
             last = {k: v for k, v in at.records[-1].items() if k not in ("seconds", "images_per_second")}
-            now = replace(after, epochs=int(last["epoch"]), metrics={"fit": last})
-        keep(at.kept, now)
+            current = replace(after, epochs=int(last["epoch"]), metrics={"fit": last})
+        keep(at.kept, current)
     return history
 
 
@@ -129,18 +131,18 @@ def run(
     checkpoint: Checkpoint | None,
     progress: bool,
 ) -> Iterator[Progressed]:
-    """Train, and yield how far it has come: after every epoch, and first where a checkpoint is gone on with.
+    """Train, and yield the progress after every epoch, and at the start if a checkpoint is resumed.
 
-    `predict_task` is the task as the network predicts, which validates. `features` turns images into what the network
-    takes, where that is not the images themselves. Where the loss is no longer finite, the last good weights are
-    yielded, then `TrainingError` is raised.
+    `predict_task` is the task with the options for prediction; it computes the validation metrics. `features` maps
+    images to the inputs of the network, if these are not the images. If the loss is not finite, the function yields
+    the last finite weights and then raises `TrainingError`.
     """
     use_jax()
     steps = -(-len(train) // batch_size)
     at = Progressed(state=begin(task, weights), kept=weights, best={} if recipe.patience is None else weights)
     if checkpoint is not None:
         at = checkpoint.load(at)
-    _check_together(len(at.records))
+    _check_processes(len(at.records))
     if at.records:
         epochs_before = int(at.records[0]["epoch"]) - 1
         yield at
@@ -162,32 +164,35 @@ def run(
             order = order_of(len(train), steps * batch_size, seed, epoch)
             key = jax.random.fold_in(jax.random.key(seed), epoch)
             at.state, metrics = run_epoch(at.state, order, key, rates[number], tick)
-            at.kept = local(trained_weights(at.state))  # copies: the state itself is donated to the next step
+            at.kept = local(trained_weights(at.state))  # A copy, because the next step consumes the state.
             if not metrics["finite"].all():
                 yield at
                 raise _not_finite(metrics, epoch)
-            shown = [name for name in metrics if name not in ("grad_norm", "finite")]
-            record = {"epoch": epoch, **{name: float(metrics[name].mean()) for name in sorted(shown, reverse=True)}}
+            names = [name for name in metrics if name not in ("grad_norm", "finite")]
+            record = {"epoch": epoch, **{name: float(metrics[name].mean()) for name in sorted(names, reverse=True)}}
             record["images_per_second"] = len(order) / (time.monotonic() - start)
             if validation is not None:
-                record |= _agreed(predict_task.validate(at.kept, validation, constants))
+                record |= _of_first_process(predict_task.validate(at.kept, validation, constants))
             record["seconds"] = time.monotonic() - start
             at.records.append(record)
-            stop = recipe.patience is not None and _watch(at, record, recipe)
+            stop = recipe.patience is not None and _update_best(at, record, recipe)
             at.finished = stop or number + 1 == epochs
             if at.finished and recipe.patience is not None:
                 at.kept = at.best
             if checkpoint is not None:
                 checkpoint.save(at)
-            yield at  # at once, so that Ctrl-C finds the same epoch on disk and in the classifier
+            yield at  # Immediately, so that after Ctrl-C the disk and the classifier have the same epoch.
             bar.line(describe(record, last))
             if stop:
-                bar.line(f"no better {recipe.monitor} for {recipe.patience} epochs: back to epoch {at.best_epoch}")
+                bar.line(
+                    f"no improvement of {recipe.monitor} for {recipe.patience} epochs: restored the weights of epoch "
+                    f"{at.best_epoch}"
+                )
                 return
 
 
-def _watch(at: Progressed, record: dict[str, float], recipe: Recipe) -> bool:
-    """Keep the best weights so far; return whether patience has run out."""
+def _update_best(at: Progressed, record: dict[str, float], recipe: Recipe) -> bool:
+    """Store the best weights so far; return whether to stop early."""
     score = record[f"validation_{recipe.monitor}"] * (-1 if recipe.monitor == "loss" else 1)
     if score > at.best_score:
         at.best_score, at.best_epoch, at.best = score, int(record["epoch"]), at.kept
@@ -198,32 +203,35 @@ def _not_finite(metrics: dict[str, np.ndarray], epoch: int) -> TrainingError:
     first = int(metrics["finite"].argmin())
     return TrainingError(
         f"the loss or a gradient is not finite at step {first + 1} of epoch {epoch} (loss {metrics['loss'][first]}). "
-        "The classifier keeps the weights of the step before. Try a lower learning_rate, or look at the loss "
+        "The model keeps the weights of the previous step. Try a lower learning_rate, or check the loss function "
         "and the images of that batch"
     )
 
 
 def order_of(count: int, total: int, seed: int, epoch: int) -> np.ndarray:
-    """Return a fresh order of all images; the last batch is filled up from the front of the order."""
+    """Return a random order of all images; the last batch is filled up from the start of the order."""
     return np.resize(np.random.default_rng([seed, epoch]).permutation(count), total)
 
 
-def _check_together(epochs: int) -> None:
-    """Raise unless all processes of a training start from the same epoch."""
+def _check_processes(epochs: int) -> None:
+    """Raise `ArgumentError` unless all processes of a training start from the same epoch."""
     if jax.process_count() == 1:
         return
     from jax.experimental.multihost_utils import process_allgather
 
-    found = np.asarray(process_allgather(np.array(epochs))).tolist()
-    if len(set(found)) > 1:
+    counts = np.asarray(process_allgather(np.array(epochs))).tolist()
+    if len(set(counts)) > 1:
         raise ArgumentError(
-            f"the processes found checkpoints of {found} epochs; "
-            "put the checkpoint folder on a disk that all of them share"
+            f"the processes read checkpoints of {counts} epochs; expected the same for all. "
+            "Put the checkpoint folder on a disk that all processes share"
         )
 
 
-def _agreed(record: dict[str, float]) -> dict[str, float]:
-    """Return the metrics of the first process: machines may round differently, and must stop at the same epoch."""
+def _of_first_process(record: dict[str, float]) -> dict[str, float]:
+    """Return the metrics of the first process.
+
+    Machines may round differently, but all processes must stop at the same epoch.
+    """
     if jax.process_count() == 1:
         return record
     from jax.experimental.multihost_utils import broadcast_one_to_all

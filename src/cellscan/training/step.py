@@ -1,4 +1,4 @@
-"""The step for people's own loops, and the state before the first one."""
+"""The training step for your own training loop, and its initial state."""
 
 from __future__ import annotations
 
@@ -31,18 +31,22 @@ def init_state(
     average: bool = False,
     freeze: str | Sequence[str] | None = None,
 ) -> TrainState:
-    """Return the state before the first step.
+    """Return the initial state of a training, before the first step.
 
     Parameters
     ----------
     model : flax.nnx.Module
-        Left unchanged; its weights are copied.
+        The network. Its weights are copied; the module is unchanged.
     optimizer : optax.GradientTransformation
-        The one that `make_train_step` was given.
+        The same optimiser as for `make_train_step`.
     average : bool
-        Keep a moving average of the parameters.
+        Whether to keep a moving average of the parameters; required for `ema` in `make_train_step`.
     freeze : str or sequence of str, optional
-        The same as `make_train_step` was given.
+        The same value as for `make_train_step`.
+
+    Returns
+    -------
+    TrainState
 
     Examples
     --------
@@ -62,7 +66,7 @@ def begin(task: Task, weights: Weights) -> TrainState:
 
 
 def _state(network: Network, weights: Weights, optimizer: Any, average: bool) -> TrainState:
-    # A step donates its state, so the state must own its arrays.
+    # A step donates its state, so the arrays are copied: nothing else may use them.
     owned: Weights = jax.tree.map(jnp.array, weights)
     params, frozen = network.divide(owned["params"])
     copy: Arrays = jax.tree.map(jnp.array, params) if average else {}
@@ -93,42 +97,45 @@ def make_train_step(
     freeze: str | Sequence[str] | None = None,
     remat: bool = False,
 ) -> Step:
-    """Return a compiled ``step(state, images, labels, key) -> (state, metrics)``.
-
-    Steps of equal networks and options, and of one and the same optimizer, loss and augment, share what is compiled.
+    """Return a compiled training step: ``step(state, images, labels, key) -> (state, metrics)``.
 
     Parameters
     ----------
     model : flax.nnx.Module
-        Called with (N, S, S, 3) float32, normalised; returns (N, K) logits.
+        The network: called with normalised images (N, S, S, 3) float32, it returns logits (N, K).
     optimizer : optax.GradientTransformation
-        Any.
+        Any optax optimiser.
     loss : callable, optional
-        (logits (N, K), labels (N,)) -> (N,) losses; cross-entropy if left out.
+        Function (logits (N, K), labels (N,)) -> losses (N,). Default: cross-entropy.
     augment : callable, optional
-        (key, images in [0, 1]) -> images; see `make_augment`.
+        Function (key, images in [0, 1]) -> images; see `make_augment`. Default: no augmentation.
     background, normalization
-        What the network is shown; see `cellscan.Classifier`.
+        Preprocessing of the images; see `cellscan.Classifier`. Default normalisation: mean and standard deviation 0.5.
     random_background : bool
         Whether training images get a random background; see `cellscan.Recipe`.
     mixup : float
-        Alpha of the Beta distribution of mixup, from 0, which mixes nothing.
+        Parameter of the Beta distribution of mixup, 0 or more; 0 disables mixup.
     class_weight : (K,) array, optional
-        Weights of the classes in the loss.
+        Weight of each class in the loss.
     ema : float, optional
-        Decay of the moving average; the state must have been made with ``average=True``.
+        Decay of the moving average, in (0, 1); make the state with ``average=True``.
     dtype : {"float32", "bfloat16"}
-        Of the computation.
+        Number type of the computation.
     freeze, remat
-        See `cellscan.Recipe`.
+        As in `cellscan.Recipe`.
 
     Returns
     -------
     callable
-        ``state`` is donated: use the returned one. ``images`` is (N, S, S, 3) uint8, ``labels`` (N,)
-        int32, both may be sharded over devices; ``metrics`` has () arrays ``loss``, ``accuracy``,
-        ``grad_norm`` and ``finite``. A step whose loss, gradient or update is not finite changes
-        nothing, and no later one does.
+        The step. It takes ``images`` (N, S, S, 3) uint8 and ``labels`` (N,) int32; both may be sharded over devices.
+        ``state`` is donated, so use the returned state only. ``metrics`` contains () arrays ``loss``, ``accuracy``,
+        ``grad_norm`` and ``finite``. If the loss, the gradient or the update is not finite, this step and all later
+        steps leave the state unchanged.
+
+    Notes
+    -----
+    Steps share their compiled program if their networks and options are equal and they use the same `optimizer`,
+    `loss` and `augment` objects.
 
     Examples
     --------
@@ -161,7 +168,9 @@ def make_train_step(
 
 
 def trained_module(model: nnx.Module, state: TrainState) -> Any:
-    """Return a copy of `model`, in evaluation mode, with the weights of `state` (the average, where kept).
+    """Return a copy of `model` in evaluation mode with the weights of `state`.
+
+    If the state has a moving average, the copy has the averaged parameters.
 
     Examples
     --------
@@ -175,5 +184,5 @@ def trained_module(model: nnx.Module, state: TrainState) -> Any:
 
 
 def trained_weights(state: TrainState) -> Weights:
-    """Return the weights of a state: the average where one is kept, what is frozen, the statistics."""
+    """Return the weights of a state: averaged parameters if available, frozen parameters, and statistics."""
     return {"params": {**state.frozen, **(state.average or state.params)}, "stats": state.stats}

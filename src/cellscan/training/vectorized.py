@@ -1,7 +1,7 @@
-"""Vectorized training: members of one shape, stacked, as one vmapped program.
+"""Vectorized training: members with the same shapes, stacked and trained by one vmapped program.
 
-Each has its own weights, images, order and random numbers, its own rates and its own number of steps;
-one that is done with an epoch waits for the others. On an accelerator an epoch is one dispatch.
+Each member has its own weights, images, order, random numbers, learning rates and number of steps. A member that has
+finished an epoch does not change until the others have. On an accelerator an epoch is one dispatch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cellscan.training.loop import order_of
 from cellscan.training.step import begin, trained_weights
 
 SMALL = 5_000_000
-"""Networks of up to so many parameters are trained as one vectorized program where nothing else is said."""
+"""Largest number of parameters of networks that are vectorized by default."""
 
 
 def run_vectorized(
@@ -43,32 +43,34 @@ def run_vectorized(
     scan: bool | None = None,
     progress: bool = False,
 ) -> Iterator[Progressed]:
-    """Train all members, and yield how far they have come after every epoch, their weights stacked.
+    """Train all members, and yield the progress after every epoch, with the weights of all members stacked.
 
     Parameters
     ----------
     task : Task
     members : sequence of Weights
-        The first weights of each.
+        The initial weights of each member.
     train : Examples
-        All images; `rows` says which of them a member is shown.
+        The images of all members.
     rows : sequence of (n,) int
+        For each member, the indices of its training images in `train`.
     seeds : sequence of int
+        One seed per member.
     scan : bool, optional
-        An epoch in one dispatch; left out, on an accelerator.
+        Whether an epoch is one dispatch. Default: True on an accelerator.
 
     Raises
     ------
     TrainingError
-        Where a member's loss is no longer finite.
+        If the loss of a member is not finite.
     """
-    steps = np.array([-(-len(own) // batch_size) for own in rows])
+    steps = np.array([-(-len(indices) // batch_size) for indices in rows])
     longest = int(steps.max())
     rates = np.zeros((epochs, longest, len(rows)), np.float32)
-    for place, count in enumerate(steps.tolist()):
-        rates[:, :count, place] = make_rates(recipe, count * epochs).reshape(epochs, count)
-    weigh = [class_weights(recipe, train.labels[own], class_names) for own in rows]
-    constants = None if weigh[0] is None else np.stack([np.asarray(w) for w in weigh])
+    for member, count in enumerate(steps.tolist()):
+        rates[:, :count, member] = make_rates(recipe, count * epochs).reshape(epochs, count)
+    weights = [class_weights(recipe, train.labels[indices], class_names) for indices in rows]
+    constants = None if weights[0] is None else np.stack([np.asarray(w) for w in weights])
     if scan is None:
         scan = jax.default_backend() != "cpu"
     states = [begin(task, first) for first in members]
@@ -85,9 +87,9 @@ def run_vectorized(
     with Progress("training", epochs * longest * batch_size * len(rows), show=progress, delay=0.5) as bar:
         for epoch in range(len(at.records) + 1, epochs + 1):
             order = np.zeros((longest, len(rows), batch_size), np.int32)
-            for place, (own, count, seed) in enumerate(zip(rows, steps, seeds, strict=True)):
-                shown = order_of(len(own), int(count) * batch_size, seed, epoch)
-                order[:count, place] = own[shown].reshape(int(count), batch_size)
+            for member, (indices, count, seed) in enumerate(zip(rows, steps, seeds, strict=True)):
+                shuffled = order_of(len(indices), int(count) * batch_size, seed, epoch)
+                order[:count, member] = indices[shuffled].reshape(int(count), batch_size)
             keys = jnp.stack([jax.random.fold_in(jax.random.key(seed), epoch) for seed in seeds])
             if scan:
                 at.state, fetched = _epoch(task, at.state, *resident, keys, order, rates[epoch - 1], constants, on)
@@ -100,11 +102,11 @@ def run_vectorized(
                     shape = (len(rows), batch_size)
                     images = train.pixels[chosen].reshape(*shape, *train.pixels.shape[1:])
                     labels = train.labels[chosen].reshape(shape)
-                    at.state, found = _step(
+                    at.state, step_metrics = _step(
                         task, at.state, images, labels, keys, np.int32(number), rates[epoch - 1, number], constants,
                         on[number],
                     )  # fmt: skip
-                    collected.append(found)
+                    collected.append(step_metrics)
                     bar.advance(chosen.size)
                 metrics = {name: np.stack([np.asarray(m[name]) for m in collected]) for name in collected[0]}
             bad = np.flatnonzero(~(metrics["finite"] | ~on).all(0))
@@ -113,7 +115,7 @@ def run_vectorized(
                     f"the loss or a gradient of member {bad[0]} (seed {seeds[bad[0]]}) is not finite in epoch {epoch}; "
                     "try a lower learning_rate"
                 )
-            at.kept = local(trained_weights(at.state))  # copies: the state itself is donated to the next step
+            at.kept = local(trained_weights(at.state))  # A copy, because the next step consumes the state.
             record: dict[str, Any] = {"epoch": epoch}
             for name in ("loss", "accuracy"):
                 record[name] = (np.where(on, metrics[name], 0).sum(0) / steps).tolist()
@@ -128,13 +130,15 @@ def run_vectorized(
 def _advance(
     task: Task, state: TrainState, images: Any, labels: Any, keys: Any, number: Any, rates: Any, constants: Any, on: Any
 ) -> tuple[TrainState, Metrics]:
-    """Take one step of every member that is not done with its epoch."""
+    """Take one step of every member that has not finished its epoch."""
 
-    def one(state: TrainState, images: Any, labels: Any, key: Any, rate: Any, constants: Any, on: Any) -> Any:
+    def advance_member(
+        state: TrainState, images: Any, labels: Any, key: Any, rate: Any, constants: Any, on: Any
+    ) -> Any:
         after, metrics = step(task, state, images, labels, jax.random.fold_in(key, number), rate, constants)
         return jax.tree.map(lambda new, old: jnp.where(on, new, old), after, state), metrics
 
-    return jax.vmap(one)(state, images, labels, keys, rates, constants, on)
+    return jax.vmap(advance_member)(state, images, labels, keys, rates, constants, on)
 
 
 _step = jax.jit(_advance, static_argnums=0, donate_argnums=1)
@@ -151,6 +155,6 @@ def _epoch(
     return jax.lax.scan(body, state, (jnp.arange(len(order)), order, rates, on))
 
 
-def unstack(weights: Weights, place: int) -> Weights:
+def unstack(weights: Weights, member: int) -> Weights:
     """Return the weights of one member."""
-    return jax.tree.map(lambda leaf: leaf[place], weights)
+    return jax.tree.map(lambda leaf: leaf[member], weights)
