@@ -1,11 +1,11 @@
-"""What the bundled classifier finds novel: cells of new patients, other laboratories, and what is no cell.
+"""Novelty by the bundled classifier: cells of new patients, cells of other laboratories, and images of other things.
 
     python benchmarks/novelty.py DATA --folds folds.csv --fields iml_malaria --bccd bccd
     python benchmarks/novelty.py DATA --folds folds.csv --fields iml_malaria --bccd bccd --ship
 
-Learned from the patients outside fold 0, so that those of fold 0 are new to it; the weights were trained on all.
---ship learns from all patients instead, after the table, and writes that into the bundled file.
-Needs scikit-image.
+Novelty is fitted on the patients outside fold 0, so that the patients of fold 0 are new to it. The weights were trained
+on all patients. With --ship, novelty is then fitted on all patients and written into the bundled file. The script needs
+scikit-image.
 """
 
 import argparse
@@ -26,11 +26,11 @@ PHOTOGRAPHS = (
     "clock", "retina", "hubble_deep_field", "immunohistochemistry", "logo", "colorwheel",
 )  # fmt: skip
 CROPS = 30
-"""Squares cut at random out of a photograph, beside the whole of it."""
+"""Number of random square crops of each photograph, in addition to the whole photograph."""
 
 
 def photographs(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Return scikit-image's and scikit-learn's photographs, whole and in squares."""
+    """Return the photographs of scikit-image and scikit-learn, whole and as random square crops."""
     import skimage.data
     from sklearn.datasets import load_sample_images
 
@@ -46,7 +46,7 @@ def photographs(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def turn_hue(images: np.ndarray, degrees: int) -> np.ndarray:
-    """Turn the hue of every pixel."""
+    """Rotate the hue of every pixel."""
     turned = []
     for image in images:
         hsv = np.asarray(Image.fromarray(image).convert("HSV")).copy()
@@ -56,7 +56,7 @@ def turn_hue(images: np.ndarray, degrees: int) -> np.ndarray:
 
 
 def main() -> None:
-    """Print the table, and ship where asked."""
+    """Print the table; with --ship, also update the bundled file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--folds", type=Path, required=True)
