@@ -1,4 +1,4 @@
-"""The example that predicts many images with Ray."""
+"""The example that classifies many images with Ray."""
 
 import os
 import subprocess

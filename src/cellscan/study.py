@@ -82,7 +82,7 @@ def cross_validate(
     checkpoint : path, optional
         Folder for the checkpoints of this study alone. It contains one subfolder per member.
     resume : bool
-        Continue an interrupted study from its last checkpoint.
+        Continue an interrupted study with the member, and the epoch, at which it stopped.
     progress : bool
         As in `Classifier.fit`.
 

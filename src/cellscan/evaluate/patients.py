@@ -184,7 +184,7 @@ class Patients(Sequence[Patient]):
         if healthy:
             spread = "" if math.isnan(self.false_spread) else f", SD {self.false_spread:.1f} over donors"
             lines.append(f"false-positive cells on healthy donors: {self.false_per_thousand:.1f} in 1,000{spread}")
-        if self.detection_limit > 0:  # 0 means no false positive on healthy donors: no limit.
+        if self.detection_limit > 0:  # A limit of 0 means that healthy donors have no false positives.
             lines.append(
                 f"limit of detection, two SD above the false positives: parasitemia {self.detection_limit:.1%}"
             )

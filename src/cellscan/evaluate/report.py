@@ -214,7 +214,7 @@ class Report:
     patient_overlap : PatientOverlap
         Number of patients that were also used in training, validation or decisions.
     background : str
-        Background of the cells that the network was trained with.
+        Background of the cells as the network receives them: ``"keep"``, ``"fill"`` or ``"silhouette"``.
     labels, predicted, probabilities, names, cell_patients : numpy.ndarray
         (N,) int32, (N,) int32, (N, K) float32, (N,) str, (N,) str: the data from which the metrics are computed.
     rule : float, array, or None
