@@ -58,10 +58,10 @@ def load_sets(data: Path) -> dict[str, Callable[[], Iterator[tuple[Path, np.ndar
 
     def plain(name: str, key: str) -> Callable[[], Iterator[tuple[Path, np.ndarray]]]:
         def each() -> Iterator[tuple[Path, np.ndarray]]:
-            for one in json.loads((data / name / "annotations.json").read_text())["fields"]:
-                kept = [entry for entry in one[key] if key == "points" or entry[4] in (0, "rbc")]
+            for field in json.loads((data / name / "annotations.json").read_text())["fields"]:
+                entries = [entry for entry in field[key] if key == "points" or entry[4] in (0, "rbc")]
                 width = 2 if key == "points" else 4
-                yield data / name / one["file"], np.array([e[:width] for e in kept], np.float64).reshape(-1, width)
+                yield data / name / field["file"], np.array([e[:width] for e in entries], np.float64).reshape(-1, width)
 
         return each
 
@@ -139,8 +139,8 @@ def main() -> None:
             part = args.out.with_suffix(".part")
             part.write_text(json.dumps(known, indent=1))
             part.replace(args.out)
-        told = {k: f"{v:.4f}" if isinstance(v, float) else v for k, v in known[title].items()}
-        print(f"{title}: {', '.join(f'{k} {v}' for k, v in told.items())}", flush=True)
+        values = {k: f"{v:.4f}" if isinstance(v, float) else v for k, v in known[title].items()}
+        print(f"{title}: {', '.join(f'{k} {v}' for k, v in values.items())}", flush=True)
 
     def few(name: str, step: int = 1) -> list[tuple[Path, np.ndarray]]:
         every = sets[name][step - 1 :: step]
@@ -162,11 +162,11 @@ def main() -> None:
             for mode in (None, "auto"):
                 show(f"boxes {name} {mode}{most}", lambda n=name, m=mode: measure_boxes(few(n), m))
         for name in ("draaslan", "BCCD", "Chula"):
-            for told, options in modes:
-                show(f"screen {name} {told}{most}", lambda n=name, o=options: measure_screening(few(n), 1, o))
+            for setting, options in modes:
+                show(f"screen {name} {setting}{most}", lambda n=name, o=options: measure_screening(few(n), 1, o))
         for pixels in (55, 82, 100, 120, 150, 200):
-            for told, options in (modes[0], modes[2]):
-                title = f"screen IML redrawn to {pixels} px {told}{most}"
+            for setting, options in (modes[0], modes[2]):
+                title = f"screen IML redrawn to {pixels} px {setting}{most}"
                 show(title, lambda f=pixels / 82, o=options: measure_screening(few("IML"), f, o))
     print(versions())
 
