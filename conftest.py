@@ -1,4 +1,4 @@
-"""Set-up of every test and doctest: a cache of pixels of their own, one of programs for all runs, and no window."""
+"""Set-up of all tests and doctests: a temporary pixel cache, a shared cache of compiled programs, and no windows."""
 
 import os
 import sys
@@ -8,11 +8,11 @@ from pathlib import Path
 
 os.environ["CELLSCAN_CACHE"] = tempfile.mkdtemp(prefix="cellscan-tests-")
 os.environ["MPLBACKEND"] = "Agg"
-# For the workers of a run, the processes that tests start, and the next run; `make clean` removes it.
+# The workers of a run, the processes that tests start and later runs share this cache; `make clean` removes it.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent / ".programs"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-# Compiled without LLVM's optimisations: a third of the time, and tests run most programs a few times only. The
-# benchmarks and the gallery run what users have.
+# Compiling without LLVM's optimisations takes a third of the time, and tests run most programs only a few times. The
+# benchmarks and the gallery use the default optimisations, as users do.
 os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}"
 
 import pytest
@@ -36,17 +36,17 @@ _LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first, so that the workers of a run end together."""
+    """Put the longest files first, so that the workers of a run finish at about the same time."""
 
-    def place(item: pytest.Item) -> int:
+    def rank(item: pytest.Item) -> int:
         return next((row for row, name in enumerate(_LONGEST) if item.nodeid.startswith(name)), len(_LONGEST))
 
-    items.sort(key=place)
+    items.sort(key=rank)
 
 
 @pytest.fixture(autouse=True)
 def _close_figures() -> Iterator[None]:
-    """Close what a test drew."""
+    """Close the figures of a test."""
     yield
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
@@ -54,34 +54,34 @@ def _close_figures() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _keep_the_cache_of_programs() -> Iterator[None]:
-    """Put back where JAX keeps programs, which a test may have chosen."""
+    """Restore JAX's cache folder of compiled programs, which a test may have changed."""
     yield
     if "jax" in sys.modules:
-        jax, place = sys.modules["jax"], os.environ["JAX_COMPILATION_CACHE_DIR"]
-        if jax.config.jax_compilation_cache_dir != place:
+        jax, folder = sys.modules["jax"], os.environ["JAX_COMPILATION_CACHE_DIR"]
+        if jax.config.jax_compilation_cache_dir != folder:
             from jax.experimental.compilation_cache import compilation_cache
 
-            jax.config.update("jax_compilation_cache_dir", place)
+            jax.config.update("jax_compilation_cache_dir", folder)
             compilation_cache.reset_cache()
 
 
 @pytest.fixture(autouse=True)
 def _study(request: pytest.FixtureRequest) -> None:
-    """Give the examples of `Study` one that is trained once, the one of `cross_validate`."""
+    """Give the examples of `Study` the study of the example of `cross_validate`, which is trained once."""
     if isinstance(request.node, DoctestItem) and request.node.name.startswith(_STUDIES):
         request.getfixturevalue("doctest_namespace").update(request.getfixturevalue("trained_study"))
 
 
 @pytest.fixture(autouse=True)
 def _detector(request: pytest.FixtureRequest) -> None:
-    """Give the examples of detections the detector and the fields of the one of `Detector`."""
+    """Give the examples of detection the detector and the fields of the example of `Detector`."""
     if isinstance(request.node, DoctestItem) and request.node.name.startswith(_DETECTORS):
         request.getfixturevalue("doctest_namespace").update(request.getfixturevalue("trained_detector"))
 
 
 @pytest.fixture(scope="session")
 def trained_detector() -> dict[str, object]:
-    """Train it."""
+    """Train a detector for the examples of detection."""
     import cellscan
 
     fields = cellscan.synthetic_fields(4, seed=0, size=(96, 128))
@@ -93,7 +93,7 @@ def trained_detector() -> dict[str, object]:
 
 @pytest.fixture(scope="session")
 def trained_study() -> dict[str, object]:
-    """Train it."""
+    """Train a study for the examples of `Study`."""
     import cellscan
 
     cells = cellscan.synthetic_cells(200, seed=0, difficulty="easy")

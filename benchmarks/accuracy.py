@@ -1,10 +1,10 @@
-"""Accuracy on the real cells: by patient and by cell, with and without the disputed cells, and on external fields.
+"""Accuracy on the real cells: splits by patient and by cell, undisputed and disputed cells, and external fields.
 
     python benchmarks/accuracy.py DATA --folds folds.csv --suspects suspects.csv --fields iml_malaria
 
-DATA is the publisher's archive or folder; the other three are optional. Every row trains `small_cnn`
-by the default recipe, but for the background where the row says so, and prints one table row; models and a
-log of rows go to --out, and a row that is there already is not trained again.
+DATA is the publisher's archive or folder; the other three arguments are optional. Every row of the table trains
+`small_cnn` with the default recipe; some rows change the background. Models and a log of every row are written to
+--out. A row that is already in --out is not trained again.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from PIL import Image
 import cellscan
 from cellscan.evaluate.calibration import expected_calibration_error
 
-# name, how the cells are divided, background, background in training, epochs
+# Name, unit of the split, background, background in training, epochs.
 ROWS = (
     ("fold 0 by patient, fixed background", "patient", "fill", None, 6),
     ("random 80/20 by cell, fixed background", "cell", "fill", None, 6),
@@ -32,10 +32,10 @@ INFECTED = ("ring", "trophozoite", "schizont", "gametocyte")
 
 
 def field_crops(folder: Path) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """Cut infected cells, and at most twelve random red cells a field, out of the IML fields.
+    """Cut all infected cells, and at most twelve random red cells per field, out of the IML fields.
 
-    Boxes are clipped to the frame; "difficult" ones and those under 20 px a side are left out.
-    Returned are the crops, whether each is infected, and the number of its field.
+    Boxes are clipped to the image. Boxes that are labelled "difficult" or have a side below 20 px are left out.
+    Returns the crops, whether each is infected, and the number of its field.
     """
     crops, infected, fields = [], [], []
     rng = np.random.default_rng(0)
@@ -58,7 +58,7 @@ def field_crops(folder: Path) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]
 
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:
-    """Return a parser of what most tables need: the cells, their folds, the disputed names, the external fields."""
+    """Return a parser for the cells, their folds, the disputed names and the external fields."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     for name in ("--folds", "--suspects", "--fields"):
@@ -67,7 +67,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def slug(title: str) -> str:
-    """Return the title of a row as the name of its files."""
+    """Return the title of a row in a form that is suitable as a file name."""
     return title.replace(": ", "-").replace(", ", "-").replace(" ", "-")
 
 
@@ -77,7 +77,7 @@ def read_suspected_labels(path: Path) -> np.ndarray:
 
 
 def internal_metrics(report: cellscan.Report, suspects: Path | None) -> dict[str, float]:
-    """Return the internal metrics, of all cells and of those whose label nobody disputes."""
+    """Return the internal metrics, on all cells and on the undisputed cells."""
     row: dict[str, float] = {"accuracy": report.accuracy, "roc_auc": report.roc_auc}
     row["low"], row["high"] = report.interval["accuracy"]
     row["ece"] = expected_calibration_error(report.probabilities, report.labels)
@@ -89,7 +89,7 @@ def internal_metrics(report: cellscan.Report, suspects: Path | None) -> dict[str
 
 
 def external_metrics(clf: cellscan.Classifier, folder: Path | None) -> dict[str, float]:
-    """Return the metrics on the external fields; options were never chosen by the second half of the fields."""
+    """Return the metrics on the external fields. The second half of the fields was never used to choose options."""
     from sklearn.metrics import roc_auc_score
 
     if not folder:
@@ -127,13 +127,13 @@ def measure(
 
 
 def fold_hash(cells: cellscan.CellDataset, folds: Path) -> str:
-    """Return what tells these folds from others."""
+    """Return the hash of the folds."""
     how = next(iter(cells.folds(folds)))[1].split_info
     return "unknown" if how is None else how.hash
 
 
 def versions() -> str:
-    """Return what a table was made with."""
+    """Return the versions and devices that a table was made with."""
     return (
         f"cellscan {cellscan.__version__}, jax {jax.__version__}, {jax.devices()}, "
         f"Python {platform.python_version()}, {platform.machine()}"
@@ -141,7 +141,7 @@ def versions() -> str:
 
 
 def main() -> None:
-    """Train what is missing and print the table."""
+    """Train the rows that are missing, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--folds", type=Path)

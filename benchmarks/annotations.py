@@ -1,9 +1,9 @@
-"""How long reading annotated fields takes, in every format.
+"""Time to read annotated fields, for every format.
 
     python benchmarks/annotations.py [--fields 1300] [--boxes 80000] [--runs 3]
 
-Fields of one small image, copied; boxes are drawn at random, with a corner of a polygon or a point where a format has
-nothing else. Each row is the median of so many calls of `load_fields`, after one that is not counted.
+All fields are links to one small image. Boxes are drawn at random; they are written as polygons or points if a format
+has no boxes. Each row is the median of --runs calls of `load_fields`, after one call that is not counted.
 """
 
 import argparse
@@ -126,7 +126,7 @@ def lists(folder: Path, fields: dict[str, Rows]) -> None:
 
 
 def saved(format: str) -> Callable[[Path, dict[str, Rows]], None]:
-    """Return a writer by `FieldDataset.save`, from fields that are read as a list."""
+    """Return a function that writes a format by `FieldDataset.save`."""
 
     def write(folder: Path, fields: dict[str, Rows]) -> None:
         lists(folder, fields)
@@ -148,7 +148,7 @@ WRITERS = {
 
 
 def draw(count: int, boxes: int) -> dict[str, Rows]:
-    """Return the boxes of every field, all different."""
+    """Return random boxes for every field."""
     rng = np.random.default_rng(0)
     owner = np.sort(rng.integers(0, count, boxes))
     corner = rng.integers(0, (600, 440), (boxes, 2))
@@ -161,7 +161,7 @@ def draw(count: int, boxes: int) -> dict[str, Rows]:
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure every format and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fields", type=int, default=1300)
     parser.add_argument("--boxes", type=int, default=80000)

@@ -1,12 +1,12 @@
-"""What a network is shown, and how it is trained: one study over the folds a row, on the internal and the external set.
+"""Effect of the background, and of each option of the recipe: one cross-validation per row, with external validation.
 
     python benchmarks/backgrounds.py DATA --folds folds.csv --suspects suspects.csv --fields iml_malaria
     python benchmarks/backgrounds.py DATA --folds folds.csv --suspects suspects.csv --fields iml_malaria --table options
 
-Every row is `small_cnn` at 64 px. The default table, `backgrounds`, compares backgrounds and augmentations; `options`
-takes one option of `Recipe` away or adds one. The last column is what a row gains over the default, which comes first,
-in points of accuracy over all cells, with its interval by paired bootstrap over patients. Rows are kept in --out; one
-that is there is not trained again.
+Every row trains `small_cnn` at 64 px. The default table, `backgrounds`, compares backgrounds and augmentations. The
+table `options` removes or adds one option of `Recipe` per row. The last column is the difference in accuracy to the
+first row, the default, in percentage points over all cells, with its interval by a paired bootstrap over patients. Rows
+are stored in --out; a row that is already there is not trained again.
 """
 
 import json
@@ -21,11 +21,11 @@ import cellscan
 from cellscan import Recipe
 
 SHARE = 0.7
-"""Side of the crop inside, of the box's side."""
+"""Side of the central crop, as a share of the side of the box."""
 
 DEFAULT = ("default: random background", "fill", Recipe(), False)
 
-# title, background, recipe, whether the middle alone is shown
+# Title, background, recipe, whether the images are central crops.
 TABLES = {
     "backgrounds": (
         DEFAULT,
@@ -56,11 +56,11 @@ COLUMNS = (
     "accuracy | ROC AUC | undisputed | agreement with disputed: parasitized / uninfected | external AUC | "
     "called on the external set: infected / healthy"
 )
-"""What `line` prints behind the title."""
+"""Headings of the columns that `line` prints after the title."""
 
 
 def inside(cells: cellscan.CellDataset) -> cellscan.CellDataset:
-    """Return the middle of every image, resized as the whole would be."""
+    """Return the central crop of every image, at 64 px."""
     whole = round(64 / SHARE)
     start = (whole - 64) // 2
     middle = cells.images(whole)[:, start : start + 64, start : start + 64]
@@ -72,7 +72,7 @@ def inside(cells: cellscan.CellDataset) -> cellscan.CellDataset:
 def study_metrics(
     study: cellscan.Study, disputed: np.ndarray, labels: np.ndarray, external: Sequence[np.ndarray] | np.ndarray
 ) -> dict[str, float]:
-    """Return what a row says of a study; `external` is what each member says of the crops, whose labels are given."""
+    """Return the metrics of a study for a row; `external` holds the predictions of each member on the crops."""
     from sklearn.metrics import roc_auc_score
 
     row = {}
@@ -107,14 +107,14 @@ def line(title: str, row: dict[str, float]) -> str:
 
 
 def points_gained(report: cellscan.Report, first: cellscan.Report) -> str:
-    """Return the difference of accuracies in points, and its paired interval over patients."""
+    """Return the difference in accuracy in percentage points, and its paired interval over patients."""
     found = cellscan.compare(report, first)
     low, high = (100 * end for end in found.interval["accuracy"])
     return f"{100 * found.difference['accuracy']:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
 def report_of(cells: cellscan.CellDataset, folds: Path, file: Path) -> cellscan.Report:
-    """Return the report of all cells from the probabilities that a row keeps, (seeds, cells, 2)."""
+    """Return the report of all cells from the stored probabilities of a row, (seeds, cells, 2)."""
     probabilities, fold = np.load(file), cells.fold_numbers(folds)
     members = (cellscan.Classifier("small_cnn"),) * (len(probabilities) * len(np.unique(fold)))
     seeds = tuple(range(len(probabilities)))
@@ -122,7 +122,7 @@ def report_of(cells: cellscan.CellDataset, folds: Path, file: Path) -> cellscan.
 
 
 def main() -> None:
-    """Train what is missing and print the table."""
+    """Train the rows that are missing, and print the table."""
     parser = make_parser(__doc__)
     parser.add_argument("--table", choices=TABLES, default="backgrounds")
     parser.add_argument("--only", type=int, nargs="*", help="numbers of rows")

@@ -1,9 +1,9 @@
-"""What the road to the network costs: import, first and second load, memory, synthetic cells.
+"""Cost of the data pipeline: import, first and second load, memory, and synthetic cells.
 
     python benchmarks/data_path.py [DATA]
 
-DATA is the publisher's archive or folder; without it only the rows that need none are printed. Each
-row is the median of fresh processes; the pixel cache is a new, empty folder.
+DATA is the publisher's archive or folder. Without it, only the rows that need no data are printed. Each row is the
+median over new processes. The pixel cache is a new, empty folder.
 """
 
 import argparse
@@ -57,20 +57,20 @@ print(peak / 1e6)
 
 
 def run(code: str, *args: str, cache: str) -> float:
-    """Run code in a fresh process and return the number it prints."""
+    """Run code in a new process and return the number that it prints."""
     env = {**os.environ, "CELLSCAN_CACHE": cache}
     done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, env=env, check=True)
     return float(done.stdout)
 
 
 def median(code: str, *args: str, cache: str, runs: int = 5) -> float:
-    """Return the median over fresh processes, after one that is not counted."""
+    """Return the median over new processes, after one that is not counted."""
     run(code, *args, cache=cache)
     return statistics.median(run(code, *args, cache=cache) for _ in range(runs))
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="?")
     data = parser.parse_args().data

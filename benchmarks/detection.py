@@ -1,13 +1,14 @@
-"""Fields: average precision, counts and screening on IML-Malaria and BCCD, and the bundled detector.
+"""Detection on IML-Malaria and BCCD: average precision and counts; also trains the bundled detector.
 
     python benchmarks/detection.py --iml iml_malaria --out detection_output
     python benchmarks/detection.py --bccd bccd --out detection_output
 
-IML has no lists of its own: runs of up to twelve consecutive fields go to training, validation or test, with a fixed
-seed. BCCD has its own. Thresholds are chosen on validation fields. A run that is stopped goes on when called again.
-With --ship, the IML detector is written into the package, in float16, with the metrics of this test in its card. With
---card, nothing is trained: the detector in the package is given the diameter of the cells it was trained at, thresholds
-and error rates together with the classifier in the package, what the validation fields look like, and new metrics.
+IML-Malaria has no published split. Runs of up to twelve consecutive fields are assigned to training, validation or
+test, with a fixed seed. BCCD has a published split. Thresholds are chosen on validation fields. An interrupted run
+continues when it is started again. With --ship, the IML detector is written into the package, in float16, with the
+metrics of this test in its card. With --card, nothing is trained: the script updates the card of the detector in the
+package, with the cell diameter in training, thresholds and error rates with and without the bundled classifier, the
+appearance of the validation fields, and new metrics.
 """
 
 import argparse
@@ -59,7 +60,7 @@ def measure(name: str, parts: tuple[cellscan.FieldDataset, ...], args: argparse.
 
 
 def describe(parts: tuple[cellscan.FieldDataset, ...], args: argparse.Namespace) -> None:
-    """Measure anew what the card of the detector in the package says, and print its metrics."""
+    """Update the card of the detector in the package, and print its metrics."""
     train, valid, test = parts
     det, clf = cellscan.Detector.pretrained(), cellscan.Classifier.pretrained()
     print(f"trained at cells of {det.learn_diameter(train):.2f} px")
@@ -80,7 +81,7 @@ def describe(parts: tuple[cellscan.FieldDataset, ...], args: argparse.Namespace)
 
 
 def main() -> None:
-    """Train what is missing and print the metrics."""
+    """Train the detectors that are missing, and print the metrics."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--iml", type=Path)
     parser.add_argument("--bccd", type=Path)

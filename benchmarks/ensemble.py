@@ -1,13 +1,14 @@
-"""Networks with and without label issues in training, alone and averaged, over the folds.
+"""Cross-validation of networks trained with and without label issues, alone and as an ensemble.
 
     python benchmarks/ensemble.py DATA --folds folds.csv --suspects suspects.csv --fields iml_malaria \
         --squeezenet squeezenet1_1.safetensors --lite0 tf_efficientnet_lite0.safetensors --only 0 3
 
-The label issues of a fold are found among its training patients alone: features of two backbones as they were
-pretrained, a logistic regression for every group of patients, trained without it, and confident learning on that.
-The experts' list only measures. What each network says is kept in --out, and a network that was killed goes on. With
-two rows or more, the last row averages their probabilities, and a line counts the undisputed labels that all of them
-contradict. Points gained are against the first row, with the interval of a paired bootstrap over patients.
+The label issues of a fold are found among its training patients alone. A logistic regression on the features of two
+pretrained backbones predicts every group of these patients without training on it, and confident learning selects the
+label issues. The experts' list is used for evaluation only. The predictions of each network are stored in --out, and an
+interrupted training continues. With two or more rows, the last row averages their probabilities, and a line counts the
+undisputed labels that all of them contradict. Points gained are relative to the first row, with the interval of a
+paired bootstrap over patients.
 """
 
 import argparse
@@ -24,12 +25,12 @@ from cellscan.evaluate.confident import find_contradicted
 from cellscan.tensors import read_tensors, write_tensors
 
 STRENGTH = 1e-3
-"""Inverse of the regression's penalty; the better of 1e-3 and 1e-2 on the training patients of fold 1."""
+"""Inverse of the penalty of the logistic regression, chosen from 1e-3 and 1e-2 on the training patients of fold 1."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A network and how it is trained."""
+    """A network and its training options."""
 
     title: str
     network: str
@@ -49,7 +50,7 @@ ROWS = (
 
 
 def embeddings(cells: cellscan.CellDataset, args: argparse.Namespace) -> np.ndarray:
-    """Return the features of both backbones, as they were pretrained, side by side."""
+    """Return the concatenated features of both pretrained backbones."""
     networks = (("squeezenet1_1", args.squeezenet, 96), ("tf_efficientnet_lite0", args.lite0, 112))
     return np.hstack([cellscan.Classifier(n, weights=w, image_size=size).embed(cells) for n, w, size in networks])
 
@@ -91,7 +92,7 @@ def predict(
     crops: cellscan.CellDataset,
     args: argparse.Namespace,
 ) -> tuple[cellscan.Study, np.ndarray]:
-    """Return the study of a row, and what each of its members says of the crops."""
+    """Return the study of a row, and the predictions of each member on the crops."""
     fold, place = cells.fold_numbers(args.folds), args.out / slug(row.title)
     weights = {"small_cnn": None, "tf_efficientnet_lite0": args.lite0, "squeezenet1_1": args.squeezenet}[row.network]
     probabilities = np.zeros((args.seeds, len(cells), len(cells.class_names)), np.float32)
@@ -102,13 +103,13 @@ def predict(
                 train = train.without(issues[number])
             clf = cellscan.Classifier(row.network, weights=weights, image_size=row.size, seed=seed)
             here = place / f"fold{number}-seed{seed}"
-            kept = here / "answers.safetensors"
-            if not kept.exists():
+            file = here / "answers.safetensors"
+            if not file.exists():
                 clf.fit(train, epochs=row.epochs, checkpoint=here, resume=True, progress=False)
                 parts = {"internal": test, "external": crops}
-                said = {name: clf.predict_proba(part, tta=row.tta, progress=False) for name, part in parts.items()}
-                write_tensors(kept, said, {})
-            _, answers = read_tensors(kept)
+                answers = {name: clf.predict_proba(part, tta=row.tta, progress=False) for name, part in parts.items()}
+                write_tensors(file, answers, {})
+            _, answers = read_tensors(file)
             probabilities[seed, fold == number] = answers["internal"]
             predicted[number, seed] = clf, answers["external"]
             print(f"{row.title}, fold {number}, seed {seed}: predicted", flush=True)
@@ -119,17 +120,17 @@ def predict(
 
 
 def averaged(studies: list[cellscan.Study], external: list[np.ndarray]) -> tuple[cellscan.Study, np.ndarray]:
-    """Return the study, and the answers on the external set, of the mean over seeds and over rows."""
+    """Average the predictions over seeds and rows; return the study and the predictions on the external set."""
     first = studies[0]
     mean = np.mean([study.probabilities.mean(0, keepdims=True) for study in studies], axis=0)
     members = first.members[:: len(first.seeds)]
     study = cellscan.Study(first.cells, first.fold, (0,), members, mean, "by patient", {"tta": False})
     folds = len(members)
-    return study, np.mean([said.reshape(folds, -1, *said.shape[1:]).mean(1) for said in external], axis=0)
+    return study, np.mean([part.reshape(folds, -1, *part.shape[1:]).mean(1) for part in external], axis=0)
 
 
 def main() -> None:
-    """Train what is missing and print the table."""
+    """Train the rows that are missing, and print the table."""
     parser = make_parser(__doc__)
     parser.add_argument("--squeezenet", type=Path, required=True)
     parser.add_argument("--lite0", type=Path, required=True)
@@ -143,19 +144,21 @@ def main() -> None:
     issues = label_issues_of(cells, disputed, args) if any(ROWS[number].pruned for number in args.only) else {}
     rows, predicted = [], []
 
-    def tell(title: str, study: cellscan.Study, external: np.ndarray) -> None:
+    def add_row(title: str, study: cellscan.Study, external: np.ndarray) -> None:
         gain = points_gained(study.report, predicted[0][0].report) if rows else ""
         rows.append(f"{line(title, study_metrics(study, disputed, crops.labels, external))} {gain} |")
         print(rows[-1], flush=True)
 
     for number in args.only:
         predicted.append(predict(ROWS[number], cells, issues, crops, args))
-        tell(ROWS[number].title, *predicted[-1])
+        add_row(ROWS[number].title, *predicted[-1])
         if args.seeds > 1:
-            tell(f"{ROWS[number].title}, average of {args.seeds} seeds", *averaged(*([one] for one in predicted[-1])))
+            add_row(
+                f"{ROWS[number].title}, average of {args.seeds} seeds", *averaged(*([one] for one in predicted[-1]))
+            )
     if len(predicted) > 1:
         studies, external = (list(part) for part in zip(*predicted, strict=True))
-        tell("average of all of these", *averaged(studies, external))
+        add_row("average of all of these", *averaged(studies, external))
         clean = ~np.isin(cells.names, disputed)
         wrong = np.all([one.report.predicted != cells.labels for one in studies], axis=0) & clean
         share = 1 - wrong.sum() / clean.sum()

@@ -1,8 +1,9 @@
-"""Whether maps are right: the pointing game, completeness, and what is left of a map without its weights.
+"""Quality of explanation maps: the pointing game, completeness, and a test with randomised weights.
 
     python benchmarks/explain.py
 
-On synthetic cells, whose parasites have masks: `small_cnn` at 64 px learns 3,000 of them in six epochs.
+The cells are synthetic, because their parasites have masks. `small_cnn` is trained on 3,000 of them at 64 px, for six
+epochs.
 """
 
 import time
@@ -17,19 +18,19 @@ from cellscan.data.images import read_rgb
 from cellscan.explain import METHODS
 
 GRACE = 3
-"""Pixels that the highest point of a map may lie off the parasite."""
+"""Largest distance in pixels between the maximum of a map and the parasite that counts as a hit."""
 
 PARTS = ("head", "stage4", "stage3", "stage2", "stage1", "stem_norm", "stem")
 
 
 def near(cells: cellscan.CellDataset) -> list[np.ndarray]:
-    """Return where the highest point may lie, a mask a cell."""
+    """Return one mask per cell: the pixels where the maximum of a map counts as a hit."""
     assert cells.masks is not None
     return [np.asarray(distance_transform_edt(~mask)) <= GRACE for mask in cells.masks]
 
 
 def randomised(clf: cellscan.Classifier) -> list[tuple[str, cellscan.Classifier]]:
-    """Return the classifier with one part after the other drawn anew, from the head down."""
+    """Return classifiers with random weights in more and more parts of the network, from the head down."""
     fresh = cellscan.Classifier("small_cnn", seed=9)
     weights = {kind: dict(leaves) for kind, leaves in clf._members[0].items()}
     found = []

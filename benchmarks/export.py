@@ -1,9 +1,9 @@
-"""Exported files beside `predict`: the greatest difference, and images a second.
+"""Exported files compared with `predict_proba`: largest difference, and images per second.
 
     python benchmarks/export.py DATA --lite0 tf_efficientnet_lite0.safetensors
 
-500 real cells through the bundled model, an ensemble of two, `small_cnn` as drawn, and EfficientNet-Lite0 with
-published weights and a new head.
+The benchmark uses 500 real cells and four classifiers: the bundled model, an ensemble of two, `small_cnn` with random
+weights, and EfficientNet-Lite0 with published weights and a new head.
 """
 
 import argparse
@@ -23,7 +23,7 @@ BATCH = 64
 
 
 def rate(run: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return what is said of the images, and how many a second, the best of three rounds in batches."""
+    """Return the predictions, and the images per second in batches: the best of three rounds."""
     run(images[:BATCH])
     spent, rows = [], []
     for _ in range(3):

@@ -1,9 +1,10 @@
-"""Members of a study trained at once, beside one after another: seconds an epoch of all of them.
+"""Members of a study trained at once, compared with one after another: seconds per epoch over all members.
 
     python benchmarks/members.py DATA --folds folds.csv --seeds 1 3
 
-Both ways train the same networks on the same cells; the first epoch, which compiles, is told apart. One member a fold
-is trained in turn; what more seeds would take is that, times the seeds.
+Both ways train the same networks on the same cells. The first epoch, which includes compilation, is reported
+separately. One after another, one member per fold is trained; for several seeds, its time is multiplied by the number
+of seeds.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from cellscan.training.vectorized import run_vectorized
 
 
 def at_once(cells: cellscan.CellDataset, fold: np.ndarray, seeds: int, args: argparse.Namespace) -> list[float]:
-    """Return the seconds of each epoch of all members at once."""
+    """Return the seconds of each epoch, with all members trained at once."""
     keys = [(number, seed) for number in np.unique(fold) for seed in range(seeds)]
     members = [cellscan.Classifier(args.network, image_size=args.size, seed=seed).model for _, seed in keys]
     recipe = cellscan.Recipe(learning_rate=4e-3)
@@ -46,7 +47,7 @@ def at_once(cells: cellscan.CellDataset, fold: np.ndarray, seeds: int, args: arg
 
 
 def alone(cells: cellscan.CellDataset, fold: np.ndarray, args: argparse.Namespace) -> np.ndarray:
-    """Return the seconds of each epoch, summed over one member a fold, trained one after another."""
+    """Return the seconds of each epoch, summed over one member per fold, trained one after another."""
     spent = np.zeros(args.epochs)
     for number in np.unique(fold):
         clf = cellscan.Classifier(args.network, image_size=args.size, seed=0)
@@ -72,7 +73,7 @@ def main() -> None:
         chosen = np.zeros(len(cells), bool)
         chosen[np.random.default_rng(0).permutation(len(cells))[: args.cells]] = True
         cells, fold = cells.select(chosen), fold[chosen]
-    cells.images(args.size)  # decoded before the clocks start
+    cells.images(args.size)  # Decode before the time measurement starts.
     print("| members | first epoch, at once / in turn, s | later epochs, at once / in turn, s | times as fast |")
     print("| --- | --- | --- | --- |")
     turn = alone(cells, fold, args)

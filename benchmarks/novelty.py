@@ -1,13 +1,13 @@
-"""What the bundled classifier finds novel: cells of new patients, other laboratories, and what is no cell.
+"""Novelty by the bundled classifier: cells of new patients, cells of other laboratories, and images of other things.
 
     python benchmarks/novelty.py DATA --folds folds.csv --fields iml_malaria --bccd bccd
     python benchmarks/novelty.py DATA --folds folds.csv --fields iml_malaria --bccd bccd --within draaslan bccd
     python benchmarks/novelty.py DATA --folds folds.csv --fields iml_malaria --bccd bccd --ship
 
-Learned from the patients outside fold 0, so that those of fold 0 are new to it; the weights were trained on all.
---ship learns from all patients instead, after the table, and writes that into the bundled file.
-With --within, only how well outlier scores tell white cells and platelets from the red cells of the same set.
-Needs scikit-image.
+Novelty is fitted on the patients outside fold 0, so that the patients of fold 0 are new to it. The weights were trained
+on all patients. With --ship, novelty is then fitted on all patients and written into the bundled file. With --within, the
+script only prints how well outlier scores separate white cells and platelets from the red cells of the same set. The
+script needs scikit-image.
 """
 
 import argparse
@@ -28,11 +28,11 @@ PHOTOGRAPHS = (
     "clock", "retina", "hubble_deep_field", "immunohistochemistry", "logo", "colorwheel",
 )  # fmt: skip
 CROPS = 30
-"""Squares cut at random out of a photograph, beside the whole of it."""
+"""Number of random square crops of each photograph, in addition to the whole photograph."""
 
 
 def photographs(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Return scikit-image's and scikit-learn's photographs, whole and in squares."""
+    """Return the photographs of scikit-image and scikit-learn, whole and as random square crops."""
     import skimage.data
     from sklearn.datasets import load_sample_images
 
@@ -48,7 +48,7 @@ def photographs(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def turn_hue(images: np.ndarray, degrees: int) -> np.ndarray:
-    """Turn the hue of every pixel."""
+    """Rotate the hue of every pixel."""
     turned = []
     for image in images:
         hsv = np.asarray(Image.fromarray(image).convert("HSV")).copy()
@@ -72,7 +72,7 @@ def measure_within(folder: Path) -> None:
 
 
 def main() -> None:
-    """Print the table, and ship where asked."""
+    """Print the table; with --ship, also update the bundled file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--folds", type=Path, required=True)

@@ -1,13 +1,15 @@
-"""Fields of laboratories that trained nothing: what is found, and what `screen` says of them.
+"""Detection and screening on fields of laboratories that are not in training.
 
     python benchmarks/other_laboratories.py --data FOLDER --out other_laboratories.json
 
-FOLDER holds `iml_malaria`, `bccd`, `chula_rbc12` and `draaslan`, unpacked. Every number is a cell of the table in the
-JSON file; one that is there is not measured again, so a run that is stopped goes on when called again. Prints the table
-of the models in the package: as trained (`cell_diameter=None`) beside `cell_diameter="auto"`, and IML fields redrawn.
+FOLDER contains `iml_malaria`, `bccd`, `chula_rbc12` and `draaslan`, unpacked. Results are stored in the JSON file, and
+results that are already there are not measured again, so an interrupted run continues when it is started again. The
+script prints results of the bundled models with `cell_diameter=None` (as trained) and with `cell_diameter="auto"`, and
+on rescaled IML fields.
 
-With --diameters only the estimates of the diameter: constants were chosen on fields of even position (in the order of
-the annotations, BCCD's by name); what is printed is of those of odd position.
+With --diameters, the script measures the estimates of the cell diameter alone. Their constants were chosen on fields
+with an even position (in the order of the annotations; for BCCD, by name). The printed results are for the fields with
+an odd position.
 """
 
 import argparse
@@ -27,7 +29,7 @@ CLASSES = ("red blood cell", "infected")
 
 
 def resize(image: np.ndarray, factor: float) -> np.ndarray:
-    """Return an image redrawn at another scale."""
+    """Return a rescaled image."""
     if factor == 1:
         return image
     size = (round(image.shape[1] * factor), round(image.shape[0] * factor))
@@ -35,17 +37,17 @@ def resize(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def read(paths: list[Path]) -> list[np.ndarray]:
-    """Return images, RGB."""
+    """Read images as RGB arrays."""
     return [np.asarray(Image.open(path).convert("RGB")) for path in paths]
 
 
 def load_sets(data: Path) -> dict[str, Callable[[], Iterator[tuple[Path, np.ndarray]]]]:
-    """Return what gives path and red-cell boxes (n, 4), or points (n, 2), of every field, by the name of its set."""
+    """Return, by the name of a set, an iterator over its fields: path, and red-cell boxes (n, 4) or points (n, 2)."""
 
     def boxed(fields: cellscan.FieldDataset, folder: Path) -> Iterator[tuple[Path, np.ndarray]]:
         red = [n for n, name in enumerate(fields.class_names) if name.lower() in ("rbc", "red blood cell", "infected")]
-        for name, own, said in zip(fields.names.tolist(), fields.boxes, fields.labels, strict=True):
-            yield folder / name, own[np.isin(said, red)]
+        for name, boxes, labels in zip(fields.names.tolist(), fields.boxes, fields.labels, strict=True):
+            yield folder / name, boxes[np.isin(labels, red)]
 
     def iml() -> Iterator[tuple[Path, np.ndarray]]:
         file = data / "iml_malaria" / "annotations.json"
@@ -56,10 +58,10 @@ def load_sets(data: Path) -> dict[str, Callable[[], Iterator[tuple[Path, np.ndar
 
     def plain(name: str, key: str) -> Callable[[], Iterator[tuple[Path, np.ndarray]]]:
         def each() -> Iterator[tuple[Path, np.ndarray]]:
-            for one in json.loads((data / name / "annotations.json").read_text())["fields"]:
-                kept = [entry for entry in one[key] if key == "points" or entry[4] in (0, "rbc")]
+            for field in json.loads((data / name / "annotations.json").read_text())["fields"]:
+                entries = [entry for entry in field[key] if key == "points" or entry[4] in (0, "rbc")]
                 width = 2 if key == "points" else 4
-                yield data / name / one["file"], np.array([e[:width] for e in kept], np.float64).reshape(-1, width)
+                yield data / name / field["file"], np.array([e[:width] for e in entries], np.float64).reshape(-1, width)
 
         return each
 
@@ -67,7 +69,7 @@ def load_sets(data: Path) -> dict[str, Callable[[], Iterator[tuple[Path, np.ndar
 
 
 def true_diameter(boxes: np.ndarray, width: int, height: int) -> float:
-    """Return the median side of the boxes that touch no frame; Chula's cells are about 91 px at 1280 px width."""
+    """Return the median side of the boxes inside the image; Chula's cells are about 91 px in images 1280 px wide."""
     if boxes.shape[1] == 2:
         return 91 * width / 1280
     inside = (boxes[:, :2] > 2).all(1) & (boxes[:, 2:] < (width - 2, height - 2)).all(1)
@@ -76,7 +78,7 @@ def true_diameter(boxes: np.ndarray, width: int, height: int) -> float:
 
 
 def measure_diameters(fields: list[tuple[Path, np.ndarray]], factor: float) -> dict[str, Any]:
-    """Return how far estimates are off."""
+    """Measure the errors of the estimated cell diameter."""
     ratios, seconds = [], []
     for path, boxes in fields:
         (image,) = read([path])
@@ -99,7 +101,7 @@ def measure_diameters(fields: list[tuple[Path, np.ndarray]], factor: float) -> d
 
 
 def measure_screening(fields: list[tuple[Path, np.ndarray]], factor: float, options: dict[str, Any]) -> dict[str, Any]:
-    """Return what `screen` says of a set as one smear."""
+    """Run `screen` on a set as one smear, and return its results."""
     try:
         smear = cellscan.screen((resize(read([path])[0], factor) for path, _ in fields), progress=False, **options)
     except cellscan.DataError as error:
@@ -111,17 +113,17 @@ def measure_screening(fields: list[tuple[Path, np.ndarray]], factor: float, opti
 
 
 def measure_boxes(fields: list[tuple[Path, np.ndarray]], mode: str | None) -> dict[str, Any]:
-    """Return average precision of red cells, whatever they were called, and the mean error of counts."""
+    """Return the average precision of red cells, infected or not, and the mean error of counts."""
     images = read([path for path, _ in fields])
-    boxes = [own for _, own in fields]
-    labels = [np.zeros(len(own), int) for own in boxes]
+    boxes = [field_boxes for _, field_boxes in fields]
+    labels = [np.zeros(len(field_boxes), int) for field_boxes in boxes]
     truth = cellscan.FieldDataset.from_arrays(images, boxes, labels, class_names=CLASSES)
     report = cellscan.Detector.pretrained().evaluate(truth, cell_diameter=mode, progress=False)
     return {"fields": len(fields), "AP50 red": report.ap50_per_class[0], "count error": report.count_error}
 
 
 def main() -> None:
-    """Measure what is missing and print the table."""
+    """Measure the results that are missing, and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("other_laboratories.json"))
@@ -137,8 +139,8 @@ def main() -> None:
             part = args.out.with_suffix(".part")
             part.write_text(json.dumps(known, indent=1))
             part.replace(args.out)
-        told = {k: f"{v:.4f}" if isinstance(v, float) else v for k, v in known[title].items()}
-        print(f"{title}: {', '.join(f'{k} {v}' for k, v in told.items())}", flush=True)
+        values = {k: f"{v:.4f}" if isinstance(v, float) else v for k, v in known[title].items()}
+        print(f"{title}: {', '.join(f'{k} {v}' for k, v in values.items())}", flush=True)
 
     def few(name: str, step: int = 1) -> list[tuple[Path, np.ndarray]]:
         every = sets[name][step - 1 :: step]
@@ -160,11 +162,11 @@ def main() -> None:
             for mode in (None, "auto"):
                 show(f"boxes {name} {mode}{most}", lambda n=name, m=mode: measure_boxes(few(n), m))
         for name in ("draaslan", "BCCD", "Chula"):
-            for told, options in modes:
-                show(f"screen {name} {told}{most}", lambda n=name, o=options: measure_screening(few(n), 1, o))
+            for setting, options in modes:
+                show(f"screen {name} {setting}{most}", lambda n=name, o=options: measure_screening(few(n), 1, o))
         for pixels in (55, 82, 100, 120, 150, 200):
-            for told, options in (modes[0], modes[2]):
-                title = f"screen IML redrawn to {pixels} px {told}{most}"
+            for setting, options in (modes[0], modes[2]):
+                title = f"screen IML redrawn to {pixels} px {setting}{most}"
                 show(title, lambda f=pixels / 82, o=options: measure_screening(few("IML"), f, o))
     print(versions())
 

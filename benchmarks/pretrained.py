@@ -1,17 +1,18 @@
-"""Train the checkpoint that `cellscan.Classifier.pretrained()` loads, and measure it.
+"""Train and evaluate the model that `cellscan.Classifier.pretrained()` loads.
 
     python benchmarks/pretrained.py DATA --folds folds.csv --suspects suspects.csv --fields iml_malaria --weights FILE
 
-FILE has SqueezeNet 1.1's ImageNet weights; docs/backbones.md says how it is made.
+FILE contains the ImageNet weights of SqueezeNet 1.1; docs/backbones.md describes how to make it.
 
-1. For each fold of --only: train without its patients and without a tenth of the others. The
+1. For each fold in --only: train without the patients of the fold and without a tenth of the other patients. The
    temperature is fitted on that tenth; the metrics are those of the fold.
-2. Train on all patients by the same recipe, with the mean temperature of the folds. The threshold is
-   0.5, which calibrated probabilities make the likeliest label's; one picked on so few validation
-   patients moved by more than it gained.
+2. Train on all patients with the same recipe, and set the mean temperature of the folds. The threshold is 0.5, at which
+   the predicted label is the more probable one. A threshold chosen on so few validation patients varied more between
+   folds than it improved the metrics.
 
-The file goes to src/cellscan/weights in float16, with the metrics in its card. Everything is kept in --out as it
-is made: a run that is stopped goes on when it is called again. The fields are never trained on.
+The file is written to src/cellscan/weights in float16, with the metrics in its card. All results are stored in --out as
+they are made, and an interrupted run continues when it is started again. The external fields are never used in
+training.
 """
 
 import argparse
@@ -32,7 +33,7 @@ TARGET = Path(__file__).parents[1] / "src" / "cellscan" / "weights" / "malaria_s
 
 
 def make(args: argparse.Namespace) -> cellscan.Classifier:
-    """Return the classifier before training."""
+    """Create the classifier before training."""
     return cellscan.Classifier(NETWORK, weights=args.weights, image_size=SIZE, seed=0)
 
 
@@ -55,7 +56,7 @@ def measure(number: int, cells: cellscan.CellDataset, args: argparse.Namespace) 
 
 
 def main() -> None:
-    """Train what is missing, write the file, print the table."""
+    """Train the folds that are missing, write the file, and print the metrics."""
     parser = make_parser(__doc__)
     parser.add_argument("--out", type=Path, default=Path("pretrained_output"))
     parser.add_argument("--weights", type=Path, required=True)

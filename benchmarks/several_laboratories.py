@@ -1,12 +1,13 @@
-"""One detector over several laboratories, and what it finds in each of them when that one trained nothing.
+"""Train one detector on several laboratories, with one laboratory left out.
 
     python benchmarks/several_laboratories.py --data FOLDER --out FOLDER [--leave-out IML]
 
-FOLDER holds `cell_images`, `iml_malaria`, `bccd` and `draaslan`, unpacked. Training fields are mosaics of annotated
-fields, and fields composed of NIH cells in the colours of those fields. Thresholds are chosen on validation fields of
-the laboratories that are trained on. A run that is stopped goes on when called again.
+The folder in --data contains `cell_images`, `iml_malaria`, `bccd` and `draaslan`, unpacked. Training fields are mosaics
+of annotated fields, and fields composed of NIH cells, half of them in the colours of those fields. Thresholds are
+chosen on validation fields of the laboratories in training. An interrupted run continues when it is started again.
 
-With --ship, what is trained on sets whose licence permits it (NIH, BCCD, draaslan) is written into the package.
+With --ship, the detector is written into the package. Use it only with the default --leave-out IML: the licences of the
+other sets (NIH, BCCD, draaslan) permit this.
 """
 
 import argparse
@@ -42,7 +43,7 @@ def load(data: Path, name: str) -> tuple[cellscan.FieldDataset, cellscan.FieldDa
         every = cellscan.load_fields(file, classes=cellscan.IML_TWO_CLASS, laboratory=name)
         train, valid, _ = every.split(validation=0.15, test=0.2, seed=0)
         return train, valid
-    if name == "BCCD":  # many of its red cells have no box: where there is none, nothing is learned about red cells
+    if name == "BCCD":  # Many red cells have no box, so a place without a box is no negative example of red cells.
         lists = data / "bccd" / "ImageSets" / "Main"
         train, valid = (
             cellscan.load_fields(lists / f"{part}.txt", complete=("WBC", "Platelets"), laboratory=name)
@@ -56,12 +57,14 @@ def load(data: Path, name: str) -> tuple[cellscan.FieldDataset, cellscan.FieldDa
 def make_training(
     data: Path, names: list[str], composed: int, mosaics: int
 ) -> tuple[cellscan.FieldDataset, cellscan.FieldDataset]:
-    """Return training and validation fields of all laboratories, with cells of about one size."""
+    """Return training and validation fields of all laboratories, with cells of about the same size."""
     parts = {name: load(data, name) for name in names}
     cells = cellscan.load_malaria(data / "cell_images")
-    own, kept = cells.split(test=0.15, by="patient", seed=0)
+    train_cells, valid_cells = cells.split(test=0.15, by="patient", seed=0)
     found = []
-    for number, (real, patients) in enumerate(zip(zip(*parts.values(), strict=True), (own, kept), strict=True)):
+    for number, (real, patients) in enumerate(
+        zip(zip(*parts.values(), strict=True), (train_cells, valid_cells), strict=True)
+    ):
         share = 1 if number == 0 else 0.1
         sets = [cellscan.mosaic_fields(fields, round(share * mosaics), margin=0.3, seed=number) for fields in real]
         style = cellscan.concat([fields for fields in real if isinstance(fields, cellscan.FieldDataset)])
@@ -123,7 +126,7 @@ def measure_chula(data: Path, det: cellscan.Detector) -> None:
 
 
 def main() -> None:
-    """Train what is missing and print the metrics."""
+    """Train the detector, or continue, and print the metrics."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)

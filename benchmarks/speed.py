@@ -1,4 +1,4 @@
-"""Speed beside PyTorch and Keras: the same networks, batches and threads, in interleaved processes.
+"""Speed compared with PyTorch and Keras: the same networks, batches and threads, in alternating processes.
 
     python benchmarks/speed.py --torch PYTHON --keras PYTHON
     python benchmarks/speed.py --torch PYTHON --keras PYTHON --backbones
@@ -6,8 +6,8 @@
     python benchmarks/speed.py --torch PYTHON --keras PYTHON --programs
     python benchmarks/speed.py --torch PYTHON --gpu
 
-PYTHON is an interpreter of an environment that has PyTorch and Pillow, or Keras and JAX; a contender that is
-not named is left out. Every number is the median of --rounds processes, which take turns; a ratio
+PYTHON is the interpreter of an environment with PyTorch and Pillow, or with Keras and JAX. A library without its
+argument is left out. Every number is the median over --rounds processes per library, which run alternately. A ratio
 above 1 means that cellscan is that many times as fast.
 """
 
@@ -27,7 +27,7 @@ from PIL import Image
 import cellscan
 
 HERE = Path(__file__).parent / "contenders"
-# task, its arguments, whether more is better, contenders
+# Title, arguments of the task, whether a higher number is better, libraries.
 ROWS = (
     ("train, plain net, images/s", ("train", "plain"), True, ("cellscan", "torch", "keras")),
     ("train, small_cnn, images/s", ("train", "small_cnn"), True, ("cellscan", "torch")),
@@ -57,7 +57,7 @@ FIELDS = (
     ("training step, batch 8, ms", ("detect_step", "8"), False, ("cellscan", "torch")),
     ("suppression of 10,000 boxes, 300 kept, ms", ("suppression",), False, ("cellscan",)),
 )
-"""PyTorch's step takes the mean square of its outputs for a loss; ours matches anchors and has RetinaNet's losses."""
+"""The loss of PyTorch's step is the mean square of the outputs; that of cellscan matches anchors, as in RetinaNet."""
 
 PROGRAMS = (
     ("fresh process to its first answer, plain net, s", ("first_answer",), False, ("cellscan", "torch", "keras")),
@@ -70,7 +70,7 @@ PROGRAMS = (
     ("python -m cellscan predict one.png, nothing kept yet, s", ("command", "cold"), False, ("cellscan",)),
     ("python -m cellscan predict one.png, the second time, s", ("command", "warm"), False, ("cellscan",)),
 )
-"""What is compiled, and when; PyTorch runs eagerly."""
+"""Rows that measure compilation; PyTorch runs eagerly."""
 
 ON_A_GPU = tuple(
     (f"train, {net}, bfloat16, batch {size}, images/s", ("epoch", net, "bfloat16", size), True, ("cellscan", "torch"))
@@ -94,14 +94,14 @@ ON_A_GPU += tuple(
 
 
 def measure(python: str, contender: str, arguments: tuple[str, ...]) -> tuple[float, str]:
-    """Run one task in a fresh process."""
+    """Run one task in a new process."""
     command = [python, str(HERE / f"with_{contender}.py"), *arguments]
     env = {**os.environ, "STARTED": str(time.time())}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     if done.returncode:
         raise SystemExit(done.stderr)
-    told = json.loads(done.stdout.strip().splitlines()[-1])
-    return told["value"], told["versions"]
+    result = json.loads(done.stdout.strip().splitlines()[-1])
+    return result["value"], result["versions"]
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
-"""The honest study: five folds by patient, undisputed cells, patients, calibration, label errors, external validation.
+"""Cross-validation by patient: undisputed cells, patients, calibration, label issues and external validation.
 
     python benchmarks/study.py DATA --folds folds.csv --suspects suspects.csv --fields iml_malaria \
         --network tf_efficientnet_lite0 --weights FILE --size 112 --epochs 4 --tta
 
-Everything is kept in --out; a run that was killed goes on. Nothing is chosen by what is printed.
+All results are stored in --out, and an interrupted run continues. No option was chosen by the printed results.
 """
 
 import argparse
@@ -18,20 +18,20 @@ import cellscan
 
 @functools.cache
 def crops_of(folder: Path) -> cellscan.CellDataset:
-    """Cut the IML crops; the field of each stands as its patient."""
+    """Cut the IML crops; the field of each crop is used as its patient."""
     crops, infected, fields = field_crops(folder)
     ids = [f"field {number}" for number in fields]
     return cellscan.CellDataset.from_arrays(crops, np.where(infected, 0, 1), patients=ids)
 
 
 def means(study: cellscan.Study, *names: str) -> str:
-    """Mean and standard deviation over members."""
+    """Return mean and standard deviation of metrics over members, as text."""
     values = {name: [getattr(report, name) for report in study.reports] for name in names}
     return ", ".join(f"{name} {np.mean(v):.4f} (SD {np.std(v, ddof=1):.4f})" for name, v in values.items())
 
 
 def main() -> None:
-    """Run the study and print every table."""
+    """Run the study and print all tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--folds", type=Path, required=True)

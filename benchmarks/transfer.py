@@ -1,12 +1,12 @@
-"""Transfer learning on the real cells, fold 0: published weights, frozen and fine-tuned, and a network from scratch.
+"""Transfer learning on the real cells, fold 0: pretrained weights, frozen or fine-tuned, and a network from scratch.
 
     python benchmarks/transfer.py DATA --folds folds.csv --suspects suspects.csv --fields iml_malaria \
         --vgg16 FILE --lite0 FILE --squeezenet FILE
 
-A FILE is a .safetensors file with ImageNet weights; rows that lack theirs are left out. Frozen: the backbone
-runs once over all cells, without augmentation, and the head alone is trained. Fine-tuned: everything, by the
-default recipe. Nothing is chosen by these scores. Every row is kept in --out; one that is there already is not
-trained again, and one that was killed goes on.
+A FILE is a .safetensors file with ImageNet weights; rows without their file are left out. Frozen: the features of the
+backbone are computed once for all cells, without augmentation, and the head alone is trained. Fine-tuned: all layers
+are trained with the default recipe. No option was chosen by these results. Every row is stored in --out; a row that is
+already there is not trained again, and an interrupted row continues.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from accuracy import external_metrics, internal_metrics, versions
 import cellscan
 
 FROZEN = cellscan.Recipe(freeze="backbone", augment="none", background=None)
-# name, network, option with its weights, size, epochs, recipe
+# Name, network, option with its weights, image size, epochs, recipe.
 ROWS = (
     ("SqueezeNet 1.1, frozen", "squeezenet1_1", "squeezenet", 96, 20, FROZEN),
     ("EfficientNet-Lite0, frozen", "tf_efficientnet_lite0", "lite0", 112, 20, FROZEN),
@@ -38,7 +38,7 @@ def measure(number: int, cells: cellscan.CellDataset, args: argparse.Namespace) 
     weights = getattr(args, option) if option else None
     clf = cellscan.Classifier(network, weights=weights, image_size=size, seed=0)
     for part in (train, test):
-        part.images(size)  # decoded before the clock starts
+        part.images(size)  # Decode before the time measurement starts.
     start = time.monotonic()
     clf.fit(train, epochs=epochs, recipe=recipe, checkpoint=args.out / f"row{number}", resume=True)
     seconds = time.monotonic() - start
@@ -53,7 +53,7 @@ def measure(number: int, cells: cellscan.CellDataset, args: argparse.Namespace) 
 
 
 def main() -> None:
-    """Train what is missing and print the table."""
+    """Train the rows that are missing, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--folds", type=Path, required=True)

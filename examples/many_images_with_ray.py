@@ -1,12 +1,12 @@
-"""Predict more images than one process can, with Ray: a folder tree in, Parquet files out.
+"""Classify a large number of images in parallel with Ray: reads a folder tree, writes Parquet files.
 
     pip install ray pyarrow
-    python examples/many_images_with_ray.py FOLDER OUT                        the bundled model, two workers
+    python examples/many_images_with_ray.py FOLDER OUT                        bundled model, two workers
     python examples/many_images_with_ray.py FOLDER OUT --model model.safetensors --workers 8 --cpus 4 --gpus 1
-    python examples/many_images_with_ray.py FOLDER OUT --workers 0            in this process, without Ray
+    python examples/many_images_with_ray.py FOLDER OUT --workers 0            without Ray, in this process
 
-On a cluster, every machine has to see FOLDER and OUT. Images that cannot be read have a row with the reason. A second
-run skips images that OUT has a row of. Research use only, not a medical device.
+On a cluster, FOLDER and OUT must be accessible from every machine. An image that cannot be read has a row with the
+reason. A second run skips the images that already have a row in OUT. Research use only, not a medical device.
 """
 
 import argparse
@@ -25,46 +25,47 @@ import cellscan
 from cellscan.data.images import image_files
 
 PIECE = 512
-"""Images of one call, and rows of one file: whole batches, a second or two of work."""
+"""Number of images in one call, and of rows in one file: a multiple of the batch size, one or two seconds of work."""
 
 
 class Predictor:
-    """A worker: it loads the model once, and writes one file for every piece of the list."""
+    """A worker process. It loads the model once, and writes one file for every piece of the list of images."""
 
     def __init__(self, model: Path | None, out: Path, cpus: int | None) -> None:
-        if cpus is not None:  # read when JAX starts, which so far it has not; otherwise each worker takes all cores
+        if cpus is not None:  # JAX reads this variable when it starts. Without it, each worker uses all cores.
             os.environ["PJRT_NPROC"] = str(cpus)
         self.clf = cellscan.Classifier.load(model) if model else cellscan.Classifier.pretrained()
         self.out = out
-        self.clf.predict(np.zeros((64, 64, 64, 3), np.uint8), progress=False)  # a whole batch: compiles
+        self.clf.predict(np.zeros((64, 64, 64, 3), np.uint8), progress=False)  # A full batch compiles the program.
 
     def predict(self, paths: list[str]) -> int:
-        """Write a row for each path; return how many."""
+        """Write one row per path, and return the number of rows."""
         preds = self.clf.predict(paths, on_error="skip", progress=False)
         label, error = [""] * len(paths), [""] * len(paths)
-        chances = np.full((len(paths), len(preds.class_names)), np.nan, np.float32)
-        chances[preds.indices] = preds.probabilities
+        probabilities = np.full((len(paths), len(preds.class_names)), np.nan, np.float32)
+        probabilities[preds.indices] = preds.probabilities
         for index, name in zip(preds.indices, preds.label_names, strict=True):
             label[index] = name
         for failure in preds.failed:
             error[failure.index] = failure.reason
-        columns = {f"p_{name}": column for name, column in zip(preds.class_names, chances.T, strict=True)}
-        name = hashlib.sha256("\n".join(paths).encode()).hexdigest()[:16] + ".parquet"  # the same again after a retry
+        columns = {f"p_{name}": column for name, column in zip(preds.class_names, probabilities.T, strict=True)}
+        # The name depends on the paths alone, so that a retry overwrites the same file.
+        name = hashlib.sha256("\n".join(paths).encode()).hexdigest()[:16] + ".parquet"
         table = pyarrow.table({"path": paths, "label": label, "error": error, **columns})
         pyarrow.parquet.write_table(table, self.out / f".{name}")
-        (self.out / f".{name}").rename(self.out / name)  # a file is whole, or is not there
+        (self.out / f".{name}").rename(self.out / name)  # Renaming is atomic, so that no partial file remains.
         return len(paths)
 
 
 def main() -> None:
-    """Predict what is new."""
+    """Classify the images that have no row yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--model", type=Path, help="a file of Classifier.save; left out, the bundled model")
+    parser.add_argument("--model", type=Path, help="a file written by Classifier.save; default: the bundled model")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--cpus", type=int, default=1, help="of each worker")
-    parser.add_argument("--gpus", type=float, default=0, help="of each worker")
+    parser.add_argument("--cpus", type=int, default=1, help="CPU cores per worker")
+    parser.add_argument("--gpus", type=float, default=0, help="GPUs per worker; may be a fraction")
     args = parser.parse_args()
     folder, out, model = args.folder.resolve(), args.out.resolve(), args.model and args.model.resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -72,7 +73,7 @@ def main() -> None:
     written = [str(path) for path in out.glob("*.parquet")]
     done = set(pyarrow.dataset.dataset(written).to_table(["path"])["path"].to_pylist()) if written else set()
     new = [path for path in files if path not in done]
-    print(f"{len(files):,} images, {len(files) - len(new):,} of them done")
+    print(f"{len(files):,} images, {len(files) - len(new):,} already classified")
     if not new:
         return
     pieces = [new[start : start + PIECE] for start in range(0, len(new), PIECE)]
@@ -82,10 +83,10 @@ def main() -> None:
         from ray.util import ActorPool
 
         ray.init(log_to_driver=False, include_dashboard=False)
-        for kind, wanted in (("CPU", args.workers * args.cpus), ("GPU", args.workers * args.gpus)):
-            if wanted > (there := ray.cluster_resources().get(kind, 0)):
-                parser.error(f"{args.workers} workers want {wanted:g} {kind}s, and there are {there:g}")
-        # A worker that dies is started again, and its piece is predicted again.
+        for kind, needed in (("CPU", args.workers * args.cpus), ("GPU", args.workers * args.gpus)):
+            if needed > (available := ray.cluster_resources().get(kind, 0)):
+                parser.error(f"{args.workers} workers need {needed:g} {kind}s, but only {available:g} are available")
+        # Ray restarts a worker that fails, and its piece is predicted again.
         worker = ray.remote(num_cpus=args.cpus, num_gpus=args.gpus, max_restarts=2, max_task_retries=2)(Predictor)
         predictors: list[Any] = [worker.remote(model, out, args.cpus) for _ in range(args.workers)]
         ray.get([predictor.__ray_ready__.remote() for predictor in predictors])
@@ -94,13 +95,11 @@ def main() -> None:
     else:
         counts = map(Predictor(model, out, None).predict, pieces)
     ready, total = time.monotonic(), 0
-    for count in counts:  # one by one, as pieces are finished
+    for count in counts:  # Counts arrive one by one, as pieces are finished.
         total += count
         print(f"\r{total:,} of {len(new):,}", end="", flush=True)
     spent = time.monotonic() - ready
-    print(
-        f"\r{total:,} predicted in {spent:.1f} s, {total / spent:,.0f} images/s; {ready - start:.1f} s before, to start"
-    )
+    print(f"\r{total:,} predicted in {spent:.1f} s, {total / spent:,.0f} images/s; started in {ready - start:.1f} s")
 
 
 if __name__ == "__main__":

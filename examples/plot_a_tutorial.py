@@ -1,9 +1,10 @@
 """
-Tutorial: from cells to a test, step by step
-============================================
+Tutorial: from loading cells to testing a classifier
+====================================================
 
-The road of the well-known notebook tutorials on malaria cells: load, look, resize, split, take a network, train, draw
-the learning curve, test. It runs on synthetic cells in seconds; ``--data cell_images.zip`` takes the NIH cells.
+This tutorial follows the steps of the well-known notebook tutorials on malaria cells: load the images, look at them,
+resize, split, create a network, train it, plot the learning curve, and test. It runs on synthetic cells in seconds. To
+use the NIH cells, pass ``--data cell_images.zip``.
 
 Research use only, not a medical device.
 """
@@ -13,10 +14,10 @@ import sys
 import cellscan
 
 # %%
-# Load
-# ----
-# A data set knows of every cell its class and its patient. `cellscan.load_malaria` reads the publisher's archive or
-# folder, Kaggle's copy, or the TFDS set.
+# Load the cells
+# --------------
+# A data set contains the class and the patient of every cell. `cellscan.load_malaria` reads the publisher's archive or
+# folder, the copy on Kaggle, or the TFDS data set.
 
 data = sys.argv[sys.argv.index("--data") + 1] if "--data" in sys.argv else None
 cells = cellscan.load_malaria(data) if data else cellscan.synthetic_cells(900, seed=0)
@@ -26,26 +27,26 @@ print(cells.describe())
 # %%
 # Look at both classes
 # --------------------
-# A parasite is a purple ring or blot. Debris and stain look alike: they lie on cells of both classes.
+# A parasite is a purple ring or spot. Debris and stain residues look similar, and occur on cells of both classes.
 
 cells.plot(rows=1, columns=8)
 
 # %%
-# Split
-# -----
-# Notebooks split cells at random, and every patient lands on both sides. Here whole patients go to one side; see
-# :doc:`plot_f_patient_split` for what the other way hides. There is no step that resizes: a classifier does that by
-# itself, the same way in training and in ``predict``.
+# Split by patient
+# ----------------
+# Many notebooks split the cells at random, so that every patient has cells in training and in the test set. Here each
+# patient belongs to one part only; :doc:`plot_f_patient_split` shows why this matters. No resizing step is needed: the
+# classifier resizes the images itself, in the same way in ``fit`` and in ``predict``.
 
 train, valid, test = cells.split(validation=0.15, test=0.25, by="patient", seed=0)
 print(train, valid, test, sep="\n")
 
 # %%
-# Take a network
-# --------------
-# ``"small_cnn"`` is trained from nothing. ``Classifier("vgg16", weights="imagenet", image_size=64)`` takes VGG16
-# without its top instead, ``"resnet50"`` or ``"inception_v3"`` another one: :doc:`plot_g_transfer_learning`.
-# RetinaNet is for whole fields: :doc:`plot_l_detection`.
+# Create a classifier
+# -------------------
+# ``"small_cnn"`` is trained from scratch. ``Classifier("vgg16", weights="imagenet", image_size=64)`` uses VGG16 with
+# ImageNet weights and a new last layer; ``"resnet50"`` and ``"inception_v3"`` work in the same way, see
+# :doc:`plot_g_transfer_learning`. RetinaNet is a network for whole fields, see :doc:`plot_l_detection`.
 
 for backbone in cellscan.list_backbones():
     print(f"{backbone.name:24} {backbone.parameters:>12,} parameters, from {backbone.least_size} px")
@@ -54,10 +55,10 @@ clf = cellscan.Classifier("small_cnn", image_size=32, seed=0)
 clf.summary()
 
 # %%
-# Loss, optimiser, training
-# -------------------------
-# `cellscan.Recipe` says how: cross-entropy with smoothed labels, AdamW with one cycle of the learning rate,
-# mirrored and recoloured cells. Every line can be changed.
+# Choose loss and optimiser, and train
+# ------------------------------------
+# `cellscan.Recipe` defines the training. By default it uses cross-entropy with label smoothing, AdamW with a one-cycle
+# learning rate, and augmentation by mirroring and colour changes. Every option can be changed.
 
 recipe = cellscan.Recipe()
 print(recipe)
@@ -65,15 +66,16 @@ history = clf.fit(train, validation=valid, epochs=5, recipe=recipe, progress=Fal
 print(history)
 
 # %%
-# Learning curve
-# --------------
+# Plot the learning curve
+# -----------------------
 
 history.plot()
 
 # %%
-# Test
-# ----
-# The first line states the patient overlap with training; intervals are drawn over patients, not cells.
+# Test the classifier
+# -------------------
+# The first line of the report gives the patient overlap with training. Intervals are computed by a bootstrap over
+# patients, not over cells.
 
 report = clf.evaluate(test, progress=False)
 print(report)
@@ -83,8 +85,9 @@ print(report)
 report.plot()
 
 # %%
-# Where it goes further
-# ---------------------
-# What the random split hides: :doc:`plot_f_patient_split`. Probabilities that mean what they say:
-# :doc:`plot_e_calibration`. Where the network looks: :doc:`plot_j_explain`. Folds, label issues and other
-# laboratories: :doc:`/studies`.
+# Next steps
+# ----------
+# - Why a random split is too optimistic: :doc:`plot_f_patient_split`.
+# - How to calibrate probabilities: :doc:`plot_e_calibration`.
+# - Which pixels a prediction depends on: :doc:`plot_j_explain`.
+# - Cross-validation, label issues and external validation: :doc:`/studies`.

@@ -2,7 +2,8 @@
 A first look at cells
 =====================
 
-What is in a data set, and what a network is shown of it. ``--data cell_images.zip`` takes real cells.
+This example shows the contents of a data set, and the images that a network receives. It uses synthetic cells; for real
+cells, pass ``--data cell_images.zip``.
 """
 
 import sys
@@ -18,13 +19,15 @@ cells = cellscan.load_malaria(data) if data else cellscan.synthetic_cells(400, s
 print(cells.describe())
 
 # %%
-# Cells of both classes, with their patients. Cells of one patient look alike: one stain, one light.
+# These are cells of both classes, with their patients. Cells of one patient look similar, because they have the same
+# stain and illumination.
 
 cells.plot(rows=2, columns=8)
 
 # %%
-# The cutting program left black around every cell, and its outline gives the label away within this set. The
-# background ``"fill"``, the default, hides it; ``"silhouette"`` shows nothing else, as a baseline.
+# In the NIH set, every cell was cut out along its outline and has a black background. Within this set, the label can be
+# predicted from the outline alone, to some extent. The default background, ``"fill"``, hides the outline.
+# ``"silhouette"`` keeps only the outline, as a baseline.
 
 images = jnp.asarray(cells.select(range(6)).images(96)[:])
 figure, axes = plt.subplots(len(BACKGROUNDS), 6, figsize=(8, 4), layout="constrained")

@@ -2,8 +2,8 @@
 Augmentation
 ============
 
-What training shows instead of a cell: its eight symmetries, other colours, and another background. ``--data
-cell_images.zip`` takes real cells.
+Training changes every cell at random: one of eight symmetries, other colours, and another background. This example uses
+synthetic cells; for real cells, pass ``--data cell_images.zip``.
 """
 
 import sys
@@ -18,18 +18,18 @@ from cellscan.training import make_augment, random_background
 
 data = sys.argv[sys.argv.index("--data") + 1] if "--data" in sys.argv else None
 cells = cellscan.load_malaria(data) if data else cellscan.synthetic_cells(80, seed=0)
-one = jnp.asarray(cells.select([0]).images(96)[:])
+cell = jnp.asarray(cells.select([0]).images(96)[:])
 
 # %%
-# A row each of ``Recipe(augment="none")``, ``"small"`` (the default) and ``"strong"``; and ``background="random"``.
+# The rows show ``Recipe(augment="none")``, ``"small"`` (the default), ``"strong"``, and ``background="random"``.
 
-shown = prepare(jnp.repeat(one, 8, 0), "fill")
-rows = {"none": shown}
+filled = prepare(jnp.repeat(cell, 8, 0), "fill")
+rows = {"none": filled}
 for strength in ("small", "strong"):
     augment = make_augment(strength)
     assert augment is not None
-    rows[strength] = augment(jax.random.key(0), shown)
-rows["background"] = random_background(jax.random.key(1), prepare(jnp.repeat(one, 8, 0), "keep"))
+    rows[strength] = augment(jax.random.key(0), filled)
+rows["background"] = random_background(jax.random.key(1), prepare(jnp.repeat(cell, 8, 0), "keep"))
 figure, axes = plt.subplots(len(rows), 8, figsize=(9, 5), layout="constrained")
 for row, (name, images) in zip(axes, rows.items(), strict=True):
     for axis, image in zip(row, images, strict=True):
@@ -38,5 +38,6 @@ for row, (name, images) in zip(axes, rows.items(), strict=True):
     row[0].set_ylabel(name)
 
 # %%
-# The last row is on by default too: half of the cells get another ground, since cells in a field of another
-# laboratory have no black around them. On real cells that is what carries a network over; see :doc:`/results`.
+# The random background is also on by default: half of the cells get another background, because cells in a field of
+# another laboratory have no black background. On real cells, good results in external validation depend on
+# this option; see :doc:`/results`.

@@ -1,8 +1,9 @@
 """
-Training, and what its curve says
-=================================
+Training and its learning curve
+===============================
 
-``fit`` trains with one jitted step, on whatever devices JAX has. ``--data cell_images.zip`` takes real cells.
+``fit`` trains with one jitted step, on all devices that JAX finds. This example uses synthetic cells; for real cells,
+pass ``--data cell_images.zip``.
 """
 
 import sys
@@ -15,7 +16,8 @@ cells = cellscan.load_malaria(data) if data else cellscan.synthetic_cells(900, s
 train, valid, test = cells.split(validation=0.15, test=0.25, seed=0)
 
 # %%
-# A checkpoint folder makes a training that is killed go on where it was, to the same bits.
+# With a checkpoint folder, an interrupted training continues from its last checkpoint. The result is bitwise identical
+# to that of an uninterrupted training.
 
 with tempfile.TemporaryDirectory() as folder:
     clf = cellscan.Classifier("small_cnn", image_size=32, seed=0)
@@ -23,11 +25,13 @@ with tempfile.TemporaryDirectory() as folder:
 print(history)
 
 # %%
-# Training is measured on augmented cells, while the network still learns: the validation curve may lie above it.
+# Training loss and accuracy are measured on augmented cells during the epoch, while the weights still change. The
+# validation accuracy can therefore be higher.
 
 history.plot()
 
 # %%
-# Confusion matrix, ROC, precision and recall, reliability, and every patient's share of positive cells.
+# The plot of the report shows the confusion matrix, the ROC and precision-recall curves, the reliability diagram, and
+# the share of positive cells of every patient.
 
 clf.evaluate(test, progress=False).plot()

@@ -1,9 +1,9 @@
 """
-Probabilities that mean what they say
-=====================================
+Calibrated probabilities, thresholds and patient rules
+======================================================
 
-Temperature, threshold, label sets and a rule for patients, each chosen on patients that are not in training. ``--data
-cell_images.zip`` takes real cells.
+This example fits a temperature, and chooses a threshold, conformal label sets and a patient rule. All of them use
+patients that are not in training. It uses synthetic cells; for real cells, pass ``--data cell_images.zip``.
 """
 
 import sys
@@ -18,7 +18,7 @@ clf.fit(train, epochs=4, progress=False)
 before = clf.evaluate(test, progress=False)
 
 # %%
-# Above 1, a temperature says that the network was too sure; below, not sure enough.
+# A temperature above 1 means that the network was overconfident; below 1, that it was underconfident.
 
 print("temperature", round(clf.calibrate(decide, progress=False), 3))
 after = clf.evaluate(test, progress=False)
@@ -26,7 +26,7 @@ print(f"calibration error {before.calibration_error:.3f} before, {after.calibrat
 after.plot()
 
 # %%
-# Some cells are not to be decided: a conformal set holds both labels then, or none.
+# A conformal set contains both labels, or none, if the prediction is too uncertain for a single label.
 
 clf.choose_threshold(decide, sensitivity=0.9, progress=False)
 clf.conformalize(decide, alpha=0.1, progress=False)
@@ -35,7 +35,7 @@ print(preds)
 print("both labels or none:", sum(len(p.label_set or ()) != 1 for p in preds), "of", len(preds))
 
 # %%
-# From which share of positive cells on a patient counts as infected:
+# The patient rule is the share of positive cells at and above which a patient counts as infected.
 
 clf.choose_patient_rule(decide, specificity=0.9, progress=False)
 print(clf.evaluate(test, progress=False).patients)

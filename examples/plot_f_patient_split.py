@@ -1,10 +1,11 @@
 """
-Patients on both sides
-======================
+Split by patient or by cell
+===========================
 
-A random split of cells puts every patient on both sides of it. Here patients differ much in stain, and the split by
-cell overestimates what the network will do for the next patient. On the real cells the difference is small
-(:doc:`/results`); only the honest split could tell. ``--data cell_images.zip`` takes them.
+A random split of cells puts cells of every patient into both training and test set. In this synthetic set, patients
+differ strongly in stain, and the split by cell overestimates the accuracy on new patients. On the real cells the
+difference is small (:doc:`/results`), but only a split by patient can show that. For real cells, pass ``--data
+cell_images.zip``.
 """
 
 import sys
@@ -25,7 +26,7 @@ for by in ("patient", "cell"):
     print(str(reports[by]).splitlines()[0])
 
 # %%
-# The first line of each report tells them apart. So do the intervals, which are drawn over patients.
+# The first line of each report gives the patient overlap. The intervals are computed by a bootstrap over patients.
 
 figure, axis = plt.subplots(figsize=(5.5, 3), layout="constrained")
 for row, report in enumerate(reports.values()):

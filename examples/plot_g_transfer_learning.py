@@ -2,10 +2,11 @@
 Transfer learning
 =================
 
-A network that knows the cells of one laboratory learns those of another, which stains more faintly, from few. Both are
-synthetic here; ``--data cell_images.zip`` takes real cells for the second.
+A network is trained on cells of one laboratory, then on a few cells of a second laboratory with a weaker stain. Both
+sets are synthetic; to use real cells as the second set, pass ``--data cell_images.zip``.
 
-ImageNet's networks go the same way: ``Classifier("resnet50", weights="imagenet", image_size=96)``, its top removed.
+Networks with ImageNet weights are used in the same way: ``Classifier("resnet50", weights="imagenet", image_size=96)``
+replaces the last layer of ResNet-50.
 """
 
 import sys
@@ -16,29 +17,29 @@ from matplotlib import pyplot as plt
 
 import cellscan
 
-home = cellscan.synthetic_cells(700, seed=1)
+first_cells = cellscan.synthetic_cells(700, seed=1)
 first = cellscan.Classifier("small_cnn", image_size=32, seed=0)
-first.fit(home, epochs=4, progress=False)
+first.fit(first_cells, epochs=4, progress=False)
 file = Path(tempfile.mkdtemp()) / "first.safetensors"
 first.save(file)
 
 # %%
-# The other laboratory: few cells to learn from, and patients that are in no training.
+# The second laboratory has few cells for training. The patients of the test set are in neither training set.
 
 data = sys.argv[sys.argv.index("--data") + 1] if "--data" in sys.argv else None
 cells = cellscan.load_malaria(data) if data else cellscan.synthetic_cells(600, seed=9, difficulty="hard")
 few, test = cells.split(test=0.7, seed=0)
 print(few, test, sep="\n")
-print(f"untouched: ROC AUC {first.evaluate(test, progress=False).roc_auc:.3f}")
+print(f"without further training: ROC AUC {first.evaluate(test, progress=False).roc_auc:.3f}")
 
 # %%
-# Three ways: from nothing; the head alone, on a frozen backbone, which runs over the cells only once; and all of it, at
-# a smaller rate.
+# There are three ways to train: from scratch; the last layer alone, with a frozen backbone whose features are computed
+# only once; and all layers, with a smaller learning rate.
 
 ways = {
-    "from nothing": (cellscan.Classifier("small_cnn", image_size=32, seed=0), cellscan.Recipe()),
-    "the head alone": (cellscan.Classifier.load(file), cellscan.Recipe(freeze="backbone", augment="none")),
-    "all of it": (cellscan.Classifier.load(file), cellscan.Recipe(learning_rate=1e-3)),
+    "from scratch": (cellscan.Classifier("small_cnn", image_size=32, seed=0), cellscan.Recipe()),
+    "last layer alone": (cellscan.Classifier.load(file), cellscan.Recipe(freeze="backbone", augment="none")),
+    "all layers": (cellscan.Classifier.load(file), cellscan.Recipe(learning_rate=1e-3)),
 }
 figure, axis = plt.subplots(figsize=(5.5, 3.2), layout="constrained")
 for name, (clf, recipe) in ways.items():

@@ -2,8 +2,9 @@
 Your own training loop
 ======================
 
-The step that ``fit`` runs is a pure, jitted function: state and batch in, state and metrics out. Put your own loop
-round it. ``--data cell_images.zip`` takes real cells.
+The training step of ``fit`` is a pure, jitted function: it takes a state and a batch, and returns a new state and
+metrics. You can call it in your own loop. This example uses synthetic cells; for real cells, pass ``--data
+cell_images.zip``.
 """
 
 import sys
@@ -22,7 +23,7 @@ train, test = cells.split(test=0.2, seed=0)
 images, labels = np.asarray(train.images(32)), train.labels
 
 # %%
-# Any optax optimiser, any Flax NNX module. Images go in as uint8.
+# The step accepts any optax optimiser and any Flax NNX module. Images are uint8 arrays.
 
 model = cellscan.models.create("small_cnn", num_classes=2)
 optimizer = optax.adamw(2e-3)
@@ -40,7 +41,7 @@ axis.plot(losses)
 axis.set(xlabel="step", ylabel="loss", yscale="log")
 
 # %%
-# What it gives is a module like any other, and a `cellscan.Classifier` takes it.
+# The trained network is an ordinary Flax NNX module. Pass it to `cellscan.Classifier` to evaluate it.
 
 clf = cellscan.Classifier(trained_module(model, state), image_size=32)
 print(clf.evaluate(test, progress=False))

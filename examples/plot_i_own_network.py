@@ -2,8 +2,9 @@
 Your own network
 ================
 
-A classifier takes any Flax NNX module that gives one logit a class. With a method ``features`` it embeds, too; with
-``classify`` it has Grad-CAM. ``--data cell_images.zip`` takes real cells.
+A classifier accepts any Flax NNX module that returns one logit per class. If the module has a method ``features``,
+``embed`` works too; if it also has ``classify``, Grad-CAM works. This example uses synthetic cells; for real cells,
+pass ``--data cell_images.zip``.
 """
 
 import itertools
@@ -30,10 +31,10 @@ class ThreeLayers(nnx.Module):
         self.head = nnx.Linear(widths[-1], classes, rngs=rngs)
 
     def features(self, x: jax.Array) -> dict[str, jax.Array]:
-        found = {}
+        maps = {}
         for number, conv in enumerate(self.convs):
-            x = found[f"conv{number}"] = jax.nn.relu(conv(x))
-        return {**found, "pre_logits": x.mean((1, 2))}
+            x = maps[f"conv{number}"] = jax.nn.relu(conv(x))
+        return {**maps, "pre_logits": x.mean((1, 2))}
 
     def classify(self, x: jax.Array) -> jax.Array:
         return self.head(x.mean((1, 2)))
@@ -51,7 +52,7 @@ print(history)
 print(clf.evaluate(test, progress=False))
 
 # %%
-# Its features, on the two axes along which they vary most.
+# The plot shows the features of the test cells along their first two principal components.
 
 features = clf.embed(test, progress=False)
 _, _, axes = np.linalg.svd(features - features.mean(0), full_matrices=False)
@@ -59,5 +60,5 @@ x, y = ((features - features.mean(0)) @ axes[:2].T).T
 figure, axis = plt.subplots(figsize=(4.8, 3.6), layout="constrained")
 for label, name in enumerate(test.class_names):
     axis.scatter(x[test.labels == label], y[test.labels == label], s=14, alpha=0.7, label=name)
-axis.set(xlabel="first axis", ylabel="second axis")
+axis.set(xlabel="first component", ylabel="second component")
 axis.legend(frameon=False)

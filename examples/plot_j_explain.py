@@ -1,9 +1,9 @@
 """
-Where the network looks
-=======================
+Which pixels a prediction depends on
+====================================
 
-Three maps of what speaks for "parasitized": integrated gradients, Grad-CAM, occlusion. ``--data cell_images.zip`` takes
-real cells.
+Three methods show which pixels contribute to "parasitized": integrated gradients, Grad-CAM and occlusion. This example
+uses synthetic cells; for real cells, pass ``--data cell_images.zip``.
 """
 
 import sys
@@ -18,24 +18,26 @@ cells = cellscan.load_malaria(data) if data else cellscan.synthetic_cells(1000, 
 train, test = cells.split(test=0.2, seed=0)
 clf = cellscan.Classifier("small_cnn", image_size=40, seed=0)
 clf.fit(train, epochs=5, progress=False)
-sick = test.select(np.flatnonzero(test.labels == 0)[:4])
+infected = test.select(np.flatnonzero(test.labels == 0)[:4])
 
 # %%
 
-why = clf.explain(sick, method="integrated_gradients", label="parasitized", progress=False)
-why.plot()
+maps = clf.explain(infected, method="integrated_gradients", label="parasitized", progress=False)
+maps.plot()
 
 # %%
-# The other two are coarser. Integrated gradients add up to what the label's logit has risen by, from an image that is
-# everywhere of the cell's mean colour.
+# The maps of Grad-CAM and occlusion are coarser. The values of integrated gradients sum to the increase of the label's
+# logit over a baseline, a uniform image in the mean colour of the cell.
 
 methods = ("integrated_gradients", "gradcam", "occlusion")
-figure, axes = plt.subplots(len(methods), len(sick), figsize=(7, 5.4), layout="constrained")
+figure, axes = plt.subplots(len(methods), len(infected), figsize=(7, 5.4), layout="constrained")
 for row, method in zip(axes, methods, strict=True):
-    for axis, one in zip(row, clf.explain(sick, method=method, label="parasitized", progress=False), strict=True):
-        axis.imshow(one.image)
-        axis.contour(one.map, levels=[0.3, 0.6], colors=["white", "cyan"], linewidths=1)
+    found = clf.explain(infected, method=method, label="parasitized", progress=False)
+    for axis, explanation in zip(row, found, strict=True):
+        axis.imshow(explanation.image)
+        axis.contour(explanation.map, levels=[0.3, 0.6], colors=["white", "cyan"], linewidths=1)
         axis.set(xticks=[], yticks=[])
     row[0].set_ylabel(method.replace("_", "\n"))
-for one in why:
-    print(f"{one.name}: sum of the map {one.values.sum():.2f}, rise of the logit {one.output - one.baseline:.2f}")
+for cell in maps:
+    increase = cell.output - cell.baseline
+    print(f"{cell.name}: sum of the map {cell.values.sum():.2f}, increase of the logit {increase:.2f}")

@@ -1,9 +1,10 @@
 """
-What it does not know
-=====================
+Novelty of images
+=================
 
-A classifier gives everything a confident label: a photograph, noise, a cell under another stain. Novelty says what
-is not like the cells it knows. ``--data cell_images.zip`` takes real cells.
+A classifier predicts a label, often with high confidence, for any image: a photograph, noise, or a cell with another
+stain. Novelty measures how far an image is from the cells of training. This example uses synthetic cells; for real
+cells, pass ``--data cell_images.zip``.
 """
 
 import sys
@@ -22,7 +23,7 @@ clf.fit(train, epochs=2, progress=False)
 clf.learn_novelty(train, progress=False)
 
 # %%
-# Four kinds of images, and how far each is from what it knows.
+# The plot shows the novelty of four kinds of images.
 
 rng = np.random.default_rng(0)
 photographs = []
@@ -30,7 +31,7 @@ for image in load_sample_images().images:
     for _ in range(40):
         top, left = rng.integers(0, 300), rng.integers(0, 500)
         photographs.append(image[top : top + 120, left : left + 120])
-recoloured = [cells[i].image[..., ::-1] for i in range(0, len(cells), 15)]  # red and blue exchanged
+recoloured = [cells[i].image[..., ::-1] for i in range(0, len(cells), 15)]  # Red and blue are exchanged.
 noise = list(rng.integers(0, 256, (80, 40, 40, 3), dtype=np.uint8))
 kinds = {"cells of new patients": test, "other colours": recoloured, "photographs": photographs, "noise": noise}
 

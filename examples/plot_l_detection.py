@@ -1,9 +1,9 @@
 """
-Cells in a whole field
-======================
+Detect the cells of a field
+===========================
 
-A detector finds every red cell of a field and says which are infected. Trained here for a minute's fraction on
-synthetic fields; the bundled one knows real ones. ``--data FOLDER`` takes your own photographs with that.
+A detector finds the red cells of a field and classifies each as infected or not. This example uses the bundled
+detector and synthetic fields; for your own photographs, pass ``--data FOLDER``.
 """
 
 import sys
@@ -15,7 +15,7 @@ fields = cellscan.synthetic_fields(4, seed=1)
 fields.plot()
 
 # %%
-# The bundled detector, on synthetic fields that are not in its training.
+# The synthetic fields are not in the training of the bundled detector.
 
 det = cellscan.Detector.pretrained()
 found = det.predict(data or fields, progress=False)
@@ -23,7 +23,7 @@ print(found)
 found[0].plot()
 
 # %%
-# Its first cells, cut out as a classifier takes them.
+# ``crops`` cuts the detected cells out of the field, as input for a classifier.
 
 crops = found[0].crops()
 print(crops)

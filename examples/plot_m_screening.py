@@ -1,9 +1,10 @@
 """
-From fields to a parasitemia
-============================
+Estimate the parasitemia of a smear
+===================================
 
-How many red cells of a smear are infected, with an interval over fields, corrected for the detector's own errors.
-Synthetic fields; ``--data FOLDER`` takes photographs. Research use only, not a medical device.
+``screen`` estimates the share of infected red cells in a smear, corrected for the known errors of the detector, with an
+interval over fields. This example uses synthetic fields; for photographs, pass ``--data FOLDER``. Research use only,
+not a medical device.
 """
 
 import sys
@@ -16,6 +17,6 @@ smear = cellscan.screen(data or fields, cellscan.Detector.pretrained(), progress
 print(smear)
 
 # %%
-# The fields with most infected cells, as it sees them.
+# The plot shows the fields with the most infected cells, and the detections in them.
 
 smear.plot()

@@ -1,9 +1,9 @@
 """
-Saving, loading, exporting
-==========================
+Save, load and export a classifier
+==================================
 
-One safetensors file holds weights and a card; a StableHLO or ONNX file runs without this library. ``--data
-cell_images.zip`` takes real cells.
+``save`` writes weights and card to one safetensors file. ``export`` writes a StableHLO or ONNX file, which runs without
+this library. This example uses synthetic cells; for real cells, pass ``--data cell_images.zip``.
 """
 
 import sys
@@ -22,8 +22,8 @@ clf = cellscan.Classifier.pretrained()
 folder = Path(tempfile.mkdtemp())
 
 # %%
-# The card says what the classifier is: architecture, classes, size, background, normalisation, decisions, metrics,
-# versions, and hashes of the patients of its training.
+# The card contains architecture, classes, image size, background, normalisation, decision rules, metrics, versions, and
+# hashes of the patients in training.
 
 clf.save(folder / "model.safetensors", licence="Apache-2.0")
 again = cellscan.Classifier.load(folder / "model.safetensors")
@@ -31,18 +31,18 @@ print(again)
 print(again.card.decision, again.card.versions, sep="\n")
 
 # %%
-# A program for another process: uint8 images in, probabilities out. A script beside it shows how to run it.
+# The exported program takes uint8 images and returns probabilities. ``export`` also writes a script that runs it.
 
 clf.export(folder / "model.stablehlo")
 print((folder / "model.stablehlo.py").read_text())
 
 # %%
-# They agree.
+# The exported program and ``predict_proba`` give the same probabilities.
 
 images = np.asarray(cells.images(clf.image_size))
 program = jax.export.deserialize(bytearray((folder / "model.stablehlo").read_bytes()))
-theirs, ours = np.asarray(program.call(images))[:, 0], clf.predict_proba(images, progress=False)[:, 0]
+exported, direct = np.asarray(program.call(images))[:, 0], clf.predict_proba(images, progress=False)[:, 0]
 figure, axis = plt.subplots(figsize=(3.8, 3.6), layout="constrained")
-axis.plot(ours, theirs, ".", ms=4)
-axis.set(xlabel="P(parasitized), predict_proba", ylabel="the exported program")
-print("greatest difference", np.abs(theirs - ours).max())
+axis.plot(direct, exported, ".", ms=4)
+axis.set(xlabel="P(parasitized), predict_proba", ylabel="P(parasitized), exported program")
+print("largest difference", np.abs(exported - direct).max())

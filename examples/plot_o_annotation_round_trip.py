@@ -1,9 +1,9 @@
 """
-Boxes out to be corrected, and back
-===================================
+Correct the boxes of a detector in an annotation tool
+=====================================================
 
-A detector boxes the cells of new fields; a person corrects them in Label Studio, CVAT or FiftyOne; what comes back is a
-set to train on. Here a script plays the person.
+A detector draws boxes around the cells of new fields, a person corrects them in Label Studio, CVAT or FiftyOne, and
+cellscan loads the corrected file as a training set. In this example, a script makes the corrections.
 """
 
 import json
@@ -18,35 +18,36 @@ found = det.predict(fields, progress=False)
 print(found)
 
 # %%
-# Out: images and boxes in a new folder. ``save`` returns what the format does not hold: nothing here.
+# Export: ``save`` writes images and boxes to a new folder. It returns a list of the information that the format cannot
+# store; for COCO the list is empty.
 
-place = Path(tempfile.mkdtemp())
-print("lost:", found.save(place / "to_correct", format="coco"))
-print(*sorted(path.relative_to(place).as_posix() for path in place.rglob("*.*")), sep="\n")
-
-# %%
-# YOLO, for tools that want it, has no scores, and says so.
-
-print("lost:", found.save(place / "to_correct_yolo", format="yolo"))
+folder = Path(tempfile.mkdtemp())
+print("lost:", found.save(folder / "to_correct", format="coco"))
+print(*sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*")), sep="\n")
 
 # %%
-# Corrected: the person throws out the last box of every field, and draws one anew. Tools write paths of their own
-# before the names of images, which do not matter.
+# The YOLO format cannot store scores, and ``save`` reports that.
 
-path = place / "to_correct" / "annotations.json"
+print("lost:", found.save(folder / "to_correct_yolo", format="yolo"))
+
+# %%
+# Correction: the script deletes the last box of every field and adds one box. Annotation tools often change the folder
+# in the path of an image; cellscan ignores the folder.
+
+path = folder / "to_correct" / "annotations.json"
 document = json.loads(path.read_text())
-kept = {}
-for thing in document["annotations"]:
-    kept.setdefault(thing["image_id"], []).append(thing)
-document["annotations"] = [thing for things in kept.values() for thing in things[:-1]]
+by_image = {}
+for annotation in document["annotations"]:
+    by_image.setdefault(annotation["image_id"], []).append(annotation)
+document["annotations"] = [annotation for annotations in by_image.values() for annotation in annotations[:-1]]
 document["annotations"].append({"id": 10_000, "image_id": 1, "category_id": 2, "bbox": [20, 30, 45, 40], "iscrowd": 0})
 for image in document["images"]:
     image["file_name"] = f"/data/upload/1/0f1e2d3c-{image['file_name']}"
-(place / "corrected.json").write_text(json.dumps(document))
+(folder / "corrected.json").write_text(json.dumps(document))
 
 # %%
-# Back: the corrected file, with the images that are still here.
+# Import: load the corrected file together with the exported images.
 
-corrected = cellscan.load_fields(place / "corrected.json", images=place / "to_correct" / "images")
+corrected = cellscan.load_fields(folder / "corrected.json", images=folder / "to_correct" / "images")
 print(corrected)
 corrected.plot()

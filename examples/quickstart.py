@@ -1,10 +1,10 @@
-"""The main job in one go: load cells, split by patient, train, report, predict, save.
+"""Load cells, split them by patient, train a classifier, evaluate it, predict, and save it.
 
     python examples/quickstart.py                       synthetic cells, about a minute on two cores
-    python examples/quickstart.py cell_images.zip       the real ones, about 20 minutes
-    python examples/quickstart.py --classify FOLDER     no training: your own cells, by the bundled model
+    python examples/quickstart.py cell_images.zip       the real cells, about 20 minutes
+    python examples/quickstart.py --classify FOLDER     no training: classify your cells with the bundled model
 
-Pictures, predictions and the model go to --out. Research use only, not a medical device.
+Figures, predictions and the model are written to --out. Research use only, not a medical device.
 """
 
 import argparse
@@ -28,8 +28,8 @@ def classify(folder: str, out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", nargs="?", help="the publisher's archive or folder; synthetic cells if left out")
-    parser.add_argument("--epochs", type=int, help="5 on synthetic cells, 10 on real ones, if left out")
+    parser.add_argument("data", nargs="?", help="the publisher's archive or folder; default: synthetic cells")
+    parser.add_argument("--epochs", type=int, help="default: 5 on synthetic cells, 10 on real cells")
     parser.add_argument("--out", type=Path, default=Path("quickstart_output"))
     parser.add_argument("--classify", metavar="FOLDER", help="an image, or a folder of cropped cells")
     args = parser.parse_args()

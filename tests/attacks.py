@@ -1,4 +1,4 @@
-"""Attacks on files and processes: seeded, bounded, and each with a number to report.
+"""Robustness tests of files and processes. Each is seeded and limited, and reports its counts.
 
     python tests/attacks.py            all of them, about twenty minutes on two cores; prints the table
 
@@ -224,9 +224,9 @@ def kill_caching(count: int, folder: Path) -> dict[str, Any]:
 
 
 def fill_disks(count: int, folder: Path) -> dict[str, Any]:
-    """Write to disks with little room left, in a process that may mount some; skip where none may."""
+    """Write to almost full disks, in a process that may mount file systems; skip if it may not."""
     if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
-        pytest.skip("this machine lets nobody mount a small disk (unshare -rm)")
+        pytest.skip("this machine does not permit mounting a small disk (unshare -rm)")
     code = f"import attacks, pathlib; attacks.write_to_full_disks({count}, pathlib.Path({str(folder)!r}))"
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run(
@@ -237,9 +237,9 @@ def fill_disks(count: int, folder: Path) -> dict[str, Any]:
 
 
 def write_to_full_disks(count: int, folder: Path) -> None:
-    """Mount disks of random room and write to each: done and readable, or an error of ours and the old file as it was.
+    """Write to disks with random free space: the result is readable, or cellscan raises and the old file is unchanged.
 
-    After either, with room again, the same call does it. Prints how often it was which.
+    With enough free space, the same call then succeeds. Prints how often each case occurred.
     """
     rng, outcomes = np.random.default_rng(0), {"written": 0, "refused": 0}
     disk = folder / "disk"

@@ -1,4 +1,4 @@
-"""What several tests share."""
+"""Helpers that several tests use."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Values that no call expects, for property tests: whatever is thrown, an answer or an error of ours comes back."""
+"""Unexpected values for property tests: a public call returns a result or raises an error of cellscan."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A small part of every attack; `make test-all` runs them in full."""
+"""A small part of every robustness test; `make test-all` runs them in full."""
 
 import attacks
 

@@ -1,4 +1,4 @@
-"""Fit, predict, evaluate, save: the whole road on small cells."""
+"""Fit, predict, evaluate and save a classifier, on small cells."""
 
 import json
 import threading

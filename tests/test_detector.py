@@ -1,4 +1,4 @@
-"""`Detector` and `screen`: train, find, evaluate, save; what is refused."""
+"""`Detector` and `screen`: training, detection, evaluation, saving and errors."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""A classifier as a file for other programs says what it says here."""
+"""An exported classifier returns the same probabilities as `predict_proba`."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Leaving laboratories out in turn."""
+"""Validation that leaves out one laboratory at a time."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Whatever is thrown at classifiers, detectors, studies and smears, they answer, or raise an error of ours."""
+"""Calls of classifiers, detectors, studies and smears with unexpected values return or raise an error of cellscan."""
 
 import dataclasses
 import io

@@ -1,4 +1,4 @@
-"""Whatever is thrown at fields, annotations and results, they answer, or raise an error of ours."""
+"""With unexpected arguments, calls of fields, annotations and results return or raise an error of cellscan."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The shape of the package: what an import costs, which way the arrows point, what is documented."""
+"""The structure of the package: the cost of an import, the order of its layers, and its documentation."""
 
 import ast
 import inspect
@@ -11,8 +11,8 @@ import cellscan
 
 SOURCE = REPOSITORY / "src" / "cellscan"
 
-# The road, left to right: a module imports from its own room and from rooms that stand before it.
-ROOMS = (
+# The layers of the package, lowest first. A module imports only from its own layer and from lower layers.
+LAYERS = (
     "_deprecation",
     "errors", "process", "progress", "notebook", "plots", "tensors", "data", "preprocessing", "models", "detection",
     "decisions", "card", "tasks", "predictions", "detections", "inference", "explain", "export", "training",
@@ -55,17 +55,17 @@ def _imports(path) -> set[str]:
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("cellscan."):
             found.add(node.module.split(".")[1])
         elif isinstance(node, ast.ImportFrom) and node.module == "cellscan":
-            found |= {alias.name for alias in node.names if alias.name in ROOMS}
+            found |= {alias.name for alias in node.names if alias.name in LAYERS}
     return found
 
 
 @pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE)))
-def test_arrows_point_left(path) -> None:
-    room = path.relative_to(SOURCE).parts[0].removesuffix(".py")
-    if room in ("__init__", "__main__"):
+def test_a_module_imports_from_lower_layers_only(path) -> None:
+    layer = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    if layer in ("__init__", "__main__"):
         return
-    wrong = {other for other in _imports(path) if ROOMS.index(other) > ROOMS.index(room)}
-    assert not wrong, f"{path.name} stands in {room} and imports from {wrong}, which stands to its right"
+    wrong = {other for other in _imports(path) if LAYERS.index(other) > LAYERS.index(layer)}
+    assert not wrong, f"{path.name} is in the layer {layer} and imports from a higher layer: {', '.join(sorted(wrong))}"
 
 
 def _modules_imported(source: str, modules: set[str]) -> set[str]:

@@ -1,4 +1,4 @@
-"""What `predict` returns: an array of labels to NumPy, and parts of it."""
+"""Results of `predict`: conversion to NumPy arrays of labels, and selection of parts."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""What a network is shown."""
+"""Preprocessing of images for a network."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""What the files beside the code promise: oldest dependencies, pinned tools, deprecations, pinned actions."""
+"""Project files: oldest dependencies, pinned tools, deprecations and pinned actions."""
 
 import re
 import tomllib

@@ -1,4 +1,4 @@
-"""The example that predicts many images with Ray."""
+"""The example that classifies many images with Ray."""
 
 import os
 import subprocess
@@ -71,12 +71,12 @@ def test_every_image_has_one_row_and_a_second_run_predicts_what_is_new(tmp_path:
     np.testing.assert_allclose(chances, preds.probabilities, atol=1e-5)
 
     if workers:
-        assert _run(folder, out, workers).stdout == "601 images, 601 of them done\n"
+        assert _run(folder, out, workers).stdout == "601 images, 601 already classified\n"
         return
     new = str(folder / "b" / "new.png")
     os.link(files[0], new)
     second = _run(folder, out, workers)
-    assert "602 images, 601 of them done" in second.stdout, second.stderr
+    assert "602 images, 601 already classified" in second.stdout, second.stderr
     assert "1 predicted" in second.stdout
     assert _rows(out)[new]["label"] == rows[files[0]]["label"]
 
@@ -86,4 +86,4 @@ def test_more_workers_than_cores_are_refused(tmp_path: Path) -> None:
     _write_images(tmp_path / "images", 1)
     run = _run(tmp_path / "images", tmp_path / "out", 1000)
     assert run.returncode == 2
-    assert "1000 workers want 1000 CPUs, and there are" in run.stderr
+    assert "1000 workers need 1000 CPUs, but only" in run.stderr

@@ -1,4 +1,4 @@
-"""Objects that travel to other processes, and what is shared with them."""
+"""Objects that are sent to other processes, and the memory that they share."""
 
 import copy
 import multiprocessing

@@ -1,4 +1,4 @@
-"""Slow, wide versions: `make test-all`."""
+"""Slow tests with many cases: `make test-all`."""
 
 import attacks
 import pytest

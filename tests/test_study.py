@@ -1,4 +1,4 @@
-"""Studies: folds that keep patients apart, members that are what they would be alone, nothing lost."""
+"""Studies: folds are separated by patient, members equal those trained alone, and an interrupted study continues."""
 
 from dataclasses import replace
 

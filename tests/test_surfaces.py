@@ -1,4 +1,4 @@
-"""What people see without asking: notebooks, and the command line."""
+"""Output of notebooks and of the command line."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all."""
+"""Tensor files are written completely or not at all."""
 
 import os
 import threading

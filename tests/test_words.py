@@ -1,4 +1,4 @@
-"""Public names keep to the glossary: one word for a thing."""
+"""Public names use the terms of the glossary."""
 
 import inspect
 import re

@@ -24,7 +24,7 @@ with tempfile.TemporaryDirectory() as folder:
     assert (again.predict_proba(test) == clf.predict_proba(test)).all()
 print(again.evaluate(test))
 assert cellscan.Classifier.pretrained().predict(test, progress=False).positive_class == "parasitized"
-from cellscan.data import _malaria_builder as malaria_builder  # noqa: E402 - the TFDS road imports with what the wheel declares
+from cellscan.data import _malaria_builder as malaria_builder  # noqa: E402 - needs declared dependencies only
 
 assert malaria_builder.CellscanMalaria.url_infos
 wrong = {"tensorflow", "torch", "keras"} & set(sys.modules)

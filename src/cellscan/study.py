@@ -1,4 +1,4 @@
-"""Studies: a classifier evaluated on patients that were not in training, fold by fold."""
+"""Cross-validation by patient: each fold is evaluated by classifiers trained without its patients."""
 
 from __future__ import annotations
 
@@ -59,30 +59,30 @@ def cross_validate(
     resume: bool = False,
     progress: bool = True,
 ) -> Study:
-    """Train once for every fold and seed, without the patients of the fold, and evaluate each on those patients.
+    """Train a classifier for every fold and seed, without the patients of the fold, and evaluate it on those patients.
 
     Parameters
     ----------
     model, weights, image_size, background, positive_class
         As in `cellscan.Classifier`.
     cells : CellDataset
-        With patients.
+        Cells whose patients are known.
     folds : int or path
-        How many, by patient, stratified by class and size; or a file of ``patient,fold`` lines, such as
-        `CellDataset.write_folds` writes.
+        Number of folds, made by patient and stratified by class and number of cells; or a file of ``patient,fold``
+        lines, as `CellDataset.write_folds` writes it.
     seeds : int or sequence of int
-        How many (0, 1, ...), or which.
+        Number of seeds (0, 1, ...), or the seeds themselves.
     epochs, batch_size, recipe
-        As in `Classifier.fit`; there is no validation set, so no `patience`.
+        As in `Classifier.fit`. The recipe must not set `patience`, because a study has no validation set.
     tta : bool
-        Average over the square's eight symmetries when predicting.
+        Test-time augmentation: average the predictions over the eight symmetries of the square.
     vectorized : bool, optional
-        Train all members at once, as one program over stacked weights. Left out: on one accelerator, where the
-        network has at most five million parameters. On a CPU that is no faster.
+        Train all members at once, as one program over stacked weights. By default this is done on a single
+        accelerator if the network has at most five million parameters. It is not faster on a CPU.
     checkpoint : path, optional
-        A folder of this study's own, with a folder a member.
+        Folder for the checkpoints of this study alone. It contains one subfolder per member.
     resume : bool
-        Go on with the member, and the epoch, at which a killed study stood.
+        Continue an interrupted study with the member, and the epoch, at which it stopped.
     progress : bool
         As in `Classifier.fit`.
 
@@ -93,10 +93,10 @@ def cross_validate(
     Raises
     ------
     ArgumentError
-        Where the checkpoint folder is in use and `resume` is False.
+        If an argument is invalid, or if the checkpoint folder contains a study and `resume` is False.
     DataError
-        Where patients are unknown or fewer than folds, a fold file does not name them all, or a class is
-        missing from a fold.
+        If patients are unknown, if there are fewer patients than folds, if a patient is missing from the fold file,
+        or if a class is missing from the training or test cells of a fold.
 
     Examples
     --------
@@ -108,7 +108,7 @@ def cross_validate(
     """
     if not isinstance(cells, CellDataset):
         raise ArgumentError(
-            f"cells is a {type(cells).__name__}; expected a CellDataset, such as load_malaria() returns"
+            f"cells is a {type(cells).__name__}; expected a CellDataset, such as load_malaria() returns it"
         )
     tta = check_flag("tta", tta)
     if vectorized is not None:
@@ -118,10 +118,12 @@ def cross_validate(
     else:
         chosen = [check_seed(seed) for seed in as_list("seeds", seeds)]
     if not chosen or len(set(chosen)) < len(chosen):
-        raise ArgumentError(f"seeds is {seeds!r}; expected a number from 1, or different whole numbers")
+        raise ArgumentError(f"seeds is {seeds!r}; expected a whole number of at least 1, or distinct whole numbers")
     recipe = as_recipe(recipe)
     if recipe.patience is not None:
-        raise ArgumentError("the recipe's patience watches a validation set, and a study has none; leave it out")
+        raise ArgumentError(
+            "the recipe sets patience, which needs a validation set, and a study has none; expected patience=None"
+        )
     fold = cells.fold_numbers(folds)
     numbers = np.unique(fold)
     parts = list(cells.folds(folds))
@@ -130,12 +132,14 @@ def cross_validate(
             absent = set(range(len(cells.class_names))) - set(part.labels.tolist())
             if absent:
                 name = cells.class_names[absent.pop()]
-                raise DataError(f"{part.split_info}: no cell is {name!r}; use fewer folds, or another fold file")
-    place = None if checkpoint is None else as_path("checkpoint", checkpoint)
-    if place is not None and not resume and any(place.glob("fold*")):
-        raise ArgumentError(f"{place} holds a study; pass resume=True to go on, or name another folder")
-    if resume and place is None:
-        raise ArgumentError("resume=True goes on with a study's folder; pass checkpoint=...")
+                raise DataError(
+                    f"{part.split_info}: no cell is {name!r}; expected every class: use fewer folds, or another file"
+                )
+    root = None if checkpoint is None else as_path("checkpoint", checkpoint)
+    if root is not None and not resume and any(root.glob("fold*")):
+        raise ArgumentError(f"{root} contains a study; pass resume=True to continue it, or another folder")
+    if resume and root is None:
+        raise ArgumentError("resume=True needs the folder of the study to continue; pass checkpoint=...")
     options = {"model": model, "weights": weights, "image_size": image_size, "background": background,
                "positive_class": positive_class, "folds": folds, "seeds": seeds, "epochs": epochs,
                "batch_size": batch_size, "recipe": recipe, "tta": tta, "vectorized": vectorized,
@@ -147,26 +151,27 @@ def cross_validate(
     if vectorized is None:
         vectorized = are_small(members)
     if vectorized:
-        own = [np.flatnonzero(fold != numbers[number]) for number, _ in keys]
-        here = None if place is None else place / "fold-all"
-        fit_vectorized(members, cells, own, call=Call(epochs, batch_size, here, resume, progress), recipe=recipe)
+        training_rows = [np.flatnonzero(fold != numbers[number]) for number, _ in keys]
+        folder = None if root is None else root / "fold-all"
+        call = Call(epochs, batch_size, folder, resume, progress)
+        fit_vectorized(members, cells, training_rows, call=call, recipe=recipe)
     probabilities = np.zeros((len(chosen), len(cells), len(cells.class_names)), np.float32)
     for clf, (number, seed) in zip(members, keys, strict=True):
         train, test = parts[number]
-        here = None if place is None else place / f"fold{number}-seed{seed}"
+        folder = None if root is None else root / f"fold{number}-seed{seed}"
         if not vectorized:
             if progress:
                 print(f"fold {number + 1} of {len(parts)}, seed {seed}", flush=True)
-            clf.fit(train, epochs=epochs, batch_size=batch_size, recipe=recipe, checkpoint=here, resume=resume,
+            clf.fit(train, epochs=epochs, batch_size=batch_size, recipe=recipe, checkpoint=folder, resume=resume,
                     progress=progress)  # fmt: skip
-        probabilities[chosen.index(seed), fold == numbers[number]] = _predict(clf, test, tta, here, progress)
-    how = parts[0][1].split_info
-    split = f"out of fold, {len(parts)} folds by patient, hash {how.hash if how else 'unknown'}"
+        probabilities[chosen.index(seed), fold == numbers[number]] = _predict(clf, test, tta, folder, progress)
+    info = parts[0][1].split_info
+    split = f"out of fold, {len(parts)} folds by patient, hash {info.hash if info else 'unknown'}"
     return Study(cells, fold, tuple(chosen), tuple(members), probabilities, split, options)
 
 
 def _predict(clf: Classifier, test: CellDataset, tta: bool, folder: Path | None, progress: bool) -> np.ndarray:
-    """Predict the cells of a fold, or read the predictions of the same weights."""
+    """Predict the cells of a fold, or read the stored predictions of the same weights on the same cells."""
     plan = {"weights": clf.fingerprint, "cells": test.fingerprint(), "tta": tta}
     path = None if folder is None else folder / "predictions.safetensors"
     if path is not None and path.exists():
@@ -176,16 +181,16 @@ def _predict(clf: Classifier, test: CellDataset, tta: bool, folder: Path | None,
             if json.loads(metadata["cellscan.predictions"]) == plan:
                 return tensors["probabilities"]
         except (ModelFileError, KeyError, ValueError):
-            pass  # damaged, or of something else: predicted again
-    found = clf.predict_proba(test, tta=tta, progress=progress)
+            pass  # The file is damaged or belongs to other weights or cells, so predict again.
+    probabilities = clf.predict_proba(test, tta=tta, progress=progress)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_tensors(path, {"probabilities": found}, {"cellscan.predictions": json.dumps(plan)})
-    return found
+        write_tensors(path, {"probabilities": probabilities}, {"cellscan.predictions": json.dumps(plan)})
+    return probabilities
 
 
 def _spread(reports: Sequence[Report], name: str) -> tuple[float, float]:
-    """Return mean and standard deviation of a metric; NaN where one alone has no spread."""
+    """Compute mean and standard deviation of a metric; the latter is NaN for a single report."""
     values = np.array([getattr(report, name) for report in reports])
     return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else math.nan
 
@@ -197,14 +202,15 @@ def _mean_text(reports: Sequence[Report], name: str) -> str:
 
 @dataclass(frozen=True)
 class ExternalValidation:
-    """Metrics of the members of a study on an external set, one of another laboratory; prints as a table.
+    """Metrics of the members of a study on cells of another laboratory; prints as a table.
 
     Attributes
     ----------
     reports : tuple[Report, ...]
-        One a member.
+        One report per member.
     mean, interval : dict
-        Mean over members of every metric, and its 95 % interval over the patients, or fields, of those cells.
+        Mean of every metric over the members, and its 95 % interval by bootstrap over the patients, or fields, of
+        the external set.
 
     Examples
     --------
@@ -231,28 +237,30 @@ class ExternalValidation:
 
 
 class Study:
-    """A cross-validation by patient: out-of-fold predictions of every cell.
+    """Result of a cross-validation by patient, with out-of-fold predictions of every cell; prints as a table.
 
-    Made by `cellscan.cross_validate`; prints as a table. The examples go on from the one there.
+    `cellscan.cross_validate` returns it. The examples below continue the example of that function.
 
     Attributes
     ----------
     cells : CellDataset
         All cells.
     fold : numpy.ndarray
-        (N,) int64, the fold of each.
+        (N,) int64, the fold of each cell.
     seeds : tuple[int, ...]
-        Of the members.
+        Seeds of the members.
     keys : tuple[tuple[int, int], ...]
         Fold and seed of each member.
     members : tuple[Classifier, ...]
-        One a fold and seed.
+        One classifier per fold and seed.
     probabilities : numpy.ndarray
-        (S, N, K) float32, out of fold: of every seed and cell.
+        (S, N, K) float32, the out-of-fold probabilities of every seed and cell.
+    split : str
+        How the cells were divided into folds.
     reports : tuple[Report, ...]
-        One a member, on its fold.
+        One report per member, on its fold.
     report : Report
-        Of all cells, pooled; probabilities are means over seeds.
+        Pooled report of all cells; the probabilities are means over seeds.
 
     Examples
     --------
@@ -313,7 +321,7 @@ class Study:
         card = self.members[0].card
         lines = [
             f'{card.architecture}, {card.image_size} px, background "{card.background}", {card.epochs} epochs'
-            f"{', test-time averaging' if self._options['tta'] else ''}; {self.split}; seeds {self.seeds}",
+            f"{', test-time augmentation' if self._options['tta'] else ''}; {self.split}; seeds {self.seeds}",
             ", ".join(f"{name} {version}" for name, version in card.versions.items())
             + f"; {jax.devices()[0].device_kind}, {platform.machine()}, {os.cpu_count()} cores",
             "",
@@ -338,7 +346,7 @@ class Study:
         return "\n".join(lines)
 
     def plot(self) -> Figure:
-        """Draw the metrics of every member, their mean, and the pooled metric with its interval.
+        """Plot the metrics of every member, their mean, and the pooled metric with its interval.
 
         Examples
         --------
@@ -356,7 +364,7 @@ class Study:
         )
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write one line a member, then mean, standard deviation, pooled metric and its interval.
+        """Write one line per member, then lines with mean, standard deviation, pooled metric and its interval.
 
         Examples
         --------
@@ -382,12 +390,17 @@ class Study:
         write_csv(path, rows)
 
     def select(self, mask_or_indices: slice | np.ndarray | Sequence[int] | Sequence[bool]) -> Study:
-        """Return the study evaluated on the chosen cells alone, such as those whose label nobody disputes.
+        """Return the study evaluated on the selected cells alone, such as the undisputed cells.
 
         Parameters
         ----------
         mask_or_indices : (N,) bool array, index array, or slice
-            Which cells; their order stays.
+            The cells to select; their order does not change.
+
+        Raises
+        ------
+        DataError
+            If a fold has no selected cell.
 
         Examples
         --------
@@ -397,13 +410,13 @@ class Study:
         rows, mask = choose(mask_or_indices, len(self.fold)), np.zeros(self.fold.shape, bool)
         mask[rows] = True
         if set(self.fold[mask]) != set(self.fold):
-            raise DataError("a fold loses all its cells; choose some of every fold")
+            raise DataError("a fold loses all its cells; expected cells of every fold")
         split = f"{self.split}; {int(mask.sum()):,} of its cells"
         cells, probabilities = self.cells.select(mask), self.probabilities[:, mask]
         return Study(cells, self.fold[mask], self.seeds, self.members, probabilities, split, self._options)
 
     def without(self, names: Sequence[str] | np.ndarray) -> Study:
-        """Return the study without the cells of these names.
+        """Return the study without the cells that have these names.
 
         Examples
         --------
@@ -413,7 +426,7 @@ class Study:
         return self.select(leave_out(self.cells.names, names))
 
     def calibrated(self) -> Study:
-        """Return the study with a temperature for every fold, fitted on the patients of the other folds.
+        """Return the study with calibrated probabilities: each fold has a temperature, fitted on the other folds.
 
         Examples
         --------
@@ -423,21 +436,26 @@ class Study:
         """
         scaled = self.probabilities.copy()
         for number in np.unique(self.fold):
-            here = self.fold == number
+            inside = self.fold == number
             for seed, probabilities in enumerate(self.probabilities):
-                temperature = fit_temperature([probabilities[~here]], self.cells.labels[~here])
-                scaled[seed, here] = apply_temperature(probabilities[here], temperature)
+                temperature = fit_temperature([probabilities[~inside]], self.cells.labels[~inside])
+                scaled[seed, inside] = apply_temperature(probabilities[inside], temperature)
         return Study(self.cells, self.fold, self.seeds, self.members, scaled, self.split, self._options)
 
     def patients(self, *, sensitivity: float | None = None, specificity: float | None = None) -> Patients:
-        """Classify patients: the rule for a fold is chosen on the patients of the other folds.
+        """Classify the patients of each fold by a rule that is chosen on the patients of the other folds.
 
-        Each of those was predicted out of fold.
+        All predictions are out of fold.
 
         Parameters
         ----------
         sensitivity, specificity : float, optional
-            As in `Classifier.choose_patient_rule`.
+            As in `Classifier.choose_patient_rule`; give exactly one of them.
+
+        Raises
+        ------
+        ArgumentError
+            If there are not two classes, if no class is positive, or if not exactly one of the two is given.
 
         Examples
         --------
@@ -447,8 +465,8 @@ class Study:
         positive = self.members[0].card.positive
         if len(self.cells.class_names) != 2 or positive is None:
             raise ArgumentError(
-                f"a patient rule is for two classes, one of them positive; this study has {self.cells.class_names}: "
-                "pass cross_validate(..., positive_class=...)"
+                f"the study has the classes {self.cells.class_names}; a patient rule needs two classes, one of them "
+                "positive: pass cross_validate(..., positive_class=...)"
             )
         called, truth = self.report.predicted == positive, self.cells.labels == positive
         rule = np.zeros(len(self.cells))
@@ -460,14 +478,14 @@ class Study:
         return make_patients(self.cells.labels, self.report.predicted, self.cells.patients, positive, rule)
 
     def coverage(self, *, alpha: float = 0.1, splits: int = 200, seed: int = 0) -> Coverage:
-        """Simulate conformal sets: choose on half of the patients, count on the others, many times.
+        """Estimate the coverage of conformal sets: calibrate on half of the patients, evaluate on the others, repeat.
 
         Parameters
         ----------
         alpha : float
             As in `Classifier.conformalize`.
         splits, seed : int
-            How many random halves.
+            Number of random splits into halves, and their seed.
 
         Examples
         --------
@@ -478,7 +496,7 @@ class Study:
         return simulate(probabilities, self.cells.labels, self.cells.patients, alpha, splits=splits, seed=seed)
 
     def label_issues(self) -> LabelIssues:
-        """Return the cells whose label is contradicted by out-of-fold networks, worst first.
+        """Return the cells whose label is contradicted by out-of-fold predictions, worst first.
 
         Examples
         --------
@@ -490,7 +508,7 @@ class Study:
         return LabelIssues(rows, probabilities[np.arange(len(labels)), labels], probabilities, self.cells)
 
     def ensemble(self) -> Classifier:
-        """Return one classifier that averages all members; all patients of the study were in its training.
+        """Return one classifier that averages all members; its training includes all patients of the study.
 
         Examples
         --------
@@ -500,33 +518,34 @@ class Study:
         return Classifier.ensemble(self.members)
 
     def silhouette(self) -> Study:
-        """Train the same on silhouettes alone: how far the outline gives the label away.
+        """Repeat the study on silhouettes alone, as a baseline: how well the outline predicts the label.
 
         Returns
         -------
         Study
-            With ``background="silhouette"``; kept in the folder ``silhouette`` of the study's checkpoint.
+            A study with ``background="silhouette"``. Its checkpoints are in the subfolder ``silhouette`` of this
+            study's checkpoint folder.
 
         Examples
         --------
         >>> study.silhouette().report.background
         'silhouette'
         """
-        place = self._options["checkpoint"]
-        changes = {"background": "silhouette", "checkpoint": None if place is None else Path(place) / "silhouette"}
+        root = self._options["checkpoint"]
+        changes = {"background": "silhouette", "checkpoint": None if root is None else Path(root) / "silhouette"}
         recipe = replace(self._options["recipe"], background=None)
         return cross_validate(cells=self.cells, **{**self._options, **changes, "recipe": recipe})
 
     def external_validation(
         self, crops: CellDataset, *, tta: bool | None = None, progress: bool = True
     ) -> ExternalValidation:
-        """Evaluate every member, at its threshold, on an external set: cells of another laboratory.
+        """Evaluate every member, at its own threshold, on cells of another laboratory.
 
         Parameters
         ----------
         crops : CellDataset
-            With the same class names. Intervals are over its patients; give the field of each crop as its
-            patient where that is all that is known.
+            Cells with the same class names. Intervals are over its patients; if only the field of each crop is known,
+            give the field as the patient.
         tta, progress
             As in `Classifier.predict`.
 

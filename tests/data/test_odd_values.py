@@ -1,4 +1,4 @@
-"""Whatever is thrown at a public call of this room, it answers, or raises an error of ours."""
+"""With unexpected arguments, public calls of `cellscan.data` return or raise an error of cellscan."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The real cells: loaded by every road, divided, trained on, evaluated."""
+"""The real cells: every way of loading, splits, training and evaluation."""
 
 import subprocess
 import sys

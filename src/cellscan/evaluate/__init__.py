@@ -1,1 +1,1 @@
-"""Evaluation: metrics of cells with intervals over patients."""
+"""Evaluation of classifiers and detectors: metrics, with intervals over patients or fields."""

@@ -1,4 +1,4 @@
-"""Intervals by drawing patients, not cells: the cells of a patient stand or fall together."""
+"""Bootstrap intervals. Patients are resampled, not cells, because the cells of one patient are not independent."""
 
 from __future__ import annotations
 
@@ -10,19 +10,23 @@ from cellscan.data.values import check_seed
 from cellscan.evaluate.metrics import AVERAGED, NAMES, weighted_metrics
 
 DRAWS = 2000
+"""Default number of bootstrap draws."""
 
 _MANY = 10_000
-"""Groups from which indices are drawn and counted: the same distribution as a multinomial, ten times as fast."""
+"""From this number of groups on, `draw_chunks` draws indices and counts them.
 
-_ROOM = 2_000_000
-"""Weights of cells that are in memory at a time."""
+The distribution is that of a multinomial draw, and this is ten times as fast.
+"""
+
+_MAX_WEIGHTS = 2_000_000
+"""Largest number of cell weights in memory at a time."""
 
 
 def draw_weights(groups: np.ndarray, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return how often each draw takes each group (D, G), and the group (N,) of every cell.
+    """Draw groups with replacement; return the counts of groups in each draw (D, G), and the group (N,) of each cell.
 
-    The same groups, draws and seed give the same weights, whatever is computed from them: so metrics of two
-    classifiers on the same cells are paired. `draw_chunks` gives the same in bounded memory.
+    The weights depend on the groups, the number of draws and the seed alone. Metrics of two classifiers on the same
+    cells are therefore paired. `draw_chunks` returns the same weights in bounded memory.
 
     Examples
     --------
@@ -37,7 +41,9 @@ def draw_weights(groups: np.ndarray, draws: int, seed: int) -> tuple[np.ndarray,
 
 
 def draw_chunks(count: int, draws: int, seed: int, rows: int) -> Iterator[np.ndarray]:
-    """Return how often each draw takes each of `count` groups, `rows` draws at a time; they do not change the weights.
+    """Draw `count` groups with replacement; yield the count of each group in each draw, `rows` draws at a time.
+
+    The chunk size `rows` does not change the weights.
 
     Examples
     --------
@@ -47,12 +53,12 @@ def draw_chunks(count: int, draws: int, seed: int, rows: int) -> Iterator[np.nda
     """
     rng = np.random.default_rng(check_seed(seed))
     for start in range(0, draws, rows):
-        here = min(rows, draws - start)
+        size = min(rows, draws - start)
         if count < _MANY:
-            drawn = rng.multinomial(count, np.full(count, 1 / count), here)
+            drawn = rng.multinomial(count, np.full(count, 1 / count), size)
         else:
             drawn = np.stack(
-                [np.bincount(rng.integers(0, count, count, np.uint32), minlength=count) for _ in range(here)]
+                [np.bincount(rng.integers(0, count, count, np.uint32), minlength=count) for _ in range(size)]
             )
         yield drawn.astype(np.float64)
 
@@ -67,23 +73,25 @@ def bootstrap_metrics(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
-    """Return every metric of `draws` samples of groups, drawn with replacement (Efron, 1979).
+    """Compute every metric on `draws` bootstrap samples: groups drawn with replacement (Efron, 1979).
 
     Parameters
     ----------
     labels, predicted : (N,) int
     probabilities : (N, K) float
     groups : (N,)
-        The patient of each cell; one group each where patients are unknown.
+        The patient of each cell. If patients are unknown, give each cell its own group.
     positive : int or None
+        Index of the positive class.
     draws, seed : int
+        Number of samples, and seed of the draws.
 
     Returns
     -------
     dict of (D,) float64
-        By the names of `metrics.NAMES`, and ``<name>_by_patient`` for those of `metrics.AVERAGED`, which
-        count every group once; NaN where a metric is undefined, and everywhere with one group
-        alone, which says nothing about how far groups differ.
+        Keys: the names in `metrics.NAMES`, and ``<name>_by_patient`` for those in `metrics.AVERAGED`, in
+        which every group counts once. A value is NaN where the metric is undefined. With a single group
+        every value is NaN, because one group does not show how far groups differ.
 
     Examples
     --------
@@ -98,12 +106,12 @@ def bootstrap_metrics(
     count = int(group.max()) + 1
     if count < 2:
         return dict.fromkeys([*NAMES, *(f"{name}_by_patient" for name in AVERAGED)], np.full(draws, np.nan))
-    weights = draw_chunks(count, draws, seed, max(1, _ROOM // len(labels)))
+    weights = draw_chunks(count, draws, seed, max(1, _MAX_WEIGHTS // len(labels)))
     return weighted_metrics(labels, predicted, probabilities, group, positive, weights)
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
-    """Return the 95 % percentile interval of draws; NaN where none has a meaning.
+    """Return the 95 % percentile interval of the finite draws; NaN if there are none.
 
     Examples
     --------

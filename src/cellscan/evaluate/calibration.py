@@ -1,4 +1,4 @@
-"""Calibration: whether probabilities mean what they say, and the one number that mends them."""
+"""Calibration: the calibration error of probabilities, and the temperature that reduces it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = 15) -> float:
-    """Return the mean gap between confidence and accuracy, over bins of equal width.
+    """Compute the expected calibration error: the mean gap between confidence and accuracy over bins of equal width.
 
     Parameters
     ----------
@@ -16,19 +16,19 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, *,
         Rows sum to 1.
     labels : (N,) int
     bins : int
-        Of the probability of the likeliest class.
+        Number of bins of the confidence, the probability of the most probable class.
 
     Returns
     -------
     float
-        In [0, 1]. Guo et al. (2017), equation 3.
+        In [0, 1]; 0 is best. Guo et al. (2017), equation 3.
 
     Examples
     --------
     >>> import numpy as np
     >>> from cellscan.evaluate.calibration import expected_calibration_error
     >>> sure = np.array([[0.9, 0.1]] * 10)
-    >>> round(expected_calibration_error(sure, np.array([0] * 9 + [1])), 6)  # right nine times of ten
+    >>> round(expected_calibration_error(sure, np.array([0] * 9 + [1])), 6)  # nine of ten are correct
     0.0
     >>> round(expected_calibration_error(sure, np.array([0] * 5 + [1] * 5)), 6)
     0.4
@@ -40,7 +40,7 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, *,
 def bin_gaps(
     probabilities: np.ndarray, labels: np.ndarray, group: np.ndarray, groups: int, *, bins: int = 15
 ) -> np.ndarray:
-    """Return for every group and bin of confidence, how many cells are right, less the sum of their confidences.
+    """Compute, for every group and confidence bin, the number of correct cells minus the sum of their confidences.
 
     Examples
     --------
@@ -49,14 +49,14 @@ def bin_gaps(
     >>> bin_gaps(np.array([[0.9, 0.1]]), np.array([0]), np.array([0]), 1, bins=2).round(2).tolist()
     [[0.0, 0.1]]
     """
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
-    which = np.minimum((confidence * bins).astype(int), bins - 1)
-    place = group * bins + which
-    return np.bincount(place, right - confidence.astype(np.float64), groups * bins).reshape(groups, bins)
+    confidence, correct = probabilities.max(1), probabilities.argmax(1) == labels
+    bin_index = np.minimum((confidence * bins).astype(int), bins - 1)
+    index = group * bins + bin_index
+    return np.bincount(index, correct - confidence.astype(np.float64), groups * bins).reshape(groups, bins)
 
 
 def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Return the probabilities (N, K) that logits divided by `temperature` would have given.
+    """Return the probabilities (N, K) after dividing their logits by `temperature`.
 
     Examples
     --------
@@ -71,7 +71,7 @@ def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarr
 
 
 def fit_temperature(members: list[np.ndarray], labels: np.ndarray) -> float:
-    """Return the temperature under which the averaged members fit the labels best.
+    """Fit the temperature that minimises the log loss of the averaged members.
 
     Parameters
     ----------
@@ -82,13 +82,13 @@ def fit_temperature(members: list[np.ndarray], labels: np.ndarray) -> float:
     Returns
     -------
     float
-        In [0.05, 20]; it divides the logits. Guo et al. (2017).
+        In [0.05, 20]. Each member's logits are divided by it before the average. Guo et al. (2017).
 
     Examples
     --------
     >>> import numpy as np
     >>> from cellscan.evaluate.calibration import fit_temperature
-    >>> sure = np.array([[0.99, 0.01]] * 10)  # and right seven times of ten: too sure
+    >>> sure = np.array([[0.99, 0.01]] * 10)  # only seven of ten are correct: overconfident
     >>> fit_temperature([sure], np.array([0] * 7 + [1] * 3)) > 3
     True
     """
@@ -102,5 +102,5 @@ def fit_temperature(members: list[np.ndarray], labels: np.ndarray) -> float:
         mean = (scaled / scaled.sum(-1, keepdims=True)).mean(0)
         return -float(np.log(np.maximum(mean[np.arange(len(labels)), labels], 1e-12)).mean())
 
-    found: Any = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded")
-    return float(np.exp(found.x))
+    optimum: Any = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded")
+    return float(np.exp(optimum.x))

@@ -1,4 +1,4 @@
-"""Two classifiers on the same cells: a paired bootstrap over patients."""
+"""Comparison of two classifiers on the same cells, by a paired bootstrap over patients."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ from cellscan.evaluate.report import Report
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """Differences of metrics, first report minus second; prints as a table.
+    """Differences of metrics between two reports, first minus second; prints as a table.
 
     Attributes
     ----------
     difference : dict[str, float]
-        Of every metric.
+        Difference of every metric, by its name.
     interval : dict[str, tuple[float, float]]
-        95 % interval, by drawing the same patients for both. One that holds 0 tells no difference.
+        95 % interval of every difference; each draw uses the same patients for both reports. If an interval
+        contains 0, the difference is not significant.
+    cells : int
+        Number of cells.
+    patients : int
+        Number of patients; 0 if they are unknown.
 
     Examples
     --------
@@ -47,26 +52,32 @@ class Comparison:
         for name, value in self.difference.items():
             low, high = self.interval[name]
             if not math.isnan(value):
-                told = "" if low <= 0 <= high or math.isnan(low) else "  *"
-                lines.append(f"{name.replace('_', ' '):18}{value:+.4f}     {low:+.4f} to {high:+.4f}{told}")
-        lines.append("* the interval does not hold 0")
+                mark = "" if low <= 0 <= high or math.isnan(low) else "  *"
+                lines.append(f"{name.replace('_', ' '):18}{value:+.4f}     {low:+.4f} to {high:+.4f}{mark}")
+        lines.append("* the interval does not contain 0")
         return "\n".join(lines)
 
 
 def compare(first: Report, second: Report, *, seed: int = 0) -> Comparison:
-    """Compare two reports on the same cells, by paired bootstrap over patients (2,000 draws).
+    """Compare two reports on the same cells, by a paired bootstrap over patients (2,000 draws).
 
     Parameters
     ----------
     first, second : Report
-        Of the same cells, in any order.
+        Reports of the same cells; the order of the cells may differ.
     seed : int
-        Of the draws.
+        Seed of the draws.
+
+    Returns
+    -------
+    Comparison
 
     Raises
     ------
+    ArgumentError
+        If one of the two is not a `Report`.
     DataError
-        Where cells, labels or patients differ, or cells that share a name stand in another order.
+        If classes, cells, labels or patients differ, or if several cells share a name and the order differs.
 
     Examples
     --------
@@ -80,20 +91,20 @@ def compare(first: Report, second: Report, *, seed: int = 0) -> Comparison:
     """
     for report in (first, second):
         if not isinstance(report, Report):
-            raise ArgumentError(f"{report!r} is no report; expected what Classifier.evaluate returns, twice")
+            raise ArgumentError(f"got {report!r}; expected two reports, as Classifier.evaluate returns them")
     if (first.class_names, first.positive_class) != (second.class_names, second.positive_class):
         raise DataError(f"the reports have the classes {first.class_names} and {second.class_names}; expected the same")
     a, b = (report.select(np.argsort(report.names, kind="stable")) for report in (first, second))
     if not all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ("names", "labels", "cell_patients")):
         raise DataError(
-            f"the reports are of {len(a.labels)} and {len(b.labels)} cells, and names, labels or patients differ; "
+            f"the reports have {len(a.labels)} and {len(b.labels)} cells, and their names, labels or patients differ; "
             "expected two reports of the same cells"
         )
-    alike = a.names[1:][a.names[1:] == a.names[:-1]]
-    if len(alike) and not np.array_equal(first.names, second.names):
+    repeated = a.names[1:][a.names[1:] == a.names[:-1]]
+    if len(repeated) and not np.array_equal(first.names, second.names):
         raise DataError(
-            f"several cells are called {str(alike[0])!r}, and the reports have the cells in another order, so that it "
-            "cannot be told which is which; expected the same order, or a name for each cell"
+            f"several cells are called {str(repeated[0])!r}, and the two reports list the cells in a different order, "
+            "so the cells cannot be matched; expected the same order, or a unique name for each cell"
         )
     drawn = [report.bootstrap(seed=seed) for report in (a, b)]
     return Comparison(

@@ -1,4 +1,4 @@
-"""Label errors: cells whose label confident out-of-fold predictions contradict.
+"""Label issues: cells whose label is contradicted by confident out-of-fold predictions.
 
 Northcutt, Jiang and Chuang (2021), Confident Learning: Estimating Uncertainty in Dataset Labels (JAIR 70).
 """
@@ -23,16 +23,25 @@ if TYPE_CHECKING:
 
 
 def find_contradicted(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Return the rows whose label is confidently contradicted, worst first.
+    """Return the rows whose label is contradicted by a confident prediction, worst first.
 
-    A prediction is confident of a class where its probability is at least the mean that the class has
-    among the cells labelled so. The rank is the probability of the given label.
+    A prediction is confident in a class if the probability of the class is at least its mean over the cells with
+    that label. The rows are sorted by the probability of their label, lowest first.
 
     Parameters
     ----------
     labels : (N,) int
     probabilities : (N, K) float
-        Out of fold: no patient's own cells were trained on.
+        Out-of-fold predictions: the network of each cell was trained without the patient of the cell.
+
+    Returns
+    -------
+    (M,) int64
+
+    Raises
+    ------
+    DataError
+        If a class has no cell.
 
     Examples
     --------
@@ -45,28 +54,28 @@ def find_contradicted(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarr
     classes = probabilities.shape[1]
     missing = [k for k in range(classes) if not (labels == k).any()]
     if missing:
-        raise DataError(f"no cell has a label of class {missing[0]}; expected every class")
-    least = np.array([probabilities[labels == k, k].mean() for k in range(classes)])
-    confident = probabilities >= least - 1e-6
+        raise DataError(f"no cell has a label of class {missing[0]}; expected cells of every class")
+    thresholds = np.array([probabilities[labels == k, k].mean() for k in range(classes)])
+    confident = probabilities >= thresholds - 1e-6
     guess = np.where(confident, probabilities, -1.0).argmax(1)
-    found = np.flatnonzero(confident.any(1) & (guess != labels) & (probabilities.argmax(1) != labels))
-    return found[np.argsort(probabilities[found, labels[found]], kind="stable")]
+    rows = np.flatnonzero(confident.any(1) & (guess != labels) & (probabilities.argmax(1) != labels))
+    return rows[np.argsort(probabilities[rows, labels[rows]], kind="stable")]
 
 
 @dataclass(frozen=True)
 class LabelIssue:
-    """A cell whose label is probably wrong: predictions contradict it.
+    """A cell whose label is contradicted by out-of-fold predictions.
 
     Attributes
     ----------
     name, patient : str
-        Which cell, and whose.
+        Name and patient of the cell.
     label_name : str
-        As published.
+        Name of the published label.
     suggested : str
-        What out-of-fold networks say.
+        Class that the out-of-fold networks predict.
     probability : float
-        That they give to the published label.
+        Out-of-fold probability of the published label.
 
     Examples
     --------
@@ -84,19 +93,21 @@ class LabelIssue:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class LabelIssues(Sequence[LabelIssue]):
-    """Cells whose label out-of-fold predictions contradict, worst first; a sequence of `LabelIssue`.
+    """Cells whose label is contradicted by out-of-fold predictions, worst first; a sequence of `LabelIssue`.
 
-    Neither label is the truth: many a disputed "parasitized" cell lost its parasite when it was cut out, and
-    many a disputed "uninfected" one shows stain or platelets that the annotator may have labelled correctly.
+    Neither the label nor the prediction is the truth. Many disputed "parasitized" cells lost their parasite when
+    they were cut out. Many disputed "uninfected" cells show stain or platelets, and their label may be correct.
 
     Attributes
     ----------
     rows : numpy.ndarray
-        (M,) int64, rows of `cells`.
+        (M,) int64, the rows in `cells` that have a label issue.
     scores : numpy.ndarray
-        (N,) float32, of every cell: the probability that is given to its label.
+        (N,) float32, the out-of-fold probability of the label, for every cell.
+    probabilities : numpy.ndarray
+        (N, K) float32, the out-of-fold probabilities of every cell.
     cells : CellDataset
-        All of them.
+        All cells, with and without label issues.
 
     Examples
     --------
@@ -132,7 +143,7 @@ class LabelIssues(Sequence[LabelIssue]):
 
     @property
     def names(self) -> np.ndarray:
-        """(M,) str, the names of these cells, worst first.
+        """Names (M,) of the cells with a label issue, worst first.
 
         Examples
         --------
@@ -146,7 +157,7 @@ class LabelIssues(Sequence[LabelIssue]):
         return f"LabelIssues({len(self)} of {len(self.cells)} cells)"
 
     def __str__(self) -> str:
-        lines = [f"{len(self):,} of {len(self.cells):,} labels are contradicted by out-of-fold networks"]
+        lines = [f"{len(self):,} of {len(self.cells):,} labels are contradicted by out-of-fold predictions"]
         for label, name in enumerate(self.cells.class_names):
             count = int((self.cells.labels[self.rows] == label).sum())
             lines.append(f"  labelled {name}: {count:,}")
@@ -154,18 +165,23 @@ class LabelIssues(Sequence[LabelIssue]):
         return "\n".join(lines)
 
     def against(self, names: Sequence[str] | np.ndarray) -> dict[str, float]:
-        """Compare the ranking with a list of cells that experts dispute.
+        """Compare the ranking with a list of cells whose label experts dispute.
 
         Parameters
         ----------
         names : sequence of str
-            Of the disputed cells.
+            Names of the disputed cells.
 
         Returns
         -------
         dict
-            ``roc_auc`` and ``average_precision`` of the ranking of all cells, and how many of its first 500 are
-            on the list, ``hits_500``.
+            ``roc_auc`` and ``average_precision`` of the ranking of all cells, and ``hits_500``: how many of the
+            first 500 cells of the ranking are on the list.
+
+        Raises
+        ------
+        DataError
+            If the list contains none of the cells, or all of them.
 
         Examples
         --------
@@ -174,7 +190,9 @@ class LabelIssues(Sequence[LabelIssue]):
         """
         listed = find_named(self.cells.names, names)
         if not 0 < listed.sum() < len(listed):
-            raise DataError(f"{listed.sum()} of {len(listed)} cells are on the list; expected some, and not all")
+            raise DataError(
+                f"{listed.sum()} of {len(listed)} cells are on the list; expected at least one, but not all"
+            )
         first = np.argsort(self.scores, kind="stable")[:500]
         auc, precision = make_ranking(listed, -self.scores, np.zeros(len(listed), int))(np.ones(1))
         return {
@@ -184,7 +202,7 @@ class LabelIssues(Sequence[LabelIssue]):
         }
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write one line for each, worst first.
+        """Write one line per label issue, worst first.
 
         Examples
         --------
@@ -197,7 +215,7 @@ class LabelIssues(Sequence[LabelIssue]):
         write_csv(path, [list(LabelIssue.__dataclass_fields__), *map(astuple, self)])
 
     def plot(self, count: int = 24) -> Figure:
-        """Draw the worst, with the label as published and the probability that it is given.
+        """Draw the first `count` cells, with their published label and its out-of-fold probability.
 
         Examples
         --------
@@ -205,7 +223,7 @@ class LabelIssues(Sequence[LabelIssue]):
         >>> figure = issues.plot(8) if len(issues) else None
         """
         if not len(self):
-            raise DataError("no label is contradicted: there is nothing to draw")
+            raise DataError("no label is contradicted, so there is nothing to draw; expected at least one label issue")
         count = check_whole("count", count, 1)
         from cellscan.plots import plot_images
 

@@ -1,4 +1,4 @@
-"""Metrics of cells: one computation, for a set of cells and for the many weighted samples of a bootstrap."""
+"""Metrics of classified cells, computed alike for a set of cells and for the weighted samples of a bootstrap."""
 
 from __future__ import annotations
 
@@ -27,13 +27,15 @@ AVERAGED = ("accuracy", "sensitivity", "specificity")
 """The metrics that are also averaged over the patients that have the class in question."""
 
 LEAST = float(np.finfo(np.float32).eps)
-"""A probability below it counts as it in the logarithmic loss."""
+"""Lower limit of a probability in the log loss; smaller probabilities are raised to it."""
 
 
 def compute_metrics(
     labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, positive: int | None
 ) -> dict[str, float]:
-    """Return every metric of `NAMES`, each cell counted once: `weighted_metrics` of one row of ones.
+    """Compute every metric in `NAMES`; every cell counts once.
+
+    This is `weighted_metrics` with a single row of ones.
 
     Parameters
     ----------
@@ -41,6 +43,7 @@ def compute_metrics(
     probabilities : (N, K) float
         Rows sum to 1.
     positive : int or None
+        Index of the positive class.
 
     Examples
     --------
@@ -64,12 +67,12 @@ def weighted_metrics(
     positive: int | None,
     weights: Iterable[np.ndarray],
 ) -> dict[str, np.ndarray]:
-    """Return every metric for each row of weights over groups of cells; NaN where one has no meaning.
+    """Compute every metric for each row of weights over groups of cells; a metric is NaN where it is undefined.
 
-    With two classes, sensitivity, specificity, precision, F1, average precision and Brier score are
-    those of the positive class. With more, the first two are NaN, precision, F1, ROC AUC and average precision are
-    means over classes, and the Brier score sums over them. In the means of precision and F1, a class without a
-    prediction counts as 0; ROC AUC and average precision are NaN unless every class is there.
+    With two classes, sensitivity, specificity, precision, F1, average precision and Brier score are those of the
+    positive class. With more classes, sensitivity and specificity are NaN; precision, F1, ROC AUC and average
+    precision are means over classes; and the Brier score is a sum over classes. In the means of precision and F1, a
+    class that is never predicted counts as 0. ROC AUC and average precision are NaN unless every class has cells.
 
     Parameters
     ----------
@@ -79,14 +82,15 @@ def weighted_metrics(
     group : (N,) int
         The group of every cell, from 0 to G - 1.
     positive : int or None
+        Index of the positive class.
     weights : iterable of (d, G) float
-        How often each group counts, in chunks of rows. One chunk of d x N numbers is in memory at a time.
+        How often each group counts, in chunks of d rows. One chunk of d x N numbers is in memory at a time.
 
     Returns
     -------
     dict of (D,) float64
-        D is the number of rows of all chunks. By the names of `NAMES`, and ``<name>_by_patient`` for those of
-        `AVERAGED`: means over the groups that have the class in question, each group counted once.
+        D is the number of rows in all chunks. Keys: the names in `NAMES`, and ``<name>_by_patient`` for those in
+        `AVERAGED`. The latter are means over the groups that have the class in question; each group counts once.
 
     Examples
     --------
@@ -99,18 +103,18 @@ def weighted_metrics(
     """
     classes, count = probabilities.shape[1], int(group.max()) + 1
     two = classes == 2 and positive is not None
-    right = labels == predicted
+    correct = labels == predicted
     hits, truth, called = (
         np.bincount(group[rows] * classes + of[rows], minlength=count * classes).reshape(count, classes)
-        for rows, of in ((right, labels), (..., labels), (..., predicted))
+        for rows, of in ((correct, labels), (..., labels), (..., predicted))
     )
-    own = np.maximum(probabilities[np.arange(len(labels)), labels].astype(np.float64), LEAST)
-    # All that a metric sums over cells is summed over each group once; a row of weights then costs one product.
+    label_probabilities = np.maximum(probabilities[np.arange(len(labels)), labels].astype(np.float64), LEAST)
+    # Sums over the cells of each group are computed once, so that each row of weights costs one matrix product.
     sums = {
         "hits": hits,
         "truth": truth,
         "called": called,
-        "log_loss": np.bincount(group, -np.log(own), count)[:, None],
+        "log_loss": np.bincount(group, -np.log(label_probabilities), count)[:, None],
         "brier": np.bincount(group, brier(labels, probabilities, positive), count)[:, None],
         "calibration_error": bin_gaps(probabilities, labels, group, count),
     }
@@ -138,7 +142,7 @@ def weighted_metrics(
 
 
 def brier(labels: np.ndarray, probabilities: np.ndarray, positive: int | None) -> np.ndarray:
-    """Return the squared error (N,) of every cell's probabilities: Brier (1950).
+    """Compute the Brier score (N,) of every cell: the squared error of its probabilities (Brier, 1950).
 
     Examples
     --------
@@ -154,7 +158,7 @@ def brier(labels: np.ndarray, probabilities: np.ndarray, positive: int | None) -
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """Return (K, K) int64 counts: rows are the truth, columns what was predicted.
+    """Count the cells of each label and prediction, (K, K) int64: rows are labels, columns are predictions.
 
     Examples
     --------
@@ -169,7 +173,7 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) ->
 def group_confusions(
     labels: np.ndarray, predicted: np.ndarray, group: np.ndarray, count: int, classes: int
 ) -> np.ndarray:
-    """Return a confusion matrix for each of `count` groups, (G, K, K) int64.
+    """Compute the confusion matrix of each of `count` groups, (G, K, K) int64.
 
     Examples
     --------
@@ -178,16 +182,16 @@ def group_confusions(
     >>> group_confusions(np.array([0, 1]), np.array([0, 0]), np.array([0, 1]), 2, 2).tolist()
     [[[1, 0], [0, 0]], [[0, 0], [1, 0]]]
     """
-    place = (group * classes + labels) * classes + predicted
-    return np.bincount(place, minlength=count * classes**2).reshape(count, classes, classes)
+    index = (group * classes + labels) * classes + predicted
+    return np.bincount(index, minlength=count * classes**2).reshape(count, classes, classes)
 
 
 def from_confusion(confusion: np.ndarray, positive: int | None) -> dict[str, np.ndarray]:
-    """Return the metrics of confusion matrices (..., K, K); NaN where one has no meaning.
+    """Compute the metrics of confusion matrices (..., K, K); a metric is NaN where it is undefined.
 
-    With two classes, sensitivity, specificity, precision and F1 are those of the positive class;
-    with more, precision and F1 are averages over classes and the first two are NaN. MCC with more
-    than two classes is Gorodkin's (2004).
+    With two classes, sensitivity, specificity, precision and F1 are those of the positive class. With more classes,
+    precision and F1 are means over classes, and sensitivity and specificity are NaN. MCC with more than two classes
+    is that of Gorodkin (2004).
 
     Examples
     --------
@@ -202,18 +206,21 @@ def from_confusion(confusion: np.ndarray, positive: int | None) -> dict[str, np.
 
 
 def _from_sums(hits: np.ndarray, truth: np.ndarray, called: np.ndarray, positive: int | None) -> dict[str, np.ndarray]:
-    """Return the metrics of `from_confusion`: per class (..., K), cells called rightly, labelled, and called."""
+    """Compute the metrics of `from_confusion` from counts per class (..., K).
+
+    `hits` counts the correct predictions of each class, `truth` its labels, `called` its predictions.
+    """
     hits, truth, called = (np.asarray(values, np.float64) for values in (hits, truth, called))
-    total, right = truth.sum(-1), hits.sum(-1)
+    total, correct = truth.sum(-1), hits.sum(-1)
     with np.errstate(divide="ignore", invalid="ignore"):
         recall, precision = hits / truth, hits / called
         f1 = 2 * hits / (truth + called)
         spread = np.sqrt((total**2 - (called**2).sum(-1)) * (total**2 - (truth**2).sum(-1)))
-        mcc = np.where(spread > 0, (right * total - (truth * called).sum(-1)) / spread, 0.0)
+        mcc = np.where(spread > 0, (correct * total - (truth * called).sum(-1)) / spread, 0.0)
         known = np.isfinite(recall)
         balanced = np.where(known, recall, 0.0).sum(-1) / known.sum(-1)
-        metrics = {"accuracy": right / total, "balanced_accuracy": balanced, "mcc": mcc}
-    nothing = np.full(np.shape(total), np.nan)
+        metrics = {"accuracy": correct / total, "balanced_accuracy": balanced, "mcc": mcc}
+    undefined = np.full(np.shape(total), np.nan)
     if hits.shape[-1] == 2 and positive is not None:
         metrics |= {
             "sensitivity": recall[..., positive],
@@ -222,7 +229,7 @@ def _from_sums(hits: np.ndarray, truth: np.ndarray, called: np.ndarray, positive
             "f1": f1[..., positive],
         }
     else:
-        metrics |= {"sensitivity": nothing, "specificity": nothing}
+        metrics |= {"sensitivity": undefined, "specificity": undefined}
         metrics |= {"precision": np.nan_to_num(precision).mean(-1), "f1": np.nan_to_num(f1).mean(-1)}
     return metrics
 
@@ -230,10 +237,10 @@ def _from_sums(hits: np.ndarray, truth: np.ndarray, called: np.ndarray, positive
 def make_ranking(
     truth: np.ndarray, scores: np.ndarray, group: np.ndarray
 ) -> Callable[[np.ndarray], tuple[float, float]]:
-    """Sort the cells once, and return a function from weights to ROC AUC and average precision.
+    """Sort the cells once, and return a function that computes ROC AUC and average precision from weights.
 
-    The first is the probability that a positive scores above a negative, ties counting half (Mann and
-    Whitney, 1947); the second the mean precision over recall, without interpolation.
+    ROC AUC is the probability that a positive cell scores above a negative cell; a tie counts as one half (Mann and
+    Whitney, 1947). Average precision is the mean precision over recall, without interpolation.
 
     Parameters
     ----------
@@ -245,7 +252,7 @@ def make_ranking(
     Returns
     -------
     callable
-        From weights (G,) to two floats; NaN where the weights leave only one class.
+        Takes weights (G,) and returns two floats. They are NaN if only one class has a weight above 0.
 
     Examples
     --------
@@ -258,25 +265,26 @@ def make_ranking(
     """
     order = np.argsort(scores, kind="stable")[::-1]
     truth, scores, group = truth[order], scores[order], group[order]
-    own, others = group[truth], group[~truth]
-    # Both metrics are sums over the scores that a positive has: where its positives end, and how many negatives
-    # stand above it, and how many not below it.
+    positive_groups, negative_groups = group[truth], group[~truth]
+    # Both metrics are sums over the distinct scores of positives. For each such score, compute the index of its last
+    # positive, the number of negatives with a higher score, and the number with an equal or higher score.
     starts = np.flatnonzero(np.r_[True, scores[1:] != scores[:-1]])
     ends = np.r_[starts[1:], len(scores)]
-    has = np.add.reduceat(truth.astype(int), starts) > 0
+    has_positives = np.add.reduceat(truth.astype(int), starts) > 0
     negatives = np.r_[0, np.cumsum(~truth)]
-    above, not_below = negatives[starts[has]], negatives[ends[has]]
-    last = np.cumsum(truth)[ends[has] - 1] - 1
+    above, not_below = negatives[starts[has_positives]], negatives[ends[has_positives]]
+    last = np.cumsum(truth)[ends[has_positives] - 1] - 1
 
     def rank(weights: np.ndarray) -> tuple[float, float]:
-        false = np.r_[0.0, np.cumsum(weights[others])]
-        hits = np.cumsum(weights[own])[last]
+        false = np.r_[0.0, np.cumsum(weights[negative_groups])]
+        hits = np.cumsum(weights[positive_groups])[last]
         if not (len(hits) and hits[-1] and false[-1]):
             return math.nan, math.nan
-        here = np.diff(hits, prepend=0.0)
+        gained = np.diff(hits, prepend=0.0)
         higher, not_lower = false[above], false[not_below]
-        beating = (here * (higher + not_lower)).sum() / (2 * hits[-1])  # negatives above a positive, ties as a half
-        precision = (here * hits / np.maximum(hits + not_lower, np.finfo(float).tiny)).sum() / hits[-1]
+        # Mean weight of the negatives that score above a positive; a tie counts as one half.
+        beating = (gained * (higher + not_lower)).sum() / (2 * hits[-1])
+        precision = (gained * hits / np.maximum(hits + not_lower, np.finfo(float).tiny)).sum() / hits[-1]
         return float(1 - beating / false[-1]), float(precision)
 
     return rank

@@ -1,4 +1,4 @@
-"""Patients as patients: what a classifier of cells is worth for a person."""
+"""Metrics of patients: how well a cell classifier and a patient rule classify patients."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from cellscan.errors import DataError
 from cellscan.evaluate.metrics import from_confusion, group_confusions
 
 NOTE = (
-    "The publisher chose these cells: a patient's share of positive cells is not its parasitemia, and half of the\n"
-    "cells are parasitized, as in no clinic."
+    "The publisher selected these cells: a patient's share of positive cells is not the parasitemia, and half of the\n"
+    "cells are parasitized, which is not a clinical prevalence."
 )
 
 
 @dataclass(frozen=True)
 class Patient:
-    """One patient of a report.
+    """Counts and results of one patient of a report.
 
     Attributes
     ----------
     patient : str
-        Who.
+        Name of the patient.
     cells : int
-        How many cells.
+        Number of cells.
     positive : int
-        How many of them were called positive.
+        Number of cells that were predicted positive.
     share : float
-        ``positive / cells``; not the parasitemia, since somebody chose the cells.
+        ``positive / cells``. This is not the parasitemia, because the cells were selected.
     called : bool or None
-        Whether the patient rule calls the patient infected; None without a rule.
+        Whether the patient rule classifies the patient as infected; None without a rule.
     truth : bool
-        Whether any of its cells is labelled positive.
+        Whether at least one cell of the patient is labelled positive.
     accuracy : float
-        Of its cells.
+        Accuracy on the cells of the patient.
 
     Examples
     --------
@@ -60,7 +60,7 @@ class Patient:
 
 
 def binomial_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Return the exact 95 % interval of a proportion (Clopper and Pearson, 1934); NaN without trials.
+    """Compute the exact 95 % interval of a proportion (Clopper and Pearson, 1934); NaN if there are no trials.
 
     Examples
     --------
@@ -73,15 +73,16 @@ def binomial_interval(successes: int, trials: int) -> tuple[float, float]:
         return math.nan, math.nan
     from scipy.stats import binomtest
 
-    found = binomtest(successes, trials).proportion_ci(0.95, "exact")
-    return float(found.low), float(found.high)
+    ends = binomtest(successes, trials).proportion_ci(0.95, "exact")
+    return float(ends.low), float(ends.high)
 
 
 @dataclass(frozen=True, repr=False)
 class Patients(Sequence[Patient]):
-    """The patients of a report, one row each, and metrics of them; prints as a table.
+    """The patients of a report, one row each, and metrics over patients; prints as a table.
 
-    A number gives one patient; a slice, a mask or an array of numbers gives `Patients` with the metrics of these.
+    An integer index returns one `Patient`. A slice, a mask or an index array returns `Patients`, with the metrics of
+    the selected patients.
 
     The metrics follow Delahunt, Gachuhi and Horning (2024), Metrics to guide development of machine
     learning algorithms for malaria diagnosis (Frontiers in Malaria 2, 1250220).
@@ -89,21 +90,22 @@ class Patients(Sequence[Patient]):
     Attributes
     ----------
     rows : tuple[Patient, ...]
-        In the order of their names.
+        The patients, sorted by name.
     rule : float or None
-        Share of positive cells from which a patient counts as infected.
+        Share of positive cells at and above which a patient counts as infected.
     sensitivity, specificity : float
-        Over infected patients, and over healthy donors; NaN without a rule, or without such patients.
+        Share of the infected patients that the rule classifies as infected, and share of the healthy donors that it
+        classifies as healthy. NaN without a rule, or without such patients.
     interval : dict[str, tuple[float, float]]
-        Exact binomial 95 % intervals of both.
+        Exact binomial 95 % intervals of sensitivity and specificity.
     false_per_thousand, false_spread : float
-        Mean and standard deviation over healthy donors of the false-positive cells in a thousand.
+        Mean and standard deviation, over healthy donors, of the false-positive cells per 1,000 cells.
     detection_limit : float
-        The parasitemia, as a share of cells, whose positive cells stand two standard deviations above
-        that noise: ``2 SD / (cell sensitivity - mean)``. The sensitivity is averaged over infected patients. NaN
-        with fewer than two healthy donors.
+        Limit of detection: the parasitemia, as a share of cells, at which the expected share of positive cells is two
+        standard deviations above the mean share of false positives, ``2 SD / (cell sensitivity - mean)``. The cell
+        sensitivity is averaged over infected patients. NaN with fewer than two healthy donors.
     cell_sensitivity : numpy.ndarray
-        (P,) float, of the cells of each patient; NaN for healthy donors.
+        (P,) float, the sensitivity on the cells of each patient; NaN for healthy donors.
 
     Examples
     --------
@@ -129,16 +131,16 @@ class Patients(Sequence[Patient]):
     @overload
     def __getitem__(self, index: slice | Sequence[int] | Sequence[bool] | np.ndarray) -> Patients: ...
     def __getitem__(self, index: Any) -> Patient | Patients:
-        found = find_rows(index, len(self), "patients")
-        if isinstance(found, int):
-            return self.rows[found]
-        return _judge(tuple(self.rows[row] for row in found), self.cell_sensitivity[found], self.rule)
+        rows = find_rows(index, len(self), "patients")
+        if isinstance(rows, int):
+            return self.rows[rows]
+        return _with_metrics(tuple(self.rows[row] for row in rows), self.cell_sensitivity[rows], self.rule)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def worst(self, count: int = 5) -> tuple[Patient, ...]:
-        """Return the patients whose cells were classified worst.
+        """Return the `count` patients with the lowest accuracy, lowest first.
 
         Examples
         --------
@@ -158,7 +160,7 @@ class Patients(Sequence[Patient]):
         return "\n".join(lines)
 
     def summary(self) -> str:
-        """Return the metrics of patients in words.
+        """Return the metrics over patients as text.
 
         Examples
         --------
@@ -172,9 +174,9 @@ class Patients(Sequence[Patient]):
         healthy = len(self) - sick
         lines = [f"patients: {sick} infected (a cell labelled positive), {healthy} healthy"]
         if self.rule is None:
-            lines.append("no patient rule: choose_patient_rule decides from which share of positive cells on")
+            lines.append("no patient rule; choose_patient_rule sets the share of positive cells of an infected patient")
         else:
-            lines.append(f"a patient counts as infected from a share of {self.rule:.3g} positive cells")
+            lines.append(f"a patient with a share of at least {self.rule:.3g} positive cells counts as infected")
             for name, count in (("sensitivity", sick), ("specificity", healthy)):
                 value, (low, high) = getattr(self, name), self.interval[name]
                 text = "n/a" if math.isnan(value) else f"{value:.3f} ({low:.3f} to {high:.3f}, exact, of {count})"
@@ -182,12 +184,14 @@ class Patients(Sequence[Patient]):
         if healthy:
             spread = "" if math.isnan(self.false_spread) else f", SD {self.false_spread:.1f} over donors"
             lines.append(f"false-positive cells on healthy donors: {self.false_per_thousand:.1f} in 1,000{spread}")
-        if self.detection_limit > 0:  # not 0 either: donors without a single false positive set no limit
-            lines.append(f"limit of detection, two SD above that noise: a parasitemia of {self.detection_limit:.1%}")
+        if self.detection_limit > 0:  # A limit of 0 means that healthy donors have no false positives.
+            lines.append(
+                f"limit of detection, two SD above the false positives: parasitemia {self.detection_limit:.1%}"
+            )
         return "\n".join([*lines, NOTE])
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write one line a patient.
+        """Write one line per patient.
 
         Examples
         --------
@@ -203,7 +207,7 @@ class Patients(Sequence[Patient]):
 
 
 def describe_rows(rows: Sequence[Patient]) -> str:
-    """Return a table of patients.
+    """Return a table of patients as text.
 
     Examples
     --------
@@ -223,7 +227,7 @@ def describe_rows(rows: Sequence[Patient]) -> str:
 
 
 def shares(positive: np.ndarray, group: np.ndarray, count: int) -> np.ndarray:
-    """Return the share (P,) of positive cells in each of `count` groups.
+    """Compute the share (P,) of positive cells in each of `count` groups.
 
     Examples
     --------
@@ -242,67 +246,74 @@ def make_patients(
     positive: int,
     rule: float | np.ndarray | None,
 ) -> Patients:
-    """Count the cells of every patient, and evaluate the rule.
+    """Count the cells of every patient, and evaluate the patient rule.
 
     Parameters
     ----------
     labels, predicted : (N,) int
     patients : (N,) str
     positive : int
+        Index of the positive class.
     rule : float, (N,) float, or None
-        One for all; or that of each cell's patient, where rules were chosen without the patient.
+        One rule for all patients; or, for each cell, the rule of its patient, if each rule was chosen without the
+        patients it is applied to.
+
+    Raises
+    ------
+    DataError
+        If the patient of a cell is unknown.
 
     Examples
     --------
     >>> import numpy as np
     >>> from cellscan.evaluate.patients import make_patients
     >>> labels, ids = np.array([0, 1, 1, 1]), np.array(["a", "a", "b", "b"])
-    >>> found = make_patients(labels, labels, ids, 0, rule=0.5)
-    >>> found.sensitivity, found.specificity
+    >>> patients = make_patients(labels, labels, ids, 0, rule=0.5)
+    >>> patients.sensitivity, patients.specificity
     (1.0, 1.0)
     """
     if "" in patients:
-        raise DataError("the patients of these cells are unknown; load them with their patients")
+        raise DataError("the patients of these cells are unknown; expected cells that were loaded with their patients")
     names, group = np.unique(patients, return_inverse=True)
     count = len(names)
     cells = np.bincount(group, minlength=count)
     share = shares(predicted == positive, group, count)
     truth = shares(labels == positive, group, count) > 0
-    right = shares(predicted == labels, group, count)
+    accuracy = shares(predicted == labels, group, count)
     limits = None if rule is None else np.full(count, np.nan)
     if limits is not None:
         limits[group] = rule
     called = None if limits is None else share >= limits
     rows = tuple(
         Patient(str(names[i]), int(cells[i]), round(float(share[i] * cells[i])), float(share[i]),
-                None if called is None else bool(called[i]), bool(truth[i]), float(right[i]))
+                None if called is None else bool(called[i]), bool(truth[i]), float(accuracy[i]))
         for i in range(count)
     )  # fmt: skip
-    hits = np.full(count, math.nan)
+    sensitivity = np.full(count, math.nan)
     if truth.any():
-        hits[truth] = from_confusion(group_confusions(labels, predicted, group, count, 2)[truth], positive)[
+        sensitivity[truth] = from_confusion(group_confusions(labels, predicted, group, count, 2)[truth], positive)[
             "sensitivity"
         ]
-    return _judge(rows, hits, None if rule is None else float(np.mean(rule)))
+    return _with_metrics(rows, sensitivity, None if rule is None else float(np.mean(rule)))
 
 
-def _judge(rows: tuple[Patient, ...], hits: np.ndarray, rule: float | None) -> Patients:
-    """Return patients with their figures; `hits` (P,) is the sensitivity for the cells of each."""
+def _with_metrics(rows: tuple[Patient, ...], cell_sensitivity: np.ndarray, rule: float | None) -> Patients:
+    """Return the patients with their metrics; `cell_sensitivity` (P,) is the sensitivity on the cells of each."""
     truth = np.array([row.truth for row in rows], bool)
     called = None if rule is None else np.array([row.called for row in rows], bool)
-    found = {"sensitivity": math.nan, "specificity": math.nan}
-    interval = dict.fromkeys(found, (math.nan, math.nan))
+    metrics = {"sensitivity": math.nan, "specificity": math.nan}
+    interval = dict.fromkeys(metrics, (math.nan, math.nan))
     for name, chosen in (("sensitivity", truth), ("specificity", ~truth)):
         if called is not None and chosen.any():
-            good = int((called[chosen] == truth[chosen]).sum())
-            found[name], interval[name] = good / int(chosen.sum()), binomial_interval(good, int(chosen.sum()))
-    noise = np.array([row.share for row in rows if not row.truth])
-    mean, spread = (float(noise.mean()) if len(noise) else math.nan), math.nan
+            correct = int((called[chosen] == truth[chosen]).sum())
+            metrics[name], interval[name] = correct / int(chosen.sum()), binomial_interval(correct, int(chosen.sum()))
+    false_shares = np.array([row.share for row in rows if not row.truth])
+    mean, spread = (float(false_shares.mean()) if len(false_shares) else math.nan), math.nan
     limit = math.nan
-    if len(noise) > 1:
-        spread = float(noise.std(ddof=1))
-        hit = float(hits[truth].mean()) if truth.any() else math.nan
-        limit = 2 * spread / (hit - mean) if hit > mean else math.nan
+    if len(false_shares) > 1:
+        spread = float(false_shares.std(ddof=1))
+        hit_rate = float(cell_sensitivity[truth].mean()) if truth.any() else math.nan
+        limit = 2 * spread / (hit_rate - mean) if hit_rate > mean else math.nan
     return Patients(
         rows=rows,
         rule=rule,
@@ -310,6 +321,6 @@ def _judge(rows: tuple[Patient, ...], hits: np.ndarray, rule: float | None) -> P
         false_per_thousand=1000 * mean,
         false_spread=1000 * spread,
         detection_limit=limit,
-        cell_sensitivity=hits,
-        **found,
+        cell_sensitivity=cell_sensitivity,
+        **metrics,
     )

@@ -1,4 +1,4 @@
-"""How often a probability comes true: the points of a reliability diagram."""
+"""Points of a reliability diagram: predicted probability against the observed share of positives."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def reliability(
     draws: int = 500,
     seed: int = 0,
 ) -> np.ndarray:
-    """Return mean probability, share that came true, and the share's 95 % interval, of every bin that has cells.
+    """Compute mean probability, share of positives and its 95 % interval, for every bin that contains cells.
 
     Parameters
     ----------
@@ -25,49 +25,55 @@ def reliability(
     scores : (N,) float
         Probability of the class, in [0, 1].
     groups : (N,) or None
-        The patient of each cell, which are drawn with replacement; None draws cells.
+        The patient of each cell; the bootstrap draws patients with replacement. With None, it draws cells.
     bins : int
-        Bins of equal width.
+        Number of bins of equal width.
     draws, seed : int
-        Samples for the interval.
+        Number of bootstrap samples, and their seed.
 
     Returns
     -------
     (B, 4) float64
-        Mean probability, share, lower and upper end; both ends NaN where there are fewer than two groups.
+        Mean probability, share of positives, and lower and upper end of its interval. Both ends are NaN with fewer
+        than two groups.
 
     Examples
     --------
     >>> import numpy as np
     >>> from cellscan.evaluate.reliability import reliability
     >>> truth = np.array([False, True, True, True])
-    >>> found = reliability(truth, np.array([0.2, 0.2, 0.9, 0.9]), np.array(["a", "b", "a", "b"]))
-    >>> found[:, :2].tolist()
+    >>> points = reliability(truth, np.array([0.2, 0.2, 0.9, 0.9]), np.array(["a", "b", "a", "b"]))
+    >>> points[:, :2].tolist()
     [[0.2, 0.5], [0.9, 1.0]]
     """
     scores = scores.astype(np.float64)
-    which = np.minimum((scores * bins).astype(int), bins - 1)
-    numbers = np.unique(which)
+    bin_index = np.minimum((scores * bins).astype(int), bins - 1)
+    occupied = np.unique(bin_index)
     if groups is None:
-        # Cells of one bin and truth are alike, so a draw is told by how many it takes of each kind: no draws x cells.
-        kind, kinds = 2 * which + truth, 2 * bins
+        # Cells with the same bin and the same truth are interchangeable. Drawing the count of each such kind needs
+        # less memory than drawing cells.
+        kind, kinds = 2 * bin_index + truth, 2 * bins
         cells = np.bincount(kind, minlength=kinds)
-        taken = np.random.default_rng(seed).multinomial(len(truth), cells / len(truth), draws).reshape(draws, bins, 2)
-        hits, sizes = taken[:, numbers, 1], taken[:, numbers].sum(2)
-        many = len(truth) > 1
+        counts = np.random.default_rng(seed).multinomial(len(truth), cells / len(truth), draws).reshape(draws, bins, 2)
+        hits, sizes = counts[:, occupied, 1], counts[:, occupied].sum(2)
+        has_interval = len(truth) > 1
     else:
         weights, group = draw_weights(groups, draws, seed)
-        many = weights.shape[1] > 1
+        has_interval = weights.shape[1] > 1
         shape = weights.shape[1], bins
         size, hit = np.zeros(shape), np.zeros(shape)
-        np.add.at(size, (group, which), 1)
-        np.add.at(hit, (group, which), truth)
-        hits, sizes = weights @ hit[:, numbers], weights @ size[:, numbers]
+        np.add.at(size, (group, bin_index), 1)
+        np.add.at(hit, (group, bin_index), truth)
+        hits, sizes = weights @ hit[:, occupied], weights @ size[:, occupied]
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = hits / sizes
-    nowhere = float("nan"), float("nan")
+    undefined = float("nan"), float("nan")
     rows = [
-        (scores[which == number].mean(), truth[which == number].mean(), *(interval(column) if many else nowhere))
-        for number, column in zip(numbers, shares.T, strict=True)
+        (
+            scores[bin_index == number].mean(),
+            truth[bin_index == number].mean(),
+            *(interval(column) if has_interval else undefined),
+        )
+        for number, column in zip(occupied, shares.T, strict=True)
     ]
     return np.array(rows).reshape(-1, 4)

@@ -1,4 +1,4 @@
-"""`Report`: what a classifier is worth on given cells, and how far that can be trusted."""
+"""`Report`: the metrics of a classifier on a set of cells, with their intervals."""
 
 from __future__ import annotations
 
@@ -26,17 +26,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PatientOverlap:
-    """How many of the evaluated patients were used in training, validation or decisions; None where that is unknown.
+    """Number of evaluated patients that were also used in training, validation or decisions.
 
     Attributes
     ----------
     patients : int
-        How many are evaluated; 0 where they are unknown.
+        Number of evaluated patients; 0 if they are unknown.
     train, validation, decision : int or None
-        Those in training, in validation, and used to choose temperature, threshold or a rule.
+        Number of evaluated patients in training, in validation, and among the patients used to choose temperature,
+        threshold or a rule. None if unknown.
     who : dict of frozenset, or None
-        Which patients they are, by the names of the three; without it the counts of a part of the patients can be
-        known only where all overlap, or none.
+        Names of the overlapping patients, with the keys ``"train"``, ``"validation"`` and ``"decision"``. Without
+        it, `select` can compute a count only if all patients overlap or none does.
 
     Examples
     --------
@@ -60,14 +61,14 @@ class PatientOverlap:
         validation: Iterable[str] | None,
         decision: Iterable[str] | None,
     ) -> PatientOverlap:
-        """Count the overlap of the evaluated patients with each part, and keep who they are.
+        """Count the overlap of the evaluated patients with each part, and store their names.
 
         Parameters
         ----------
         patients : iterable of str
-            Of the evaluated cells; ``""`` where they are unknown.
+            The patient of each evaluated cell; ``""`` if unknown.
         train, validation, decision : iterable of str, or None
-            The patients of each part; None where they are unknown.
+            The patients of each part; None if unknown.
 
         Examples
         --------
@@ -75,16 +76,16 @@ class PatientOverlap:
         >>> PatientOverlap.among(["a", "b", "b"], train=["a", "z"], validation=[], decision=[]).sentence()
         '2 patients, PATIENT OVERLAP: 1 in training, 0 in validation; the metrics are optimistically biased'
         """
-        here = frozenset(patients)
-        if "" in here:
+        evaluated = frozenset(patients)
+        if "" in evaluated:
             return cls(0, None, None, None)
         parts = {"train": train, "validation": validation, "decision": decision}
-        who = {part: here & frozenset(ids) for part, ids in parts.items() if ids is not None}
+        who = {part: evaluated & frozenset(ids) for part, ids in parts.items() if ids is not None}
         counts = {part: len(who[part]) if part in who else None for part in parts}
-        return cls(len(here), counts["train"], counts["validation"], counts["decision"], who)
+        return cls(len(evaluated), counts["train"], counts["validation"], counts["decision"], who)
 
     def select(self, patients: Iterable[str]) -> PatientOverlap:
-        """Return the overlap of some of the evaluated patients.
+        """Return the overlap of the given patients, a subset of the evaluated ones.
 
         Examples
         --------
@@ -93,18 +94,18 @@ class PatientOverlap:
         >>> overlap.select(["b"]).train, overlap.select(["a"]).train, PatientOverlap(2, 1, 0).select(["b"]).train
         (0, 1, None)
         """
-        here = frozenset(patients)
-        if not self.patients or len(here) == self.patients:
+        selected = frozenset(patients)
+        if not self.patients or len(selected) == self.patients:
             return self
         parts = ("train", "validation", "decision")
         if self.who is not None:
-            return PatientOverlap.among(here, **{part: self.who.get(part) for part in parts})
-        known = {0: 0, self.patients: len(here)}
+            return PatientOverlap.among(selected, **{part: self.who.get(part) for part in parts})
+        known = {0: 0, self.patients: len(selected)}
         train, validation, decision = (known.get(getattr(self, part)) for part in parts)
-        return PatientOverlap(len(here), train, validation, decision)
+        return PatientOverlap(len(selected), train, validation, decision)
 
     def sentence(self) -> str:
-        """Say it.
+        """Return the overlap as one sentence.
 
         Examples
         --------
@@ -131,16 +132,17 @@ class PatientOverlap:
 
 @dataclass(frozen=True)
 class AtPrevalence:
-    """What precision becomes where the positive class is rarer or commoner than in the test set.
+    """Precision and negative predictive value at another prevalence than that of the test set.
 
     Attributes
     ----------
     prevalence : float
-        Share of the positive class among cells.
+        Share of positive cells.
     precision, negative_predictive_value : float
-        How often a positive call, and a negative one, is right (Bayes' rule on sensitivity and specificity).
+        Share of correct predictions among the cells that are predicted positive, and among those that are predicted
+        negative. Computed from sensitivity and specificity by Bayes' rule.
     interval : dict[str, tuple[float, float]]
-        95 % intervals of both, over patients.
+        95 % intervals of both, by bootstrap over patients.
 
     Examples
     --------
@@ -155,7 +157,7 @@ class AtPrevalence:
     interval: dict[str, tuple[float, float]]
 
     def __str__(self) -> str:
-        lines = [f"where {self.prevalence:.1%} of the cells are positive:"]
+        lines = [f"at a prevalence of {self.prevalence:.1%} of the cells:"]
         for name in ("precision", "negative_predictive_value"):
             low, high = self.interval[name]
             lines.append(f"  {name.replace('_', ' ')} {getattr(self, name):.4f} ({low:.4f} to {high:.4f})")
@@ -163,7 +165,7 @@ class AtPrevalence:
 
 
 def predictive_values(sensitivity: Any, specificity: Any, prevalence: float) -> tuple[Any, Any]:
-    """Return precision and negative predictive value at a prevalence.
+    """Compute precision and negative predictive value at a prevalence.
 
     Examples
     --------
@@ -171,10 +173,10 @@ def predictive_values(sensitivity: Any, specificity: Any, prevalence: float) -> 
     >>> [round(float(value), 3) for value in predictive_values(0.97, 0.97, 0.02)]
     [0.398, 0.999]
     """
-    sick, well = prevalence, 1 - prevalence
+    infected, healthy = prevalence, 1 - prevalence
     with np.errstate(divide="ignore", invalid="ignore"):
-        precision = np.divide(sensitivity * sick, sensitivity * sick + (1 - specificity) * well)
-        negative = np.divide(specificity * well, specificity * well + (1 - sensitivity) * sick)
+        precision = np.divide(sensitivity * infected, sensitivity * infected + (1 - specificity) * healthy)
+        negative = np.divide(specificity * healthy, specificity * healthy + (1 - sensitivity) * infected)
     return precision, negative
 
 
@@ -182,33 +184,39 @@ def predictive_values(sensitivity: Any, specificity: Any, prevalence: float) -> 
 class Report:
     """Metrics of a classifier on a data set; prints as a table.
 
-    Every cell counts once. With two classes, sensitivity, specificity, precision and F1 are those
-    of the positive class; with more, see `cellscan.evaluate.metrics.weighted_metrics`. A metric
-    without meaning, such as the sensitivity of a set without positives, is NaN.
+    Every cell counts once. With two classes, sensitivity, specificity, precision and F1 are those of the positive
+    class. For more classes see `cellscan.evaluate.metrics.weighted_metrics`. An undefined metric, such as the
+    sensitivity on a set without positive cells, is NaN.
 
     Attributes
     ----------
     accuracy, balanced_accuracy, sensitivity, specificity, precision, f1, mcc, roc_auc, average_precision : float
-        In [0, 1], MCC in [-1, 1].
+        In [0, 1]; MCC in [-1, 1]. Higher is better.
     brier, log_loss, calibration_error : float
-        From 0, which is best. The calibration error is the expected one, over 15 bins of confidence.
+        At least 0; 0 is best. `calibration_error` is the expected calibration error over 15 bins of confidence.
     averaged : dict[str, float]
-        Accuracy, sensitivity and specificity, averaged over the patients that have the class in question: there
-        a patient with one such cell counts as much as one with six hundred. Empty where patients are unknown.
+        Accuracy, sensitivity and specificity, averaged over the patients that have the class in question. A patient
+        with one such cell counts as much as a patient with six hundred. Empty if patients are unknown.
     confusion : numpy.ndarray
-        (K, K) int64; rows are the truth, columns what was predicted, in the order of `class_names`.
+        (K, K) int64; rows are labels, columns are predictions, in the order of `class_names`.
     interval_over : {"patients", "cells"}
-        Over cells, where patients are unknown, intervals are too narrow.
+        Unit of the bootstrap. It is ``"cells"`` if patients are unknown; the intervals are then too narrow.
     prevalence : float
-        Share of the positive class among these cells; NaN with more than two classes.
+        Share of positive cells in this set; NaN with more than two classes.
     threshold : float or None
-        P(positive class) from which a cell was called positive.
+        Probability of the positive class at and above which a cell is predicted positive.
+    class_names : tuple[str, ...]
+        Names of the classes, in the order of the labels.
+    positive_class : str or None
+        Name of the positive class.
     split : str
-        How these cells were set apart.
+        How these cells were separated from those of training.
     patient_overlap : PatientOverlap
-        How many of the patients were used in training, validation or decisions.
+        Number of patients that were also used in training, validation or decisions.
+    background : str
+        Background of the cells as the network receives them: ``"keep"``, ``"fill"`` or ``"silhouette"``.
     labels, predicted, probabilities, names, cell_patients : numpy.ndarray
-        (N,) int32, (N,) int32, (N, K) float32, (N,) str, (N,) str: what the metrics were computed from.
+        (N,) int32, (N,) int32, (N, K) float32, (N,) str, (N,) str: the data from which the metrics are computed.
     rule : float, array, or None
         The patient rule.
 
@@ -253,7 +261,7 @@ class Report:
 
     @cached_property
     def interval(self) -> dict[str, tuple[float, float]]:
-        """95 % interval of every metric, by bootstrap over `interval_over`.
+        """95 % interval of every metric, by bootstrap over patients or cells (see `interval_over`).
 
         Examples
         --------
@@ -293,11 +301,11 @@ class Report:
         ]
         lines.append(f"split: {self.split}")
         if self.background == "silhouette":
-            lines.append('BASELINE: this network sees silhouettes only (background="silhouette")')
+            lines.append('BASELINE: the network is trained on silhouettes only (background="silhouette")')
         if self.threshold is not None:
             lines.append(
-                f"positive: {self.positive_class} from P >= {self.threshold:.3g}; prevalence here {self.prevalence:.3f}"
-                " (no clinic's)"
+                f"positive: {self.positive_class} from P >= {self.threshold:.3g}; prevalence in this set "
+                f"{self.prevalence:.3f} (not a clinical prevalence)"
             )
         over = "patients" if self.interval_over == "patients" else "CELLS (patients unknown): too narrow"
         lines.append(f"\n{'':18}{'':8}  95 % interval over {over}")
@@ -305,14 +313,14 @@ class Report:
         if self.averaged:
             lines.append("\naveraged over the patients that have the class in question")
             lines += [_line(name, self.averaged[name], self.averaged_interval[name]) for name in self.averaged]
-        wide = max(12, *(len(name) for name in self.class_names)) + 1
-        lines.append(f"\n{'truth / called':{wide}}" + "".join(f"{name:>{wide}}" for name in self.class_names))
+        width = max(12, *(len(name) for name in self.class_names)) + 1
+        lines.append(f"\n{'truth / called':{width}}" + "".join(f"{name:>{width}}" for name in self.class_names))
         for name, row in zip(self.class_names, self.confusion, strict=True):
-            lines.append(f"{name:{wide}}" + "".join(f"{count:>{wide},}" for count in row))
+            lines.append(f"{name:{width}}" + "".join(f"{count:>{width},}" for count in row))
         if self.positive_class is not None and len(self.class_names) == 2 and self.patient_overlap.patients:
             lines += ["", self.patients.summary()]
             if len(self.patients) > 1:
-                lines += ["", "the worst patients", describe_rows(self.patients.worst())]
+                lines += ["", "the patients with the lowest accuracy", describe_rows(self.patients.worst())]
         lines.append("\nResearch use only, not a medical device.")
         return "\n".join(lines)
 
@@ -323,7 +331,7 @@ class Report:
         return f"Report(cells={len(self.labels)}, accuracy={self.accuracy:.4f}, roc_auc={self.roc_auc:.4f})"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return metrics, intervals and circumstances as JSON values, without cells or patients.
+        """Return metrics, intervals, split and patient overlap as JSON values, without cells or names of patients.
 
         Examples
         --------
@@ -334,8 +342,8 @@ class Report:
         """
         values = {name: (getattr(self, name), self.interval[name]) for name in NAMES}
         values |= {f"{name}_by_patient": (self.averaged[name], self.averaged_interval[name]) for name in self.averaged}
-        found = {name: {"value": value, "interval": ends} for name, (value, ends) in values.items()}
-        told = {
+        metrics = {name: {"value": value, "interval": ends} for name, (value, ends) in values.items()}
+        document = {
             "cells": len(self.labels),
             "patients": self.patient_overlap.patients,
             "patient_overlap": self.patient_overlap.sentence(),
@@ -343,18 +351,18 @@ class Report:
             "threshold": self.threshold,
             "prevalence": self.prevalence,
             "interval_over": self.interval_over,
-            "metrics": found,
+            "metrics": metrics,
         }
-        return as_json(told)
+        return as_json(document)
 
     @cached_property
     def patients(self) -> Patients:
-        """One row a patient, and metrics of patients.
+        """One row per patient, and the metrics over patients.
 
         Raises
         ------
         DataError
-            Where patients are unknown, or no class is positive.
+            If patients are unknown, if there are not two classes, or if no class is positive.
 
         Examples
         --------
@@ -365,13 +373,14 @@ class Report:
         """
         if self._positive is None or len(self.class_names) != 2:
             raise DataError(
-                f"with the classes {self.class_names} no patient is positive or negative; expected two, one of them "
-                "positive: set clf.positive_class before clf.evaluate(...), or pass cross_validate(positive_class=...)"
+                f"the classes are {self.class_names} and the positive class is {self.positive_class!r}; metrics over "
+                "patients need two classes, one of them positive: set clf.positive_class before clf.evaluate(...), or "
+                "pass cross_validate(positive_class=...)"
             )
         return make_patients(self.labels, self.predicted, self.cell_patients, self._positive, self.rule)
 
     def bootstrap(self, *, draws: int = DRAWS, seed: int = 0) -> dict[str, np.ndarray]:
-        """Return every metric of samples of patients, drawn with replacement; see `bootstrap_metrics`.
+        """Compute every metric on `draws` samples of patients, drawn with replacement; see `bootstrap_metrics`.
 
         Examples
         --------
@@ -390,12 +399,20 @@ class Report:
         return self._drawn[draws, seed]
 
     def at_prevalence(self, prevalence: float) -> AtPrevalence:
-        """Return what precision becomes where that share of the cells is positive.
+        """Compute precision and negative predictive value at another prevalence.
 
         Parameters
         ----------
         prevalence : float
-            In (0, 1). These cells were chosen, half and half; in a clinic's blood smears it is often below 0.02.
+            Share of positive cells, in (0, 1). About half of the cells of the NIH set are positive, because they
+            were selected; in clinical smears the share is often below 0.02.
+
+        Raises
+        ------
+        ArgumentError
+            If the prevalence is outside (0, 1).
+        DataError
+            If sensitivity or specificity is undefined.
 
         Examples
         --------
@@ -407,20 +424,28 @@ class Report:
         if not isinstance(prevalence, Real) or not 0 < prevalence < 1:
             raise ArgumentError(f"prevalence is {prevalence!r}; expected a number in (0, 1)")
         if math.isnan(self.sensitivity + self.specificity):
-            raise DataError("sensitivity and specificity are unknown; expected two classes, and cells of both")
+            raise DataError(
+                "sensitivity or specificity is undefined; expected two classes, one of them positive, and cells of both"
+            )
         drawn = self.bootstrap()
         names = ("precision", "negative_predictive_value")
-        each = predictive_values(drawn["sensitivity"], drawn["specificity"], prevalence)
+        drawn_values = predictive_values(drawn["sensitivity"], drawn["specificity"], prevalence)
         precision, negative = predictive_values(self.sensitivity, self.specificity, prevalence)
-        ends = {name: interval(values) for name, values in zip(names, each, strict=True)}
+        ends = {name: interval(values) for name, values in zip(names, drawn_values, strict=True)}
         return AtPrevalence(prevalence, float(precision), float(negative), ends)
 
     def select(self, mask_or_indices: slice | np.ndarray | Sequence[int]) -> Report:
-        """Return the report of the chosen cells alone, such as those whose label nobody disputes.
+        """Return the report of the selected cells alone, such as the undisputed cells.
 
         Parameters
         ----------
         mask_or_indices : slice, (N,) bool array, or index array
+            The cells to select.
+
+        Raises
+        ------
+        DataError
+            If no cell is selected.
 
         Examples
         --------
@@ -432,7 +457,7 @@ class Report:
         """
         rows = choose(mask_or_indices, len(self.labels))
         if not len(rows):
-            raise DataError("no cell is left; expected at least one")
+            raise DataError("no cell is left in the report; expected at least one")
         patients = self.cell_patients[rows]
         return make_report(
             self.labels[rows],
@@ -450,12 +475,17 @@ class Report:
         )
 
     def without(self, names: Iterable[str]) -> Report:
-        """Return the report without the cells of these names.
+        """Return the report without the cells that have these names.
 
         Parameters
         ----------
         names : sequence of str
-            Those that are not here are passed over; where not one of them is here, that is an error.
+            Names of the cells to leave out. Names that are not in the report are ignored.
+
+        Raises
+        ------
+        DataError
+            If none of the names is in the report.
 
         Examples
         --------
@@ -467,7 +497,7 @@ class Report:
         return self.select(leave_out(self.names, names))
 
     def plot(self) -> Figure:
-        """Draw confusion matrix, ROC and precision-recall curves, reliability diagram, and patients.
+        """Plot confusion matrix, ROC and precision-recall curves, reliability diagram, and patients.
 
         Returns
         -------
@@ -519,26 +549,26 @@ def make_report(
     background: str,
     rule: float | np.ndarray | None = None,
 ) -> Report:
-    """Compute every metric."""
+    """Compute every metric of the predictions and return them as a report."""
     if not len(labels):
-        raise DataError("there are no cells to evaluate; expected at least one")
+        raise DataError("there are no cells to evaluate; expected at least one cell")
     if not np.isfinite(probabilities).all():
         bad = int((~np.isfinite(probabilities)).any(1).sum())
         raise DataError(
-            f"the probabilities of {bad} of {len(labels)} cells are not finite; look at the network's weights"
+            f"the probabilities of {bad} of {len(labels)} cells are not finite; check the network's weights"
         )
-    two = positive is not None and len(class_names) == 2
+    binary = positive is not None and len(class_names) == 2
     known = patient_overlap.patients > 0
     group = np.unique(patients, return_inverse=True)[1] if known else np.zeros(len(labels), int)
-    once = [np.ones((1, int(group.max()) + 1))]
-    found = weighted_metrics(labels, predicted, probabilities, group, positive, once)
-    averaged = AVERAGED if two else AVERAGED[:1]
+    ones = [np.ones((1, int(group.max()) + 1))]
+    metrics = weighted_metrics(labels, predicted, probabilities, group, positive, ones)
+    averaged = AVERAGED if binary else AVERAGED[:1]
     return Report(
-        **{name: float(found[name][0]) for name in NAMES},
+        **{name: float(metrics[name][0]) for name in NAMES},
         confusion=confusion_matrix(labels, predicted, len(class_names)),
         interval_over="patients" if known else "cells",
-        averaged={name: float(found[f"{name}_by_patient"][0]) for name in averaged if known},
-        prevalence=float((labels == positive).mean()) if two else math.nan,
+        averaged={name: float(metrics[f"{name}_by_patient"][0]) for name in averaged if known},
+        prevalence=float((labels == positive).mean()) if binary else math.nan,
         threshold=threshold,
         class_names=class_names,
         positive_class=None if positive is None else class_names[positive],
@@ -555,12 +585,12 @@ def make_report(
 
 
 def metric_text(value: float) -> str:
-    """Return a metric as tables show it."""
+    """Format a metric for a table."""
     return "n/a" if math.isnan(value) else f"{value:.4f}"
 
 
 def interval_text(ends: tuple[float, float]) -> str:
-    """Return an interval as tables show it."""
+    """Format an interval for a table."""
     return "n/a" if math.isnan(ends[0]) else f"{ends[0]:.4f} to {ends[1]:.4f}"
 
 
@@ -569,11 +599,11 @@ def _line(name: str, value: float, ends: tuple[float, float]) -> str:
 
 
 def as_json(value: Any) -> Any:
-    """Return a value as strict JSON has it: null for what is not finite, lists for tuples."""
+    """Convert a value to strict JSON: numbers that are not finite become null, and tuples become lists."""
     if isinstance(value, Mapping):
-        return {str(key): as_json(one) for key, one in value.items()}
+        return {str(key): as_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [as_json(one) for one in value]
+        return [as_json(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

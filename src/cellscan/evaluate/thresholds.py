@@ -1,4 +1,4 @@
-"""Where to draw the line: between cells, and between patients."""
+"""Thresholds between negative and positive, of cells and of patients."""
 
 from __future__ import annotations
 
@@ -17,19 +17,26 @@ def choose(
     specificity: float | None,
     what: tuple[str, str],
 ) -> float:
-    """Return the line from which something is positive.
+    """Choose the threshold at and above which a score is positive.
 
-    With a sensitivity it is the highest line that at least this share of the positives reaches; with
-    a specificity the lowest that at least this share of the negatives stays below.
+    With `sensitivity`, the result is the highest threshold that at least this share of the positives reaches. With
+    `specificity`, it is the lowest threshold that at least this share of the negatives stays below.
 
     Parameters
     ----------
     positives, negatives : (P,), (Q,) float
         Scores in [0, 1].
     sensitivity, specificity : float or None
-        In (0, 1]; exactly one of them.
+        Target in (0, 1]; give exactly one of them.
     what : tuple of str
-        What the positives and the negatives are called, for errors.
+        Names of the positives and of the negatives in error messages.
+
+    Raises
+    ------
+    ArgumentError
+        If not exactly one of `sensitivity` and `specificity` is given.
+    DataError
+        If there are no such scores, or if no threshold reaches the specificity.
 
     Examples
     --------
@@ -45,17 +52,17 @@ def choose(
         raise ArgumentError(
             f"sensitivity is {sensitivity!r} and specificity is {specificity!r}; expected exactly one of them"
         )
-    name, wanted = ("sensitivity", sensitivity) if specificity is None else ("specificity", specificity)
-    wanted = check_number(name, wanted, 0, 1, "(]")
+    name, target = ("sensitivity", sensitivity) if specificity is None else ("specificity", specificity)
+    target = check_number(name, target, 0, 1, "(]")
     scores, kind = (positives, what[0]) if name == "sensitivity" else (negatives, what[1])
     if not len(scores):
-        raise DataError(f"there are no {kind} to choose by; expected some, or choose by the other metric")
+        raise DataError(f"there are no {kind} to choose the threshold by; expected some, or the other metric")
     ordered = np.sort(scores.astype(np.float64))
-    needed = max(int(np.ceil(wanted * len(ordered) - 1e-9)), 1)
-    line = ordered[len(ordered) - needed] if name == "sensitivity" else _above(ordered[needed - 1])
-    if line > 1:
-        raise DataError(f"{kind} reach the greatest score of all, so no line gives {name} {wanted}; ask for less")
-    return float(max(line, np.finfo(np.float32).tiny))
+    needed = max(int(np.ceil(target * len(ordered) - 1e-9)), 1)
+    threshold = ordered[len(ordered) - needed] if name == "sensitivity" else _above(ordered[needed - 1])
+    if threshold > 1:
+        raise DataError(f"{kind} have the greatest score, 1, so no threshold gives {name} {target}; pass a lower one")
+    return float(max(threshold, np.finfo(np.float32).tiny))
 
 
 def choose_rule(
@@ -65,13 +72,14 @@ def choose_rule(
     sensitivity: float | None,
     specificity: float | None,
 ) -> float:
-    """Return the share of positive cells from which a patient counts as infected.
+    """Choose the share of positive cells at and above which a patient counts as infected.
 
     Parameters
     ----------
     truth, called : (N,) bool
-        Whether a cell is labelled, and called, positive.
+        Whether a cell is labelled positive, and whether it is predicted positive.
     patients : (N,) str
+        The patient of each cell.
     sensitivity, specificity
         As in `choose`, over patients.
 
@@ -92,5 +100,5 @@ def choose_rule(
 
 
 def _above(score: float) -> float:
-    """Return a line that this score does not reach, by what a float32 can tell."""
+    """Return the next float32 above the score, so that the score stays below the threshold."""
     return float(np.nextafter(np.float32(score), np.float32(2)))
