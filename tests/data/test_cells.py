@@ -448,9 +448,7 @@ def test_split_takes_keywords_and_both_kinds_of_sets_refuse_alike() -> None:
     for data in (tiny_cells(), cellscan.synthetic_fields(40, seed=0, size=(96, 96))):
         odd: Any = data
         for positional in ((0.2,), (0.1, 0.2), ("patient",)):
-            with pytest.raises(
-                cellscan.ArgumentError, match=r"expected keywords: split\(test=0.2, validation=0.1\)"
-            ):
+            with pytest.raises(cellscan.ArgumentError, match=r"expected keywords: split\(test=0.2, validation=0.1\)"):
                 odd.split(*positional)
         with pytest.raises(cellscan.ArgumentError, match=r"validation is 0.5 and test is 0.5.*below 1"):
             data.split(test=0.5, validation=0.5)
