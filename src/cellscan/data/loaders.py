@@ -82,8 +82,8 @@ def load_malaria(
     if root is None or (root / "dataset_info.json").exists():
         if patient_files:
             raise DataError(
-                "patient_files are given for a TFDS set; leave them out, or pass the archive or folder of the publisher as "
-                "source"
+                "patient_files are given for a TFDS set; leave them out, or pass the archive or folder of the "
+                "publisher as source"
             )
         return _load_tfds(root, None if data_dir is None else as_path("data_dir", data_dir))
     return read_malaria(root, patient_files)
