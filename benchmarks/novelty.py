@@ -5,9 +5,9 @@
     python benchmarks/novelty.py DATA --folds folds.csv --fields iml_malaria --bccd bccd --ship
 
 Novelty is fitted on the patients outside fold 0, so that the patients of fold 0 are new to it. The weights were trained
-on all patients. With --ship, novelty is then fitted on all patients and written into the bundled file. With --within, the
-script only prints how well outlier scores separate white cells and platelets from the red cells of the same set. The
-script needs scikit-image.
+on all patients. With --ship, novelty is then fitted on all patients and written into the bundled file. With --within,
+the script only prints how well outlier scores separate white cells and platelets from the red cells of the same set.
+The script needs scikit-image.
 """
 
 import argparse
