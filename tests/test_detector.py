@@ -553,7 +553,7 @@ def test_detections_of_a_file_are_saved_with_the_file_itself(trained, fields, tm
 
 @pytest.mark.parametrize("names", [("healthy", "ring"), ("cell", "ring", "platelet")])
 def test_the_first_fit_takes_the_classes_of_its_set(names) -> None:
-    fields = cellscan.synthetic_fields(2, seed=0, size=(64, 64))
+    fields = cellscan.synthetic_fields(2, seed=0, size=(96, 96))
     fields = fields.rename_classes({"red blood cell": names[0], "infected": names[1]})
     fields = fields.add_classes(names[2:]) if names[2:] else fields
     det = cellscan.Detector("retinanet_small", image_size=(64, 64), seed=0)

@@ -19,6 +19,10 @@ _NO_PATIENT = frozenset(("", "nan", "NaN", "None", "<NA>", "NaT", "NA", "N/A", "
 """Texts that stand for a missing value in tables."""
 
 
+_MAX_SEED = 2**63 - 1
+"""Largest seed that JAX accepts."""
+
+
 class OutOfRange(ArgumentError, IndexError):
     """An index beyond the end. It is also an `IndexError`, because loops and `reversed` end at one."""
 
@@ -48,7 +52,10 @@ def check_seed(seed: object) -> int:
     >>> check_seed(np.int64(1))
     1
     """
-    return check_whole("seed", seed, 0)
+    number = check_whole("seed", seed, 0)
+    if number > _MAX_SEED:
+        raise ArgumentError(f"seed is {number}; expected a whole number from 0 to {_MAX_SEED}")
+    return number
 
 
 def check_number(name: str, value: object, low: float, high: float, ends: str = "()") -> float:
