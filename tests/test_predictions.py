@@ -78,7 +78,7 @@ def test_one_by_number(preds) -> None:
     assert preds[3].label_set == ("parasitized", "uninfected")
     with pytest.raises(IndexError, match="no row 4; there are 4 predictions"):
         preds[4]
-    with pytest.raises(cellscan.ArgumentError, match="no index of 4 predictions"):
+    with pytest.raises(cellscan.ArgumentError, match="not an index of 4 predictions"):
         preds[0.5]
 
 

@@ -128,7 +128,7 @@ def list_archive(path: Path) -> Archive:
     if packed or ".tar" in path.name.casefold() or tarfile.is_tarfile(path):
         return _list_tar(path, packed)
     raise DataError(
-        f"{path}: this is not a folder, a valid zip archive or a tar; expected a folder, or an archive: zip, tar, "
+        f"{path}: this is not a folder, not a valid zip archive and not a tar; expected a folder, or zip, tar, "
         "tar.gz, tar.bz2, tar.xz"
     )
 
