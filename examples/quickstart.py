@@ -1,4 +1,4 @@
-"""Load cells, split them by patient, train a classifier, evaluate it, predict, and save it.
+"""Load cells, split them by patient, train and evaluate a classifier, predict, save it, and screen a few fields.
 
     python examples/quickstart.py                       synthetic cells, about a minute on two cores
     python examples/quickstart.py cell_images.zip       the real cells, about 20 minutes
@@ -24,6 +24,12 @@ def classify(folder: str, out: Path) -> None:
     print(f"by {clf}, threshold {clf.threshold}; {len(preds.failed)} files could not be read")
     preds.to_csv(out / "predictions.csv")
     print(f"all of them: {out / 'predictions.csv'}\nResearch use only, not a medical device.")
+
+
+def screen(out: Path) -> None:
+    smear = cellscan.screen(cellscan.synthetic_fields(8, seed=2))
+    print(f"\na smear of eight synthetic fields, by the bundled models:\n{smear}\n")
+    smear.plot().savefig(out / "smear.png", dpi=110)
 
 
 def main() -> None:
@@ -59,6 +65,7 @@ def main() -> None:
     clf.save(args.out / "model.safetensors", report=report)
     again = cellscan.Classifier.load(args.out / "model.safetensors")
     assert (again.predict_proba(test) == clf.predict_proba(test)).all()
+    screen(args.out)
     print(f"saved to {args.out}: " + ", ".join(sorted(path.name for path in args.out.iterdir())))
 
 
