@@ -148,7 +148,7 @@ def _distinct(datasets: Sequence[CellDataset]) -> list[np.ndarray]:
 
 
 def match_labels(cells: CellDataset, class_names: Sequence[str]) -> np.ndarray:
-    """Return the labels (N,) int32 of `cells` as indices into `class_names`, matched by name in any case."""
+    """Return the labels (N,) int32 of `cells` as indices into `class_names`, matched by name, ignoring case."""
     position = {name.casefold(): i for i, name in enumerate(class_names)}
     used = {cells.class_names[i] for i in np.unique(cells.labels)}
     unknown = sorted(name for name in used if name.casefold() not in position)
