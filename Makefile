@@ -12,11 +12,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 DATA ?=
-# The modules whose annotations of shapes are checked under test: all that have some, each with a comma behind it.
+# Modules with annotated array shapes, which the tests check; a comma follows each name.
 SHAPED := $(shell grep -rl '^from jaxtyping' src | sed 's|^src/||; s|/|.|g; s|\.py$$|,|' | tr -d '\n')
 # Tests that compile no network.
 QUICK := tests/data tests/evaluate/test_evaluate.py tests/evaluate/test_reliability.py tests/test_package.py tests/test_predictions.py tests/test_tensors.py
-# What these tests need beside the run-time dependencies; the pinned tools of a release.
+# OLDEST_TOOLS: what test-oldest needs in addition to the run-time dependencies. TOOLS: the pinned tools of a release.
 OLDEST_TOOLS := 'pytest>=8.3' 'pytest-xdist>=3.6' 'hypothesis>=6.110' 'beartype>=0.20' 'tifffile>=2024.8' 'pycocotools>=2.0.8' pandas
 TOOLS := build==1.6.1 twine==7.0.0 cyclonedx-bom==7.5.0 zizmor==1.32.0
 
@@ -42,7 +42,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-# While coding: lint, types of what changed, and the tests that compile no network.
+# For use while coding: lint, types of changed files, and the tests that compile no network.
 quick: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -53,7 +53,7 @@ unit: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" tests --jaxtyping-packages=$(SHAPED)beartype.beartype
 	$(BIN)/python -m pytest -n 2 --dist loadfile --doctest-modules src/cellscan
 
-# The wheel as a stranger gets it: its own environment, its declared dependencies, away from this folder.
+# The wheel as a user installs it: in its own environment, with its declared dependencies, outside this folder.
 wheel: $(VENV)/.dev
 	rm -rf dist $(VENV)-wheel
 	$(BIN)/python -m build --quiet --wheel --sdist .
@@ -70,19 +70,19 @@ $(VENV)/.docs: $(VENV)/.dev
 	$(PIP) -e '.[docs]'
 	touch $@
 
-# The site, offline, into docs/_build/html. It runs every example; a warning or a broken link inside it fails.
+# Builds the site in docs/_build/html, without network, and runs every example. A warning or a broken internal link is an error.
 docs: $(VENV)/.docs
 	rm -rf docs/generated
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	$(BIN)/python docs/check_links.py docs/_build/html
 
-# The same in a real browser. Installs Debian's Chromium where none is there, for which it needs root.
+# Checks the site in a browser. Installs Debian's Chromium if there is none, which needs root.
 docs-browser: docs
 	command -v chromium >/dev/null || (apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium)
 	$(PIP) 'websocket-client>=1.8'
 	$(BIN)/python docs/check_browser.py docs/_build/html
 
-# The oldest release of every run-time dependency that pyproject.toml promises: the quick tests, and those that train classifiers.
+# Runs the quick tests and the classifier tests with the oldest release of every run-time dependency that pyproject.toml allows.
 OLDEST_PYTHON ?= $(shell for p in python3.11 $$HOME/.pyenv/versions/3.11.*/bin/python; do \
 	if $$p -c 'import ensurepip' >/dev/null 2>&1; then echo $$p; exit; fi; done; echo python3.11)
 
@@ -92,21 +92,21 @@ $(VENV)-oldest/.made: pyproject.toml tests/oldest.txt
 	$(VENV)-oldest/bin/python -m pip --disable-pip-version-check install --quiet -c tests/oldest.txt -e . $(OLDEST_TOOLS)
 	touch $@
 
-# Old Flax uses names that JAX deprecates: such warnings are shown there and fail nothing.
+# Old Flax uses names that JAX deprecates: these warnings are printed and are not errors.
 test-oldest: $(VENV)-oldest/.made
 	$(VENV)-oldest/bin/python -m pytest -n 2 --dist loadfile -q -m "not slow" -W default::DeprecationWarning $(QUICK) tests/test_classifier.py
 
-# What makes and checks releases and workflows, in an environment of its own.
+# The tools that make and check releases and workflows, in their own environment.
 $(VENV)-tools/.made: Makefile
 	$(PYTHON) -m venv $(VENV)-tools
 	$(VENV)-tools/bin/python -m pip --disable-pip-version-check install --quiet $(TOOLS)
 	touch $@
 
-# The workflows and dependabot.yml, searched for weaknesses, without network.
+# Searches the workflows and dependabot.yml for security weaknesses, without network.
 workflows: $(VENV)-tools/.made
 	$(VENV)-tools/bin/zizmor --offline --persona=pedantic .
 
-# Before a tag: two builds of the same bytes, their metadata, the wheel in a bare environment, checksums, list of components.
+# Run before a tag: checks that two builds are identical, checks metadata and the installed wheel, writes checksums and the list of components.
 release-check: export SOURCE_DATE_EPOCH := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct))
 release-check: $(VENV)-tools/.made
 	rm -rf dist dist-again $(VENV)-bare

@@ -64,7 +64,7 @@ def main() -> None:
     print(f"| a point of the cell at random | {chance:.3f} | | |")
     few = right.select(range(40))
     inside = [read_rgb(cell.image, clf.image_size).any(-1) for cell in few]
-    print(f"\n| drawn anew, down to | {' | '.join(METHODS)} |\n| --- | --- | --- | --- |")
+    print(f"\n| reinitialised, from the head down to | {' | '.join(METHODS)} |\n| --- | --- | --- | --- |")
     before = {m: clf.explain(few, method=m, label="parasitized", progress=False) for m in METHODS}
     for part, drawn in randomised(clf):
         row = []

@@ -1,4 +1,4 @@
-"""Members of a study trained at once, compared with one after another: seconds per epoch over all members.
+"""Vectorized training of the members of a study, compared with training in turn: seconds per epoch, all members.
 
     python benchmarks/members.py DATA --folds folds.csv --seeds 1 3
 
@@ -23,7 +23,7 @@ from cellscan.training.vectorized import run_vectorized
 
 
 def at_once(cells: cellscan.CellDataset, fold: np.ndarray, seeds: int, args: argparse.Namespace) -> list[float]:
-    """Return the seconds of each epoch, with all members trained at once."""
+    """Return the seconds of each epoch of a vectorized training of all members."""
     keys = [(number, seed) for number in np.unique(fold) for seed in range(seeds)]
     members = [cellscan.Classifier(args.network, image_size=args.size, seed=seed).model for _, seed in keys]
     recipe = cellscan.Recipe(learning_rate=4e-3)
@@ -74,7 +74,7 @@ def main() -> None:
         chosen[np.random.default_rng(0).permutation(len(cells))[: args.cells]] = True
         cells, fold = cells.select(chosen), fold[chosen]
     cells.images(args.size)  # Decode before the time measurement starts.
-    print("| members | first epoch, at once / in turn, s | later epochs, at once / in turn, s | times as fast |")
+    print("| members | first epoch, vectorized / in turn, s | later epochs, vectorized / in turn, s | times as fast |")
     print("| --- | --- | --- | --- |")
     turn = alone(cells, fold, args)
     for seeds in args.seeds:

@@ -127,7 +127,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("other_laboratories.json"))
-    parser.add_argument("--most", type=int, help="fields of a set, evenly taken; left out, all")
+    parser.add_argument("--max-fields", type=int, help="fields of a set, evenly taken; left out, all")
     parser.add_argument("--diameters", action="store_true")
     args = parser.parse_args()
     known: dict[str, Any] = json.loads(args.out.read_text()) if args.out.exists() else {}
@@ -144,10 +144,10 @@ def main() -> None:
 
     def few(name: str, step: int = 1) -> list[tuple[Path, np.ndarray]]:
         every = sets[name][step - 1 :: step]
-        count = min(args.most or len(every), len(every))
+        count = min(args.max_fields or len(every), len(every))
         return [every[int(i)] for i in np.linspace(0, len(every) - 1, count)]
 
-    most = f", {args.most}" if args.most else ""
+    most = f", {args.max_fields}" if args.max_fields else ""
     if args.diameters:
         for factor in (1.0, 0.25, 0.5, 2.0, 4.0):
             for name in sets:

@@ -93,7 +93,7 @@ def train(folder: Path, names: list[str], args: argparse.Namespace) -> None:
 
 
 def test_fields(data: Path, name: str) -> cellscan.FieldDataset:
-    """Return the fields of a laboratory that judge: those that trained nothing, also where it is not left out."""
+    """Return the test fields of a laboratory; none of them is in training, even if the laboratory is."""
     if name == "IML":
         file = data / "iml_malaria" / "annotations.json"
         return cellscan.load_fields(file, classes=cellscan.IML_TWO_CLASS).split(validation=0.15, test=0.2, seed=0)[2]

@@ -330,9 +330,9 @@ def train_in_process(
         child.wait()
         said.seek(0)
         text = said.read()
-    told = [int(number) for number in re.findall(r"^epoch +(\d+) of", text, re.M)]
+    printed = [int(number) for number in re.findall(r"^epoch +(\d+) of", text, re.M)]
     assert child.returncode in (0, -signal.SIGKILL), text
-    return child.returncode, out.strip(), max(told, default=0), seconds
+    return child.returncode, out.strip(), max(printed, default=0), seconds
 
 
 def epochs_on_disk(folder: Path) -> int:
@@ -356,9 +356,9 @@ def kill_trainings(count: int, folder: Path) -> dict[str, Any]:
         rng, run, before = np.random.default_rng(worker), 0, 0
         while True:
             place = folder / f"killed-{worker}-{run}"
-            code, out, told, _ = train_in_process(place, kill_after=float(rng.uniform(0, alone)))
+            code, out, printed, _ = train_in_process(place, kill_after=float(rng.uniform(0, alone)))
             found = epochs_on_disk(place)
-            assert found >= max(told, before), f"told of {told} epochs, had {before}, found {found}"
+            assert found >= max(printed, before), f"printed {printed} epochs, had {before}, found {found}"
             with lock:
                 if code != 0:
                     tally["kills"] += 1
@@ -404,8 +404,8 @@ def table(results: list[dict[str, Any]]) -> list[str]:
     rows = ["| attack | outcome |", "| --- | --- |"]
     for result in results:
         numbers = {name: value for name, value in result.items() if name != "attack"}
-        told = ", ".join(f"{name}: {value:,.0f}" for name, value in numbers.items())
-        rows.append(f"| {result['attack']} | {told} |")
+        text = ", ".join(f"{name}: {value:,.0f}" for name, value in numbers.items())
+        rows.append(f"| {result['attack']} | {text} |")
     return rows
 
 

@@ -59,7 +59,7 @@ def nih_name(patient: int, cell: int) -> str:
 
 
 def tiny_cells(count: int = 48, size: int = 32, patients: int = 6) -> cellscan.CellDataset:
-    """Cells that are told apart by how bright they are: trained on in seconds."""
+    """Cells whose class is their brightness: a network learns it in seconds."""
     rng = np.random.default_rng(0)
     labels = np.arange(count) % 2
     light = np.where(labels == 0, 90, 170)[:, None, None, None]
@@ -73,9 +73,9 @@ def compilations() -> Iterator[list[str]]:
     """Give the list of what JAX compiles inside the block, a name each."""
     names: list[str] = []
 
-    def listen(event: str, duration_secs: float, **told: object) -> None:
+    def listen(event: str, duration_secs: float, **details: object) -> None:
         if event == "/jax/core/compile/backend_compile_duration":
-            name = str(told.get("fun_name", ""))  # such as jit(step) or jit_step, by the version of JAX
+            name = str(details.get("fun_name", ""))  # such as jit(step) or jit_step, by the version of JAX
             names.append(name.removeprefix("jit_").removeprefix("jit(").removesuffix(")"))
 
     jax.monitoring.register_event_duration_secs_listener(listen)

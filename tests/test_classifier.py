@@ -474,10 +474,10 @@ def test_report_counts_patient_overlap(trained) -> None:
     assert "PATIENT OVERLAP: 4 in training, 0 in validation" in str(trained.evaluate(train)).splitlines()[0]
     assert "PATIENT OVERLAP: 0 in training, 2 in validation" in str(trained.evaluate(valid)).splitlines()[0]
     new = tiny_cells(20).select(slice(0, 20))
-    strangers = cellscan.CellDataset.from_arrays(
+    others = cellscan.CellDataset.from_arrays(
         [c.image for c in new], new.labels, patients=[f"new{i % 3}" for i in range(20)]
     )
-    assert "no overlap with training" in str(trained.evaluate(strangers)).splitlines()[0]
+    assert "no overlap with training" in str(trained.evaluate(others)).splitlines()[0]
     text = json.dumps(asdict(trained.card))
     assert '"p0"' not in text
     clf = Classifier(image_size=16)

@@ -336,7 +336,7 @@ def test_a_cell_that_is_both_is_infected_once() -> None:
 
 
 class Fake(cellscan.Detector):
-    """A detector that finds what is annotated, and is wrong as often as it is told to."""
+    """A detector that returns the annotated boxes, with the given rates of errors."""
 
     def __init__(self, fields: cellscan.FieldDataset, miss: float, wrong: float, seed: int = 0) -> None:
         super().__init__(image_size=(64, 64))

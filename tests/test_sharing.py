@@ -80,9 +80,9 @@ def test_a_forked_child_says_at_once_that_it_would_hang() -> None:
     out = context.SimpleQueue()
     process = context.Process(target=child, args=(out,))
     process.start()
-    told = [out.get() for _ in range(3)]
+    messages = [out.get() for _ in range(3)]
     process.join()
-    assert all('get_context("spawn")' in text for text in told), told
+    assert all('get_context("spawn")' in text for text in messages), messages
 
 
 def test_what_a_card_gives_away_is_a_copy() -> None:

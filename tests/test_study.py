@@ -65,7 +65,7 @@ def test_the_ensemble_averages_and_travels(study, tmp_path) -> None:
         cellscan.Classifier.ensemble([])
 
 
-def strangers(letter: str, seed: int) -> cellscan.CellDataset:
+def new_patients(letter: str, seed: int) -> cellscan.CellDataset:
     """Ten patients that are not in the study, five of them healthy."""
     rng = np.random.default_rng(seed)
     labels = np.arange(200) % 2
@@ -76,7 +76,7 @@ def strangers(letter: str, seed: int) -> cellscan.CellDataset:
 
 
 def test_from_folds_to_a_patient_called_infected(study, tmp_path) -> None:
-    clf, valid, test = study.ensemble(), strangers("v", 1), strangers("t", 2)
+    clf, valid, test = study.ensemble(), new_patients("v", 1), new_patients("t", 2)
     with pytest.raises(DataError, match="12 of these 12 patients"):
         clf.calibrate(study.cells)
     temperature = clf.calibrate(valid)
@@ -98,7 +98,7 @@ def test_from_folds_to_a_patient_called_infected(study, tmp_path) -> None:
     assert "no overlap with training" in str(report)
 
 
-def test_an_ensemble_of_strangers_does_not_claim_to_know() -> None:
+def test_an_ensemble_of_separate_models_cannot_determine_the_overlap() -> None:
     cells = tiny_cells()
     members = [cellscan.Classifier(TinyNet(rngs=nnx.Rngs(0)), image_size=32, seed=seed) for seed in range(2)]
     for member in members:

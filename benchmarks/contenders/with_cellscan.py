@@ -221,9 +221,9 @@ def folds() -> float:
     """Return how many programs of a training step five folds of unequal size take."""
     heard: list[str] = []
 
-    def listen(event: str, duration_secs: float, **told: Any) -> None:
+    def listen(event: str, duration_secs: float, **details: Any) -> None:
         if event == "/jax/core/compile/backend_compile_duration":
-            heard.append(str(told.get("fun_name", "")))
+            heard.append(str(details.get("fun_name", "")))
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     cells = cellscan.synthetic_cells(500, seed=0)
@@ -240,8 +240,8 @@ def command(state: str) -> float:
         spent = 0.0
         for _ in range(1 if state == "cold" else 2):
             start = time.perf_counter()
-            told = [sys.executable, "-m", "cellscan", "predict", f"{folder}/one.png"]
-            subprocess.run(told, env=env, check=True, capture_output=True)
+            arguments = [sys.executable, "-m", "cellscan", "predict", f"{folder}/one.png"]
+            subprocess.run(arguments, env=env, check=True, capture_output=True)
             spent = time.perf_counter() - start
     return spent
 

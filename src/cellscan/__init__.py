@@ -1,4 +1,6 @@
-"""Train and evaluate classifiers and detectors on blood-cell images. Research use only, not a medical device.
+"""Train classifiers and detectors for malaria on blood-cell images, and evaluate them by patient, in JAX.
+
+Research use only, not a medical device.
 
 Data flow from left to right::
 

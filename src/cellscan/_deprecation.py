@@ -17,16 +17,16 @@ def deprecated(name: str, instead: str, removed_in: str, *, stacklevel: int = 3)
     removed_in : str
         The first release without it, such as ``"0.3"``.
     stacklevel : int
-        Which caller the warning points at; 3 is the one who called the function that calls this.
+        Stack level of the caller that the warning names; 3 is the caller of the function that calls this one.
 
     Examples
     --------
     >>> import warnings
     >>> from cellscan._deprecation import deprecated
-    >>> with warnings.catch_warnings(record=True) as seen:
+    >>> with warnings.catch_warnings(record=True) as caught:
     ...     warnings.simplefilter("always")
     ...     deprecated("load(fast=)", "load(cache=)", "0.3")
-    >>> print(seen[0].message)
+    >>> print(caught[0].message)
     load(fast=) is deprecated and will be removed in cellscan 0.3; use load(cache=) instead
     """
     warnings.warn(

@@ -181,7 +181,14 @@ class Card:
         return sorted(map(self._hash, distinct))
 
     def with_patients(self, part: str, patients: np.ndarray) -> Card:
-        """Return the card with these patients added to the part ``"train"``, ``"validation"`` or ``"decision"``.
+        """Return a copy of the card in which a list of patients also contains the given patients, as hashes.
+
+        Parameters
+        ----------
+        part : {"train", "validation", "decision"}
+            The list: patients of the training, of the validation, or of the cells on which the decision was chosen.
+        patients : (N,) array of str
+            The patients. If one of them is unknown (``""``), or there are none, the list becomes None.
 
         Examples
         --------

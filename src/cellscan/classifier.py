@@ -850,7 +850,7 @@ class Classifier:
         Raises
         ------
         DataError
-            If patients of `cells` were used in `fit`; the message contains their number. Or if all cells are of one
+            If patients of `cells` were used in `fit` (the message contains their number), or if all cells are of one
             class.
 
         Examples
@@ -1099,16 +1099,17 @@ class Classifier:
         return novelty.threshold
 
     def outlier_scores(self, images: Images, *, progress: bool = True, reading: Reading | None = None) -> np.ndarray:
-        """Return how far each image is from the others of the same batch, such as white cells among red cells.
+        """Return the distance of each image from the other images of the same batch.
 
-        The novelty of `predict` measures the distance from the cells of training, so that it flags a whole batch of
-        another stain. This score measures the distance from the median of the batch, in the same features. It needs
-        `learn_novelty`, or a bundled classifier. There is no threshold: sort by the score and look at the highest.
+        White cells in a batch of red cells, for example, have high scores. The score is the distance from the median
+        of the batch, in feature space. The novelty of `predict` is the distance from the training cells in the same
+        features; it flags a whole batch if the stain is another. The score needs `learn_novelty`, or a bundled
+        classifier. It has no threshold: sort by the score and look at the images with the highest scores.
 
         Parameters
         ----------
         images, progress, reading
-            As in `predict`; 30 images or more, most of which are of one kind.
+            As in `predict`. At least 30 images, most of them of one kind.
 
         Returns
         -------
@@ -1120,9 +1121,9 @@ class Classifier:
         ArgumentError
             Before `learn_novelty`.
         DataError
-            For fewer than 30 images.
+            If there are fewer than 30 images.
         ImageError
-            Where an image cannot be read.
+            If an image cannot be read.
 
         Examples
         --------

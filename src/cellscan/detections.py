@@ -186,7 +186,7 @@ class Detections(Sequence[Detection]):
         return replace(self, labels=new_labels)
 
     def pixels(self) -> np.ndarray:
-        """Read the image of the field again: (H, W, 3) uint8.
+        """Read the image of the field again and return it as an (H, W, 3) uint8 array.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""How well detectors do in laboratories that trained nothing: each is left out in turn."""
+"""Evaluation of detectors on laboratories without training fields: each laboratory is left out in turn."""
 
 from __future__ import annotations
 
@@ -21,17 +21,19 @@ from cellscan.notebook import as_text
 
 @dataclass(frozen=True, repr=False, eq=False)
 class LaboratoryStudy(Sequence[DetectionReport]):
-    """Reports of detectors on laboratories that were left out of their training; prints as a table, a row each.
+    """Reports of detectors on laboratories that were left out of their training.
 
-    An integer gives the report of a laboratory, a slice gives a study of fewer.
+    A study prints as a table with one row per laboratory. Indexing with an integer returns the report of a laboratory,
+    a slice returns a study of fewer laboratories.
 
     Attributes
     ----------
     names : tuple[str, ...]
-        The laboratories that were left out, one report each.
+        The laboratories that were left out.
     reports : tuple[DetectionReport, ...]
+        The report on each laboratory.
     detectors : tuple[Detector, ...]
-        What was trained without each.
+        The detector that was trained without each laboratory.
 
     Examples
     --------
@@ -92,7 +94,7 @@ class LaboratoryStudy(Sequence[DetectionReport]):
         return as_text(str(self))
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write one line a laboratory and class.
+        """Write a CSV file with one line per laboratory and class.
 
         Examples
         --------
@@ -122,23 +124,24 @@ def leave_one_laboratory_out(
     checkpoint: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> LaboratoryStudy:
-    """Train a detector without each laboratory in turn, and evaluate it on that laboratory.
+    """Train one detector for each laboratory, without the fields of that laboratory, and evaluate it on them.
 
-    This measures what to expect on the fields of a laboratory that gave no training data. Everything that is chosen,
-    such as thresholds and the number of epochs, has to be chosen inside `train`, from the fields that it gets.
+    The reports estimate the performance on fields of a laboratory that contributed no training data. For an unbiased
+    estimate, `train` must choose everything, such as thresholds and the number of epochs, from the fields it receives.
 
     Parameters
     ----------
     fields : FieldDataset
-        Of two laboratories or more; the laboratory of every field is known.
+        Fields of at least two laboratories; the laboratory of every field must be known.
     train : callable
-        Takes the fields of the other laboratories and returns a trained detector, with its thresholds.
+        A function that takes the fields of the other laboratories and returns a trained detector, with its thresholds.
     cell_diameter : "auto", float or None
-        As of `Detector.predict`.
+        As in `Detector.predict`.
     checkpoint : path, optional
-        Folder in which each detector is kept. One that is there is not trained again, so that a study that was stopped
-        continues; delete the folder to start anew.
+        Folder in which the trained detectors are saved. Detectors in this folder are not trained again, so a study that
+        was stopped continues. Delete the folder to train all detectors again.
     progress : bool
+        Show progress bars during the evaluation.
 
     Returns
     -------
@@ -147,9 +150,9 @@ def leave_one_laboratory_out(
     Raises
     ------
     ArgumentError
-        Where `train` is not callable, or returns something else than a detector.
+        If `train` is not callable, or does not return a detector.
     DataError
-        Where a laboratory is not known, or there is only one.
+        If the laboratory of a field is unknown, or there is only one laboratory.
 
     Examples
     --------

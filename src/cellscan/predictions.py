@@ -284,7 +284,7 @@ class Predictions(Sequence[Prediction]):
         write_csv(path, self.rows())
 
     def rows(self) -> list[list[object]]:
-        """Return the content of `to_csv`: a header, and one row per image.
+        """Return the rows that `to_csv` writes: a header, then one row per image.
 
         Examples
         --------

@@ -426,7 +426,7 @@ class Study:
         return self.select(leave_out(self.cells.names, names))
 
     def calibrated(self) -> Study:
-        """Return the study with calibrated probabilities: each fold has a temperature, fitted on the other folds.
+        """Return the study with calibrated probabilities. The temperature of each fold is fitted on the other folds.
 
         Examples
         --------
@@ -508,7 +508,7 @@ class Study:
         return LabelIssues(rows, probabilities[np.arange(len(labels)), labels], probabilities, self.cells)
 
     def ensemble(self) -> Classifier:
-        """Return one classifier that averages all members; its training includes all patients of the study.
+        """Return one classifier that averages all members. Together, they were trained on all patients of the study.
 
         Examples
         --------
@@ -518,7 +518,7 @@ class Study:
         return Classifier.ensemble(self.members)
 
     def silhouette(self) -> Study:
-        """Repeat the study on silhouettes alone, as a baseline: how well the outline predicts the label.
+        """Repeat the study on silhouettes alone: a baseline that measures how well the outline predicts the label.
 
         Returns
         -------

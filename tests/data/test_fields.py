@@ -497,8 +497,8 @@ def test_what_a_layout_leaves_out_is_told(tmp_path) -> None:
     assert "1 images in the same folders are not annotated" in notes
     assert "2 files not read, such as images/more.heic" in notes
     plain = cellscan.load_fields(folder / "images", boxes=False)
-    told = ["2 fields without boxes", "  format images: images only, no annotations"]
-    assert str(plain).splitlines() == [*told, "  1 files not read, such as more.heic"]
+    head = ["2 fields without boxes", "  format images: images only, no annotations"]
+    assert str(plain).splitlines() == [*head, "  1 files not read, such as more.heic"]
     folder = write_files(tmp_path / "yolo", files_of("Label Studio"))
     write_image(folder / "images" / "more.jpg")
     write_image(folder / "previews" / "a.jpg")

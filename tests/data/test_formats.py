@@ -66,9 +66,9 @@ def test_miniatures_are_read_as_expected(case, tmp_path) -> None:
                 assert np.allclose([*ring.min(0), *ring.max(0)], box, atol=1e-3)
     if "class_names" in expected:
         assert list(fields.class_names) == expected["class_names"]
-    told = expected.get("notes", [])
-    assert len([note for note in fields.notes if "files not read" not in note]) == len(told), fields.notes
-    assert all(any(text in note for note in fields.notes) for text in told)
+    expected_notes = expected.get("notes", [])
+    assert len([note for note in fields.notes if "files not read" not in note]) == len(expected_notes), fields.notes
+    assert all(any(text in note for note in fields.notes) for text in expected_notes)
     assert fields.complete.all() == ("complete" not in expected.get("call", {}))
 
 
@@ -154,7 +154,7 @@ def test_what_is_written_is_read_back(format, tmp_path, fields) -> None:
     ignored = sum(int((said < 0).sum()) for said in fields.labels)
     drawn = sum(bool(rings) for own in fields.polygons for rings in own)
     marked = sum(map(len, fields.points))
-    told = " ".join(lost)
+    losses = " ".join(lost)
     for row in range(len(fields)):
         kept = fields.labels[row] >= (0 if format == "yolo" else -2)
         assert np.allclose(again.boxes[row], fields.boxes[row][kept], atol=1e-4)
@@ -169,9 +169,9 @@ def test_what_is_written_is_read_back(format, tmp_path, fields) -> None:
     if format in ("coco", "csv"):
         assert not lost
     else:
-        assert (f"{marked} points" in told) == (f"{drawn} polygons" in told) or (marked == 0) != (drawn == 0)
-        assert ("points" in told, "polygons" in told) == (marked > 0, drawn > 0)
-        assert ("ignored boxes" in told) == (format == "yolo" and ignored > 0)
+        assert (f"{marked} points" in losses) == (f"{drawn} polygons" in losses) or (marked == 0) != (drawn == 0)
+        assert ("points" in losses, "polygons" in losses) == (marked > 0, drawn > 0)
+        assert ("ignored boxes" in losses) == (format == "yolo" and ignored > 0)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -201,7 +201,7 @@ def test_damaged_files_are_read_or_named(case, tmp_path) -> None:
                     assert (boxes <= np.tile(size, 2)).all()
                     assert (points >= 0).all()
                     assert (points <= size).all()
-                # What is left out is told: by a note, or because the damage lies elsewhere.
+                # A note reports what is left out; without a note, nothing is.
                 assert fields.annotated
                 assert len(fields) == len(expected["boxes"]) or fields.notes
                 outcomes["read"] += 1

@@ -114,7 +114,7 @@ def test_temperature_of_probabilities_is_that_of_logits() -> None:
 
 
 def test_a_decision_is_of_one_kind_of_averaging(tmp_path) -> None:
-    """Its parts are chosen with the same `tta`, predictions follow it, and another one is told."""
+    """Its parts are chosen with the same `tta`, predictions use it, and another one gives a warning."""
     cells = tiny_cells(48)
     clf = cellscan.Classifier(image_size=16, seed=0)
     clf.choose_threshold(cells, sensitivity=0.9, tta=True, progress=False)

@@ -1,4 +1,4 @@
-"""What a classifier does not know: learned, said, kept, forgotten."""
+"""Novelty of a classifier: learning it, predicting it, storing it, resetting it."""
 
 import csv
 from dataclasses import replace

@@ -190,8 +190,8 @@ def test_the_normalisation_of_a_foreign_file_is_read_or_said(tmp_path) -> None:
     path = write(tmp_path, published(create("resnet18", seed=1), "resnet18"))
     with pytest.warns(UserWarning, match=r"the normalisation of its images is unknown; .*0\.485.*config\.json"):
         assert create("resnet18", weights=path).normalization.mean[0] == 0.485
-    told = '{"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.1]}'
-    for text in (told, f'{{"pretrained_cfg": {told}}}'):
+    config = '{"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.1]}'
+    for text in (config, f'{{"pretrained_cfg": {config}}}'):
         (tmp_path / "config.json").write_text(text)
         assert cellscan.Classifier("resnet18", weights=path, image_size=32).card.normalization.mean == (0.5, 0.4, 0.3)
     for text in ("{", "[]", '{"mean": [0.5], "std": [0.2]}', '{"mean": [1, 2, 3], "std": [0, 1, 1]}'):

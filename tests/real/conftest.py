@@ -1,7 +1,7 @@
 """The real cells, unpacked once into a cache outside the project.
 
-They are looked for in CELLSCAN_DATA, else in ../shared/data beside the repository. Where they are
-absent these tests skip and say so; CELLSCAN_REQUIRE_DATA=1 makes them fail instead.
+The folder is CELLSCAN_DATA, or ../shared/data beside the repository. If the cells are absent, these
+tests are skipped with a message; CELLSCAN_REQUIRE_DATA=1 makes them fail instead.
 """
 
 import os

@@ -19,7 +19,7 @@ def weights(source) -> Path:
 def photograph(name: str, *, antialias: bool = True) -> np.ndarray:
     """Return the middle of one of scikit-image's photographs, (1, 224, 224, 3) in [0, 1].
 
-    Bilinear; with `antialias` as Pillow does it, without as PyTorch does unless told otherwise.
+    Bilinear; with `antialias` as Pillow does it, without as PyTorch does by default.
     """
     import skimage.data
 

@@ -150,9 +150,9 @@ def test_two_processes_train_as_one(alone, tmp_path) -> None:
     for child in children:
         out, error = child.communicate(timeout=600)
         assert child.returncode == 0, error
-        told = json.loads(out.strip().splitlines()[-1])
-        assert told["devices"] == 2
-        assert np.allclose(told["loss"], alone["loss"], rtol=1e-4)
+        parallel = json.loads(out.strip().splitlines()[-1])
+        assert parallel["devices"] == 2
+        assert np.allclose(parallel["loss"], alone["loss"], rtol=1e-4)
     assert (tmp_path / "run" / "checkpoint.safetensors").exists()
     resumed = cellscan.Classifier(TinyNet(rngs=nnx.Rngs(0)), image_size=16, seed=0)
     cells, recipe = tiny_cells(32, 16), cellscan.Recipe(optimizer=optax.sgd(0.1))

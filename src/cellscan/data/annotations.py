@@ -312,7 +312,7 @@ def _read(
         complete=full,
         sizes=sizes,
         format=kind.name,
-        told=f"{kind.title}, {reading.told}",
+        told=f"{kind.title}, {reading.coordinates}",
     )
     return fields, saved
 

@@ -131,7 +131,7 @@ class CellDataset:
         source : Source
             N images.
         labels : sequence of int or of str
-            (N,) indices into `class_names`, or class names in any case.
+            (N,) indices into `class_names`, or class names in upper or lower case.
         names : sequence of str
             (N,) unique names of the cells; an empty name becomes ``"image_<row>"``.
         patients : sequence or None
@@ -217,7 +217,7 @@ class CellDataset:
             N images: arrays (H, W, 3) uint8, or any other form that `Classifier.predict` accepts. They are stored as
             RGB uint8.
         labels : sequence of int or of str
-            (N,) indices into `class_names`, or class names in any case.
+            (N,) indices into `class_names`, or class names in upper or lower case.
         class_names : sequence of str
             The classes.
         patients : sequence, optional
@@ -231,7 +231,7 @@ class CellDataset:
         Raises
         ------
         ImageError
-            If an image has none of these forms.
+            If an entry of `images` is not an image in one of the accepted forms.
         DataError
             If the lengths differ, a label is not a class, a name occurs twice, or only some patients are known.
 
@@ -356,14 +356,15 @@ class CellDataset:
         ImageError
             If images of this data set cannot be read; the message lists them.
         DataError
-            If the disk is full, the cache folder cannot be written, or the machine fails.
+            If the disk is full, the cache folder cannot be written, or memory, disk or network fails three times.
 
         Notes
         -----
-        The first call decodes every image of the underlying set, on all cores, into a file in the cache folder:
-        ``CELLSCAN_CACHE``, or the cache folder of the user. Later calls reopen that file, also for other splits of the
-        same set. Small sets of arrays stay in memory. The folder holds at most 20 GB, or ``CELLSCAN_CACHE_LIMIT``
-        gigabytes; `clear_cache` empties it.
+        The first call decodes every image of the set that was loaded, including the images of its other splits, into a
+        file in the cache folder. It uses all cores. Later calls reopen that file, also for other splits of the set.
+        Small sets of arrays stay in memory. The cache folder is the environment variable ``CELLSCAN_CACHE``, or by
+        default the cache folder of the user. It holds at most 20 GB, or ``CELLSCAN_CACHE_LIMIT`` gigabytes;
+        `clear_cache` empties it.
 
         Examples
         --------
@@ -382,7 +383,9 @@ class CellDataset:
         return pixels
 
     def open_pixels(self, size: int, *, progress: bool = True) -> tuple[Pixels, dict[int, str]]:
-        """Return the images at one size, and the reasons why some cannot be read, instead of raising an error.
+        """Return all images at one size, and the reason for each image that cannot be read.
+
+        Unlike `images`, this method raises no error for images that cannot be read.
 
         Parameters
         ----------
@@ -534,7 +537,7 @@ class CellDataset:
         Raises
         ------
         DataError
-            If names are given but none is in the data set, or a file name fits several cells.
+            If names are given but none is in the data set, or a file name matches several cells.
 
         Examples
         --------
@@ -586,7 +589,7 @@ class CellDataset:
         return replace(self, class_names=class_names, labels=frozen(index[self.labels]))
 
     def drop_classes(self, names: Sequence[str]) -> CellDataset:
-        """Return the data set without these classes and without their cells.
+        """Return the data set without the named classes and without the cells of these classes.
 
         Parameters
         ----------
@@ -616,7 +619,7 @@ class CellDataset:
         )
 
     def add_classes(self, names: Sequence[str]) -> CellDataset:
-        """Return the data set with additional, empty classes after its own.
+        """Return the data set with additional classes after the existing ones; the new classes have no cells.
 
         Parameters
         ----------
@@ -697,7 +700,7 @@ class CellDataset:
         by: Literal["patient", "cell"] = "patient",
         seed: int = 0,
     ) -> Iterator[tuple[CellDataset, CellDataset]]:
-        """Yield (train, test) for every fold.
+        """Yield the training cells and the test cells of every fold.
 
         Parameters
         ----------
@@ -711,7 +714,7 @@ class CellDataset:
         Yields
         ------
         train, test : CellDataset
-            All folds but one, and that fold.
+            `test` contains the cells of the fold, `train` the cells of all other folds.
 
         Examples
         --------
@@ -834,8 +837,8 @@ class CellDataset:
     def fingerprint(self) -> str:
         """Return 64 hexadecimal digits that identify the cells and their order.
 
-        The fingerprint covers classes, labels, patients, names and the content of the images. Results that were
-        computed row by row for one data set are valid for another only if both have the same fingerprint.
+        The fingerprint depends on classes, labels, patients, names and the content of the images. An array of results,
+        one per cell, fits another data set only if both data sets have the same fingerprint.
 
         Examples
         --------

@@ -101,9 +101,9 @@ class FieldDataset:
     names : numpy.ndarray
         (N,) str, the name of each field.
     boxes : tuple[numpy.ndarray, ...]
-        One array a field, (n, 4) float32 xyxy in pixels of the image, clipped to the frame.
+        One array per field, (n, 4) float32 xyxy in pixels of the image, clipped to the frame.
     labels : tuple[numpy.ndarray, ...]
-        One array a field, (n,) int32; -2 marks boxes that are ignored in training and in average precision.
+        One array per field, (n,) int32; -2 marks boxes that are ignored in training and in average precision.
     sizes : numpy.ndarray
         (N, 2) int64, width and height in pixels.
     notes : tuple[str, ...]
@@ -114,9 +114,9 @@ class FieldDataset:
         The polygons of each box of each field, (k, 2) float32 x and y in pixels. A box has no polygon, one, or several
         if the cell is drawn in parts. Polygons are kept as written and may extend beyond the frame.
     points : tuple[numpy.ndarray, ...]
-        One array a field, (m, 2) float32 x and y: cells that are marked by a point instead of a box.
+        One array per field, (m, 2) float32 x and y: cells that are marked by a point instead of a box.
     point_labels : tuple[numpy.ndarray, ...]
-        One array a field, (m,) int32; -2 for ignored points.
+        One array per field, (m,) int32; -2 for ignored points.
     patients, slides, laboratories : numpy.ndarray
         (N,) str; ``""`` if unknown.
     complete : numpy.ndarray
@@ -126,7 +126,7 @@ class FieldDataset:
         The recognised annotation format, one of the names that ``load_fields(format=...)`` takes; ``"images"`` for
         images without annotations, ``""`` for a data set that was not read from files.
     told : str
-        A description of that format in words, including how it counts corners.
+        A description of that format in words, including its coordinates, such as "corners in pixels as written".
 
     Examples
     --------
@@ -204,14 +204,15 @@ class FieldDataset:
         images : iterable of (H, W, 3) uint8
             Any other form of image that `Detector.predict` takes works, too.
         boxes : iterable of (n, 4) float
-            xyxy in pixels. Boxes are clipped to the frame, and boxes without area are dropped; a note counts both.
+            xyxy in pixels. Boxes are clipped to the frame of the image, and boxes without area are dropped; `notes`
+            contains the number of both.
         labels : iterable of (n,) int or str
             Indices into `class_names`, or class names. Use -2, or None among names, for boxes to ignore.
         class_names : sequence of str
         names : iterable of str, optional
             Distinct names of the fields. Default: ``field_0000``, ``field_0001`` and so on.
         polygons : iterable, optional
-            For each field a sequence with one entry a box; each entry is a sequence of (k, 2) arrays with k >= 3.
+            For each field a sequence with one entry per box; each entry is a sequence of (k, 2) arrays with k >= 3.
         points : iterable of (m, 2) float, optional
             x and y in pixels, inside the frame.
         point_labels : iterable of (m,) int or str, optional
@@ -224,12 +225,12 @@ class FieldDataset:
         Raises
         ------
         ArgumentError
-            The numbers of images, boxes, labels and names differ.
+            If the numbers of images, boxes, labels and names differ.
         DataError
-            Boxes, labels or names are not as described above. A negative side is an error; it often means that boxes
-            are x, y, width and height.
+            If boxes, labels or names are not as described above. A negative side is an error; it often means that
+            boxes are x, y, width and height.
         ImageError
-            An entry of `images` is not an image.
+            If an entry of `images` is not an image.
 
         Examples
         --------
@@ -589,15 +590,15 @@ class FieldDataset:
     def relabelled(self, class_names: Sequence[str], to: Sequence[int | None]) -> FieldDataset:
         """Return the data set with new classes and labels.
 
-        A new class is complete in a field if all old classes that become it are. A new class without an old one is
-        never complete.
+        A new class is complete in a field (see `complete`) if every old class that is mapped to it is complete there.
+        A new class to which no old class is mapped is never complete.
 
         Parameters
         ----------
         class_names : sequence of str
             The new classes.
         to : sequence of int or None
-            For each old class the index of its new class, or None to ignore its boxes and points.
+            One entry per old class: the index of its new class, or None to ignore its boxes and points.
 
         Examples
         --------

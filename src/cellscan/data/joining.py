@@ -98,7 +98,7 @@ def _join_fields(datasets: Sequence[FieldDataset]) -> FieldDataset:
         for name in ("boxes", "labels", "polygons", "points", "point_labels")
     }
     formats = {(data.format, data.told) for data in relabelled}
-    kind, told = formats.pop() if len(formats) == 1 else ("", "")
+    kind, description = formats.pop() if len(formats) == 1 else ("", "")
     return FieldDataset(
         class_names=tuple(classes.values()),
         names=frozen(np.array(names, str)),
@@ -107,7 +107,7 @@ def _join_fields(datasets: Sequence[FieldDataset]) -> FieldDataset:
         notes=tuple(f"set {number}: {note}" for number, data in enumerate(relabelled, 1) for note in data.notes),
         annotated=datasets[0].annotated,
         format=kind,
-        told=told,
+        told=description,
         **arrays,
         **lists,
     )
@@ -148,7 +148,7 @@ def _distinct(datasets: Sequence[CellDataset]) -> list[np.ndarray]:
 
 
 def match_labels(cells: CellDataset, class_names: Sequence[str]) -> np.ndarray:
-    """Return the labels (N,) int32 of `cells` as indices into `class_names`, matched by name in any case."""
+    """Return the labels (N,) int32 of `cells` as indices into `class_names`, matched by name, ignoring case."""
     position = {name.casefold(): i for i, name in enumerate(class_names)}
     used = {cells.class_names[i] for i in np.unique(cells.labels)}
     unknown = sorted(name for name in used if name.casefold() not in position)

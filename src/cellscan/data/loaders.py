@@ -215,7 +215,7 @@ def load_table(
         The folder, or the archive, that the paths are relative to. Default: the folder of the CSV file; for a data
         frame, the working folder.
     path, label : str
-        The columns of the paths and of the classes, in any case.
+        The columns of the paths and of the classes, in upper or lower case.
     patient : str or None
         The column of the patients. If it is ``"patient"`` and there is no such column, the patients are unknown.
         With None, no column is read.

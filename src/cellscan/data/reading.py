@@ -12,7 +12,7 @@ from cellscan.errors import ArgumentError
 
 @dataclass(frozen=True)
 class Reading:
-    """Page, channel and range of values to read from images; the same for files, archives, arrays and predictions.
+    """Settings for reading images: page, channel and range of values. Loaders and predictions take the same settings.
 
     Attributes
     ----------
@@ -23,8 +23,8 @@ class Reading:
         Channel, from 0; it becomes a grey image. None: all channels, which must be grey, RGB, or RGB with alpha.
     window : (float, float) or None
         The stored values that become 0 and 255. Values in between are scaled and rounded, values outside are clipped.
-        For images of more than 8 bits: the window of a 12-bit camera that writes 16-bit files is ``(0, 4095)``. None:
-        the whole range of the type, [0, 1] for floats. If zero is white in a TIFF, the result is inverted.
+        Use it for images of more than 8 bits: ``(0, 4095)`` fits a 12-bit camera that writes 16-bit files. None: the
+        whole range of the type, [0, 1] for floats. If zero means white in a TIFF, the result is inverted.
 
     Raises
     ------

@@ -119,10 +119,10 @@ def _deal(rng: np.random.Generator, labels: np.ndarray, patients: int) -> np.nda
     burden = rng.uniform(0.4, 1.6, len(infected))
     sick = np.flatnonzero(labels == 0)
     owner[sick] = infected[np.searchsorted(np.cumsum(burden / burden.sum())[:-1], rng.random(len(sick)))]
-    room = np.full(patients, len(labels) / patients)
-    room = np.maximum(room - np.bincount(owner[sick], minlength=patients), 0.1 * room)
+    capacity = np.full(patients, len(labels) / patients)
+    capacity = np.maximum(capacity - np.bincount(owner[sick], minlength=patients), 0.1 * capacity)
     well = np.flatnonzero(labels == 1)
-    owner[well] = np.searchsorted(np.cumsum(room / room.sum())[:-1], rng.random(len(well)))
+    owner[well] = np.searchsorted(np.cumsum(capacity / capacity.sum())[:-1], rng.random(len(well)))
     owner[well[:patients]] = np.arange(patients)[: len(well)]  # Each patient has an uninfected cell.
     return owner
 

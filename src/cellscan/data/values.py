@@ -224,7 +224,7 @@ def as_class_names(class_names: Any) -> tuple[str, ...]:
 
 
 def as_labels(labels: Any, class_names: Sequence[str]) -> np.ndarray:
-    """Return labels as a new array (N,) int32, from indices into `class_names` or from class names in any case.
+    """Return labels as a new array (N,) int32, from indices into `class_names` or from class names in either case.
 
     Examples
     --------

@@ -94,9 +94,9 @@ def compose_fields(
     """Compose fields from images of single cells, with a box around every red cell.
 
     All cells of a field come from one patient. They are rotated, mirrored and placed on a background, alone or in
-    clumps; the image border cuts some of them. Synthetic white cells, platelets and specks of stain between them have
-    no boxes, because they are background. Illumination, focus and noise vary. The images are computed when they are
-    read, which takes about 20 ms for each.
+    clumps; the image border cuts some of them. Synthetic white cells, platelets and specks of stain are drawn between
+    the red cells. They count as background and have no boxes. Illumination, focus and noise vary. An image is computed
+    when it is read, in about 20 ms.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def compose_fields(
         Name of the class of infected cells in `cells`.
     style : FieldDataset, optional
         Fields to imitate: each composed field takes the colours of background and cells, and the noise, of one of
-        them. If omitted, the colour of the background is random, and six of ten fields get other colours.
+        them. If omitted, the colour of the background is random, and 60 % of the fields are recoloured at random.
     seed : int
         The same seed, cells and arguments give the same fields.
     progress : bool
@@ -122,7 +122,7 @@ def compose_fields(
     -------
     FieldDataset
         Fields with the classes ``("red blood cell", "infected")`` and the patient of each field. A fifth of the fields
-        has no infected cell. In the others, 13 % of the cells are infected on average.
+        have no infected cell. In the others, 13 % of the cells are infected on average.
 
     Raises
     ------

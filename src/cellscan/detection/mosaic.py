@@ -60,10 +60,10 @@ def mosaic_fields(
 ) -> FieldDataset:
     """Compose mosaics from pieces of fields, rescaled so that all cells have a similar diameter.
 
-    The number of pieces along each side is the number of rescaled typical fields that fill it, or one more. If the
-    laboratories are known, the laboratory of a piece is drawn first and then the field, so that each laboratory
-    contributes equally. The scale of a field follows from the median side of its boxes of the first class. The images
-    are computed when they are read.
+    A field is rescaled by the median side of its boxes of the first class. Along each side, a mosaic has as many pieces
+    as rescaled fields of typical size fit there, or one more. If the laboratories are known, the laboratory of a piece
+    is drawn first and then the field, so that each laboratory contributes equally. The images are computed when they
+    are read.
 
     Parameters
     ----------

@@ -202,7 +202,7 @@ class LabelIssues(Sequence[LabelIssue]):
         }
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write one line per label issue, worst first.
+        """Write a CSV file with one line per label issue; the least probable label comes first.
 
         Examples
         --------

@@ -435,7 +435,7 @@ class Report:
         return AtPrevalence(prevalence, float(precision), float(negative), ends)
 
     def select(self, mask_or_indices: slice | np.ndarray | Sequence[int]) -> Report:
-        """Return the report of the selected cells alone, such as the undisputed cells.
+        """Return a report on some of the cells, such as the undisputed cells.
 
         Parameters
         ----------

@@ -117,7 +117,7 @@ class Parsed:
     entries : list of Entry
     classes : list of str
         In the order of the file, or sorted if the file has no order.
-    told : str
+    coordinates : str
         A description of the coordinates: which corners or sides, in which unit.
     notes : list of str
         Counts of what was left out.
@@ -129,7 +129,7 @@ class Parsed:
 
     entries: list[Entry]
     classes: list[str]
-    told: str = ""
+    coordinates: str = ""
     notes: list[str] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
     whole: bool = True

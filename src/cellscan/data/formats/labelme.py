@@ -44,8 +44,8 @@ def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
                 _add(entry, thing)
         except (DataError, *BAD) as error:
             entry.fail(where, error)
-    told = "corners in pixels as written; the first pixel spans 0 to 1"
-    return Parsed(entries, sorted_names(entries), told, counted(masks, "masks read as the box around them"))
+    coordinates = "corners in pixels as written; the first pixel spans 0 to 1"
+    return Parsed(entries, sorted_names(entries), coordinates, counted(masks, "masks read as the box around them"))
 
 
 def _add(entry: Entry, thing: dict[str, Any]) -> None:

@@ -46,8 +46,8 @@ def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
         except (DataError, ValueError) as error:
             entry.fail(f"{file}, line 1", error)
         read_lines(file, entry, lambda line, entry=entry: _add(entry, line.strip(" ,").split(",")), skip=1)
-    told = "polygons, circles and points in pixels as written; the first pixel spans 0 to 1"
-    return Parsed(entries, sorted_names(entries), told)
+    coordinates = "polygons, circles and points in pixels as written; the first pixel spans 0 to 1"
+    return Parsed(entries, sorted_names(entries), coordinates)
 
 
 def _add(entry: Entry, columns: Sequence[str]) -> None:

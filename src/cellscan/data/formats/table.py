@@ -153,7 +153,7 @@ def is_about(name: str) -> bool:
 
 
 def may_hold_boxes(name: str) -> bool:
-    """Return True if a file may contain boxes, judged by its suffix."""
+    """Return True if the suffix of a file is that of an annotation file, and it does not describe a data set."""
     return os.path.splitext(name)[1].lower() in _TABLES and not is_about(name)
 
 

@@ -93,7 +93,7 @@ class _Layout:
         shape = self.box is not None or self.list is not None or self.point
         return self.image is not None and shape and (self.kind is not None or self.list is not None)
 
-    def told(self) -> str:
+    def describe(self) -> str:
         if self.box:
             return f"{self.box[1]} ({', '.join(self.box[0])})"
         return "upper left corner and size (bbox)" if self.list is not None else "points (x, y)"
@@ -131,7 +131,7 @@ def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
             "the path of the one to read"
         )
     entries: list[Entry] = []
-    told, notes, shares = [], [], []
+    coordinates, notes, shares = [], [], []
     for file in files:
         layout = _layout(file)
         if not layout.complete:
@@ -146,13 +146,13 @@ def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
         for entry in file_entries:
             entry.relative = relative
         shares.append(relative)
-        told.append(f"{layout.told()} in {'shares of the image' if relative else 'pixels'}")
+        coordinates.append(f"{layout.describe()} in {'shares of the image' if relative else 'pixels'}")
         entries += file_entries
         notes += file_notes
     if any(shares) != all(shares):
         mixed = [str(file) for file, relative in zip(files, shares, strict=True) if relative]
         notes.append(f"coordinates are shares of the image in {' and '.join(mixed[:3])}, pixels in the other files")
-    return Parsed(entries, sorted_names(entries), "; ".join(dict.fromkeys(told)), notes)
+    return Parsed(entries, sorted_names(entries), "; ".join(dict.fromkeys(coordinates)), notes)
 
 
 def _read_one(file: AnnotationFile, layout: _Layout) -> tuple[list[Entry], list[str]]:

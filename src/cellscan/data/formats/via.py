@@ -62,8 +62,10 @@ def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
                 except BAD as error:
                     entry.fail(where, error)
         entries += by_name.values()
-    told = "corners in pixels as written; the first pixel spans 0 to 1"
-    return Parsed(entries, sorted_names(entries), told, counted(bare, f"regions without a class, read as {BARE!r}"))
+    coordinates = "corners in pixels as written; the first pixel spans 0 to 1"
+    return Parsed(
+        entries, sorted_names(entries), coordinates, counted(bare, f"regions without a class, read as {BARE!r}")
+    )
 
 
 def _regions(file: AnnotationFile) -> Iterator[tuple[str, str, Any, Any]]:

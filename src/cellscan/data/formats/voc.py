@@ -46,8 +46,8 @@ def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
             "the smallest left or top coordinate is 1, and some boxes end at the right or lower edge: this set may "
             "count pixels from 1; corners are kept as written"
         )
-    told = "corners in pixels as written; the first pixel spans 0 to 1"
-    return Parsed(entries, sorted_names(entries), told, notes, used)
+    coordinates = "corners in pixels as written; the first pixel spans 0 to 1"
+    return Parsed(entries, sorted_names(entries), coordinates, notes, used)
 
 
 def _counts_from_one(entries: Sequence[Entry]) -> bool:
