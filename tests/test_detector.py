@@ -94,7 +94,7 @@ def test_large_fields_are_cut_into_tiles_and_not_shrunk(trained) -> None:
             trained.predict(image, cell_diameter=wrong)
     with pytest.raises(cellscan.ArgumentError, match="tiles"):
         trained.predict(np.zeros((3000, 4000, 3), np.uint8) + 90, cell_diameter=2)
-    with pytest.raises(cellscan.ArgumentError, match="does not know the diameter"):
+    with pytest.raises(cellscan.ArgumentError, match="does not contain the diameter"):
         cellscan.Detector(image_size=(64, 64)).predict(image, cell_diameter=50)
 
 
@@ -503,7 +503,7 @@ def test_what_is_refused(fields, trained) -> None:
     empty = cellscan.FieldDataset.from_arrays(
         [random_image()], [np.zeros((0, 4))], [np.zeros(0)], class_names=("red blood cell",)
     )
-    with pytest.raises(cellscan.DataError, match="not one box"):
+    with pytest.raises(cellscan.DataError, match="no boxes with a class"):
         det.fit(empty)
     other = cellscan.FieldDataset.from_arrays(
         [random_image()], [np.array([[1, 1, 9, 9]])], [np.array([0])], class_names=("WBC",)
@@ -562,5 +562,5 @@ def test_the_first_fit_takes_the_classes_of_its_set(names) -> None:
     assert det.thresholds == (0.5,) * len(names)
     assert det.card.positive_class == ("ring" if len(names) == 2 else None)
     assert len(det.predict(fields, progress=False)) == 2
-    with pytest.raises(cellscan.DataError, match="this detector knows"):
+    with pytest.raises(cellscan.DataError, match="classes of this detector are"):
         det.fit(fields.rename_classes({names[0]: "other"}), epochs=1, progress=False)
