@@ -1,4 +1,4 @@
-"""Detector and classifier decide together: a cell is infected where both say so."""
+"""Confirmation of detected cells by a classifier: a cell counts as infected only if detector and classifier agree."""
 
 from __future__ import annotations
 
@@ -16,51 +16,58 @@ if TYPE_CHECKING:
 
 
 def confirm(found: Detections, rules: DetectionConfig, classifier: Classifier | None) -> Detections:
-    """Return the cells of a field, each once; of the last class those alone that the classifier too calls positive.
+    """Return the cells of a field, each counted once, after the classifier has checked the cells of the last class.
 
-    Others that the detector called infected stay as red cells. The classifier is asked at its own threshold.
+    A cell that the detector calls infected and the classifier does not call positive becomes a red cell, label 0. The
+    classifier uses its own threshold.
 
     Parameters
     ----------
     found : Detections
-        Of two classes, the last infected.
+        Detections of one field, with two classes; the last class is the infected one.
     rules : DetectionConfig
+        Score thresholds and IoU threshold of the detector.
     classifier : Classifier or None
-        None asks nobody.
+        Classifier with a positive class. None: the labels of the detector are kept.
+
+    Returns
+    -------
+    Detections
+        One detection per cell, with the confirmed labels.
 
     Examples
     --------
     >>> from cellscan.confirming import confirm
-    >>> found = det.predict(fields)[0]  # as of `cellscan.Detector`
+    >>> found = det.predict(fields)[0]  # see the example of `cellscan.Detector`
     >>> len(confirm(found, det.card.detection, None)) <= len(found)
     True
     """
     cells = found[once(found, rules)]
-    asked = np.flatnonzero(cells.labels == len(cells.class_names) - 1)
-    if classifier is None or not len(asked):
+    infected = np.flatnonzero(cells.labels == len(cells.class_names) - 1)
+    if classifier is None or not len(infected):
         return cells
-    preds = classifier.predict(cells[asked].crops(), progress=False)
+    preds = classifier.predict(cells[infected].crops(), progress=False)
     labels = cells.labels.copy()
-    labels[asked[preds.labels != classifier.card.positive]] = 0
+    labels[infected[preds.labels != classifier.card.positive]] = 0
     return cells.with_labels(labels)
 
 
 def check_classifier(classifier: Classifier) -> Classifier:
-    """Return a classifier that has a positive class to confirm, or say what is wrong with it."""
+    """Return the classifier, or raise `ArgumentError` if it has no positive class or is not a `Classifier`."""
     from cellscan.classifier import Classifier as Kind
 
     if not isinstance(classifier, Kind):
         raise ArgumentError(f"classifier is {classifier!r:.80}; expected a cellscan.Classifier, or None")
     if classifier.card.positive is None:
         raise ArgumentError(
-            f"the classifier knows {', '.join(classifier.class_names)} and has no positive class; expected two "
+            f"the classifier has the classes {', '.join(classifier.class_names)} and no positive class; expected two "
             "classes, one of them positive: set classifier.positive_class"
         )
     return classifier
 
 
 def name_classifier(classifier: Classifier) -> str:
-    """Return what tells a classifier and its threshold from others, as cards keep it.
+    """Return a text that identifies a classifier and its threshold; cards of detectors store it.
 
     Examples
     --------

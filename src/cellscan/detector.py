@@ -1,4 +1,4 @@
-"""`Detector`: finds every cell of a field; the same shape as `Classifier`."""
+"""`Detector`: a model that finds the cells of a field, with the same methods as `Classifier` where they apply."""
 
 from __future__ import annotations
 
@@ -47,39 +47,40 @@ if TYPE_CHECKING:
     from cellscan.classifier import Classifier
 
 BATCH_SIZES = (1, 8)
-"""The only batch sizes that are ever compiled for prediction."""
+"""Batch sizes for which prediction is compiled; there are no others."""
 
 _PRETRAINED = ("iml_retinanet_small",)
 
 
 _DEFAULT_CLASSES = ("red blood cell", "infected")
-"""Of a detector that was given none, until `fit` takes those of the training set where they are others."""
+"""Class names of a detector that was made without `class_names`, until `fit` takes those of the training set."""
 
 
 class Detector:
-    """A RetinaNet with everything it needs to find cells in a field: size, anchors, normalisation, classes, thresholds.
+    """A detector of the cells of a field: a RetinaNet with its input size, anchors, normalisation, classes, thresholds.
 
-    For research use only: not a medical device. The examples of its methods go on from the one here.
+    For research use only: not a medical device. The examples of the methods continue the example below.
 
     Parameters
     ----------
     model : {"retinanet_small", "retinanet_resnet18", "retinanet_resnet50"}
-        ``"retinanet_small"`` has 1.7 million parameters and levels P3 to P5, for two cores; the others are as
-        published, on the ResNets of `cellscan.list_backbones()`.
+        Architecture. ``"retinanet_small"`` has 1.7 million parameters and levels P3 to P5, for computers with two
+        cores. The others are the published RetinaNets, on the ResNets of `cellscan.list_backbones()`.
     weights : str or path, optional
-        Of a ResNet backbone, as of `cellscan.Classifier`; left out, all weights are fresh.
+        Published weights of a ResNet backbone, as in `cellscan.Classifier`. Default: random weights.
     image_size : (int, int)
-        Height and width, in pixels, that every field is fitted into; each at least 64.
+        Height and width of the input in pixels, each at least 64. Fields are fitted into it.
     class_names : sequence of str, optional
-        In the order of the labels. Of two, the last is the one that `cellscan.screen` counts as infected. Left out,
-        they are ``("red blood cell", "infected")``; where the training set of the first `fit` has others, those of it.
+        Class names in the order of the labels. If there are two, `cellscan.screen` counts the last one as infected.
+        Default: ``("red blood cell", "infected")``; if the training set of the first `fit` has other classes, the
+        detector takes the classes of that set.
     seed : int
-        Of the first weights, the order of fields and the augmentation.
+        Seed of the weight initialisation, the shuffling and the augmentation.
 
     Raises
     ------
     ArgumentError
-        For an unknown name, or too small a size.
+        If the name is unknown, or `image_size` is too small or too large.
 
     Examples
     --------
@@ -93,7 +94,7 @@ class Detector:
     """
 
     _open: tuple[str | os.PathLike[str] | None] | None = None
-    """The first weights, while `fit` may still take the classes of its training set."""
+    """The argument `weights` in a tuple, as long as `fit` may take the classes of the training set; None otherwise."""
 
     def __init__(
         self,
@@ -108,15 +109,15 @@ class Detector:
             self._open, class_names = (weights,), _DEFAULT_CLASSES
         names = check_names("class_names", class_names, 1)
         if not isinstance(model, str):
-            raise ArgumentError(f"model is {model!r:.80}; expected the name of a detector: {', '.join(PLANS)}")
+            raise ArgumentError(f"model is {model!r:.80}; expected the name of a detector, one of {', '.join(PLANS)}")
         if weights is not None:
             as_path("weights", weights)
         plan = find(model)
         size = tuple(image_size) if isinstance(image_size, (tuple, list)) else (image_size,)
         if len(size) != 2 or not all(isinstance(side, (int, np.integer)) and side >= 64 for side in size):
-            raise ArgumentError(f"image_size is {image_size!r}; expected a height and a width of 64 pixels or more")
+            raise ArgumentError(f"image_size is {image_size!r}; expected a height and a width of at least 64 pixels")
         if size[0] * size[1] > PIXEL_LIMIT:
-            raise ArgumentError(f"image_size is {image_size!r}; expected {PIXEL_LIMIT:,} pixels at most")
+            raise ArgumentError(f"image_size is {image_size!r}; expected at most {PIXEL_LIMIT:,} pixels")
         anchors = Anchors(plan.strides)
         module, loaded = make(model, len(names), anchors.per_place, weights=weights, seed=check_seed(seed))
         card = Card(
@@ -147,7 +148,7 @@ class Detector:
 
     @property
     def card(self) -> Card:
-        """What this detector is and how it came about; kept in the file.
+        """A copy of the card: the architecture, the training and the evaluation of this detector. `save` stores it.
 
         Examples
         --------
@@ -158,7 +159,7 @@ class Detector:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The classes, in the order of the labels.
+        """The class names, in the order of the labels.
 
         Examples
         --------
@@ -169,7 +170,7 @@ class Detector:
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width that fields are fitted into, in pixels.
+        """Height and width of the input, in pixels.
 
         Examples
         --------
@@ -177,12 +178,14 @@ class Detector:
         (96, 128)
         """
         size = self._card.image_size
-        assert isinstance(size, tuple)  # a classifier's is a number
+        assert isinstance(size, tuple)  # The card of a classifier has a number here.
         return size
 
     @property
     def thresholds(self) -> tuple[float, ...]:
-        """Score from which a box counts, a class each; settable.
+        """Score thresholds, one per class, each at least 0.05 and below 1. A box at or above its threshold counts.
+
+        You can set them. The card then loses the error rates that were measured at the previous thresholds.
 
         Examples
         --------
@@ -193,25 +196,27 @@ class Detector:
 
     @thresholds.setter
     def thresholds(self, value: Sequence[float]) -> None:
-        given = as_list("thresholds", value)
-        if len(given) != len(self.class_names):
+        entries = as_list("thresholds", value)
+        if len(entries) != len(self.class_names):
             raise ArgumentError(
-                f"thresholds is {value!r:.80}; expected a number for each of {', '.join(self.class_names)}"
+                f"thresholds is {value!r:.80}; expected one number for each of {', '.join(self.class_names)}"
             )
-        found = tuple(check_number(f"thresholds[{row}]", one, MIN_SCORE, 1, "[)") for row, one in enumerate(given))
+        thresholds = tuple(
+            check_number(f"thresholds[{row}]", number, MIN_SCORE, 1, "[)") for row, number in enumerate(entries)
+        )
         unmeasured: dict[str, Any] = {"sensitivity": None, "false_positive_rate": None, "false_positive_sd": None}
         unmeasured |= {"outcomes": (), "likeness": None, "judged_with": None}
-        self._card = replace(self._card, detection=replace(self._detection, thresholds=found, **unmeasured))
+        self._card = replace(self._card, detection=replace(self._detection, thresholds=thresholds, **unmeasured))
 
     @property
     def _detection(self) -> DetectionConfig:
-        found = self._card.detection
-        assert found is not None
-        return found
+        detection = self._card.detection
+        assert detection is not None
+        return detection
 
     @property
     def model(self) -> Any:
-        """A copy of the network with the current weights: a `flax.nnx.Module` in evaluation mode.
+        """A copy of the network with the current weights, as a `flax.nnx.Module` in evaluation mode.
 
         Examples
         --------
@@ -241,38 +246,43 @@ class Detector:
         resume: bool = False,
         progress: bool = True,
     ) -> History:
-        """Train from the current weights, with a fresh optimiser.
+        """Train the detector from its current weights, with a new optimiser.
 
-        The first time, anchors are fitted to the boxes of `train`. Thresholds are reset to 0.5.
+        The first training also fits the anchors to the boxes of `train`. Every training resets the thresholds to 0.5.
 
         Parameters
         ----------
         train : FieldDataset
-            With boxes; its classes are matched to `class_names` by name. A detector that was given no `class_names`,
-            and is not trained yet, takes those of this set, in their order, where some are not its own. Fields without
-            a box are fine. Where not every cell of a class has a box (`FieldDataset.boxed`: it is not complete, has
-            points, or the set does not have that class) what is left out is no background: it takes no part in the
-            loss of that class.
+            Training set with boxes; fields without a box are allowed. Its classes are matched to `class_names` by
+            name, ignoring case. If an untrained detector was made without `class_names`, and this set has other
+            classes than the default ones, the detector takes the classes of this set, in their order. In some fields,
+            not every cell of a class has a box (`FieldDataset.boxed`): the annotation is not complete, has points, or
+            the set does not have the class. There, regions without a box are ignored in the loss of this class; they
+            do not count as background.
         validation : FieldDataset, optional
-            Its loss is taken after every epoch.
+            Validation set; its loss is computed after every epoch.
         epochs, batch_size : int
+            Number of epochs and fields per batch, each at least 1.
         recipe : Recipe, optional
-            What speaks of labels of whole images does not apply: `loss`, `class_weight`, `label_smoothing`, `mixup`,
-            `background`. `augment` mirrors fields with their boxes, and changes their colours. `monitor` is ``"loss"``.
+            Training options; default ``Recipe()``. A detector accepts no `loss`, `class_weight`, `mixup` or callable
+            `augment`, and ignores `label_smoothing` and `background`. `augment` mirrors fields with their boxes and
+            changes their colours. `patience` requires `monitor` to be ``"loss"``.
         checkpoint, resume, progress
-            As of `Classifier.fit`.
+            As in `Classifier.fit`.
 
         Returns
         -------
         History
-            With ``loss``, ``class_loss`` and ``box_loss``.
+            The learning curve, with ``loss``, ``class_loss`` and ``box_loss``.
 
         Raises
         ------
-        ArgumentError, ModelFileError, TrainingError
-            As of `Classifier.fit`.
+        ArgumentError
+            If the recipe has an option that a detector does not accept; or as in `Classifier.fit`.
+        ModelFileError, TrainingError
+            As in `Classifier.fit`.
         DataError
-            Where there are no boxes, or classes that the detector does not know.
+            If there are no boxes, or the set has a class that the detector does not have.
 
         Examples
         --------
@@ -283,31 +293,41 @@ class Detector:
         """
         recipe = as_recipe(recipe)
         call = Call(epochs, batch_size, checkpoint, resume, progress)
-        own = recipe.augment if callable(recipe.augment) else None
+        own_augment = recipe.augment if callable(recipe.augment) else None
         given = {"loss": recipe.loss, "class_weight": recipe.class_weight, "mixup": recipe.mixup or None}
-        strange = [name for name, value in {**given, "own augment": own}.items() if value is not None]
-        if strange:
-            raise ArgumentError(f"the recipe's {', '.join(strange)} is for classifiers; leave it out for a detector")
+        unsupported = [name for name, value in {**given, "callable augment": own_augment}.items() if value is not None]
+        if unsupported:
+            raise ArgumentError(
+                f"the recipe's {', '.join(unsupported)} is for classifiers; use a recipe without it for a detector"
+            )
         if recipe.patience is not None and (validation is None or recipe.monitor != "loss"):
-            raise ArgumentError('patience needs validation=..., and monitor="loss"')
+            raise ArgumentError(
+                "for patience, a detector needs a validation set and the loss as monitor; pass validation=... and "
+                'Recipe(patience=..., monitor="loss")'
+            )
         self._take_classes(train)
         fields = self._matched(train, "train")
-        checked = None if validation is None else self._matched(validation, "validation")
-        if not sum(int((said >= 0).sum()) for said in fields.labels):
-            raise DataError("there is not one box to train on; expected fields with boxes")
+        validation_fields = None if validation is None else self._matched(validation, "validation")
+        if not sum(int((labels >= 0).sum()) for labels in fields.labels):
+            raise DataError("train has no boxes with a class; expected at least one box to train on")
         card, size = self._card, self.image_size
         if card.epochs == 0:
             anchors, diameter = self._fit_anchors(fields), self._typical(fields)
             card = replace(card, detection=replace(self._detection, anchors=anchors, cell_diameter=diameter))
         assert card.detection is not None
         recipe = with_rate(recipe, tuning=True)
-        sets = (fields,) if checked is None else (fields, checked)
-        most = max(int((~part.boxed()).sum(1).max()) + max(map(len, part.boxes)) for part in sets)
-        room = max(-(-most // 32) * 32, 32)
-        shown = [Examples(part.images(size, progress=progress), part.targets(size, room)) for part in sets]
-        data = {"train": _facts(fields), "validation": None if checked is None else _facts(checked)}
-        kept = card.detection
-        detection = DetectionConfig(kept.anchors, (0.5,) * len(self.class_names), cell_diameter=kept.cell_diameter)
+        sets = (fields,) if validation_fields is None else (fields, validation_fields)
+        largest = max(int((~part.boxed()).sum(1).max()) + max(map(len, part.boxes)) for part in sets)
+        rows = max(-(-largest // 32) * 32, 32)
+        examples = [Examples(part.images(size, progress=progress), part.targets(size, rows)) for part in sets]
+        data = {
+            "train": _facts(fields),
+            "validation": None if validation_fields is None else _facts(validation_fields),
+        }
+        previous = card.detection
+        detection = DetectionConfig(
+            previous.anchors, (0.5,) * len(self.class_names), cell_diameter=previous.cell_diameter
+        )
         after = replace(card.trained_on(np.array([""]), call.options(recipe), data), detection=detection)
         network = self._task.network
         return run_fit(
@@ -317,50 +337,61 @@ class Detector:
             trained_by(self._task, recipe),
             self._task,
             self._weights,
-            (shown[0], None if checked is None else shown[1]),
+            (examples[0], None if validation_fields is None else examples[1]),
             recipe=recipe,
             constants=detection.anchors.boxes(*size),
-            keep=lambda kept, card: self._set(network, kept, card),
+            keep=lambda weights, card: self._set(network, weights, card),
         )
 
     def _take_classes(self, train: FieldDataset) -> None:
-        """Take the classes of the first training set, where none were given and it has others."""
+        """Take the classes of the first training set if no `class_names` were given and it has others."""
         names = train.class_names if isinstance(train, FieldDataset) and train.annotated else ()
         if self._open is None or self._card.epochs or {name.casefold() for name in names} <= {*_DEFAULT_CLASSES}:
             return
-        network, first = self._task.network, self._weights
+        network, weights = self._task.network, self._weights
         if len(names) != len(self.class_names):
             per_place = self._detection.anchors.per_place
             module, _ = make(
                 self._card.architecture, len(names), per_place, weights=self._open[0], seed=self._card.seed
             )
-            network, first = Network(module), weights_of(module)
+            network, weights = Network(module), weights_of(module)
         detection = replace(self._detection, thresholds=(0.5,) * len(names))
         positive = names[-1] if len(names) == 2 else None
-        self._set(network, first, replace(self._card, class_names=names, positive_class=positive, detection=detection))
+        self._set(
+            network, weights, replace(self._card, class_names=names, positive_class=positive, detection=detection)
+        )
 
     def _fit_anchors(self, fields: FieldDataset) -> Anchors:
-        """Return anchors for the boxes that count."""
+        """Return anchors fitted to the boxes of `fields`, without the ignored ones."""
         factors = fields.factors(self.image_size)
         scaled = [
-            own[said >= 0] * factor for own, said, factor in zip(fields.boxes, fields.labels, factors, strict=True)
+            boxes[labels >= 0] * factor
+            for boxes, labels, factor in zip(fields.boxes, fields.labels, factors, strict=True)
         ]
         return fit_anchors(np.concatenate(scaled), find(self._card.architecture).strides)
 
     def learn_diameter(self, train: FieldDataset) -> float:
-        """Keep the diameter of red cells in the fields that this detector was trained on; `fit` does it by itself.
+        """Measure the diameter of the red cells in the training fields of this detector, and store it in the card.
 
-        For files that were saved before it was kept.
+        Call it for files of older versions, whose card has no diameter. The first `fit` stores the diameter itself.
 
         Parameters
         ----------
         train : FieldDataset
-            The fields of its training.
+            The fields on which the detector was trained.
 
         Returns
         -------
         float
-            In pixels of the detector's input: the median side of the boxes of the first class.
+            Median side of the boxes of the first class, in pixels of the detector's input. If the first class has no
+            boxes, the boxes of all classes are used.
+
+        Raises
+        ------
+        ArgumentError
+            If `train` is not a `FieldDataset`.
+        DataError
+            If there are no annotations, or the set has a class that the detector does not have.
 
         Examples
         --------
@@ -373,71 +404,83 @@ class Detector:
         return diameter
 
     def _typical(self, fields: FieldDataset) -> float:
-        """Return the median side of the boxes of the first class, in pixels of the input; of all where it has none."""
+        """Return the median side of the boxes of the first class, or of all classes if it has none, in input pixels."""
         factors = fields.factors(self.image_size)
         for kinds in (0, slice(0, None)):
             sides = [
-                np.sqrt(((own[:, 2:] - own[:, :2]) * factor[:2]).prod(1))[said == 0 if kinds == 0 else said >= 0]
-                for own, said, factor in zip(fields.boxes, fields.labels, factors, strict=True)
+                np.sqrt(((boxes[:, 2:] - boxes[:, :2]) * factor[:2]).prod(1))[
+                    labels == 0 if kinds == 0 else labels >= 0
+                ]
+                for boxes, labels, factor in zip(fields.boxes, fields.labels, factors, strict=True)
             ]
             if (joined := np.concatenate(sides)).size:
                 break
         return round(float(np.median(joined)), 2)
 
     def _matched(self, fields: FieldDataset, name: str) -> FieldDataset:
-        """Return the fields with labels in the order of this detector's classes."""
+        """Return the fields with labels that are indices into the classes of this detector; check the fields first."""
         if not isinstance(fields, FieldDataset):
             raise ArgumentError(
-                f"{name} is a {type(fields).__name__}; expected a FieldDataset, see cellscan.load_fields"
+                f"{name} is a {type(fields).__name__}; expected a FieldDataset: use cellscan.load_fields"
             )
         if not len(fields):
             raise DataError(f"{name} has no fields; expected at least one")
         if not fields.annotated:
-            raise DataError(f"{name} has no boxes: it was read from a folder of images alone")
-        mine = {own.casefold(): number for number, own in enumerate(self.class_names)}
-        strange = [own for own in fields.class_names if own.casefold() not in mine]
-        if strange:
             raise DataError(
-                f"{name} has the class {', '.join(strange)}; this detector knows {', '.join(self.class_names)}"
+                f"{name} has no annotations: it was read from a folder of images only; expected fields with boxes"
+            )
+        positions = {class_name.casefold(): number for number, class_name in enumerate(self.class_names)}
+        unknown = [class_name for class_name in fields.class_names if class_name.casefold() not in positions]
+        if unknown:
+            raise DataError(
+                f"{name} has the class {', '.join(unknown)}; the classes of this detector are "
+                f"{', '.join(self.class_names)}"
             )
         if fields.class_names == self.class_names:
             return fields
-        return fields.relabelled(self.class_names, [mine[own.casefold()] for own in fields.class_names])
+        return fields.relabelled(
+            self.class_names, [positions[class_name.casefold()] for class_name in fields.class_names]
+        )
 
     def predict(
         self, images: Images | FieldDataset, *, cell_diameter: float | str | None = "auto",
         score_threshold: float | None = None, on_error: str = "raise", progress: bool = True,
     ) -> FieldDetections:  # fmt: skip
-        """Find the cells of one field or many.
+        """Find the cells of one field or of many fields.
 
         Parameters
         ----------
-        images
+        images : field, or many
             A path, a folder, a Pillow image, an array (H, W, 3) or (N, H, W, 3), a `FieldDataset`, or a list or
             generator of single images.
         cell_diameter : "auto", float or None
-            Of the red cells, in pixels of the image as it is: fields are rescaled so that they have the diameter that
-            the detector was trained at. What is larger than its input then is cut into tiles that overlap, and room
-            is filled with the colour of the background; the dark surround of an eyepiece is left out.
-            ``"auto"`` estimates it, a field each, by `cellscan.estimate_cell_diameter`; a field where that sees no
-            red cells, or that fits the input with cells within a fifth of the trained diameter, is shown as in
-            training. None shows every field as in training: fitted into the input, on black.
+            Diameter of the red cells in pixels of the original image, at least 2. Fields are rescaled so that their
+            red cells have the diameter of the training cells. A rescaled field that is larger than the input is cut
+            into overlapping tiles. Padding has the colour of the background, and the dark border of an eyepiece is
+            left out. ``"auto"`` estimates the diameter of each field with `cellscan.estimate_cell_diameter`. A field
+            is not rescaled to this diameter but fitted into one input, if the estimate finds no red cells, or if the
+            cells of the fitted field are within a factor of 1.2 of the trained diameter, or if the card contains no
+            trained diameter. None: every field is fitted into the input as in training, with black padding.
         score_threshold : float, optional
-            Score from which a box is returned; left out, the thresholds of the classes.
+            Smallest score of a returned box, at least 0.05 and below 1. Default: the threshold of each class.
         on_error : {"raise", "skip"}
-            ``"skip"`` passes over fields that cannot be read, and lists them under ``failed``.
+            What happens if a field cannot be read. ``"raise"``: raise `ImageError`. ``"skip"``: add the field to
+            `FieldDetections.failed` and continue.
         progress : bool
-            Show a bar if it takes longer than two seconds.
+            Show a progress bar if the prediction takes longer than two seconds.
 
         Returns
         -------
         FieldDetections
-            A sequence, also for one field.
+            A sequence with the detections of each field, also for a single field.
 
         Raises
         ------
         ImageError
-            Where a field cannot be read.
+            If a field cannot be read and `on_error` is ``"raise"``.
+        ArgumentError
+            If `cell_diameter` is a number and the card does not contain the diameter of the training cells; or if a
+            field would have more than 1,000 tiles.
 
         Examples
         --------
@@ -446,18 +489,29 @@ class Detector:
         >>> len(found), found[0].size
         (1, (640, 480))
         """
-        found: list[Detections] = []
+        detected: list[Detections] = []
         failed: list[Failure] = []
         options: dict[str, Any] = {"score_threshold": score_threshold, "on_error": on_error, "progress": progress}
-        for one in self.stream(images, cell_diameter=cell_diameter, **options):
-            (found if isinstance(one, Detections) else failed).append(one)  # type: ignore[arg-type]
-        return FieldDetections(tuple(found), tuple(failed), self.class_names)
+        for result in self.stream(images, cell_diameter=cell_diameter, **options):
+            (detected if isinstance(result, Detections) else failed).append(result)  # type: ignore[arg-type]
+        return FieldDetections(tuple(detected), tuple(failed), self.class_names)
 
     def stream(
         self, images: Images | FieldDataset, *, cell_diameter: float | str | None = "auto",
         score_threshold: float | None = None, on_error: str = "raise", progress: bool = True,
     ) -> Iterator[Detections | Failure]:  # fmt: skip
-        """Yield what `predict` returns field by field, in bounded memory; failures where they are met.
+        """Yield the detections of `predict` field by field, in bounded memory.
+
+        Parameters
+        ----------
+        images, cell_diameter, score_threshold, on_error, progress
+            As in `predict`.
+
+        Yields
+        ------
+        Detections or Failure
+            The detections of a field, in the order of the input. A `Failure` comes as soon as the field is read, before
+            fields that wait for their batch.
 
         Examples
         --------
@@ -497,72 +551,71 @@ class Detector:
                 yield self._found(shown, score_threshold)
 
     def _reader(self, cell_diameter: float | str | None) -> Callable[[Item, np.ndarray], tuple[_Shown, list[Any]]]:
-        """Return what turns an image into the inputs that show it."""
+        """Return a function that prepares a field: its record, and the input pixels of its tiles."""
         trained = self._detection.cell_diameter
         if isinstance(cell_diameter, float) and trained is None:
             raise ArgumentError(
-                f"cell_diameter is {cell_diameter:g}, but this detector does not know the diameter it was trained at; "
-                "leave it out, or train with fit(...)"
+                f"cell_diameter is {cell_diameter:g}, but the card does not contain the diameter of the training cells;"
+                " leave cell_diameter out, train with fit(...), or call learn_diameter(...) with the training fields"
             )
 
         def read(item: Item, image: np.ndarray) -> tuple[_Shown, list[Any]]:
-            again: Any = image
+            source: Any = image
             if isinstance(item.image, (str, os.PathLike)) or callable(item.image):
-                again = SeenImage(item.image, item.name, zlib.crc32(image))
+                source = SeenImage(item.image, item.name, zlib.crc32(image))
             if cell_diameter is None:
                 tiling = as_trained(image, self.image_size)
-                return _Shown(item.name, again, image.shape[1::-1], tiling), tiling.show(image, None)
+                return _Shown(item.name, source, image.shape[1::-1], tiling), tiling.show(image, None)
             ground = find_ground(image)
             try:
                 diameter = cell_diameter if isinstance(cell_diameter, float) else measure_diameter(image, ground)[0]
-            except DataError:  # no red cells to be seen: shown as in training, and told by the result
+            except DataError:  # No red cells are visible; the field is fitted into one input, and the result has None.
                 diameter = None
             tiling = plan_tiles(ground, self.image_size, diameter, trained)
             area = float(ground.lit.sum()) / ground.factor**2
             shown = _Shown(
-                item.name, again, image.shape[1::-1], tiling, diameter, area, describe_field(ground, diameter)
+                item.name, source, image.shape[1::-1], tiling, diameter, area, describe_field(ground, diameter)
             )
             return shown, tiling.show(image, ground)
 
         return read
 
     def _run(self, batch: list[tuple[_Shown, np.ndarray]]) -> None:
-        """Run a batch of tiles, each of which keeps what was found in it."""
+        """Run the network on a batch of tiles, and add the detections of each tile to the record of its field."""
         use_jax()
         size = next(size for size in BATCH_SIZES if size >= len(batch))
         pixels = np.zeros((size, *self.image_size, 3), np.uint8)
         for row, (_, image) in enumerate(batch):
             pixels[row] = image
         rows = np.asarray(predict(self._task, (self._weights,), self._anchors, pixels))
-        for found, (shown, _) in zip(rows, batch, strict=False):
-            shown.rows.append(found)
+        for tile_rows, (shown, _) in zip(rows, batch, strict=False):
+            shown.rows.append(tile_rows)
 
     def _found(self, shown: _Shown, score_threshold: float | None) -> Detections:
-        wanted = np.array(
+        thresholds = np.array(
             self.thresholds if score_threshold is None else [score_threshold] * len(self.class_names), np.float32
         )
-        found = shown.tiling.merge(shown.rows, self._detection.iou_threshold)
-        labels = found[:, 5].astype(np.int32)
-        corners = np.ascontiguousarray(found[:, :4])
-        good = found[:, 4] >= wanted[labels]
-        good &= (corners[:, 2] > corners[:, 0]) & (corners[:, 3] > corners[:, 1])
+        merged = shown.tiling.merge(shown.rows, self._detection.iou_threshold)
+        labels = merged[:, 5].astype(np.int32)
+        boxes = np.ascontiguousarray(merged[:, :4])
+        good = merged[:, 4] >= thresholds[labels]
+        good &= (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
         return Detections(
-            shown.name, shown.whole, corners[good], labels[good], found[good, 4], self.class_names, shown.image,
+            shown.name, shown.whole, boxes[good], labels[good], merged[good, 4], self.class_names, shown.image,
             shown.diameter, shown.lit_area, shown.appearance,
         )  # fmt: skip
 
     def evaluate(
         self, fields: FieldDataset, *, cell_diameter: float | str | None = "auto", progress: bool = True
     ) -> DetectionReport:
-        """Evaluate the detector on annotated fields, by pycocotools (extra ``detect``).
+        """Compute metrics on annotated fields with pycocotools, which the extra ``detect`` installs.
 
         Parameters
         ----------
         fields : FieldDataset
-            Other fields than in training.
-        cell_diameter : "auto", float or None
-            As of `predict`.
-        progress : bool
+            Test set: fields that were not used in training.
+        cell_diameter, progress
+            As in `predict`.
 
         Returns
         -------
@@ -571,8 +624,12 @@ class Detector:
 
         Raises
         ------
-        ArgumentError, DataError
-            As of `fit`.
+        ArgumentError
+            If `fields` is not a `FieldDataset`.
+        DataError
+            If there are no annotations, or the set has a class that the detector does not have.
+        MissingExtraError
+            If pycocotools is not installed.
 
         Examples
         --------
@@ -581,8 +638,8 @@ class Detector:
         True
         """
         fields = self._matched(fields, "fields")
-        found = self.predict(fields, cell_diameter=cell_diameter, score_threshold=MIN_SCORE, progress=progress)
-        return evaluate_detections(fields, found, self._detection)
+        detected = self.predict(fields, cell_diameter=cell_diameter, score_threshold=MIN_SCORE, progress=progress)
+        return evaluate_detections(fields, detected, self._detection)
 
     def choose_threshold(
         self,
@@ -593,28 +650,37 @@ class Detector:
         source: str = "fields of your own",
         progress: bool = True,
     ) -> tuple[float, ...]:
-        """Choose the threshold of each class that gives the best F1, and measure what `screen` corrects by.
+        """Choose the threshold with the best F1 for each class, and measure the error rates that `screen` corrects for.
 
-        Ten annotated fields of one's own microscope, some cells of them infected, make what `screen` claims one's own:
-        its correction, its interval and its limit of detection then rest on them, and hold for fields like them.
+        Ten annotated fields of your own microscope, with some infected cells, adapt `screen` to it: the correction,
+        the interval and the limit of detection are then computed from the errors on these fields, and are valid for
+        fields like these. A detector with other than two classes gets thresholds only.
 
         Parameters
         ----------
         valid : FieldDataset
-            Fields that `fit` did not see.
+            Fields that were not used in training, with at least one box of each class.
         classifier : Classifier, optional
-            That confirms infected cells in `screen`: the errors are those of the two together.
-        cell_diameter : "auto", float or None
-            As of `predict`.
+            Classifier that confirms infected cells in `screen`. The error rates are then those of detector and
+            classifier in combination.
+        cell_diameter, progress
+            As in `predict`.
         source : str
-            Where the fields are from, in words: what `screen` says of where errors are known.
-        progress : bool
+            Origin of the fields, in words. `screen` prints it in its warnings.
 
         Returns
         -------
         tuple[float, ...]
-            One a class. The card also keeps how often a cell of the last class is found, false ones for
-            every cell that is none, both field by field, and what the fields look like.
+            The thresholds, one per class. The card also stores the error rates: the share of the cells of the last
+            class that are detected, and the number of false detections per cell of the other class. It stores the
+            counts of each field and the appearance of the fields too.
+
+        Raises
+        ------
+        ArgumentError
+            If `valid` is not a `FieldDataset`.
+        DataError
+            If a class has no box, there are no annotations, or the set has a class that the detector does not have.
 
         Examples
         --------
@@ -623,10 +689,10 @@ class Detector:
         2
         """
         valid = self._matched(valid, "valid")
-        found = self.predict(valid, cell_diameter=cell_diameter, score_threshold=MIN_SCORE, progress=progress)
-        self._card = replace(self._card, detection=choose_thresholds(valid, found, self._detection))
+        detected = self.predict(valid, cell_diameter=cell_diameter, score_threshold=MIN_SCORE, progress=progress)
+        self._card = replace(self._card, detection=choose_thresholds(valid, detected, self._detection))
         if len(self.class_names) == 2:
-            self._measure(valid, found, classifier, source)
+            self._measure(valid, detected, classifier, source)
         return self.thresholds
 
     def measure_errors(
@@ -638,27 +704,30 @@ class Detector:
         source: str = "fields of your own",
         progress: bool = True,
     ) -> tuple[float | None, float | None]:
-        """Measure at the present thresholds what `screen` corrects by, on fields that chose nothing.
+        """Measure the error rates that `screen` corrects for, at the current thresholds.
+
+        Use fields that were not used to choose the thresholds, so that the rates are not optimistically biased.
 
         Parameters
         ----------
         fields : FieldDataset
-            Fields that took part neither in `fit` nor in `choose_threshold`, some cells of them infected.
+            Fields that were used neither in `fit` nor in `choose_threshold`, with some infected cells.
         classifier, cell_diameter, source, progress
-            As of `choose_threshold`.
+            As in `choose_threshold`.
 
         Returns
         -------
         tuple[float or None, float or None]
-            Share of the infected cells that are found, and false calls for each uninfected cell; None where there are
-            no such cells. The card keeps both, field by field, and what the fields look like.
+            Share of the infected cells that are detected, and number of false detections per uninfected cell. A rate is
+            None if there are no cells to measure it on. The card stores both rates, the counts of each field, and the
+            appearance of the fields.
 
         Raises
         ------
         ArgumentError
-            Where the detector does not have two classes.
+            If the detector does not have two classes, or `fields` is not a `FieldDataset`.
         DataError
-            As of `fit`.
+            If there are no annotations, or the set has a class that the detector does not have.
 
         Examples
         --------
@@ -669,42 +738,44 @@ class Detector:
         """
         if len(self.class_names) != 2:
             raise ArgumentError(
-                f"the detector knows {', '.join(self.class_names)}; errors are measured of two classes, the second "
-                "infected"
+                f"the detector has the classes {', '.join(self.class_names)}; expected two classes, the second of them "
+                "infected, to measure error rates"
             )
         fields = self._matched(fields, "fields")
-        found = self.predict(fields, cell_diameter=cell_diameter, score_threshold=MIN_SCORE, progress=progress)
-        self._measure(fields, found, classifier, source)
+        detected = self.predict(fields, cell_diameter=cell_diameter, score_threshold=MIN_SCORE, progress=progress)
+        self._measure(fields, detected, classifier, source)
         rules = self._detection
         return rules.sensitivity, rules.false_positive_rate
 
     def _measure(
         self, fields: FieldDataset, found: FieldDetections, classifier: Classifier | None, source: str
     ) -> None:
-        """Keep the error rates of detector and classifier together, and what the fields look like."""
+        """Store in the card the appearance of the fields, and the error rates of detector and classifier combined."""
         rules = self._detection
-        second = None if classifier is None else name_classifier(classifier)
-        judged = [confirm(one, rules, classifier) for one in found]
-        rules = replace(measure_errors(fields, judged, rules), judged_with=second)
-        described = [one.appearance for one in found if one.appearance]
-        rules = replace(rules, likeness=learn_likeness(described, source) if described else None)
+        classifier_name = None if classifier is None else name_classifier(classifier)
+        confirmed = [confirm(detections, rules, classifier) for detections in found]
+        rules = replace(measure_errors(fields, confirmed, rules), judged_with=classifier_name)
+        appearances = [detections.appearance for detections in found if detections.appearance]
+        rules = replace(rules, likeness=learn_likeness(appearances, source) if appearances else None)
         self._card = replace(self._card, detection=rules)
 
     def save(
         self, path: str | os.PathLike[str], *, report: DetectionReport | None = None, licence: str | None = None,
         dtype: str = "float32",
     ) -> None:  # fmt: skip
-        """Write one safetensors file: weights and card.
+        """Save weights and card to one safetensors file.
 
         Parameters
         ----------
         path : path
+            The file; an existing file is overwritten.
         report : DetectionReport, optional
-            Its metrics go into the card.
+            A report whose metrics are stored in the card.
         licence : str, optional
-            Of the weights.
+            Licence of the weights, such as ``"Apache-2.0"``.
         dtype : {"float32", "float16"}
-            Of the weights in the file. ``"float16"`` halves the file, for results that differ in the third digit.
+            Number type of the weights in the file. ``"float16"`` halves the file size; results then differ in the
+            third digit.
 
         Examples
         --------
@@ -715,25 +786,26 @@ class Detector:
         Detector('retinanet_small', image_size=(96, 128), class_names=('red blood cell', 'infected'), epochs=4)
         """
         if not (report is None or isinstance(report, DetectionReport)):
-            raise ArgumentError(f"report is {report!r:.80}; expected a DetectionReport, such as evaluate(...) returns")
+            raise ArgumentError(f"report is {report!r:.80}; expected a DetectionReport, which evaluate(...) returns")
         cards.save(path, self._card, [self._weights], None if report is None else report.to_dict(), licence, dtype)
 
     @classmethod
     def pretrained(cls, name: str | None = None) -> Detector:
-        """Load a detector that comes with the library; no network is needed.
+        """Load a bundled model; needs no internet connection.
 
         For research use only: not a medical device.
 
         Parameters
         ----------
         name : str, optional
-            ``"iml_retinanet_small"``, the only one and the default: `retinanet_small` at 480 x 360 px, trained on
-            fields of IML-Malaria (*P. vivax*, thin films). ``card.metrics`` has its metrics, on fields not in training.
+            ``"iml_retinanet_small"``, the only bundled detector and the default: `retinanet_small` at 480 x 360 px,
+            trained on fields of IML-Malaria (*P. vivax*, thin films). ``card.metrics`` contains its metrics on fields
+            that were not used in training.
 
         Raises
         ------
         ArgumentError
-            For an unknown name.
+            If the name is unknown.
 
         Examples
         --------
@@ -746,12 +818,18 @@ class Detector:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Detector:
-        """Read a file that `save` wrote; nothing is ever unpickled.
+        """Load a detector from a file that `save` wrote, without pickle.
+
+        Parameters
+        ----------
+        path : path
+            The file.
 
         Raises
         ------
         ModelFileError
-            Where the file is missing, damaged, foreign, a classifier's, or does not fit.
+            If the file is missing, damaged or not from cellscan; if it contains a classifier; or if its tensors do not
+            fit the network.
 
         Examples
         --------
@@ -763,7 +841,7 @@ class Detector:
         """
         card, tensors = cards.read(path)
         if card.detection is None:
-            raise ModelFileError(f"{path}: holds a classifier ({card.architecture}); read it with Classifier.load")
+            raise ModelFileError(f"{path}: contains a classifier ({card.architecture}); load it with Classifier.load")
         try:
             module, _ = make(card.architecture, len(card.class_names), card.detection.anchors.per_place)
         except ArgumentError as error:
@@ -777,7 +855,7 @@ class Detector:
 
 @dataclass
 class _Shown:
-    """A field on its way: how it is shown, and what was found in its tiles so far."""
+    """Record of a field in prediction: its tiling, and the detections of its tiles so far."""
 
     name: str
     image: Any
@@ -794,30 +872,30 @@ class _Shown:
 
 
 def check_diameter(value: Any) -> float | str | None:
-    """Return ``"auto"``, a number of pixels as float, or None."""
+    """Return ``"auto"``, a number of pixels as a float, or None; raise `ArgumentError` for other values."""
     if value is None or (isinstance(value, str) and value == "auto"):
         return value
     if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) and float(value) >= 2:
         return float(value)
     raise ArgumentError(
-        f'cell_diameter is {value!r}; expected "auto", the diameter of a red cell in pixels of the image as it is, 2 '
-        "or more, or None for fields shown as in training"
+        f'cell_diameter is {value!r}; expected "auto"; or the diameter of a red cell in pixels of the original image, '
+        "at least 2; or None to fit every field into the input as in training"
     )
 
 
 def _read(fields: FieldDataset) -> Iterator[tuple[Item, np.ndarray | ImageError]]:
-    """Read the images of a data set; each item can read its own again."""
+    """Yield the images of a data set; each item contains a function that reads its image again."""
     for index, name in enumerate(fields.names.tolist()):
-        again = functools.partial(fields.source.read, int(fields.rows[index]))
+        read = functools.partial(fields.source.read, int(fields.rows[index]))
         try:
-            yield Item(index, name, again), again()
+            yield Item(index, name, read), read()
         except ImageError as error:
-            yield Item(index, name, again), error
+            yield Item(index, name, read), error
 
 
 def _facts(fields: FieldDataset) -> dict[str, Any]:
     return {
         "hash": fields.hash(),
         "fields": len(fields),
-        "boxes": sum(int((said >= 0).sum()) for said in fields.labels),
+        "boxes": sum(int((labels >= 0).sum()) for labels in fields.labels),
     }

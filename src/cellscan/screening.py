@@ -1,4 +1,4 @@
-"""From fields to a smear: how many red cells, how many infected, and how sure that is."""
+"""Screening of smears: counts of red and infected cells over all fields, and the parasitemia with its interval."""
 
 from __future__ import annotations
 
@@ -32,31 +32,32 @@ if TYPE_CHECKING:
     Grouping: TypeAlias = str | Mapping[str, str] | Callable[[str], str] | Sequence[str]
 
 MINIMUM = 5000
-"""Cells from which a parasitemia is called counted: a rule in common use; no source was read for it."""
+"""Default of `minimum_cells`, the number of cells that is enough: a rule in common use; no source was read for it."""
 
 SPARSE = 0.05
-"""Share of the fields that red cells cover, below which they are no thin film that is worth counting."""
+"""Smallest share of the area of the fields that red cells cover in a thin film; below it, a smear is refused."""
 
 FEW = 100
-"""Red cells below which nothing is claimed of their share."""
+"""Smallest number of red cells for a claim."""
 
 _SHOWN = 4
+"""Number of fields that a report can draw."""
 
 
 @dataclass(frozen=True)
 class FieldCount:
-    """The cells of one field.
+    """The numbers of cells of one field.
 
     Attributes
     ----------
     name : str
-        File name, or what else names the field.
+        File name or other name of the field.
     red_cells : int
-        All, infected ones included.
+        Number of red cells, including the infected ones.
     infected : int
-        Of those.
+        Number of infected cells.
     cell_diameter : float or None
-        As of `Detections`.
+        Diameter of the red cells in pixels of the field, as in `Detections`.
 
     Examples
     --------
@@ -73,39 +74,49 @@ class FieldCount:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class SmearReport:
-    """What the fields of one smear hold together; prints as a few lines. Research use only, not a medical device.
+    """Counts and parasitemia of the fields of one smear. Research use only, not a medical device.
+
+    `print` shows a few lines.
 
     Attributes
     ----------
     red_cells, infected : int
-        Counted over all fields, each cell once; an infected cell is a red cell too.
+        Numbers of cells over all fields. Each cell counts once; an infected cell is a red cell too.
     apparent : float
-        infected / red_cells.
+        Apparent share: infected / red_cells.
     parasitemia : float or None
-        The same, corrected for what is missed and for what is called infected wrongly (Rogan and Gladen, 1978):
-        (apparent - f) / (s - f), cut to [0, 1], with s and f as `Detector.choose_threshold` measured them. None where
-        errors are not known for fields like these.
+        Apparent share after correction for missed infected cells and for false positives (Rogan and Gladen, 1978):
+        (apparent - f) / (s - f), clipped to [0, 1]. s is the sensitivity and f is the false-positive rate that
+        `Detector.choose_threshold` measured. None if the errors are not known for fields like these.
     interval : tuple[float, float] or None
-        95 % of the parasitemia, by bootstrap over these fields and over those on which s and f were measured. None
-        where the parasitemia is, and for one field alone, which says nothing about how far fields differ.
+        95 % interval of the parasitemia, by bootstrap over these fields and over the fields on which s and f were
+        measured. None if the parasitemia is None, or if there is only one field, because one field does not show how
+        much fields differ.
     warnings : tuple[str, ...]
-        What a reader must know before the numbers, in sentences; printed first.
+        Sentences that a reader must consider before the numbers; `print` shows them first.
     limit_of_detection : float or None
-        Parasitemia that stands two standard deviations above what false positives alone give in so many cells; None
-        where no parasitemia is claimed.
-    corrected, enough : bool
-        Whether s and f are known for fields like these; whether `minimum_cells` were counted.
+        Parasitemia that is two standard deviations above the share that false positives alone give for this number of
+        cells. None if no parasitemia is claimed.
+    corrected : bool
+        Whether s and f are known for fields like these, so that `parasitemia` is not None.
+    enough : bool
+        Whether at least `minimum_cells` red cells were counted.
+    minimum_cells : int
+        The argument of `screen`.
     per_microlitre : float or None
-        Infected cells in a microlitre of blood, where its red cells were given.
+        Infected cells per microlitre of blood. None if the density of red cells was not given, or no parasitemia is
+        claimed.
     fields : tuple[FieldCount, ...]
-        One a field, in the order of the input.
+        The numbers of cells of each field, in the order of the input.
     failed : tuple[Failure, ...]
-        Fields passed over under ``on_error="skip"``.
+        Fields that were skipped with ``on_error="skip"``.
+    shown : tuple[Detections, ...]
+        The fields that `plot` draws.
 
     Examples
     --------
     >>> import cellscan
-    >>> smear = cellscan.screen(fields, det, classifier=None, cell_diameter=50)  # as of `cellscan.Detector`
+    >>> smear = cellscan.screen(fields, det, classifier=None, cell_diameter=50)  # see `cellscan.Detector`
     >>> len(smear.fields), smear.enough
     (4, False)
     """
@@ -133,8 +144,8 @@ class SmearReport:
         if self.parasitemia is None:
             lines.append(f"parasitemia: no claim; apparent share {self.apparent:.2%}")
         else:
-            over = "n/a: one field" if self.interval is None else "{:.2%} to {:.2%}".format(*self.interval)
-            lines.append(f"parasitemia {self.parasitemia:.2%} (95 % over fields {over}), corrected for known errors")
+            bounds = "n/a: one field" if self.interval is None else "{:.2%} to {:.2%}".format(*self.interval)
+            lines.append(f"parasitemia {self.parasitemia:.2%} (95 % over fields {bounds}), corrected for known errors")
             lines.append(f"as counted {self.apparent:.2%}")
         if self.limit_of_detection is not None:
             lines.append(f"limit of detection with so many cells {self.limit_of_detection:.2%}")
@@ -151,7 +162,7 @@ class SmearReport:
         return f"SmearReport(red_cells={self.red_cells}, infected={self.infected}, fields={len(self.fields)})"
 
     def plot(self) -> Figure:
-        """Draw the fields with most infected cells, four at most; infected ones are highlighted.
+        """Draw up to four fields, those with the most infected cells; infected cells are highlighted.
 
         Examples
         --------
@@ -162,12 +173,12 @@ class SmearReport:
         from cellscan.plots import plot_fields
 
         return plot_fields(
-            [(one.name, one.pixels(), one.boxes, one.labels, one.scores) for one in self.shown],
+            [(cells.name, cells.pixels(), cells.boxes, cells.labels, cells.scores) for cells in self.shown],
             self.shown[0].class_names,
         )
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write one line a field: name, red cells, infected.
+        """Write a CSV file with one line per field: name, red cells, infected.
 
         Examples
         --------
@@ -177,28 +188,30 @@ class SmearReport:
         >>> file.read_text().splitlines()[0]
         'field,red_cells,infected'
         """
-        rows = ([one.name, one.red_cells, one.infected] for one in self.fields)
+        rows = ([count.name, count.red_cells, count.infected] for count in self.fields)
         write_csv(path, [["field", "red_cells", "infected"], *rows])
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class SmearTable(Sequence["SmearReport | None"]):
-    """Many smears, a row each; prints as a table. Research use only, not a medical device.
+    """The reports of several smears, a sequence. Research use only, not a medical device.
 
-    A number gives the report of a smear, in the order in which they were met; None where it was refused.
+    `print` shows a table with one row per smear. An integer index returns the report of a smear, in the order of
+    first appearance in the input; None if the smear was refused. A slice returns a `SmearTable`.
 
     Attributes
     ----------
     names : tuple[str, ...]
-        Of the smears.
+        Names of the smears.
     reports : tuple[SmearReport or None, ...]
+        Report of each smear; None if the smear was refused.
     refused : dict[str, str]
-        Name of a smear -> why there is no report of it.
+        For each smear without a report, the reason.
 
     Examples
     --------
     >>> import cellscan
-    >>> table = cellscan.screen(fields, det, classifier=None, cell_diameter=50, by=len)  # as of `cellscan.Detector`
+    >>> table = cellscan.screen(fields, det, classifier=None, cell_diameter=50, by=len)  # see `cellscan.Detector`
     >>> len(table.names) == len(table.reports)
     True
     """
@@ -224,12 +237,13 @@ class SmearTable(Sequence["SmearReport | None"]):
         return f"SmearTable({len(self)} smears, refused={len(self.refused)})"
 
     def __str__(self) -> str:
-        told: dict[str, int] = {}
+        smears: dict[str, int] = {}
         for report in self.reports:
             for warning in () if report is None else report.warnings:
-                told[warning] = told.get(warning, 0) + 1
+                smears[warning] = smears.get(warning, 0) + 1
         lines = [
-            f"Warning{f' ({count} smears)' if count > 1 else ''}: {warning}" for warning, count in sorted(told.items())
+            f"Warning{f' ({count} smears)' if count > 1 else ''}: {warning}"
+            for warning, count in sorted(smears.items())
         ]
         width = max([5, *map(len, self.names)])
         lines.append(f"{'smear':{width}}{'fields':>8}{'cells':>9}{'infected':>10}{'share':>9}  parasitemia")
@@ -240,15 +254,15 @@ class SmearTable(Sequence["SmearReport | None"]):
             claim = "no claim" if report.parasitemia is None else f"{report.parasitemia:.2%}"
             if report.interval is not None:
                 claim += " ({:.2%} to {:.2%})".format(*report.interval)
-            counts = f"{len(report.fields):>8,}{report.red_cells:>9,}{report.infected:>10,}{report.apparent:>9.2%}"
-            lines.append(f"{name:{width}}{counts}  {claim}")
+            columns = f"{len(report.fields):>8,}{report.red_cells:>9,}{report.infected:>10,}{report.apparent:>9.2%}"
+            lines.append(f"{name:{width}}{columns}  {claim}")
         return "\n".join([*lines, "Research use only, not a medical device."])
 
     def _repr_html_(self) -> str:
         return as_text(str(self))
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write one line a smear; what is not claimed is empty.
+        """Write a CSV file with one line per smear; values that are not claimed are empty.
 
         Examples
         --------
@@ -262,18 +276,26 @@ class SmearTable(Sequence["SmearReport | None"]):
             ["smear", "fields", "red_cells", "infected", "apparent", "parasitemia", "low", "high", "warnings",
              "refused"]
         ]  # fmt: skip
-        for name, one in zip(self.names, self.reports, strict=True):
-            if one is None:
+        for name, report in zip(self.names, self.reports, strict=True):
+            if report is None:
                 rows.append([name, *[""] * 8, self.refused[name]])
                 continue
-            low, high = ("", "") if one.interval is None else (f"{side:.6f}" for side in one.interval)
-            claim = "" if one.parasitemia is None else f"{one.parasitemia:.6f}"
-            counts = [len(one.fields), one.red_cells, one.infected, f"{one.apparent:.6f}"]
-            rows.append([name, *counts, claim, low, high, " ".join(one.warnings), ""])
+            low, high = ("", "") if report.interval is None else (f"{side:.6f}" for side in report.interval)
+            claim = "" if report.parasitemia is None else f"{report.parasitemia:.6f}"
+            counts = [len(report.fields), report.red_cells, report.infected, f"{report.apparent:.6f}"]
+            rows.append([name, *counts, claim, low, high, " ".join(report.warnings), ""])
         write_csv(path, rows)
 
     def plot(self) -> Figure:
-        """Draw the share of every smear: what is claimed with its interval, what is not as counted, hollow.
+        """Draw the share of infected cells of every smear.
+
+        A filled symbol is a claimed parasitemia with its interval. A hollow symbol is an apparent share without a
+        claim. Refused smears are left out.
+
+        Raises
+        ------
+        DataError
+            If every smear was refused.
 
         Examples
         --------
@@ -284,9 +306,9 @@ class SmearTable(Sequence["SmearReport | None"]):
         from cellscan.plots import plot_smears
 
         rows = [
-            (name, one.apparent, one.parasitemia, one.interval)
-            for name, one in zip(self.names, self.reports, strict=True)
-            if one is not None
+            (name, report.apparent, report.parasitemia, report.interval)
+            for name, report in zip(self.names, self.reports, strict=True)
+            if report is not None
         ]
         if not rows:
             raise DataError("every smear was refused, so there is nothing to draw")
@@ -318,55 +340,63 @@ def screen(
     seed: int = 0,
     progress: bool = True,
 ) -> SmearReport | SmearTable:
-    """Count the red cells and the infected ones over the fields of a smear, and estimate its parasitemia.
+    """Count the red cells and the infected cells in the fields of a smear, and estimate the parasitemia.
 
-    For research use only: not a medical device. Fields are read one after another, in bounded memory. A parasitemia is
-    claimed only where errors were measured on fields like these: with `Detector.choose_threshold` on ten annotated
-    fields of one's own, or where the fields look like those the bundled detector was measured on.
+    For research use only: not a medical device. Fields are processed one after another, in bounded memory. A
+    parasitemia is claimed only if the errors of detector and classifier were measured on fields like these: with
+    `Detector.choose_threshold` on ten annotated fields of your own, or on the fields on which the bundled detector was
+    measured, if yours look like them.
 
     Parameters
     ----------
-    images
-        As of `Detector.predict`.
+    images : field, or many
+        As in `Detector.predict`.
     detector : Detector, optional
-        With two classes, the second infected; after `Detector.choose_threshold`, so that its errors are known. Left
-        out, `Detector.pretrained()`.
-    classifier : Classifier, optional
-        Asked of every cell that the detector calls infected; one that it does not call positive counts as a red cell.
-        Left out, `Classifier.pretrained()`; None asks none.
+        Detector with two classes, the second infected. Call `Detector.choose_threshold` first to measure its errors.
+        Default: `Detector.pretrained()`.
+    classifier : Classifier, "pretrained" or None
+        Classifier that checks every cell that the detector calls infected. A cell that it does not call positive counts
+        as an uninfected red cell. ``"pretrained"``, the default, is `Classifier.pretrained()`. None: no classifier is
+        used.
     cell_diameter : "auto", float or None
-        As of `Detector.predict`.
+        As in `Detector.predict`. With None, no parasitemia is claimed.
     by : str, callable, mapping or sequence, optional
-        Of which smear a field is: ``"slide"``, ``"patient"`` or ``"laboratory"`` of a `FieldDataset` that knows them;
-        what a function or a mapping gives of its name; or one entry a field. There is a `SmearTable` then.
+        Smear of each field; `screen` then returns a `SmearTable`. ``"slide"``, ``"patient"`` or ``"laboratory"`` of a
+        `FieldDataset`; a function or a mapping from the name of a field to its smear; or a sequence with one entry per
+        field.
     minimum_cells : int
-        Below, the report says that cells are not enough.
+        Number of red cells from which a smear has enough cells, at least 1. Below it, the report states that there are
+        not enough.
     red_cells_per_microlitre : float, optional
-        Of the blood, for infected cells a microlitre.
+        Density of the red cells in the blood, above 0, to compute infected cells per microlitre.
     on_error : {"raise", "skip"}
-        As of `Detector.predict`.
+        As in `Detector.predict`.
     seed : int
-        Of the bootstrap.
+        Seed of the bootstrap.
     progress : bool
+        As in `Detector.predict`.
 
     Returns
     -------
-    SmearReport
-        A `SmearTable` with `by`.
+    SmearReport or SmearTable
+        A `SmearTable` if `by` is given, with the reason for each smear that was refused.
 
     Raises
     ------
     ArgumentError
-        Where the detector has not two classes, the classifier no positive class, or a number is out of range.
+        If the detector does not have two classes, the classifier has no positive class, a number is out of range, or
+        the entries of `by` do not match the fields.
     DataError
-        Where no cell was found at all; where most fields show no red cells whose diameter could be estimated, as
-        thick films and empty fields; where red cells cover less than a twentieth of the fields.
+        If the smear of a field is not known. Without `by`, also if the smear is refused: if no field can be read, or no
+        cell is found; if most fields show no red cells whose diameter can be estimated, such as thick films and empty
+        fields; or if red cells cover less than a twentieth of the area of the fields. With `by`, the table contains the
+        reason instead.
 
     Examples
     --------
     >>> import cellscan
-    >>> smear = cellscan.screen(fields, det, classifier=None, cell_diameter=50)  # as of `cellscan.Detector`
-    >>> smear.red_cells == sum(one.red_cells for one in smear.fields), smear.infected <= smear.red_cells
+    >>> smear = cellscan.screen(fields, det, classifier=None, cell_diameter=50)  # see `cellscan.Detector`
+    >>> smear.red_cells == sum(count.red_cells for count in smear.fields), smear.infected <= smear.red_cells
     (True, True)
     """
     detector = Detector.pretrained() if detector is None else detector
@@ -374,32 +404,32 @@ def screen(
         raise ArgumentError(f"detector is {detector!r}; expected a cellscan.Detector")
     if len(detector.class_names) != 2:
         raise ArgumentError(
-            f"the detector knows {', '.join(detector.class_names)}; screening needs two classes, the second infected"
+            f"the detector has the classes {', '.join(detector.class_names)}; expected two classes, the second infected"
         )
-    second = _second(classifier)
+    confirming = _second(classifier)
     minimum_cells = check_whole("minimum_cells", minimum_cells, 1)
     density = red_cells_per_microlitre
     if density is not None and not (isinstance(density, Real) and 0 < density < math.inf):
         raise ArgumentError(f"red_cells_per_microlitre is {density!r}; expected a number above 0")
     check_seed(seed)
-    belongs = _grouping(by, images)
+    smear_of = _grouping(by, images)
     rules = detector.card.detection
     assert rules is not None
     smears: dict[str, _Smear] = {}
     stream = detector.stream(images, cell_diameter=cell_diameter, on_error=on_error, progress=progress)
     number, failed = 0, set[int]()
-    for one in stream:
-        if isinstance(one, Failure):  # comes as soon as it is read, before fields that still wait for their batch
-            failed.add(one.index)
-            smears.setdefault(belongs(one.name, one.index), _Smear()).failed.append(one)
+    for result in stream:
+        if isinstance(result, Failure):  # The stream yields a failure before fields that still wait for their batch.
+            failed.add(result.index)
+            smears.setdefault(smear_of(result.name, result.index), _Smear()).failed.append(result)
             continue
         while number in failed:
             number += 1
-        smears.setdefault(belongs(one.name, number), _Smear()).add(confirm(one, rules, second))
+        smears.setdefault(smear_of(result.name, number), _Smear()).add(confirm(result, rules, confirming))
         number += 1
     if by is None and not smears:
         raise DataError("there are no fields; expected at least one")
-    how = _How(rules, None if second is None else name_classifier(second), minimum_cells, density, seed,
+    how = _How(rules, None if confirming is None else name_classifier(confirming), minimum_cells, density, seed,
                estimated=cell_diameter == "auto")  # fmt: skip
     if by is None:
         return smears[""].report(how)
@@ -419,7 +449,7 @@ def _second(classifier: Classifier | str | None) -> Classifier | None:
         return None
     if isinstance(classifier, str):
         if classifier != "pretrained":
-            raise ArgumentError(f"classifier is {classifier!r}; expected a cellscan.Classifier, None, or nothing")
+            raise ArgumentError(f"classifier is {classifier!r}; expected a cellscan.Classifier, 'pretrained', or None")
         from cellscan.classifier import Classifier
 
         return Classifier.pretrained()
@@ -427,7 +457,7 @@ def _second(classifier: Classifier | str | None) -> Classifier | None:
 
 
 def _grouping(by: Grouping | None, images: Any) -> Callable[[str, int], str]:
-    """Return what gives the smear of a field by its name and its number."""
+    """Return a function that maps the name and the number of a field to its smear."""
     if by is None:
         return lambda name, number: ""
     if callable(by):
@@ -436,7 +466,7 @@ def _grouping(by: Grouping | None, images: Any) -> Callable[[str, int], str]:
 
         def look(name: str, number: int) -> str:
             if name not in by:
-                raise DataError(f"by has no entry for the field {name!r}; expected one for each")
+                raise DataError(f"by has no entry for the field {name!r}; expected one entry for each field")
             return str(by[name])
 
         return look
@@ -444,17 +474,17 @@ def _grouping(by: Grouping | None, images: Any) -> Callable[[str, int], str]:
     if isinstance(by, str):
         if not isinstance(images, FieldDataset):
             raise ArgumentError(
-                f"by is {by!r}, which a FieldDataset can tell alone; pass a function or a mapping of names, "
+                f"by is {by!r}, which requires a FieldDataset; pass a function or a mapping of names, "
                 "or a list with the smear of every field"
             )
         groups = images.groups(by)
-    listed = [str(one) for one in groups]
+    listed = [str(group) for group in groups]
     if hasattr(images, "__len__") and not isinstance(images, (str, bytes)) and len(images) != len(listed):
-        raise ArgumentError(f"by has {len(listed)} entries and there are {len(images)} fields; expected one for each")
+        raise ArgumentError(f"by has {len(listed)} entries for {len(images)} fields; expected one entry for each field")
 
     def at(name: str, number: int) -> str:
         if number >= len(listed):
-            raise ArgumentError(f"by has {len(listed)} entries and there are more fields; expected one for each")
+            raise ArgumentError(f"by has {len(listed)} entries for more fields; expected one entry for each field")
         return listed[number]
 
     return at
@@ -462,7 +492,7 @@ def _grouping(by: Grouping | None, images: Any) -> Callable[[str, int], str]:
 
 @dataclass(frozen=True)
 class _How:
-    """What all smears of a call are reported by."""
+    """Options that all reports of a call share."""
 
     rules: DetectionConfig
     second: str | None
@@ -474,7 +504,7 @@ class _How:
 
 @dataclass
 class _Smear:
-    """The fields of one smear so far."""
+    """Counts of the fields of one smear, collected field by field."""
 
     counts: list[FieldCount] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
@@ -484,10 +514,10 @@ class _Smear:
     area: float = 0.0
 
     def add(self, cells: Detections) -> None:
-        """Count a field of which each cell stands once."""
+        """Add a field, with one detection for each of its cells."""
         infected = int((cells.labels == 1).sum())
         self.counts.append(FieldCount(cells.name, len(cells), infected, cells.cell_diameter))
-        self.best = sorted([*self.best, cells], key=lambda one: -int((one.labels == 1).sum()))[:_SHOWN]
+        self.best = sorted([*self.best, cells], key=lambda detections: -int((detections.labels == 1).sum()))[:_SHOWN]
         if cells.appearance:
             self.appearances.append(cells.appearance)
         if cells.lit_area:
@@ -496,24 +526,24 @@ class _Smear:
             self.area += cells.lit_area
 
     def report(self, how: _How) -> SmearReport:
-        """Return the report, or refuse with the reason."""
-        total = sum(one.red_cells for one in self.counts)
+        """Return the report; raise `DataError` with the reason if the smear is refused."""
+        total = sum(count.red_cells for count in self.counts)
         self._refuse(total, how)
-        red = np.array([one.red_cells for one in self.counts], np.float64)
-        sick = np.array([one.infected for one in self.counts], np.float64)
-        apparent = float(sick.sum() / total)
+        red = np.array([count.red_cells for count in self.counts], np.float64)
+        infected = np.array([count.infected for count in self.counts], np.float64)
+        apparent = float(infected.sum() / total)
         warnings = _unknown(how, self.appearances, apparent, total)
-        parasitemia = between = limit = None
+        parasitemia = bounds = limit = None
         if not warnings:
-            parasitemia, between, limit = _correct(how.rules, sick, red, how.seed)
+            parasitemia, bounds, limit = _correct(how.rules, infected, red, how.seed)
         if self.failed:
             warnings.append(f"{len(self.failed)} fields could not be read; the first: {self.failed[0].reason}")
         return SmearReport(
             red_cells=total,
-            infected=int(sick.sum()),
+            infected=int(infected.sum()),
             apparent=apparent,
             parasitemia=parasitemia,
-            interval=between,
+            interval=bounds,
             limit_of_detection=limit,
             corrected=parasitemia is not None,
             enough=total >= how.minimum_cells,
@@ -528,58 +558,63 @@ class _Smear:
     def _refuse(self, total: int, how: _How) -> None:
         count = len(self.counts)
         if not count:
-            raise DataError(f"not one of {len(self.failed)} fields could be read; the first: {self.failed[0].reason}")
+            raise DataError(f"none of the {len(self.failed)} fields could be read; the first: {self.failed[0].reason}")
         if not total:
-            raise DataError(f"no cell was found in {count} fields; is this the detector for them?")
-        blind = sum(one.cell_diameter is None for one in self.counts)
-        if how.estimated and self.area and 2 * blind > count:
             raise DataError(
-                f"in {blind} of {count} fields no red cells are to be seen that a diameter could be estimated of: are "
-                "these fields of a thin film, in focus? If they are, give cell_diameter, in pixels"
+                f"no cell was found in {count} fields; expected fields like those of the detector's training"
+            )
+        unmeasured = sum(entry.cell_diameter is None for entry in self.counts)
+        if how.estimated and self.area and 2 * unmeasured > count:
+            raise DataError(
+                f"{unmeasured} of {count} fields show no red cells whose diameter can be estimated; expected fields of "
+                "a thin film, in focus. If these are, pass cell_diameter=..., in pixels"
             )
         if self.area and self.covered < SPARSE * self.area:
             raise DataError(
                 f"red cells cover {self.covered / self.area:.1%} of the fields; expected at least {SPARSE:.0%}. A "
-                "thick film has none to count; of a thin film take fields where cells lie side by side"
+                "thick film has no red cells to count; for a thin film, choose fields in which cells lie side by side"
             )
 
 
 def _unknown(how: _How, appearances: Sequence[Sequence[float]], apparent: float, total: int) -> list[str]:
-    """Return why nothing can be claimed, in sentences; nothing where errors are known for fields like these."""
+    """Return the reasons why no parasitemia can be claimed, as sentences; none if errors are known for such fields."""
     rules, known = how.rules, how.rules.likeness
     share = f"The apparent share is {apparent:.2%}; up to all of it may be false, and infected cells may be missed."
     if rules.sensitivity is None or rules.false_positive_rate is None:
         return [f"Error rates were not measured: see Detector.choose_threshold. {share}"]
     if rules.sensitivity <= rules.false_positive_rate:
-        return [f"The detector calls healthy cells infected as often as infected ones. {share}"]
+        return [f"The detector calls uninfected cells infected at least as often as infected ones. {share}"]
     source = known.source if known else "other fields"
     if how.second != rules.judged_with:
-        who = (
+        method = (
             "without a classifier"
             if rules.judged_with is None
-            else "together with another classifier, or another threshold of it,"
+            else "with a classifier or a threshold that this call does not use,"
         )
-        return [f"Error rates were measured {who} on {source}, not as cells are classified here. {share}"]
+        return [
+            f"Error rates were measured {method} on {source}; they are not valid for the classification in this call. "
+            f"{share}"
+        ]
     if known is None or not appearances:
         why = (
-            "the card does not say what the fields looked like on which error rates were measured; choose_threshold "
-            "measures them anew"
+            "the card does not describe the fields on which the error rates were measured; call choose_threshold to "
+            "measure them again"
             if known is None
-            else "with cell_diameter=None fields are not compared with those on which error rates are known"
+            else "with cell_diameter=None, fields are not compared with those on which the error rates were measured"
         )
         return [f"No claim: {why}. {share}"]
     if differ := known.differences(appearances):
         listed = differ[0] if len(differ) == 1 else f"{', '.join(differ[:-1])} and {differ[-1]}"
         return [f"Error rates are known from {source} only; these fields differ in {listed}. {share}"]
     if total < FEW:
-        return [f"{total} red cells are too few to claim anything of; expected at least {FEW}. {share}"]
+        return [f"{total} red cells are too few for a claim; expected at least {FEW}. {share}"]
     return []
 
 
 def _correct(
     rules: DetectionConfig, sick: np.ndarray, red: np.ndarray, seed: int
 ) -> tuple[float, tuple[float, float] | None, float]:
-    """Return parasitemia, 95 % of it, and limit of detection."""
+    """Return the parasitemia, its 95 % interval (None for one field), and the limit of detection."""
     s, f = rules.sensitivity, rules.false_positive_rate
     assert s is not None
     assert f is not None
@@ -602,16 +637,18 @@ def _correct(
 def _draw_errors(
     rules: DetectionConfig, s: float, f: float, seed: int
 ) -> tuple[np.ndarray | float, np.ndarray | float]:
-    """Return s and f of as many draws of the fields that they were measured on; as they are where those are not known.
+    """Return s and f for each bootstrap draw of the fields on which they were measured.
 
-    Half a cell is added to either side of each ratio, so that none found wrong among few is not none for sure.
+    If fewer than two of these fields are known, the given s and f are returned. Each value is drawn from a beta
+    distribution with half a cell added to both counts of the ratio. A count of 0 in a small sample then does not give
+    a rate of exactly 0.
     """
     if len(rules.outcomes) < 2:
         return s, f
-    known = np.array(rules.outcomes, np.float64)
-    chunks = draw_chunks(len(known), DRAWS, seed + 1, max(1, 2_000_000 // len(known)))
-    hit, total, wrong, others = np.concatenate([weights @ known for weights in chunks]).T
+    outcomes = np.array(rules.outcomes, np.float64)
+    chunks = draw_chunks(len(outcomes), DRAWS, seed + 1, max(1, 2_000_000 // len(outcomes)))
+    hit, total, false, others = np.concatenate([weights @ outcomes for weights in chunks]).T
     rng = np.random.default_rng([seed, 1])
     return rng.beta(hit + 0.5, np.maximum(total - hit, 0) + 0.5), rng.beta(
-        wrong + 0.5, np.maximum(others - wrong, 0) + 0.5
+        false + 0.5, np.maximum(others - false, 0) + 0.5
     )
