@@ -428,8 +428,8 @@ def test_claims_need_errors_known_for_fields_like_these() -> None:
     assert "known from A only; these fields differ in stain and cell size. The apparent" in said(alone, likeness=far)
     assert "does not describe the fields" in said(alone, likeness=None)
     assert "not valid for the classification in this call" in said({"classifier": clf})
-    assert "not valid for the classification in this call" in said(alone, judged_with="another")
-    assert said({"classifier": clf}, judged_with=name_classifier(clf)) == ""
+    assert "not valid for the classification in this call" in said(alone, measured_with="another")
+    assert said({"classifier": clf}, measured_with=name_classifier(clf)) == ""
     assert "as often as infected ones" in said(alone, sensitivity=0.01)
 
 

@@ -64,6 +64,10 @@ def test_errors_are_measured_at_thresholds_that_stay(fields) -> None:
     assert len(rules.outcomes) == len(fields)
     assert rules.likeness is not None
     assert rules.likeness.source == "here"
+    without = cellscan.Classifier(image_size=16, class_names=("a", "b"))
+    for call in (det.choose_threshold, det.measure_errors):
+        with pytest.raises(cellscan.ArgumentError, match="no positive class"):
+            call(fields, classifier=without)
     one = cellscan.Detector(image_size=(96, 128), class_names=("cell",))
     with pytest.raises(cellscan.ArgumentError, match="two classes"):
         one.measure_errors(fields)

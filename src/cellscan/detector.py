@@ -16,7 +16,7 @@ import numpy as np
 
 from cellscan import card as cards
 from cellscan.card import Card
-from cellscan.confirming import confirm, name_classifier
+from cellscan.confirming import check_classifier, confirm, name_classifier
 from cellscan.data.fields import FieldDataset
 from cellscan.data.images import FIT, PIXEL_LIMIT
 from cellscan.data.inputs import Images, Item, decode, list_items
@@ -205,7 +205,7 @@ class Detector:
             check_number(f"thresholds[{row}]", number, MIN_SCORE, 1, "[)") for row, number in enumerate(entries)
         )
         unmeasured: dict[str, Any] = {"sensitivity": None, "false_positive_rate": None, "false_positive_sd": None}
-        unmeasured |= {"outcomes": (), "likeness": None, "judged_with": None}
+        unmeasured |= {"outcomes": (), "likeness": None, "measured_with": None}
         self._card = replace(self._card, detection=replace(self._detection, thresholds=thresholds, **unmeasured))
 
     @property
@@ -688,6 +688,7 @@ class Detector:
         >>> len(copy.copy(det).choose_threshold(cellscan.synthetic_fields(4, seed=2)))
         2
         """
+        classifier = None if classifier is None else check_classifier(classifier)
         valid = self._matched(valid, "valid")
         detected = self.predict(valid, cell_diameter=cell_diameter, score_threshold=MIN_SCORE, progress=progress)
         self._card = replace(self._card, detection=choose_thresholds(valid, detected, self._detection))
@@ -741,6 +742,7 @@ class Detector:
                 f"the detector has the classes {', '.join(self.class_names)}; expected two classes, the second of them "
                 "infected, to measure error rates"
             )
+        classifier = None if classifier is None else check_classifier(classifier)
         fields = self._matched(fields, "fields")
         detected = self.predict(fields, cell_diameter=cell_diameter, score_threshold=MIN_SCORE, progress=progress)
         self._measure(fields, detected, classifier, source)
@@ -754,7 +756,7 @@ class Detector:
         rules = self._detection
         classifier_name = None if classifier is None else name_classifier(classifier)
         confirmed = [confirm(detections, rules, classifier) for detections in found]
-        rules = replace(measure_errors(fields, confirmed, rules), judged_with=classifier_name)
+        rules = replace(measure_errors(fields, confirmed, rules), measured_with=classifier_name)
         appearances = [detections.appearance for detections in found if detections.appearance]
         rules = replace(rules, likeness=learn_likeness(appearances, source) if appearances else None)
         self._card = replace(self._card, detection=rules)

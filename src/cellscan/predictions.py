@@ -17,6 +17,10 @@ _SHOWN = 10
 """Number of rows in the table of a notebook."""
 
 
+_BATCH = 20
+"""Number of images from which a share of novel ones describes the batch."""
+
+
 @dataclass(frozen=True)
 class Prediction:
     """The prediction for one image.
@@ -240,7 +244,10 @@ class Predictions(Sequence[Prediction]):
         listed = ", ".join(f"{name} {count:,}" for name, count in zip(self.class_names, counts, strict=True))
         novel = "" if self.novel is None else f"; {self.novel.sum():,} novel (unlike the training cells)"
         failed = f"; {len(self.failed)} could not be read" if self.failed else ""
-        return f"{len(self):,} predictions: {listed}{novel}{failed}"
+        batch = ""
+        if self.novel is not None and len(self) >= _BATCH and self.novel.mean() > 0.5:
+            batch = ". Most of this batch differs from the training cells, for example in stain; see outlier_scores"
+        return f"{len(self):,} predictions: {listed}{novel}{failed}{batch}"
 
     def _repr_html_(self) -> str:
         header = ["name", "label", *(f"P({name})" for name in self.class_names)]

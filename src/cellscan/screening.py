@@ -585,10 +585,10 @@ def _unknown(how: _How, appearances: Sequence[Sequence[float]], apparent: float,
     if rules.sensitivity <= rules.false_positive_rate:
         return [f"The detector calls uninfected cells infected at least as often as infected ones. {share}"]
     source = known.source if known else "other fields"
-    if how.second != rules.judged_with:
+    if how.second != rules.measured_with:
         method = (
             "without a classifier"
-            if rules.judged_with is None
+            if rules.measured_with is None
             else "with a classifier or a threshold that this call does not use,"
         )
         return [

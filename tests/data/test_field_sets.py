@@ -162,7 +162,7 @@ def test_what_is_not_complete_is_in_the_targets() -> None:
     assert targets[1, 2:, 4].tolist() == [NOT_ANNOTATED, *[-1] * 29]
     assert targets[2, 2:, 4].tolist() == [NOT_ANNOTATED - 1, *[-1] * 29]
     assert fields.hash() != make(3).hash()
-    with pytest.raises(cellscan.DataError, match="there is room for 2"):
+    with pytest.raises(cellscan.DataError, match="more than capacity=2"):
         fields.targets((40, 50), 2)
     with pytest.raises(cellscan.ArgumentError, match="complete is"):
         make(3, complete=[True, False, True])

@@ -158,3 +158,12 @@ def test_outlier_scores_find_the_odd_ones_of_a_batch_of_another_stain(knowing) -
         knowing.outlier_scores(stained[:29], progress=False)
     with pytest.raises(cellscan.ArgumentError, match="learn_novelty"):
         cellscan.Classifier(image_size=16).outlier_scores(stained, progress=False)
+
+
+def test_predictions_say_once_that_a_whole_batch_differs(knowing) -> None:
+    sentence = "Most of this batch differs from the training cells"
+    plain = np.full((40, 40, 3), (20, 90, 20), np.uint8)
+    assert sentence in repr(knowing.predict([plain] * 20, progress=False))
+    assert sentence not in repr(knowing.predict([plain] * 19, progress=False))
+    known = cellscan.synthetic_cells(40, seed=0, difficulty="easy")
+    assert sentence not in repr(knowing.predict(known, progress=False))

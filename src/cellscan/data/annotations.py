@@ -312,7 +312,7 @@ def _read(
         complete=full,
         sizes=sizes,
         format=kind.name,
-        told=f"{kind.title}, {reading.coordinates}",
+        coordinates_note=f"{kind.title}, {reading.coordinates}",
     )
     return fields, saved
 
@@ -402,7 +402,7 @@ def _read_plain(target: Path, place: Place, *, refuse: bool) -> FieldDataset:
     nothing: list[list[float]] = [[]] * len(taken)
     return FieldDataset.from_source(
         FileSource(paths), nothing, nothing, names_of(paths, place.root), place.given or [], notes=notes,
-        annotated=False, format="images", told="images only, no annotations",
+        annotated=False, format="images", coordinates_note="images only, no annotations",
     )  # fmt: skip
 
 

@@ -125,7 +125,7 @@ class FieldDataset:
     format : str
         The recognised annotation format, one of the names that ``load_fields(format=...)`` takes; ``"images"`` for
         images without annotations, ``""`` for a data set that was not read from files.
-    told : str
+    coordinates_note : str
         A description of that format in words, including its coordinates, such as "corners in pixels as written".
 
     Examples
@@ -153,7 +153,7 @@ class FieldDataset:
     laboratories: np.ndarray = field(default_factory=lambda: np.zeros(0, "U1"))
     complete: np.ndarray = field(default_factory=lambda: np.ones((0, 0), bool))
     format: str = ""
-    told: str = field(default="", repr=False)
+    coordinates_note: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         """Fill in empty polygons, points and groups where the caller gave boxes only."""
@@ -270,7 +270,7 @@ class FieldDataset:
         complete: ArrayLike | None = None,
         sizes: ArrayLike | None = None,
         format: str = "",
-        told: str = "",
+        coordinates_note: str = "",
     ) -> FieldDataset:
         """Build a data set from a source of images.
 
@@ -336,7 +336,7 @@ class FieldDataset:
             tuple(row.point_labels for row in rows),
             complete=frozen(np.broadcast_to(full, (count, len(class_names))).copy()),
             format=format,
-            told=told,
+            coordinates_note=coordinates_note,
         )
 
     def with_groups(
@@ -403,7 +403,7 @@ class FieldDataset:
         return (self[index] for index in range(len(self)))
 
     def __str__(self) -> str:
-        details = [f"  format {self.format}: {self.told}"] if self.format else []
+        details = [f"  format {self.format}: {self.coordinates_note}"] if self.format else []
         groups = {"patients": self.patients, "slides": self.slides, "laboratories": self.laboratories}
         known = {kind: owners[owners != ""] for kind, owners in groups.items()}
         texts = [
@@ -816,14 +816,14 @@ class FieldDataset:
             raise ImageError(reasons[0])
         return Pixels((pixels,), np.zeros(len(self), np.int64), self.rows)
 
-    def targets(self, size: tuple[int, int], room: int | None = None) -> np.ndarray:
+    def targets(self, size: tuple[int, int], capacity: int | None = None) -> np.ndarray:
         """Return boxes and labels as one padded array, in pixels of `images(size)`.
 
         Parameters
         ----------
         size : (int, int)
             Height and width in pixels.
-        room : int, optional
+        capacity : int, optional
             Rows for each field, M. Default: the largest number needed, rounded up to a multiple of 32.
 
         Returns
@@ -836,7 +836,7 @@ class FieldDataset:
         Raises
         ------
         DataError
-            A field needs more than `room` rows.
+            A field needs more than `capacity` rows.
 
         Examples
         --------
@@ -846,13 +846,13 @@ class FieldDataset:
         """
         unboxed = [np.flatnonzero(row) for row in ~self.boxed()]
         most = max((len(boxes) + len(more) for boxes, more in zip(self.boxes, unboxed, strict=True)), default=0)
-        room = -(-max(most, 1) // 32) * 32 if room is None else check_whole("room", room, 1)
-        if most > room:
+        capacity = -(-max(most, 1) // 32) * 32 if capacity is None else check_whole("capacity", capacity, 1)
+        if most > capacity:
             raise DataError(
-                f"a field has {most} boxes and classes that are not fully boxed, but there is room for {room}; pass "
-                f"room={most} or more"
+                f"a field has {most} boxes and classes that are not fully boxed, more than capacity={capacity}; pass "
+                f"capacity={most} or more"
             )
-        targets = np.full((len(self), room, 5), NONE, np.float32)
+        targets = np.full((len(self), capacity, 5), NONE, np.float32)
         targets[:, :, :4] = 0
         factors = self.factors(size)
         for number, (boxes, labels) in enumerate(zip(self.boxes, self.labels, strict=True)):

@@ -97,7 +97,7 @@ def _join_fields(datasets: Sequence[FieldDataset]) -> FieldDataset:
         name: tuple(entry for data in relabelled for entry in getattr(data, name))
         for name in ("boxes", "labels", "polygons", "points", "point_labels")
     }
-    formats = {(data.format, data.told) for data in relabelled}
+    formats = {(data.format, data.coordinates_note) for data in relabelled}
     kind, description = formats.pop() if len(formats) == 1 else ("", "")
     return FieldDataset(
         class_names=tuple(classes.values()),
@@ -107,7 +107,7 @@ def _join_fields(datasets: Sequence[FieldDataset]) -> FieldDataset:
         notes=tuple(f"set {number}: {note}" for number, data in enumerate(relabelled, 1) for note in data.notes),
         annotated=datasets[0].annotated,
         format=kind,
-        told=description,
+        coordinates_note=description,
         **arrays,
         **lists,
     )

@@ -32,7 +32,7 @@ class DetectionConfig:
         Median side of the boxes that the detector was trained on, in pixels of its input.
     likeness : Likeness or None
         Appearance and origin of the fields on which the rates were measured.
-    judged_with : str or None
+    measured_with : str or None
         Fingerprint of the classifier that confirmed the last class while the rates were measured; None without one.
 
     Examples
@@ -52,4 +52,4 @@ class DetectionConfig:
     outcomes: tuple[tuple[int, int, int, int], ...] = ()
     cell_diameter: float | None = None
     likeness: Likeness | None = None
-    judged_with: str | None = None
+    measured_with: str | None = None
