@@ -197,7 +197,7 @@ def test_report_says_what_must_be_said() -> None:
     assert text.splitlines()[0] == "40 cells of 6 patients, no overlap with training or validation"
     assert "95 % interval over patients" in text
     assert "not a medical device" in text
-    assert "prevalence here 0.500" in text
+    assert "prevalence in this set 0.500" in text
     assert "PATIENT OVERLAP: 2 in training, 1 in validation; the metrics are optimistically biased" in str(
         report(patient_overlap=PatientOverlap(6, 2, 1))
     )
@@ -278,7 +278,7 @@ def test_patients_by_hand() -> None:
     assert found.sensitivity == 2 / 3
     assert rows.worst(1)[0].patient == "b"
     text = str(found)
-    assert "not its parasitemia" in text
+    assert "is not the parasitemia" in text
     assert "sensitivity 0.500 (0.013 to 0.987, exact, of 2)" in text
 
 

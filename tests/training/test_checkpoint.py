@@ -138,7 +138,7 @@ def test_a_full_disk_is_an_error_that_leaves_the_last_checkpoint_whole(tmp_path,
     clf = classifier()
     with monkeypatch.context() as patch:
         patch.setattr(os, where, full)
-        with pytest.raises(cellscan.ModelFileError, match=r"No space left.*untouched"):
+        with pytest.raises(cellscan.ModelFileError, match=r"No space left.*unchanged"):
             fit(clf, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.safetensors"]
     assert clf.card.epochs == 2

@@ -90,7 +90,7 @@ def test_a_frozen_backbone_costs_no_backward_pass() -> None:
 def test_freeze_patterns_that_name_nothing_or_everything() -> None:
     with pytest.raises(cellscan.ArgumentError, match=r"matches no part of ResNet; it has stem, stage1"):
         Network(resnet(), freeze="layer1")
-    with pytest.raises(cellscan.ArgumentError, match="leaves nothing"):
+    with pytest.raises(cellscan.ArgumentError, match="nothing is trained"):
         Network(resnet(), freeze="*")
     with pytest.raises(cellscan.ArgumentError, match="layer_decay"):
         cellscan.Recipe(layer_decay=0.0)
