@@ -1,6 +1,7 @@
 """Output of notebooks and of the command line."""
 
 import csv
+import inspect
 import io
 import subprocess
 import sys
@@ -73,6 +74,15 @@ def test_notebooks_show_and_escape(tmp_path) -> None:
         "small_cnn", cells, folds=2, image_size=16, epochs=1, positive_class="<i>sick", progress=False
     )
     assert "pooled" in shown(study).text
+
+
+def test_what_prints_as_a_text_shows_the_same_text_in_a_notebook() -> None:
+    for name in cellscan.__all__:
+        value = getattr(cellscan, name)
+        if inspect.isclass(value) and not issubclass(value, Exception) and "__str__" in vars(value):
+            assert hasattr(value, "_repr_html_") or name == "Split", name
+    description = cellscan.synthetic_cells(20, seed=0).describe(progress=False)
+    assert shown(description).text.strip() == str(description).strip()
 
 
 def test_a_smear_shows_itself() -> None:

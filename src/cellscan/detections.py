@@ -16,6 +16,7 @@ from cellscan.data.images import read_rgb
 from cellscan.data.saving import save_records
 from cellscan.data.tables import find_rows, write_csv
 from cellscan.errors import DataError, ImageError
+from cellscan.notebook import as_text
 from cellscan.predictions import Failure
 
 if TYPE_CHECKING:
@@ -310,6 +311,9 @@ class FieldDetections(Sequence[Detections]):
 
     def __repr__(self) -> str:
         return f"FieldDetections({len(self)} fields, failed={len(self.failed)})"
+
+    def _repr_html_(self) -> str:
+        return as_text(str(self))
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write a CSV file with one line per box: field, left, top, right, bottom, class, score.

@@ -235,6 +235,9 @@ class ExternalValidation:
             lines.append(text + interval_text(self.interval[name]))
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str:
+        return as_text(str(self))
+
 
 class Study:
     """Result of a cross-validation by patient, with out-of-fold predictions of every cell; prints as a table.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cellscan.errors import ImageError
+from cellscan.notebook import as_text
 from cellscan.progress import Progress
 
 
@@ -71,6 +72,9 @@ class Description:
         if self.unreadable:
             lines.append(f"{self.unreadable} images cannot be opened")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return as_text(str(self))
 
     __str__ = __repr__
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from cellscan.data.values import check_number, check_seed, check_whole
 from cellscan.errors import DataError
+from cellscan.notebook import as_text
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,9 @@ class Coverage:
             f"splits by patient); abstained {self.several + self.none:.3f} (several labels {self.several:.3f}, "
             f"none {self.none:.3f})"
         )
+
+    def _repr_html_(self) -> str:
+        return as_text(str(self))
 
 
 def simulate(

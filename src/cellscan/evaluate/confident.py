@@ -17,6 +17,7 @@ from cellscan.data.tables import find_rows, write_csv
 from cellscan.data.values import check_whole
 from cellscan.errors import DataError
 from cellscan.evaluate.metrics import make_ranking
+from cellscan.notebook import as_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -163,6 +164,9 @@ class LabelIssues(Sequence[LabelIssue]):
             lines.append(f"  labelled {name}: {count:,}")
         lines += [f"{s.name}  {s.label_name} -> {s.suggested}, P(label) {s.probability:.4f}" for s in self[:10]]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return as_text(str(self))
 
     def against(self, names: Sequence[str] | np.ndarray) -> dict[str, float]:
         """Compare the ranking with a list of cells whose label experts dispute.

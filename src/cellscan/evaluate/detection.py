@@ -16,6 +16,7 @@ from cellscan.detection.rules import DetectionConfig
 from cellscan.detections import Detections
 from cellscan.errors import DataError, MissingExtraError
 from cellscan.evaluate.report import as_json
+from cellscan.notebook import as_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -101,6 +102,9 @@ class DetectionReport:
 
     def __repr__(self) -> str:
         return f"DetectionReport(ap50={_text(self.ap50)}, fields={len(self.truth)})"
+
+    def _repr_html_(self) -> str:
+        return as_text(str(self))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the metrics as JSON values; undefined ones, such as those of a class without boxes, are null.

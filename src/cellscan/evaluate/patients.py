@@ -14,6 +14,7 @@ from cellscan.data.tables import find_rows, write_csv
 from cellscan.data.values import check_whole
 from cellscan.errors import DataError
 from cellscan.evaluate.metrics import from_confusion, group_confusions
+from cellscan.notebook import as_text
 
 NOTE = (
     "The publisher selected these cells: a patient's share of positive cells is not the parasitemia, and half of the\n"
@@ -154,6 +155,9 @@ class Patients(Sequence[Patient]):
 
     def __repr__(self) -> str:
         return f"Patients({len(self)}, rule={self.rule})"
+
+    def _repr_html_(self) -> str:
+        return as_text(str(self))
 
     def __str__(self) -> str:
         lines = [self.summary(), "", describe_rows(self.rows)]
