@@ -190,7 +190,7 @@ class Patients(Sequence[Patient]):
             lines.append(f"false-positive cells on healthy donors: {self.false_per_thousand:.1f} in 1,000{spread}")
         if self.detection_limit > 0:  # A limit of 0 means that healthy donors have no false positives.
             lines.append(
-                f"limit of detection, two SD above the false positives: parasitemia {self.detection_limit:.1%}"
+                f"limit of detection, two SD above the false positives: parasitemia {self.detection_limit:.2%}"
             )
         return "\n".join([*lines, NOTE])
 

@@ -157,7 +157,7 @@ class AtPrevalence:
     interval: dict[str, tuple[float, float]]
 
     def __str__(self) -> str:
-        lines = [f"at a prevalence of {self.prevalence:.1%} of the cells:"]
+        lines = [f"at a prevalence of {self.prevalence:.2%} of the cells:"]
         for name in ("precision", "negative_predictive_value"):
             low, high = self.interval[name]
             lines.append(f"  {name.replace('_', ' ')} {getattr(self, name):.4f} ({low:.4f} to {high:.4f})")
