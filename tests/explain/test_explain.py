@@ -132,6 +132,6 @@ def test_what_cannot_be_explained() -> None:
     from flax import nnx
 
     own = cellscan.Classifier(TinyNet(rngs=nnx.Rngs(0)), image_size=16)
-    with pytest.raises(cellscan.ArgumentError, match='"integrated_gradients" and "occlusion"'):
+    with pytest.raises(cellscan.ArgumentError, match='"integrated_gradients" or "occlusion"'):
         own.explain(random_image(), method="gradcam")
     assert own.explain(random_image(), method="occlusion", progress=False)[0].map.max() > 0.8

@@ -79,7 +79,7 @@ def fit_quantile(scores: np.ndarray, patients: np.ndarray, alpha: float) -> floa
     """
     alpha = check_number("alpha", alpha, 0, 1)
     _, group, size = np.unique(patients, return_inverse=True, return_counts=True)
-    count, needed = len(size), math.ceil(1 / alpha - 1e-9) - 1
+    count, needed = len(size), math.ceil(min(1 / alpha, 1e15) - 1e-9) - 1  # 1 / alpha may be infinite
     if count < needed:
         raise DataError(
             f"{count} patients are too few for alpha {alpha:g}; expected at least {needed}. "
