@@ -84,7 +84,7 @@ def test_a_style_gives_its_colours(cells) -> None:
 
 def test_what_cannot_be_composed_says_why(cells) -> None:
     for options, match in (
-        ({"count": 0}, "count is 0"), ({"cell_diameter": 4}, "cell_diameter"), ({"cell_diameter": (40, 20)}, "minimum first"),
+        ({"count": 0}, "count is 0"), ({"cell_diameter": 4}, "cell_diameter"), ({"cell_diameter": (40, 20)}, "minimum"),
         ({"size": (20, 20)}, "size"), ({"infected": "sick"}, "infected is 'sick'"), ({"style": 3}, "style is a int"),
         ({"seed": -1}, "seed"),
     ):  # fmt: skip
