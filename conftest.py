@@ -15,8 +15,15 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # benchmarks and the gallery use the default optimisations, as users do.
 os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}"
 
+import hypothesis
 import pytest
 from _pytest.doctest import DoctestItem
+
+# The same examples in every run, so that a change does not fail because of an example that no run had before. With
+# CELLSCAN_RANDOM_EXAMPLES=1 they are drawn anew: run this before a release, and keep what it finds as an @example.
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+if not os.environ.get("CELLSCAN_RANDOM_EXAMPLES"):
+    hypothesis.settings.load_profile("repeatable")
 
 _STUDIES = ("cellscan.study.Study", "cellscan.study.ExternalValidation", "cellscan.evaluate.confident.LabelIssues")
 _DETECTORS = (
