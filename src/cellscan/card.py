@@ -274,8 +274,8 @@ def library_versions() -> dict[str, str]:
     import platform
     from importlib.metadata import version
 
-    found = {name: version(name) for name in ("jax", "flax", "optax", "numpy", "pillow")}
-    return {"cellscan": version("cellscan"), "python": platform.python_version(), **found}
+    result = {name: version(name) for name in ("jax", "flax", "optax", "numpy", "pillow")}
+    return {"cellscan": version("cellscan"), "python": platform.python_version(), **result}
 
 
 def save(

@@ -53,10 +53,10 @@ class LaboratoryStudy(Sequence[DetectionReport]):
     @overload
     def __getitem__(self, index: slice) -> LaboratoryStudy: ...
     def __getitem__(self, index: int | slice) -> DetectionReport | LaboratoryStudy:
-        found = find_rows(index, len(self), "laboratories")
-        if isinstance(found, int):
-            return self.reports[found]
-        rows = found.tolist()
+        result = find_rows(index, len(self), "laboratories")
+        if isinstance(result, int):
+            return self.reports[result]
+        rows = result.tolist()
         names, reports, detectors = (
             tuple(column[row] for row in rows) for column in (self.names, self.reports, self.detectors)
         )

@@ -62,19 +62,19 @@ def find_background(images: Float[Array, "n h w 3"]) -> Bool[Array, "n h w"]:
     (60, 0)
     """
     light = images.max(-1) > _DARK
-    found = jnp.zeros_like(light)
+    result = jnp.zeros_like(light)
     # Dark pixels connected to the border along a row or a column are nearly all of the background.
     for axis in (1, 2):
         length = light.shape[axis]
         position = jnp.arange(length).reshape((1, length, 1) if axis == 1 else (1, 1, length))
         first = jnp.where(light, position, length).min(axis, keepdims=True)
         last = jnp.where(light, position, -1).max(axis, keepdims=True)
-        found = found | (position < first) | (position > last)
+        result = result | (position < first) | (position > last)
     # The rest lies behind concave parts of the outline. The mask grows into it for a quarter of the side. The dark
     # pixels are part of the loop state, because exporters do not support loops that use arrays from outside.
-    both = jnp.logical_not(light), found
-    _, found = jax.lax.fori_loop(0, light.shape[1] // 4, lambda _, at: (at[0], at[0] & _grow(at[1])), both)
-    return _grow(found)
+    both = jnp.logical_not(light), result
+    _, result = jax.lax.fori_loop(0, light.shape[1] // 4, lambda _, at: (at[0], at[0] & _grow(at[1])), both)
+    return _grow(result)
 
 
 def _grow(mask: Bool[Array, "n h w"]) -> Bool[Array, "n h w"]:

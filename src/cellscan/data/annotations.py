@@ -145,11 +145,11 @@ def load_fields(
         None if images is None else _existing("images", images),
         frozenset(os.path.abspath(table) for table in tables),
     )
-    found = _find(target, place, format) if boxes else None
-    if found is None:
+    result = _find(target, place, format) if boxes else None
+    if result is None:
         fields, saved = _read_plain(target, place, refuse=boxes), {}
     else:
-        fields, saved = _read(target, place, *found, classes=classes, complete=complete, on_error=on_error)
+        fields, saved = _read(target, place, *result, classes=classes, complete=complete, on_error=on_error)
     names = fields.names.tolist()
     given_groups = {"patient": patient, "slide": slide, "laboratory": laboratory}
     groups = {
@@ -162,12 +162,12 @@ def load_fields(
 
 
 def _existing(name: str, path: object) -> Path:
-    found = as_path(name, path)
-    if not os.path.exists(found):
-        raise DataError(f"{found}: there is no such file or folder")
-    if name == "images" and not found.is_dir():
-        raise DataError(f"{found}: this is a file; images= expects the folder of the images")
-    return found
+    result = as_path(name, path)
+    if not os.path.exists(result):
+        raise DataError(f"{result}: there is no such file or folder")
+    if name == "images" and not result.is_dir():
+        raise DataError(f"{result}: this is a file; images= expects the folder of the images")
+    return result
 
 
 def _class_list(classes: object) -> list[str] | None:
@@ -199,8 +199,8 @@ def _find(target: Path, place: Place, wanted: str | None) -> tuple[Format, list[
         names = place.others
         if target != place.root:  # The caller chose one of several annotation folders.
             names = [name for name in names if name.startswith(f"{target.name}/")]
-        found = recognise(place, names, wanted)
-        return None if found is None else (*found, names)
+        result = recognise(place, names, wanted)
+        return None if result is None else (*result, names)
     suffix = target.suffix.lower()
     if suffix in (".yaml", ".yml"):
         place.given = place.given or yolo.read_names(target)

@@ -97,7 +97,7 @@ def count_images(
             rows = range(start, min(start + 512, count))
             headers += pool.map(header_or_none, rows)
             bar.advance(len(rows))
-    sides = np.array([side for found in headers if found for side in found[:2]] or [0])
+    sides = np.array([side for result in headers if result for side in result[:2]] or [0])
     counts = np.array(list(Counter(patients).values()))
     return Description(
         cells=count,
@@ -105,8 +105,8 @@ def count_images(
         patients=len(counts),
         per_patient=_spread(counts),
         sides=_spread(sides),
-        formats=dict(Counter(found[2] for found in headers if found).most_common()),
-        unreadable=sum(found is None for found in headers),
+        formats=dict(Counter(result[2] for result in headers if result).most_common()),
+        unreadable=sum(result is None for result in headers),
     )
 
 

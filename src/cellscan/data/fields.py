@@ -248,10 +248,10 @@ class FieldDataset:
             name: None if value is None else as_list(name, value)
             for name, value in (("polygons", polygons), ("points", points), ("point_labels", point_labels))
         }
-        found = cls.from_source(
+        result = cls.from_source(
             source, as_list("boxes", boxes), as_list("labels", labels), named, class_names, complete=complete, **more
         )
-        return found.with_groups(patients, slides, laboratories)
+        return result.with_groups(patients, slides, laboratories)
 
     @classmethod
     def from_source(
@@ -583,9 +583,9 @@ class FieldDataset:
         (('red blood cell', 'infected'), True)
         """
         new = check_names("names", names, 1)
-        found = self.relabelled(with_classes(self.class_names, new), range(len(self.class_names)))
+        result = self.relabelled(with_classes(self.class_names, new), range(len(self.class_names)))
         complete = np.concatenate([self.complete, np.ones((len(self), len(new)), bool)], 1)
-        return replace(found, complete=frozen(complete))
+        return replace(result, complete=frozen(complete))
 
     def relabelled(self, class_names: Sequence[str], to: Sequence[int | None]) -> FieldDataset:
         """Return the data set with new classes and labels.

@@ -62,15 +62,15 @@ def read_groups(
     if isinstance(given, (str, os.PathLike)):
         given = _read_file(what, as_path(what, given))
     if hasattr(given, "items"):  # a mapping, or a pandas Series
-        found = _look_up(what, names, dict(given.items()), what_is_named)
+        result = _look_up(what, names, dict(given.items()), what_is_named)
     elif callable(given):
-        found = [_call(what, name, given, argument) for name, argument in zip(names, below or names, strict=True)]
+        result = [_call(what, name, given, argument) for name, argument in zip(names, below or names, strict=True)]
     else:
         raise ArgumentError(
             f"{what} is {given!r:.80}; expected a function, a mapping, or a CSV file with the header name,{what}"
         )
-    owners = [as_patient(name, owner) for name, owner in zip(names, found, strict=True)]
-    for name, owner, value in zip(names, owners, found, strict=True):
+    owners = [as_patient(name, owner) for name, owner in zip(names, result, strict=True)]
+    for name, owner, value in zip(names, owners, result, strict=True):
         if not owner:
             raise DataError(f"{name}: `{what}` gives {value!r:.80}; expected the {what}'s id, which is not empty")
     return owners
@@ -116,5 +116,5 @@ def _look_up(what: str, names: Sequence[str], given: dict[Any, Any], named: str)
             )
         elif fitting:
             partly[fitting[0]] = owner
-    found = {**partly, **whole}
-    return [found.get(row) for row in range(len(names))]
+    result = {**partly, **whole}
+    return [result.get(row) for row in range(len(names))]

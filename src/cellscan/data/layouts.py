@@ -179,20 +179,20 @@ def choose_splits(where: str, placed: list[Placed], split: str | Sequence[str] |
     ArgumentError
         `split` is not the name of a split, or a sequence of such names.
     """
-    found = sorted({image.split for image in placed} - {""})
+    result = sorted({image.split for image in placed} - {""})
     if split is None:
-        if len(found) > 1:
+        if len(result) > 1:
             raise DataError(
-                f"{where}: read as {layout}, with the splits {_listed(found)}. Load one with split={found[0]!r}, or "
-                f"join them with split={tuple(found)!r}"
+                f"{where}: read as {layout}, with the splits {_listed(result)}. Load one with split={result[0]!r}, or "
+                f"join them with split={tuple(result)!r}"
             )
         return placed
     wanted = (split,) if isinstance(split, str) else split
     if not isinstance(wanted, (tuple, list)) or not wanted or not all(isinstance(name, str) for name in wanted):
         raise ArgumentError(f"split is {split!r:.80}; expected the name of a folder, or a sequence of names")
-    unknown = [name for name in wanted if name.casefold() not in {known.casefold() for known in found}]
+    unknown = [name for name in wanted if name.casefold() not in {known.casefold() for known in result}]
     if unknown:
-        available = f"it has {_listed(found)}" if found else f"it has none (read as {layout})"
+        available = f"it has {_listed(result)}" if result else f"it has none (read as {layout})"
         raise ArgumentError(f"split is {split!r}, but {where} has no split {unknown[0]!r}; {available}")
     folded = {name.casefold() for name in wanted}
     return [image for image in placed if image.split.casefold() in folded]

@@ -19,22 +19,22 @@ CLASS_NAMES = ("parasitized", "uninfected")
 def read_malaria(root: Path, patient_files: Iterable[str | os.PathLike[str]] = ()) -> CellDataset:
     """Read the publisher's archive, its extracted folder, or a nested copy of either; see `load_malaria`."""
     listing = list_images(root)
-    found: dict[tuple[int, str], list[str]] = {}
+    result: dict[tuple[int, str], list[str]] = {}
     stray = []
     # Sorting by depth puts a nested copy after the original.
     for path in sorted(listing.images, key=lambda path: (path.count("/"), path)):
         label, name = path.split("/")[-2:] if "/" in path else ("", path)
         if label.casefold() in CLASS_NAMES:
-            found.setdefault((CLASS_NAMES.index(label.casefold()), name), []).append(path)
+            result.setdefault((CLASS_NAMES.index(label.casefold()), name), []).append(path)
         else:
             stray.append(path)
-    if len({label for label, _ in found}) < 2:
+    if len({label for label, _ in result}) < 2:
         raise DataError(
             f"{root}: expected images in two folders named Parasitized and Uninfected, found "
-            f"{len(found)} in {'one of them' if found else 'neither'}. For folders with other names use load_folder"
+            f"{len(result)} in {'one of them' if result else 'neither'}. For folders with other names use load_folder"
         )
     warn_of_others(root, [*stray, *listing.others])
-    cells = [(label, path) for (label, _), paths in sorted(found.items()) for path in _without_copies(listing, paths)]
+    cells = [(label, path) for (label, _), paths in sorted(result.items()) for path in _without_copies(listing, paths)]
     paths = [path for _, path in cells]
     names = [path.rsplit("/", 1)[-1] for path in paths]
     if max(Counter(names).values()) > 1:  # The names of the publisher are unique; those of other folders may not be.

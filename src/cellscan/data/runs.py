@@ -74,7 +74,7 @@ def find_counters(names: Sequence[str]) -> list[tuple[str, int]]:
         stem, dot, suffix = file.rpartition(".")
         split.append((folder + slash, re.split(r"(\d+)", stem if dot else file), dot + suffix if dot else ""))
         kinds.setdefault(tuple(split[-1][1][::2]), []).append(index)
-    found: list[tuple[str, int]] = [("", index) for index in range(len(names))]
+    result: list[tuple[str, int]] = [("", index) for index in range(len(names))]
     for kind, members in kinds.items():
         best, most = None, 0
         for position in reversed(range(1, 2 * len(kind) - 1, 2)):
@@ -90,8 +90,8 @@ def find_counters(names: Sequence[str]) -> list[tuple[str, int]]:
             if 2 * most >= len(members):
                 break
         if best is not None:
-            found = [best.get(index, counter) for index, counter in enumerate(found)]
+            result = [best.get(index, counter) for index, counter in enumerate(result)]
         elif len(kind) > 1:  # No name has a neighbour, so the numbers are no counters.
             for index in members:
-                found[index] = (names[index], 0)
-    return found
+                result[index] = (names[index], 0)
+    return result

@@ -169,12 +169,12 @@ def find_discs(ground: Ground) -> Discs:
     if not len(y):
         return Discs(np.zeros((0, 2)), np.zeros(0), np.zeros(0))
     ny, nx = down[y, x] / steep[y, x], right[y, x] / steep[y, x]
-    found: list[np.ndarray] = []
+    result: list[np.ndarray] = []
     radius = _LEAST
     while radius < _MOST * min(height, width):
-        found.append(_vote(y, x, ny, nx, radius, dark.shape))
+        result.append(_vote(y, x, ny, nx, radius, dark.shape))
         radius *= _STEP
-    circles = _apart(np.concatenate([*found, np.zeros((0, 4))]))
+    circles = _apart(np.concatenate([*result, np.zeros((0, 4))]))
     radii = _refine(circles, y, x, ny, nx)
     circles[:, 1] = radii
     circles = _join_ovals(circles, ground)

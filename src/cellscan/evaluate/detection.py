@@ -201,9 +201,9 @@ def measure_errors(fields: FieldDataset, cells: Sequence[Detections], detection:
     """
     outcomes = []
     complete = fields.boxed()[:, 1] & fields.complete[:, 0]  # fields in which false detections can be counted
-    for row, (boxes, labels, found) in enumerate(zip(fields.boxes, fields.labels, cells, strict=True)):
-        infected, last = boxes[labels == 1], found.labels == 1
-        called = found.boxes[last][np.argsort(-found.scores[last])]
+    for row, (boxes, labels, result) in enumerate(zip(fields.boxes, fields.labels, cells, strict=True)):
+        infected, last = boxes[labels == 1], result.labels == 1
+        called = result.boxes[last][np.argsort(-result.scores[last])]
         unmatched = np.ones(len(infected), bool)
         false = 0
         for box in called:

@@ -55,8 +55,8 @@ def compute_metrics(
     (0.5, 1.0, 0.153)
     """
     group = np.zeros(len(labels), int)
-    found = weighted_metrics(labels, predicted, probabilities, group, positive, [np.ones((1, 1))])
-    return {name: float(found[name][0]) for name in NAMES}
+    result = weighted_metrics(labels, predicted, probabilities, group, positive, [np.ones((1, 1))])
+    return {name: float(result[name][0]) for name in NAMES}
 
 
 def weighted_metrics(
@@ -129,16 +129,16 @@ def weighted_metrics(
     for rows in weights:
         part = dict(zip(sums, np.split(rows @ table, ends, 1), strict=True))
         total = part["truth"].sum(1)
-        found = _from_sums(part["hits"], part["truth"], part["called"], positive)
+        result = _from_sums(part["hits"], part["truth"], part["called"], positive)
         for name in ("log_loss", "brier", "calibration_error"):
-            found[name] = np.abs(part[name]).sum(1) / total
+            result[name] = np.abs(part[name]).sum(1) / total
         for name in AVERAGED:
             value, known = part[f"{name}_by_patient"].T
             with np.errstate(invalid="ignore"):
-                found[f"{name}_by_patient"] = value / known
-        found["roc_auc"], found["average_precision"] = np.mean([[rank(row) for row in rows] for rank in ranks], 0).T
-        chunks.append(found)
-    return {name: np.concatenate([found[name] for found in chunks]) for name in chunks[0]}
+                result[f"{name}_by_patient"] = value / known
+        result["roc_auc"], result["average_precision"] = np.mean([[rank(row) for row in rows] for rank in ranks], 0).T
+        chunks.append(result)
+    return {name: np.concatenate([result[name] for result in chunks]) for name in chunks[0]}
 
 
 def brier(labels: np.ndarray, probabilities: np.ndarray, positive: int | None) -> np.ndarray:

@@ -32,7 +32,7 @@ def _recognise(file: AnnotationFile, place: Place) -> bool:
 
 
 def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
-    found = Parsed([], [], "corners in pixels as written; the first pixel spans 0 to 1")
+    result = Parsed([], [], "corners in pixels as written; the first pixel spans 0 to 1")
     tally = {
         "masks (RLE) read as the box around them": 0,
         "polygons with fewer than three corners left out, their boxes kept": 0,
@@ -40,13 +40,13 @@ def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
     }
     for file in files:
         try:
-            _read_one(file, found, tally)
+            _read_one(file, result, tally)
         except BAD as error:
             raise DataError(f"{file}: {reason(error)}") from error
-    found.classes = list(dict.fromkeys(found.classes))
-    found.notes = list(dict.fromkeys(found.notes))
-    found.notes += [note for what, count in tally.items() for note in counted(count, what)]
-    return found
+    result.classes = list(dict.fromkeys(result.classes))
+    result.notes = list(dict.fromkeys(result.notes))
+    result.notes += [note for what, count in tally.items() for note in counted(count, what)]
+    return result
 
 
 def _read_one(file: AnnotationFile, found: Parsed, tally: dict[str, int]) -> None:

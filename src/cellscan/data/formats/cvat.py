@@ -32,7 +32,7 @@ def _recognise(file: AnnotationFile, place: Place) -> bool:
 
 
 def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
-    found = Parsed([], [], "corners in pixels as written; the first pixel spans 0 to 1")
+    result = Parsed([], [], "corners in pixels as written; the first pixel spans 0 to 1")
     masks = 0
     for file in files:
         root = file.xml
@@ -41,19 +41,19 @@ def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
                 f"{file}: it contains tracks of a video, which are not supported; export it as CVAT for images, COCO "
                 "or Pascal VOC"
             )
-        found.classes += [(label.text or "").strip() for label in root.iterfind("./meta//labels/label/name")]
+        result.classes += [(label.text or "").strip() for label in root.iterfind("./meta//labels/label/name")]
         for row, image in enumerate(root.iterfind("image")):
             try:
                 entry = Entry(name_of(image.get("name")), str(file))
             except ValueError as error:
                 raise DataError(f"{file}, image number {row}: {error}") from error
-            found.entries.append(entry)
+            result.entries.append(entry)
             masks += _read_one(file, image, entry)
-    named = sorted_names(found.entries)
+    named = sorted_names(result.entries)
     # Boxes may have labels that are no longer in the project, because a label was renamed.
-    found.classes = list(dict.fromkeys([*filter(None, found.classes), *named])) if found.classes else named
-    found.notes += counted(masks, "masks read as the box around them")
-    return found
+    result.classes = list(dict.fromkeys([*filter(None, result.classes), *named])) if result.classes else named
+    result.notes += counted(masks, "masks read as the box around them")
+    return result
 
 
 def _read_one(file: AnnotationFile, image: Element, entry: Entry) -> int:

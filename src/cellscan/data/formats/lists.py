@@ -26,16 +26,16 @@ def _recognise(file: AnnotationFile, place: Place) -> bool:
 
 
 def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
-    found = Parsed([], [], "boxes and points in pixels; the first pixel spans 0 to 1")
+    result = Parsed([], [], "boxes and points in pixels; the first pixel spans 0 to 1")
     for file in files:
         try:
             names = [name_of(name) for name in file.json["classes"]]
-            found.classes += names
-            found.entries += [_read_one(file, item, names) for item in file.json["fields"]]
+            result.classes += names
+            result.entries += [_read_one(file, item, names) for item in file.json["fields"]]
         except BAD as error:
             raise DataError(f"{file}: {reason(error)}") from error
-    found.classes = list(dict.fromkeys(found.classes))
-    return found
+    result.classes = list(dict.fromkeys(result.classes))
+    return result
 
 
 def _read_one(file: AnnotationFile, item: dict[str, Any], names: Sequence[str]) -> Entry:

@@ -156,7 +156,7 @@ def _read(files: Sequence[AnnotationFile], place: Place) -> Parsed:
 
 
 def _read_one(file: AnnotationFile, layout: _Layout) -> tuple[list[Entry], list[str]]:
-    found: dict[str, Entry] = {}
+    result: dict[str, Entry] = {}
     scores, bare = 0, 0
     rows = csv.reader(io.StringIO(file.text, newline=""), delimiter=_mark(file))
     where = str(file)
@@ -176,9 +176,9 @@ def _read_one(file: AnnotationFile, layout: _Layout) -> tuple[list[Entry], list[
             name = row[layout.image].strip()
             if not name:
                 raise DataError(f"{where}: the name of the image is empty")
-            entry = found.get(name)
+            entry = result.get(name)
             if entry is None:
-                entry = found[name] = Entry(name, str(file), stem=name)
+                entry = result[name] = Entry(name, str(file), stem=name)
             try:
                 added = _add(entry, row, layout)
             except BAD as error:
@@ -188,7 +188,7 @@ def _read_one(file: AnnotationFile, layout: _Layout) -> tuple[list[Entry], list[
             bare += added and layout.kind is None
     except csv.Error as error:
         raise DataError(f"{where}: {reason(str(error))}") from error
-    return list(found.values()), [*counted(scores, "scores not kept"), *counted(bare, "boxes without a class")]
+    return list(result.values()), [*counted(scores, "scores not kept"), *counted(bare, "boxes without a class")]
 
 
 def _add(entry: Entry, row: Sequence[str], layout: _Layout) -> bool:
