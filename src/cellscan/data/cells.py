@@ -17,7 +17,7 @@ from cellscan.data.description import Description, count_images
 from cellscan.data.images import PIXEL_LIMIT, ImageLike, read_rgb
 from cellscan.data.pixels import Pixels, open_map
 from cellscan.data.reading import Reading, check_reading
-from cellscan.data.sources import ArraySource, Source
+from cellscan.data.sources import ArraySource, Source, hash_lines
 from cellscan.data.splits import Split, assign, assign_cells, check_folds, part_fractions, read_folds, split_hash
 from cellscan.data.tables import find_rows, write_csv
 from cellscan.data.values import (
@@ -833,6 +833,21 @@ class CellDataset:
         columns = [self.names.tolist(), np.array(self.class_names)[self.labels].tolist(), self.patients.tolist()]
         rows = sorted(zip(*columns, *([self._contents()] if pixels else []), strict=True))
         return hashlib.sha256(repr(rows).encode()).hexdigest()[:12]
+
+    def source_fingerprint(self) -> str:
+        """Return 64 hexadecimal digits that change if an image, or the choice of images, may have changed.
+
+        No image is read: files are compared by size and times, as for the cache of decoded images.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> cells = cellscan.synthetic_cells(40, seed=0)
+        >>> cells.source_fingerprint() == cells.select(slice(None, None, -1)).source_fingerprint()
+        False
+        """
+        sources = [source.fingerprint() for source in self._sources]
+        return hash_lines([*sources, repr(self._part.tolist()), repr(self._row.tolist())])
 
     def fingerprint(self) -> str:
         """Return 64 hexadecimal digits that identify the cells and their order.

@@ -40,13 +40,15 @@ class RenderedSource:
     def checksums(self, rows: Sequence[int]) -> list[str]:
         def checksum_of(row: int) -> str:
             if row not in self._sums:
-                self._sums[row] = checksum(self.render(row).tobytes())
+                self.read(row)
             return self._sums[row]
 
         return in_threads(checksum_of, rows)
 
     def read(self, row: int, size: Size | None = None) -> np.ndarray:
         image = self.render(row)
+        if row not in self._sums:  # Rendering takes longer than the checksum: do not render again for it.
+            self._sums[row] = checksum(image.tobytes())
         return image if size is None else read_rgb(image, size, where=f"image {row}")
 
     def header(self, row: int) -> tuple[int, int, str]:

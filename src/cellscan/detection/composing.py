@@ -96,7 +96,7 @@ def compose_fields(
     All cells of a field come from one patient. They are rotated, mirrored and placed on a background, alone or in
     clumps; the image border cuts some of them. Synthetic white cells, platelets and specks of stain are drawn between
     the red cells. They count as background and have no boxes. Illumination, focus and noise vary. An image is computed
-    when it is read, in about 20 ms.
+    when it is read, in about 50 ms for 100 cells.
 
     Parameters
     ----------
@@ -180,11 +180,10 @@ def compose_fields(
         placed = _place(rng, by_patient[patient], shapes, diameter, size)
         plans.append(Plan(placed, diameter, look, (seed, 5, number)))
         patients.append(patient)
-    source = ComposedSource(plans, pixels, size, cells.fingerprint())
-    frame = np.array([0, 0, size[1], size[0]])
+    source = ComposedSource(plans, pixels, size, cells.source_fingerprint())
+    corner = np.tile(size[::-1], 2)
     boxes = [
-        np.array([(*np.maximum(p.box[:2], 0), *np.minimum(p.box[2:], frame[2:])) for p in plan.cells], np.float32)
-        for plan in plans
+        np.clip(np.array([placed.box for placed in plan.cells], np.float32).reshape(-1, 4), 0, corner) for plan in plans
     ]
     labels = [positive[[p.row for p in plan.cells]].astype(np.int32) for plan in plans]
     file_names = [f"composed_{number:05d}.png" for number in range(count)]

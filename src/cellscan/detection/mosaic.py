@@ -117,8 +117,8 @@ def mosaic_fields(
     typical = np.median(trimmed[usable] / diameters[usable, None], 0) * math.sqrt(low * high)
     parts = np.clip(np.rint(frame / typical), 1, _MOST_PARTS).astype(int)
     plans: list[tuple[Piece, ...]] = []
-    boxes, labels, used = [], [], []
-    boxed = fields.boxed()
+    boxes, labels = [], []
+    boxed, complete = fields.boxed(), np.ones((count, len(fields.class_names)), bool)
     for number in range(count):
         rng = np.random.default_rng([seed, 6, number])
         pieces: list[Piece] = []
@@ -132,13 +132,10 @@ def mosaic_fields(
             pieces.append(piece)
             piece_boxes.append(moved_boxes)
             piece_labels.append(moved_labels)
-            used.append((number, row))
+            complete[number] &= boxed[row]
         plans.append(tuple(pieces))
         boxes.append(np.concatenate(piece_boxes).astype(np.float32))
         labels.append(np.concatenate(piece_labels))
-    complete = np.ones((count, len(fields.class_names)), bool)
-    for number, row in used:
-        complete[number] &= boxed[row]
     source = MosaicSource(plans, fields.source, size)
     names = [f"mosaic_{number:05d}.png" for number in range(count)]
     return FieldDataset.from_source(source, boxes, labels, names, fields.class_names, complete=complete)
