@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cellscan.errors import ArgumentError, CellscanError
 
 if TYPE_CHECKING:
+    from cellscan.classifier import Classifier
     from cellscan.data.cells import CellDataset
 
 OK, FAILED, PARTLY = 0, 1, 3
@@ -165,11 +166,16 @@ def _write_rows(rows: Sequence[Sequence[object]], kind: str) -> None:
         csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
 
 
-def _predict(args: argparse.Namespace) -> int:
+def _load_classifier(file: str | None) -> Classifier:
+    """Return the classifier of a file, or the bundled one."""
     from cellscan.classifier import Classifier
 
     _keep_programs()
-    clf = Classifier.pretrained() if args.model is None else Classifier.load(args.model)
+    return Classifier.pretrained() if file is None else Classifier.load(file)
+
+
+def _predict(args: argparse.Namespace) -> int:
+    clf = _load_classifier(args.model)
     if args.threshold is not None:
         clf.threshold = args.threshold
     preds = clf.predict(_expand(args.images), on_error="skip", progress=sys.stderr.isatty())
@@ -199,8 +205,7 @@ def _screen(args: argparse.Namespace) -> int:
     if args.format == "text":
         print(smear)
     elif args.format == "csv":
-        rows = [[one.name, one.red_cells, one.infected] for one in smear.fields]
-        _write_rows([["field", "red_cells", "infected"], *rows], "csv")
+        _write_rows(smear.rows(), "csv")
         for warning in smear.warnings:
             print(f"Warning: {warning}", file=sys.stderr)
     else:
@@ -230,10 +235,7 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from cellscan.classifier import Classifier
-
-    _keep_programs()
-    clf = Classifier.pretrained() if args.model is None else Classifier.load(args.model)
+    clf = _load_classifier(args.model)
     report = clf.evaluate(_load_cells(args), progress=sys.stderr.isatty())
     print(report if args.format == "text" else json.dumps(report.to_dict(), indent=1))
     return OK

@@ -15,7 +15,7 @@ from cellscan.data.tables import find_rows, write_csv
 from cellscan.data.values import as_path
 from cellscan.detector import Detector
 from cellscan.errors import ArgumentError, DataError
-from cellscan.evaluate.detection import DetectionReport
+from cellscan.evaluate.detection import DetectionReport, score_text
 from cellscan.notebook import as_text
 
 
@@ -79,11 +79,11 @@ class LaboratoryStudy(Sequence[DetectionReport]):
         lines = [f"{'left out':{width}}{'fields':>8}{head}{'count error':>13}"]
         for name, report in zip(self.names, self.reports, strict=True):
             row = "".join(
-                f"{_text(value):>{max(len(kind) + 7, 10)}}"
+                f"{score_text(value):>{max(len(kind) + 7, 10)}}"
                 for kind, value in zip(classes, report.ap50_per_class, strict=True)
             )
             row += "".join(
-                f"{_text(value):>{max(len(kind) + 5, 10)}}"
+                f"{score_text(value):>{max(len(kind) + 5, 10)}}"
                 for kind, value in zip(classes, report.f1_per_class, strict=True)
             )
             error = "n/a" if np.isnan(report.count_error) else f"{report.count_error:.1%}"
@@ -195,7 +195,3 @@ def leave_one_laboratory_out(
         reports.append(detector.evaluate(kept, cell_diameter=cell_diameter, progress=progress))
         detectors.append(detector)
     return LaboratoryStudy(names, tuple(reports), tuple(detectors))
-
-
-def _text(value: float) -> str:
-    return "n/a" if np.isnan(value) else f"{value:.3f}"

@@ -188,8 +188,19 @@ class SmearReport:
         >>> file.read_text().splitlines()[0]
         'field,red_cells,infected'
         """
+        write_csv(path, self.rows())
+
+    def rows(self) -> list[list[object]]:
+        """Return the rows that `to_csv` writes: a header, and one row per field.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> len(cellscan.screen(fields, det, classifier=None, cell_diameter=50).rows())
+        5
+        """
         rows = ([count.name, count.red_cells, count.infected] for count in self.fields)
-        write_csv(path, [["field", "red_cells", "infected"], *rows])
+        return [["field", "red_cells", "infected"], *rows]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
