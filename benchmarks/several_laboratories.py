@@ -54,30 +54,43 @@ def load(data: Path, name: str) -> tuple[cellscan.FieldDataset, cellscan.FieldDa
     return train, valid
 
 
-def make_training(
-    data: Path, names: list[str], composed: int, mosaics: int
-) -> tuple[cellscan.FieldDataset, cellscan.FieldDataset]:
+def make_training(names: list[str], args: argparse.Namespace) -> tuple[cellscan.FieldDataset, cellscan.FieldDataset]:
     """Return training and validation fields of all laboratories, with cells of about the same size."""
-    parts = {name: load(data, name) for name in names}
-    cells = cellscan.load_malaria(data / "cell_images")
+    diameters = tuple(args.cell_diameter)
+    parts = {name: load(args.data, name) for name in names}
+    cells = cellscan.load_malaria(args.data / "cell_images")
     train_cells, valid_cells = cells.split(test=0.15, by="patient", seed=0)
     found = []
     for number, (real, patients) in enumerate(
         zip(zip(*parts.values(), strict=True), (train_cells, valid_cells), strict=True)
     ):
         share = 1 if number == 0 else 0.1
-        sets = [cellscan.mosaic_fields(fields, round(share * mosaics), margin=0.3, seed=number) for fields in real]
+        sets = [
+            cellscan.mosaic_fields(
+                fields, round(share * args.mosaics), cell_diameter=diameters, margin=0.3, seed=number
+            )
+            for fields in real
+        ]
         style = cellscan.concat([fields for fields in real if isinstance(fields, cellscan.FieldDataset)])
-        half = round(share * composed / 2)
-        sets.append(cellscan.compose_fields(patients, half, seed=2 * number))
-        sets.append(cellscan.compose_fields(patients, half, style=style, seed=2 * number + 1))
+        half = round(share * args.composed / 2)
+        for seed, colours in enumerate((None, style), 2 * number):
+            sets.append(
+                cellscan.compose_fields(
+                    patients,
+                    half,
+                    cell_diameter=diameters,
+                    infected_share=args.infected_share,
+                    style=colours,
+                    seed=seed,
+                )
+            )
         found.append(cellscan.concat(sets))
     return found[0], found[1]
 
 
 def train(folder: Path, names: list[str], args: argparse.Namespace) -> None:
     """Train, choose thresholds, and keep the detector."""
-    fields, valid = make_training(args.data, names, args.composed, args.mosaics)
+    fields, valid = make_training(names, args)
     print(fields, valid, sep="\n", flush=True)
     det = cellscan.Detector("retinanet_small", image_size=(360, 480), class_names=CLASSES, seed=0)
     start = time.monotonic()
@@ -131,9 +144,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--leave-out", choices=("IML", "BCCD", "draaslan"), default="IML")
-    parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--composed", type=int, default=500)
-    parser.add_argument("--mosaics", type=int, default=110)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--composed", type=int, default=900)
+    parser.add_argument("--mosaics", type=int, default=120)
+    parser.add_argument("--cell-diameter", type=float, nargs=2, default=(40.0, 60.0), metavar=("LOW", "HIGH"))
+    parser.add_argument("--infected-share", type=float, default=0.3)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--ship", action="store_true")
     args = parser.parse_args()

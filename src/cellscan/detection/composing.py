@@ -14,7 +14,7 @@ from cellscan.data.fields import FieldDataset
 from cellscan.data.pixels import Pixels
 from cellscan.data.rendered import RenderedSource
 from cellscan.data.synthetic import check_field_size
-from cellscan.data.values import as_range, check_seed, check_whole
+from cellscan.data.values import as_range, check_number, check_seed, check_whole
 from cellscan.detection.ground import find_ground
 from cellscan.errors import ArgumentError, DataError
 from cellscan.progress import Progress
@@ -27,8 +27,11 @@ _BLACK = 31
 _COVER = (0.12, 0.6)
 """Range of the share of a field that cells cover."""
 
-_HEALTHY, _SHARE = 0.2, 0.12
-"""Share of fields without an infected cell; mean share of infected cells in the others."""
+_HEALTHY = 0.2
+"""Share of fields without an infected cell."""
+
+_MOST_INFECTED = 0.5
+"""Largest share of infected cells in a field."""
 
 _CLUMPED = 0.35
 """Share of cells that touch or slightly overlap another cell."""
@@ -87,6 +90,7 @@ def compose_fields(
     size: tuple[int, int] = (360, 480),
     cell_diameter: float | tuple[float, float] = (24.0, 40.0),
     infected: str = "parasitized",
+    infected_share: float = 0.12,
     style: FieldDataset | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -110,6 +114,9 @@ def compose_fields(
         Median diameter of the cells of a field, in pixels, or the range from which it is drawn; at least 8.
     infected : str
         Name of the class of infected cells in `cells`.
+    infected_share : float
+        Mean share of infected cells, in [0, 0.5]. The shares of fields are drawn from an exponential distribution with
+        this mean, and limited to 0.5; a fifth of the fields has no infected cells at all.
     style : FieldDataset, optional
         Fields to imitate: each composed field takes the colours of background and cells, and the noise, of one of
         them. If omitted, the colour of the background is random, and 60 % of the fields are recoloured at random.
@@ -121,8 +128,7 @@ def compose_fields(
     Returns
     -------
     FieldDataset
-        Fields with the classes ``("red blood cell", "infected")`` and the patient of each field. A fifth of the fields
-        have no infected cell. In the others, 13 % of the cells are infected on average.
+        Fields with the classes ``("red blood cell", "infected")`` and the patient of each field.
 
     Raises
     ------
@@ -149,6 +155,7 @@ def compose_fields(
         raise ArgumentError(f"cells is a {type(cells).__name__}; expected a CellDataset, see cellscan.load_malaria")
     count, seed, size = check_whole("count", count, 1), check_seed(seed), check_field_size(size)
     low, high = as_range("cell_diameter", cell_diameter, 8, min(size) / 2)
+    share = check_number("infected_share", infected_share, 0, _MOST_INFECTED, "[]")
     if infected not in cells.class_names:
         raise ArgumentError(f"infected is {infected!r:.80}; expected one of {', '.join(cells.class_names)}")
     if not (style is None or isinstance(style, FieldDataset)):
@@ -177,7 +184,7 @@ def compose_fields(
         patient = names[int(rng.integers(len(names)))]
         look = looks[int(rng.integers(len(looks)))] if looks else None
         diameter = float(np.exp(rng.uniform(np.log(low), np.log(high))))
-        placed = _place(rng, by_patient[patient], shapes, diameter, size)
+        placed = _place(rng, by_patient[patient], shapes, diameter, share, size)
         plans.append(Plan(placed, diameter, look, (seed, 5, number)))
         patients.append(patient)
     source = ComposedSource(plans, pixels, size, cells.source_fingerprint())
@@ -213,13 +220,16 @@ def _place(
     rows: tuple[np.ndarray, np.ndarray],
     shapes: np.ndarray,
     diameter: float,
+    infected_share: float,
     size: tuple[int, int],
 ) -> tuple[Placed, ...]:
     """Choose cells of a patient and their positions; `rows` has those of uninfected and of infected cells."""
     height, width = size
     wanted = max(int(rng.uniform(*_COVER) * height * width / (math.pi / 4 * diameter**2)), 1)
     uninfected, infected = rows
-    share = 0.0 if not len(infected) or rng.random() < _HEALTHY else min(0.5, rng.exponential(_SHARE) + 0.01)
+    share = 0.0
+    if len(infected) and infected_share and rng.random() >= _HEALTHY:
+        share = min(_MOST_INFECTED, rng.exponential(infected_share) + 0.01)
     count = min(int(rng.binomial(wanted, share)), len(infected)) if share else 0
     chosen = np.concatenate([
         rng.choice(infected, count, replace=False) if count else infected[:0],
