@@ -1,5 +1,6 @@
 """`Detector` and `screen`: training, detection, evaluation, saving and errors."""
 
+import copy
 import json
 import math
 from dataclasses import replace
@@ -11,7 +12,7 @@ from helpers import random_image
 from PIL import Image
 
 import cellscan
-from cellscan.confirming import confirm, name_classifier
+from cellscan.confirming import add_evidence, confirm, name_classifier, rules_with
 from cellscan.detection.anchors import Anchors
 from cellscan.detection.likeness import Likeness
 from cellscan.detection.rules import DetectionConfig
@@ -118,6 +119,97 @@ def test_both_have_to_say_so() -> None:
     assert len(none) == len(both)
     assert not none.labels.any()
     assert int((confirm(one, RULES, None).labels == 1).sum()) == infected
+
+
+class Scorer(cellscan.Classifier):
+    """Gives crops of infected cells a high probability, and the others a low one; knows them by their colour."""
+
+    def __init__(self, table: dict[bytes, float]) -> None:
+        super().__init__(image_size=16, class_names=("uninfected", "infected"), positive_class="infected", seed=0)
+        self.table = table
+
+    def predict(self, images, **_) -> Any:
+        infected = np.array([self.table[cell.image.tobytes()] for cell in images])
+        return type("Said", (), {"probabilities": np.stack([1 - infected, infected], 1), "labels": infected >= 0.5})()
+
+
+def test_the_joint_score_decides_if_its_threshold_was_chosen() -> None:
+    one = perfect(cellscan.synthetic_fields(2, seed=3, size=(192, 256)))[1]
+    one = replace(one, labels=np.ones(len(one), np.int32), scores=np.linspace(0.06, 0.94, len(one), dtype=np.float32))
+    odds = 1 - 0.8 * one.scores.astype(float) - 0.05  # the weaker the detector, the surer the classifier
+    clf = Scorer(dict(zip((crop.image.tobytes() for crop in one.crops()), odds.tolist(), strict=True)))
+    own = replace(RULES, joint_threshold=0.55, measured_with=name_classifier(clf))
+    expected = np.sqrt(one.scores / (1 - one.scores) * (odds / (1 - odds)))
+    joint = add_evidence(one, clf).scores
+    assert np.allclose(joint / (1 - joint), expected, rtol=1e-3)
+    cells = confirm(one, rules_with(clf, own), clf)
+    infected = joint >= 0.55
+    assert 0 < infected.sum() < len(one)
+    assert (cells.labels == 1).sum() == infected.sum()
+    assert len(cells) == (infected | (one.scores >= 0.5)).sum()  # a cell stays one if the classifier disagrees
+    both = confirm(one, rules_with(clf, replace(own, measured_with="another")), clf)
+    assert (both.labels == 1).sum() == ((one.scores >= 0.5) & (odds >= 0.5)).sum()
+
+
+def test_the_joint_threshold_is_chosen_evaluated_and_saved(trained, tmp_path) -> None:
+    fields = cellscan.synthetic_fields(8, seed=5, size=(192, 256), difficulty="easy")
+    table: dict[bytes, float] = {}
+    clf = Scorer(table)
+    for found, boxes, labels in zip(
+        trained.predict(fields, score_threshold=0.05), fields.boxes, fields.labels, strict=True
+    ):
+        for crop, box in zip(found.crops(), found.boxes, strict=True):
+            middle = (box[:2] + box[2:]) / 2
+            inside = ((boxes[:, :2] < middle) & (middle < boxes[:, 2:])).all(1)
+            table[crop.image.tobytes()] = 0.9 if (labels[inside] == 1).any() else 0.1
+    det = copy.copy(trained)
+    with pytest.raises(cellscan.ArgumentError, match="no joint threshold"):
+        det.evaluate(fields, classifier=clf)
+    det.choose_threshold(fields, classifier=clf)
+    rules = det.card.detection
+    assert rules is not None
+    assert rules.joint_threshold is not None
+    alone, together = det.evaluate(fields), det.evaluate(fields, classifier=clf)
+    assert together.ap50_per_class[0] == alone.ap50_per_class[0]
+    assert together.ap50_per_class[1] > alone.ap50_per_class[1]
+    assert together.detection.thresholds[1] == rules.joint_threshold
+    assert together.f1_per_class[1] >= alone.f1_per_class[1]
+    det.save(tmp_path / "det.safetensors")
+    assert cellscan.Detector.load(tmp_path / "det.safetensors").card.detection == rules
+    smear = cellscan.screen(fields, det, classifier=clf)
+    assert smear.red_cells == together.found.sum()
+    det.thresholds = rules.thresholds
+    assert det.card.detection is not None
+    assert det.card.detection.joint_threshold is None
+
+
+def test_a_threshold_can_be_chosen_for_few_false_detections(trained) -> None:
+    fields = cellscan.synthetic_fields(8, seed=5, size=(192, 256), difficulty="easy")
+    rng = np.random.default_rng(0)
+    found = []
+    for one in perfect(fields):  # Every cell is called infected; infected ones have higher scores.
+        scores = np.clip(rng.normal(0.35 + 0.3 * one.labels, 0.12), 0.06, 0.95).astype(np.float32)
+        found.append(replace(one, labels=np.ones(len(one), np.int32), scores=scores))
+        found[-1] = replace(
+            found[-1], boxes=np.r_[one.boxes, one.boxes[:1]], labels=np.r_[found[-1].labels, np.int32(0)],
+            scores=np.r_[scores, np.float32(0.9)],
+        )  # fmt: skip
+    seen = []
+    for largest in (0.005, 0.05, 0.3):
+        rules = choose_thresholds(fields, found, RULES, largest)
+        cells = [replace(one, labels=one.labels * (one.scores >= rules.thresholds[1])) for one in found]
+        rate = measure_errors(fields, [cell[cell.labels == 1] for cell in cells], rules).false_positive_rate
+        assert rate is not None
+        assert rate <= largest
+        seen.append((rules.thresholds[1], rate))
+    assert seen[0][0] > seen[1][0] > seen[2][0]
+    assert seen[0][1] < seen[1][1] < seen[2][1]
+    for wrong in (0, -0.1, 1.5, "few", True):
+        with pytest.raises(cellscan.ArgumentError, match="max_false_positive_rate"):
+            copy.copy(trained).choose_threshold(fields, max_false_positive_rate=wrong)
+    swapped = [replace(one, labels=1 - one.labels) for one in perfect(fields)]
+    with pytest.raises(cellscan.DataError, match="already the box with the highest score is false"):
+        choose_thresholds(fields, swapped, RULES, 0.0001)
 
 
 def test_everything_that_holds_fields_gives_the_same(trained, tmp_path) -> None:

@@ -1,7 +1,8 @@
-"""Confirmation of detected cells by a classifier: a cell counts as infected only if detector and classifier agree."""
+"""Joint decisions of a detector and a classifier: which of the detected cells count as infected."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,24 +10,60 @@ import numpy as np
 from cellscan.detection.rules import DetectionConfig
 from cellscan.detections import Detections
 from cellscan.errors import ArgumentError
-from cellscan.evaluate.detection import once
+from cellscan.evaluate.detection import keep_once, once
 
 if TYPE_CHECKING:
     from cellscan.classifier import Classifier
+
+_LEAST = 1e-6
+"""Smallest distance of a probability from 0 and 1, so that log-odds are finite."""
+
+
+def add_evidence(found: Detections, classifier: Classifier) -> Detections:
+    """Return the detections with joint scores for the last class.
+
+    The log-odds of a joint score are the mean of the log-odds of the detector's score and of the classifier's
+    probability of its positive class. They rank cells as Bayes' rule does for independent evidence.
+
+    Examples
+    --------
+    >>> import cellscan
+    >>> from cellscan.confirming import add_evidence
+    >>> clf = cellscan.Classifier(image_size=16, positive_class="infected", class_names=("uninfected", "infected"))
+    >>> found = det.predict(fields)[0]  # see the example of `cellscan.Detector`
+    >>> len(add_evidence(found, clf)) == len(found)
+    True
+    """
+    scores = found.scores.copy()
+    infected = np.flatnonzero(found.labels == len(found.class_names) - 1)
+    if len(infected):
+        preds = classifier.predict(found[infected].crops(), progress=False)
+        both = np.stack([scores[infected], preds.probabilities[:, classifier.card.positive]]).astype(np.float64)
+        both = np.clip(both, _LEAST, 1 - _LEAST)
+        scores[infected] = 1 / (1 + np.exp(-np.log(both / (1 - both)).mean(0)))
+    return replace(found, scores=scores)
+
+
+def rules_with(classifier: Classifier | None, rules: DetectionConfig) -> DetectionConfig:
+    """Return the rules for a call with this classifier: the joint threshold of another classifier is not used."""
+    own = classifier is not None and rules.measured_with == name_classifier(classifier)
+    return rules if own else replace(rules, joint_threshold=None)
 
 
 def confirm(found: Detections, rules: DetectionConfig, classifier: Classifier | None) -> Detections:
     """Return the cells of a field, each counted once, after the classifier has checked the cells of the last class.
 
-    A cell that the detector calls infected and the classifier does not call positive becomes a red cell, label 0. The
-    classifier uses its own threshold.
+    With a joint threshold, a detection of the last class counts as infected if its joint score reaches the threshold,
+    see `add_evidence`. Without one, the detector's score has to reach the threshold of the class, and the classifier,
+    at its own threshold, has to call the cell positive. A cell that the detector alone calls infected becomes a red
+    cell, label 0.
 
     Parameters
     ----------
     found : Detections
-        Detections of one field, with two classes; the last class is the infected one.
+        Detections of one field with two classes, from the lowest score on; the last class is the infected one.
     rules : DetectionConfig
-        Score thresholds and IoU threshold of the detector.
+        Rules of the detector, as `rules_with` returns them.
     classifier : Classifier or None
         Classifier with a positive class. None: the labels of the detector are kept.
 
@@ -42,14 +79,26 @@ def confirm(found: Detections, rules: DetectionConfig, classifier: Classifier | 
     >>> len(confirm(found, det.card.detection, None)) <= len(found)
     True
     """
-    cells = found[once(found, rules)]
-    infected = np.flatnonzero(cells.labels == len(cells.class_names) - 1)
-    if classifier is None or not len(infected):
-        return cells
-    preds = classifier.predict(cells[infected].crops(), progress=False)
-    labels = cells.labels.copy()
-    labels[infected[preds.labels != classifier.card.positive]] = 0
-    return cells.with_labels(labels)
+    last = len(found.class_names) - 1
+    if classifier is None:
+        return found[once(found, rules)]
+    if rules.joint_threshold is None:
+        cells = found[once(found, rules)]
+        infected = np.flatnonzero(cells.labels == last)
+        if not len(infected):
+            return cells
+        preds = classifier.predict(cells[infected].crops(), progress=False)
+        labels = cells.labels.copy()
+        labels[infected[preds.labels != classifier.card.positive]] = 0
+        return cells.with_labels(labels)
+    joint = add_evidence(found, classifier)
+    infected = (found.labels == last) & (joint.scores >= rules.joint_threshold)
+    # A cell stays a cell if the classifier disagrees. Its label decides which threshold counts, so it changes last.
+    counted = infected | (found.scores >= np.array(rules.thresholds, np.float32)[found.labels])
+    labels = np.where((found.labels == last) & ~infected, 0, found.labels).astype(np.int32)
+    scores = np.where(infected, joint.scores, found.scores).astype(np.float32)
+    cells = replace(found, labels=labels, scores=scores)
+    return cells[keep_once(found.boxes, labels, scores, counted, rules)]
 
 
 def check_classifier(classifier: Classifier) -> Classifier:

@@ -16,7 +16,7 @@ import numpy as np
 
 from cellscan import card as cards
 from cellscan.card import Card
-from cellscan.confirming import check_classifier, confirm, name_classifier
+from cellscan.confirming import add_evidence, check_classifier, confirm, name_classifier, rules_with
 from cellscan.data.fields import FieldDataset
 from cellscan.data.images import FIT, PIXEL_LIMIT
 from cellscan.data.inputs import Images, Item, decode, list_items
@@ -205,7 +205,7 @@ class Detector:
             check_number(f"thresholds[{row}]", number, MIN_SCORE, 1, "[)") for row, number in enumerate(entries)
         )
         unmeasured: dict[str, Any] = {"sensitivity": None, "false_positive_rate": None, "false_positive_sd": None}
-        unmeasured |= {"outcomes": (), "likeness": None, "measured_with": None}
+        unmeasured |= {"outcomes": (), "likeness": None, "measured_with": None, "joint_threshold": None}
         self._card = replace(self._card, detection=replace(self._detection, thresholds=thresholds, **unmeasured))
 
     @property
@@ -606,7 +606,12 @@ class Detector:
         )  # fmt: skip
 
     def evaluate(
-        self, fields: FieldDataset, *, cell_diameter: float | str | None = "auto", progress: bool = True
+        self,
+        fields: FieldDataset,
+        *,
+        classifier: Classifier | None = None,
+        cell_diameter: float | str | None = "auto",
+        progress: bool = True,
     ) -> DetectionReport:
         """Compute metrics on annotated fields with pycocotools, which the extra ``detect`` installs.
 
@@ -614,6 +619,9 @@ class Detector:
         ----------
         fields : FieldDataset
             Test set: fields that were not used in training.
+        classifier : Classifier, optional
+            Classifier with which `choose_threshold` chose the joint threshold. The metrics of the last class are then
+            those of the joint scores of detector and classifier.
         cell_diameter, progress
             As in `predict`.
 
@@ -625,7 +633,7 @@ class Detector:
         Raises
         ------
         ArgumentError
-            If `fields` is not a `FieldDataset`.
+            If `fields` is not a `FieldDataset`, or the joint threshold was not chosen with this classifier.
         DataError
             If there are no annotations, or the set has a class that the detector does not have.
         MissingExtraError
@@ -638,14 +646,26 @@ class Detector:
         True
         """
         fields = self._matched(fields, "fields")
+        rules = self._detection
+        if classifier is not None and rules_with(check_classifier(classifier), rules).joint_threshold is None:
+            raise ArgumentError(
+                "the card has no joint threshold of this detector and this classifier; call "
+                "choose_threshold(valid, classifier=...) first"
+            )
         detected = self.predict(fields, cell_diameter=cell_diameter, score_threshold=MIN_SCORE, progress=progress)
-        return evaluate_detections(fields, detected, self._detection)
+        if classifier is None or rules.joint_threshold is None:
+            return evaluate_detections(fields, detected, rules)
+        joint = [add_evidence(detections, classifier) for detections in detected]
+        cells = [confirm(detections, rules, classifier) for detections in detected]
+        rules = replace(rules, thresholds=(*rules.thresholds[:-1], rules.joint_threshold))
+        return evaluate_detections(fields, joint, rules, cells)
 
     def choose_threshold(
         self,
         valid: FieldDataset,
         *,
         classifier: Classifier | None = None,
+        max_false_positive_rate: float | None = None,
         cell_diameter: float | str | None = "auto",
         source: str = "fields of your own",
         progress: bool = True,
@@ -661,8 +681,11 @@ class Detector:
         valid : FieldDataset
             Fields that were not used in training, with at least one box of each class.
         classifier : Classifier, optional
-            Classifier that confirms infected cells in `screen`. The error rates are then those of detector and
-            classifier in combination.
+            Classifier that decides in `screen` together with the detector. Their joint threshold is chosen too, and the
+            error rates are those of both in combination.
+        max_false_positive_rate : float, optional
+            Largest number of false detections of the last class per cell of the other classes, in (0, 1]. The threshold
+            of the last class, and the joint threshold, are then the lowest ones with at most this rate on `valid`.
         cell_diameter, progress
             As in `predict`.
         source : str
@@ -678,9 +701,10 @@ class Detector:
         Raises
         ------
         ArgumentError
-            If `valid` is not a `FieldDataset`.
+            If `valid` is not a `FieldDataset`, or a number is out of range.
         DataError
-            If a class has no box, there are no annotations, or the set has a class that the detector does not have.
+            If no threshold has the rate, a class has no box, there are no annotations, or the set has a class that the
+            detector does not have.
 
         Examples
         --------
@@ -689,9 +713,19 @@ class Detector:
         2
         """
         classifier = None if classifier is None else check_classifier(classifier)
+        rate = max_false_positive_rate
+        rate = None if rate is None else check_number("max_false_positive_rate", rate, 0, 1, "(]")
         valid = self._matched(valid, "valid")
         detected = self.predict(valid, cell_diameter=cell_diameter, score_threshold=MIN_SCORE, progress=progress)
-        self._card = replace(self._card, detection=choose_thresholds(valid, detected, self._detection))
+        rules = replace(choose_thresholds(valid, detected, self._detection, rate), joint_threshold=None)
+        if classifier is not None:
+            joint = [add_evidence(detections, classifier) for detections in detected]
+            rules = replace(
+                rules,
+                joint_threshold=choose_thresholds(valid, joint, rules, rate).thresholds[-1],
+                measured_with=name_classifier(classifier),
+            )
+        self._card = replace(self._card, detection=rules)
         if len(self.class_names) == 2:
             self._measure(valid, detected, classifier, source)
         return self.thresholds
@@ -753,7 +787,7 @@ class Detector:
         self, fields: FieldDataset, found: FieldDetections, classifier: Classifier | None, source: str
     ) -> None:
         """Store in the card the appearance of the fields, and the error rates of detector and classifier combined."""
-        rules = self._detection
+        rules = rules_with(classifier, self._detection)
         classifier_name = None if classifier is None else name_classifier(classifier)
         confirmed = [confirm(detections, rules, classifier) for detections in found]
         rules = replace(measure_errors(fields, confirmed, rules), measured_with=classifier_name)

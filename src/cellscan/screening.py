@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
 
-from cellscan.confirming import check_classifier, confirm, name_classifier
+from cellscan.confirming import check_classifier, confirm, name_classifier, rules_with
 from cellscan.data.fields import FieldDataset
 from cellscan.data.inputs import Images
 from cellscan.data.tables import write_csv
@@ -23,6 +23,7 @@ from cellscan.errors import ArgumentError, DataError
 from cellscan.evaluate.bootstrap import DRAWS, draw_chunks, interval
 from cellscan.notebook import as_text
 from cellscan.predictions import Failure
+from cellscan.tasks.detection import MIN_SCORE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -366,9 +367,9 @@ def screen(
         Detector with two classes, the second infected. Call `Detector.choose_threshold` first to measure its errors.
         Default: `Detector.pretrained()`.
     classifier : Classifier, "pretrained" or None
-        Classifier that checks every cell that the detector calls infected. A cell that it does not call positive counts
-        as an uninfected red cell. ``"pretrained"``, the default, is `Classifier.pretrained()`. None: no classifier is
-        used.
+        Classifier that checks the cells that the detector finds infected. ``"pretrained"``, the default, is
+        `Classifier.pretrained()`. If the joint threshold of both was chosen, with `Detector.choose_threshold`, it
+        decides. Otherwise, a cell counts as infected if both call it infected. None: no classifier is used.
     cell_diameter : "auto", float or None
         As in `Detector.predict`. With None, no parasitemia is claimed.
     by : str, callable, mapping or sequence, optional
@@ -426,8 +427,11 @@ def screen(
     smear_of = _grouping(by, images)
     rules = detector.card.detection
     assert rules is not None
+    rules = rules_with(confirming, rules)
     smears: dict[str, _Smear] = {}
-    stream = detector.stream(images, cell_diameter=cell_diameter, on_error=on_error, progress=progress)
+    stream = detector.stream(
+        images, cell_diameter=cell_diameter, score_threshold=MIN_SCORE, on_error=on_error, progress=progress
+    )
     number, failed = 0, set[int]()
     for result in stream:
         if isinstance(result, Failure):  # The stream yields a failure before fields that still wait for their batch.

@@ -34,6 +34,10 @@ class DetectionConfig:
         Appearance and origin of the fields on which the rates were measured.
     measured_with : str or None
         Fingerprint of the classifier that confirmed the last class while the rates were measured; None without one.
+    joint_threshold : float or None
+        Joint score of detector and classifier at and above which a cell counts as one of the last class, in (0, 1). It
+        is used together with the classifier `measured_with` only. The log-odds of a joint score are the mean of the
+        log-odds of the detector's score and of the classifier's probability.
 
     Examples
     --------
@@ -53,3 +57,4 @@ class DetectionConfig:
     cell_diameter: float | None = None
     likeness: Likeness | None = None
     measured_with: str | None = None
+    joint_threshold: float | None = None

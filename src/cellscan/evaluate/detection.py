@@ -135,15 +135,19 @@ class DetectionReport:
 
 
 def evaluate_detections(
-    fields: FieldDataset, found: Sequence[Detections], detection: DetectionConfig
+    fields: FieldDataset,
+    found: Sequence[Detections],
+    detection: DetectionConfig,
+    cells: Sequence[Detections] | None = None,
 ) -> DetectionReport:
-    """Evaluate detections of all scores against the annotations."""
+    """Evaluate detections of all scores against the annotations; `cells` are the counted cells, if known."""
     counted = _evaluate(fields, found, detection.max_detections)
     precision = counted.eval["precision"][:, :, :, 0, -1]  # IoU threshold, recall, class
     recall = counted.eval["recall"][:, :, 0, -1]
     per_class = [_mean(precision[0, :, k]) for k in range(len(fields.class_names))]
     at = [_at(counted, k, threshold) for k, threshold in enumerate(detection.thresholds)]
-    counts = np.array([once(detections, detection).sum() for detections in found], np.int64)
+    cells = [detections[once(detections, detection)] for detections in found] if cells is None else cells
+    counts = np.array([len(counted_cells) for counted_cells in cells], np.int64)
     boxes, points = (
         np.array([int((labels != IGNORED).sum()) for labels in labels_of_fields], np.int64)
         for labels_of_fields in (fields.labels, fields.point_labels)
@@ -174,8 +178,14 @@ def evaluate_detections(
     )
 
 
-def choose_thresholds(fields: FieldDataset, found: Sequence[Detections], detection: DetectionConfig) -> DetectionConfig:
-    """Return the rules with the score thresholds that have the best F1 for each class."""
+def choose_thresholds(
+    fields: FieldDataset, found: Sequence[Detections], detection: DetectionConfig, largest_rate: float | None = None
+) -> DetectionConfig:
+    """Return the rules with the score thresholds that have the best F1 for each class.
+
+    With `largest_rate`, the threshold of the last class is the lowest one with at most this number of false detections
+    per box of the other classes.
+    """
     counted = _evaluate(fields, found, detection.max_detections)
     chosen = []
     for k, name in enumerate(fields.class_names):
@@ -185,6 +195,14 @@ def choose_thresholds(fields: FieldDataset, found: Sequence[Detections], detecti
         right = np.cumsum(hits)
         f1 = 2 * right / (np.arange(1, len(scores) + 1) + total) if len(scores) else np.zeros(1)
         best = int(f1.argmax())
+        if largest_rate is not None and k == len(fields.class_names) - 1:
+            others = sum(int(((labels >= 0) & (labels != k)).sum()) for labels in fields.labels)
+            best = int((np.cumsum(~hits) <= largest_rate * others).sum()) - 1
+            if best < 0:
+                raise DataError(
+                    f"no threshold of {name!r} has at most {largest_rate:g} false detections per other cell: already "
+                    f"the box with the highest score is false. Pass more fields, or a larger max_false_positive_rate"
+                )
         # The threshold lies halfway between the last accepted score and the next one, not at the score itself.
         below = scores[best + 1] if best + 1 < len(scores) else 0.0
         chosen.append(float(np.clip((scores[best] + below) / 2, 1e-3, 0.999)) if f1.max() > 0 else 0.5)
@@ -238,12 +256,19 @@ def once(found: Detections, detection: DetectionConfig) -> np.ndarray:
 
     The last class has priority: a cell that is detected as the last class and as another one counts as the last class.
     """
-    counts = found.scores >= np.array(detection.thresholds, np.float32)[found.labels]
+    counted = found.scores >= np.array(detection.thresholds, np.float32)[found.labels]
+    return keep_once(found.boxes, found.labels, found.scores, counted, detection)
+
+
+def keep_once(
+    boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray, counted: np.ndarray, detection: DetectionConfig
+) -> np.ndarray:
+    """Return a mask of those boxes in the mask `counted` that no other one overlaps with a higher label or score."""
     kept: list[int] = []
-    for row in np.lexsort((-found.scores, -found.labels)):
-        if counts[row] and (not kept or _overlap(found.boxes[row], found.boxes[kept]).max() <= detection.iou_threshold):
+    for row in np.lexsort((-scores, -labels)):
+        if counted[row] and (not kept or _overlap(boxes[row], boxes[kept]).max() <= detection.iou_threshold):
             kept.append(int(row))
-    mask = np.zeros(len(found), bool)
+    mask = np.zeros(len(boxes), bool)
     mask[kept] = True
     return mask
 
