@@ -10,7 +10,7 @@ import numpy as np
 from cellscan.detection.rules import DetectionConfig
 from cellscan.detections import Detections
 from cellscan.errors import ArgumentError
-from cellscan.evaluate.detection import keep_once, once
+from cellscan.evaluate.detection import keep_once
 
 if TYPE_CHECKING:
     from cellscan.classifier import Classifier
@@ -55,8 +55,8 @@ def confirm(found: Detections, rules: DetectionConfig, classifier: Classifier | 
 
     With a joint threshold, a detection of the last class counts as infected if its joint score reaches the threshold,
     see `add_evidence`. Without one, the detector's score has to reach the threshold of the class, and the classifier,
-    at its own threshold, has to call the cell positive. A cell that the detector alone calls infected becomes a red
-    cell, label 0.
+    at its own threshold, has to call the cell positive. Other detections of the last class are red cells, label 0, if
+    their score reaches the threshold of either class.
 
     Parameters
     ----------
@@ -79,24 +79,18 @@ def confirm(found: Detections, rules: DetectionConfig, classifier: Classifier | 
     >>> len(confirm(found, det.card.detection, None)) <= len(found)
     True
     """
-    last = len(found.class_names) - 1
-    if classifier is None:
-        return found[once(found, rules)]
-    if rules.joint_threshold is None:
-        cells = found[once(found, rules)]
-        infected = np.flatnonzero(cells.labels == last)
-        if not len(infected):
-            return cells
-        preds = classifier.predict(cells[infected].crops(), progress=False)
-        labels = cells.labels.copy()
-        labels[infected[preds.labels != classifier.card.positive]] = 0
-        return cells.with_labels(labels)
-    joint = add_evidence(found, classifier)
-    infected = (found.labels == last) & (joint.scores >= rules.joint_threshold)
-    # A cell stays a cell if the classifier disagrees. Its label decides which threshold counts, so it changes last.
-    counted = infected | (found.scores >= np.array(rules.thresholds, np.float32)[found.labels])
-    labels = np.where((found.labels == last) & ~infected, 0, found.labels).astype(np.int32)
-    scores = np.where(infected, joint.scores, found.scores).astype(np.float32)
+    last = found.labels == len(found.class_names) - 1
+    limits = np.array(rules.thresholds, np.float32)
+    infected, scores = last & (found.scores >= limits[-1]), found.scores
+    if classifier is not None and rules.joint_threshold is not None:
+        scores = add_evidence(found, classifier).scores
+        infected = last & (scores >= rules.joint_threshold)
+        scores = np.where(infected, scores, found.scores)
+    elif classifier is not None and infected.any():
+        preds = classifier.predict(found[infected].crops(), progress=False)
+        infected[infected] = preds.labels == classifier.card.positive
+    labels = np.where(last & ~infected, 0, found.labels).astype(np.int32)
+    counted = infected | (found.scores >= limits[found.labels]) | (last & (found.scores >= limits[0]))
     cells = replace(found, labels=labels, scores=scores)
     return cells[keep_once(found.boxes, labels, scores, counted, rules)]
 
