@@ -207,9 +207,11 @@ def test_a_threshold_can_be_chosen_for_few_false_detections(trained) -> None:
     for wrong in (0, -0.1, 1.5, "few", True):
         with pytest.raises(cellscan.ArgumentError, match="max_false_positive_rate"):
             copy.copy(trained).choose_threshold(fields, max_false_positive_rate=wrong)
-    swapped = [replace(one, labels=1 - one.labels) for one in perfect(fields)]
-    with pytest.raises(cellscan.DataError, match="already the box with the highest score is false"):
-        choose_thresholds(fields, swapped, RULES, 0.0001)
+    healthy = fields.drop_classes(["infected"]).add_classes(["infected"])
+    chosen = choose_thresholds(healthy, found, RULES, 0.0001).thresholds[1]
+    assert chosen > max(one.scores[one.labels == 1].max() for one in found)  # not one false detection is allowed
+    with pytest.raises(cellscan.DataError, match="no box is annotated as 'infected'"):
+        choose_thresholds(healthy, found, RULES)
 
 
 def test_everything_that_holds_fields_gives_the_same(trained, tmp_path) -> None:

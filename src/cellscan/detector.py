@@ -686,6 +686,7 @@ class Detector:
         max_false_positive_rate : float, optional
             Largest number of false detections of the last class per cell of the other classes, in (0, 1]. The threshold
             of the last class, and the joint threshold, are then the lowest ones with at most this rate on `valid`.
+            Fields without cells of the last class are enough for this, but the error rates are then not known.
         cell_diameter, progress
             As in `predict`.
         source : str
@@ -703,7 +704,7 @@ class Detector:
         ArgumentError
             If `valid` is not a `FieldDataset`, or a number is out of range.
         DataError
-            If no threshold has the rate, a class has no box, there are no annotations, or the set has a class that the
+            If a class has no box, there are no annotations, or the set has a class that the
             detector does not have.
 
         Examples

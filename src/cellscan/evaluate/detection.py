@@ -184,28 +184,29 @@ def choose_thresholds(
     """Return the rules with the score thresholds that have the best F1 for each class.
 
     With `largest_rate`, the threshold of the last class is the lowest one with at most this number of false detections
-    per box of the other classes.
+    per cell of the other classes, which may all be healthy.
     """
     counted = _evaluate(fields, found, detection.max_detections)
     chosen = []
     for k, name in enumerate(fields.class_names):
         scores, hits, total = _outcomes(counted, k)
-        if not total:
+        rate = largest_rate if k == len(fields.class_names) - 1 else None
+        if not total and rate is None:
             raise DataError(f"no box is annotated as {name!r}; expected at least one to choose its threshold")
-        right = np.cumsum(hits)
-        f1 = 2 * right / (np.arange(1, len(scores) + 1) + total) if len(scores) else np.zeros(1)
-        best = int(f1.argmax())
-        if largest_rate is not None and k == len(fields.class_names) - 1:
-            others = sum(int(((labels >= 0) & (labels != k)).sum()) for labels in fields.labels)
-            best = int((np.cumsum(~hits) <= largest_rate * others).sum()) - 1
-            if best < 0:
-                raise DataError(
-                    f"no threshold of {name!r} has at most {largest_rate:g} false detections per other cell: already "
-                    f"the box with the highest score is false. Pass more fields, or a larger max_false_positive_rate"
-                )
+        if rate is not None:
+            cells = (*fields.labels, *fields.point_labels)
+            others = sum(int(((labels >= 0) & (labels != k)).sum()) for labels in cells)
+            accepted = int((np.cumsum(~hits) <= rate * others).sum())
+        else:
+            f1 = 2 * np.cumsum(hits) / (np.arange(1, len(scores) + 1) + total)
+            if not f1.any():
+                chosen.append(0.5)
+                continue
+            accepted = int(f1.argmax()) + 1
         # The threshold lies halfway between the last accepted score and the next one, not at the score itself.
-        below = scores[best + 1] if best + 1 < len(scores) else 0.0
-        chosen.append(float(np.clip((scores[best] + below) / 2, 1e-3, 0.999)) if f1.max() > 0 else 0.5)
+        above = scores[accepted - 1] if accepted else 1.0
+        below = scores[accepted] if accepted < len(scores) else 0.0
+        chosen.append(float(np.clip((above + below) / 2, 1e-3, 0.999)))
     return replace(detection, thresholds=tuple(chosen))
 
 
