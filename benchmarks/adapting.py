@@ -36,7 +36,8 @@ def adapt(
     )
     recipe = cellscan.Recipe(learning_rate=args.rate)
     det.fit(cellscan.concat([mosaics, composed]), epochs=args.epochs, batch_size=8, recipe=recipe, progress=False)
-    det.choose_threshold(fields[:kept], progress=False)
+    if fields[:kept].per_class()["infected"]:
+        det.choose_threshold(fields[:kept], progress=False)
 
 
 def main() -> None:

@@ -141,8 +141,13 @@ def _load_cells(args: argparse.Namespace) -> CellDataset:
         return load_folder(args.data, patient=args.patients)
     try:
         return load_malaria(args.data)
-    except CellscanError:
-        return load_folder(args.data)
+    except CellscanError as as_malaria:
+        try:
+            return load_folder(args.data)
+        except CellscanError as error:
+            if str(error) == str(as_malaria):
+                raise
+            raise CellscanError(f"{error}; as the NIH set: {as_malaria}") from error
 
 
 def _expand(images: Sequence[str]) -> list[str]:
