@@ -124,5 +124,15 @@ release-check: $(VENV)-tools/.made
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/data_path.py $(DATA)
 
+# The quick benchmarks, as ratios of times on one machine: writes benchmarks/ratios.json.
+bench-all: $(VENV)/.dev
+	$(BIN)/python benchmarks/ratios.py
+
+# Compares benchmarks/ratios.json with that of the release OLD; by default the last tag.
+OLD ?= $(shell git describe --tags --abbrev=0)
+bench-compare: $(VENV)/.dev
+	git show $(OLD):benchmarks/ratios.json >$(VENV)/ratios-old.json
+	$(BIN)/python benchmarks/ratios.py --compare $(VENV)/ratios-old.json
+
 clean:
 	rm -rf $(VENV) $(VENV)-wheel $(VENV)-oldest $(VENV)-tools .programs dist quickstart_output
