@@ -17,10 +17,11 @@ SHAPED := $(shell grep -rl '^from jaxtyping' src | sed 's|^src/||; s|/|.|g; s|\.
 # Tests that compile no network.
 QUICK := tests/data tests/evaluate/test_evaluate.py tests/evaluate/test_reliability.py tests/test_package.py tests/test_predictions.py tests/test_tensors.py
 # OLDEST_TOOLS: what test-oldest needs in addition to the run-time dependencies. TOOLS: the pinned tools of a release.
-OLDEST_TOOLS := 'pytest>=8.3' 'pytest-xdist>=3.6' 'hypothesis>=6.110' 'beartype>=0.20' 'tifffile>=2024.8' 'pycocotools>=2.0.8' pandas
+OLDEST_TOOLS := 'pytest>=8.3' 'pytest-timeout>=2.3' 'pytest-xdist>=3.6' 'hypothesis>=6.110' 'beartype>=0.20' 'tifffile>=2024.8' 'pycocotools>=2.0.8' pandas
 TOOLS := build==1.6.1 twine==7.0.0 cyclonedx-bom==7.5.0 zizmor==1.32.0
 
-.PHONY: quickstart quick test test-all test-oldest check unit wheel workflows release-check docs docs-browser bench clean
+.PHONY: quickstart quick test test-all test-oldest check unit coverage wheel workflows release-check docs docs-browser
+.PHONY: bench bench-all bench-compare clean
 
 $(VENV)/.run: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -52,6 +53,11 @@ quick: $(VENV)/.dev
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" tests --jaxtyping-packages=$(SHAPED)beartype.beartype
 	$(BIN)/python -m pytest -n 2 --dist loadfile --doctest-modules src/cellscan
+
+# Lines and branches that the tests run, without doctests, in one number; fails below the floor. Settings: pyproject.toml.
+coverage: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" tests \
+	--cov=cellscan --cov-report=term-missing:skip-covered --cov-report=xml --cov-fail-under=85
 
 # The wheel as a user installs it: in its own environment, with its declared dependencies, outside this folder.
 wheel: $(VENV)/.dev
@@ -123,6 +129,16 @@ release-check: $(VENV)-tools/.made
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/data_path.py $(DATA)
+
+# The quick benchmarks, as ratios of times on one machine: writes benchmarks/ratios.json.
+bench-all: $(VENV)/.dev
+	$(BIN)/python benchmarks/ratios.py
+
+# Compares benchmarks/ratios.json with that of the release OLD; by default the last tag.
+OLD ?= $(shell git describe --tags --abbrev=0)
+bench-compare: $(VENV)/.dev
+	git show $(OLD):benchmarks/ratios.json >$(VENV)/ratios-old.json
+	$(BIN)/python benchmarks/ratios.py --compare $(VENV)/ratios-old.json
 
 clean:
 	rm -rf $(VENV) $(VENV)-wheel $(VENV)-oldest $(VENV)-tools .programs dist quickstart_output

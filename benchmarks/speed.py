@@ -93,10 +93,12 @@ ON_A_GPU += tuple(
 )
 
 
-def measure(python: str, contender: str, arguments: tuple[str, ...]) -> tuple[float, str]:
-    """Run one task in a new process."""
+def measure(
+    python: str, contender: str, arguments: tuple[str, ...], settings: dict[str, str] | None = None
+) -> tuple[float, str]:
+    """Run one task in a new process, with additional environment variables."""
     command = [python, str(HERE / f"with_{contender}.py"), *arguments]
-    env = {**os.environ, "STARTED": str(time.time())}
+    env = {**os.environ, **(settings or {}), "STARTED": str(time.time())}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     if done.returncode:
         raise SystemExit(done.stderr)

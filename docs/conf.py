@@ -4,7 +4,6 @@ The build downloads nothing. DOCS_ONLINE=1 adds links to the documentation of ot
 """
 
 import os
-import re
 import tempfile
 from pathlib import Path
 
@@ -92,19 +91,3 @@ sphinx_gallery_conf = {
     "min_reported_time": 30,
 }
 suppress_warnings = ["config.cache"]
-
-
-def check_reference() -> None:
-    """Raise an error if the tables of the reference lack a public name or contain an unknown one."""
-    listed = set(re.findall(r"^ {3}([A-Za-z_.]+)$", (HERE / "reference.rst").read_text(), re.MULTILINE))
-    wanted = set(cellscan.__all__) - {"models", "training"}
-    for package in ("models", "training"):
-        names = {name for name, thing in vars(getattr(cellscan, package)).items() if callable(thing)}
-        wanted |= {f"{package}.{name}" for name in names - wanted if not name.startswith("_")}
-    if wanted != listed:
-        raise RuntimeError(
-            f"reference.rst lacks {sorted(wanted - listed)}; it has unknown names: {sorted(listed - wanted)}"
-        )
-
-
-check_reference()

@@ -22,7 +22,8 @@ import pyarrow.dataset
 import pyarrow.parquet
 
 import cellscan
-from cellscan.data.images import image_files
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
 
 PIECE = 512
 """Number of images in one call, and of rows in one file: a multiple of the batch size, one or two seconds of work."""
@@ -69,7 +70,7 @@ def main() -> None:
     args = parser.parse_args()
     folder, out, model = args.folder.resolve(), args.out.resolve(), args.model and args.model.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    files = [str(folder / name) for name in image_files(folder)]
+    files = sorted(str(path) for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     written = [str(path) for path in out.glob("*.parquet")]
     done = set(pyarrow.dataset.dataset(written).to_table(["path"])["path"].to_pylist()) if written else set()
     new = [path for path in files if path not in done]

@@ -1,5 +1,6 @@
 """Project files: oldest dependencies, pinned tools, deprecations and pinned actions."""
 
+import importlib
 import re
 import tomllib
 import warnings
@@ -53,6 +54,14 @@ def test_actions_are_pinned_by_commit() -> None:
         assert "\npermissions: {}\n" in text, path.name
         for line in re.findall(r"uses: .*", text):
             assert re.fullmatch(r"uses: [\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line), f"{path.name}: {line}"
+
+
+def test_slower_ratios_are_found(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
+    ratios = importlib.import_module("ratios")
+    old, new = {"a": 2.0, "b": 2.0, "removed": 1.0}, {"a": 1.53, "b": 1.54, "added": 0.1}
+    assert ratios.find_slower(new, old, 1.3) == ["a: 1.53, before 2.00"]
+    assert not ratios.find_slower(old, old, 1.0)
 
 
 def test_a_deprecation_names_what_when_and_what_instead() -> None:

@@ -168,6 +168,24 @@ def test_every_way_of_a_convolution_is_the_plain_one(way, strides, padding) -> N
         assert np.allclose(one, other, rtol=1e-4, atol=1e-4 * float(jnp.abs(one).max()))
 
 
+def test_a_variable_selects_the_convolutions_of_xla(monkeypatch) -> None:
+    x, kernel = jnp.zeros((2, 9, 9, 8)), jnp.zeros((3, 3, 1, 8))
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": 8}
+
+    def program() -> str:
+        return str(jax.make_jaxpr(lambda x, kernel: conv(x, kernel, (1, 1), "SAME", **options))(x, kernel))
+
+    assert "custom_vjp" in program()
+    monkeypatch.setenv("CELLSCAN_CONVOLUTIONS", "own")
+    assert "custom_vjp" in program()
+    monkeypatch.setenv("CELLSCAN_CONVOLUTIONS", "xla")
+    assert "custom_vjp" not in program()
+    assert "conv_general_dilated" in program()
+    monkeypatch.setenv("CELLSCAN_CONVOLUTIONS", "XLA")
+    with pytest.raises(cellscan.ArgumentError, match="CELLSCAN_CONVOLUTIONS is 'XLA'; expected one of 'own', 'xla'"):
+        program()
+
+
 def test_max_pool_is_that_of_flax_and_ties_share_the_gradient() -> None:
     x = normal(0, (2, 9, 10, 3))
     for window, stride, padding in ((2, 2, 0), (3, 2, 0), (3, 2, 1)):

@@ -10,12 +10,14 @@ XLA's CPU backend is slow for four operations that are frequent in networks. Thi
   every position of the kernel.
 - Depthwise convolutions are in `models/depthwise.py`.
 
-All other convolutions, and other devices, use XLA's own. To stop using this module, omit the argument in the networks.
+All other convolutions, and other devices, use XLA's own. The environment variable ``CELLSCAN_CONVOLUTIONS=xla`` selects
+XLA's own for all, so that the two can be compared with the next release of XLA: `benchmarks/ratios.py` does so.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,6 +25,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from cellscan.errors import check_choice
 from cellscan.models import depthwise
 from cellscan.models.depthwise import Pads
 
@@ -53,6 +56,12 @@ class Way(NamedTuple):
 def conv(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **options: Any) -> jax.Array:
     """Compute a convolution with the arguments and results of `jax.lax.conv_general_dilated`.
 
+    Raises
+    ------
+    ArgumentError
+        If the environment variable ``CELLSCAN_CONVOLUTIONS`` is neither ``"own"``, the default, nor ``"xla"``. It is
+        read when a program is compiled, so set it before Python starts.
+
     Examples
     --------
     >>> import jax.numpy as jnp
@@ -65,7 +74,9 @@ def conv(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **options:
     groups = options.get("feature_group_count", 1)
     is_depthwise = 1 < groups == x.shape[-1] == kernel.shape[-1]
     dilated = any(set(options.get(side) or ()) - {1} for side in ("lhs_dilation", "rhs_dilation"))
-    if x.ndim != 4 or dilated or (groups > 1 and not is_depthwise):
+    choice = os.environ.get("CELLSCAN_CONVOLUTIONS", "own")
+    check_choice("CELLSCAN_CONVOLUTIONS", choice, ("own", "xla"))
+    if choice == "xla" or x.ndim != 4 or dilated or (groups > 1 and not is_depthwise):
         return plain(x, kernel)
     size: Any = kernel.shape[:2]
     if isinstance(padding, str):

@@ -1,6 +1,7 @@
 """A depthwise convolution that is fast on a CPU.
 
-XLA's CPU backend computes a depthwise convolution as a loop over channels, ten to fifty times slower than necessary.
+XLA's CPU backend computes a depthwise convolution as a loop over channels, ten to fifty times slower than necessary
+(https://github.com/jax-ml/jax/issues/23713).
 This module computes it as a sum of shifted products, which the backend compiles to a few passes over memory, along the
 channels. `models/convolution.py` uses it for depthwise convolutions.
 """
