@@ -82,11 +82,12 @@ docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	$(BIN)/python docs/check_links.py docs/_build/html
 
-# Checks the site in a browser. Installs Debian's Chromium if there is none, which needs root.
+# Checks the site and the HTML pages of results in a browser. Installs Debian's Chromium if there is none, which needs root.
 docs-browser: docs
 	command -v chromium >/dev/null || (apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium)
 	$(PIP) 'websocket-client>=1.8'
 	$(BIN)/python docs/check_browser.py docs/_build/html
+	$(BIN)/python docs/check_pages.py
 
 # Runs the quick tests and the classifier tests with the oldest release of every run-time dependency that pyproject.toml allows.
 OLDEST_PYTHON ?= $(shell for p in python3.11 $$HOME/.pyenv/versions/3.11.*/bin/python; do \

@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,10 @@ class Browser:
         self.wait("document.readyState === 'complete' && location.href !== 'about:blank'")
         self.value("document.querySelectorAll('img').forEach(image => image.loading = 'eager')")
         self.wait("[...document.images].every(image => image.complete)")
+        return self.errors()
+
+    def errors(self) -> list[str]:
+        """Return the errors of the console since the page was opened."""
         errors = []
         for event in self.events:
             entry = event.get("params", {}).get("entry", {})
@@ -87,18 +92,23 @@ class Browser:
 
     def wait(self, script: str, seconds: float = 20) -> bool:
         """Wait until an expression is true."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            if self.value(script):
-                return True
-            time.sleep(0.1)
-        return False
+        return wait_for(lambda: bool(self.value(script)), seconds)
 
     def close(self) -> None:
         """End the browser."""
         self.socket.close()
         self.process.terminate()
         self.process.wait(20)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20) -> bool:
+    """Wait until a condition is true; return False if it is not after so many seconds."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

@@ -33,8 +33,10 @@ def test_train_evaluate_predict_and_info(folder, tmp_path, capsys) -> None:
     assert main(["train", *data, "--out", model, *options]) == 0
     trained = json.loads(capsys.readouterr().out)
     assert trained["metrics"]
-    assert main(["evaluate", *data, "--model", model]) == 0
+    page = tmp_path / "report.html"
+    assert main(["evaluate", *data, "--model", model, "--html", str(page)]) == 0
     out = capsys.readouterr().out
+    assert page.read_text().count("data:image/jpeg") == 48
     assert "PATIENT OVERLAP" in out
     assert "not a medical device" in out
     assert main(["predict", str(folder / "cells" / "uninfected"), "--model", model, "--format", "json"]) == 0
@@ -61,7 +63,10 @@ def test_screen_in_three_formats(tmp_path, capsys) -> None:
     smear = cellscan.screen(sorted(map(str, tmp_path.iterdir())), classifier=None, cell_diameter=50)
     assert main(call) == 0
     assert "no claim" in capsys.readouterr().out
-    assert main([*call, "--format", "csv"]) == 0
+    page = tmp_path / "pages" / "smear.html"
+    page.parent.mkdir()
+    assert main([*call, "--format", "csv", "--html", str(page)]) == 0
+    assert "Counts by field" in page.read_text()
     said = capsys.readouterr()
     assert said.out.splitlines()[0] == "field,red_cells,infected"
     assert len(said.out.splitlines()) == 3

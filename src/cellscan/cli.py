@@ -93,6 +93,7 @@ def _make_parser() -> argparse.ArgumentParser:
     screen.add_argument("--no-classifier", action="store_true", help="count what the detector alone calls infected")
     screen.add_argument("--cell-diameter", default="auto", metavar="PX", help='pixels, "auto" (default) or "none"')
     _add_format(screen, ("text", "csv", "json"))
+    _add_html(screen)
 
     train = add(
         "train", _train, "train a classifier, and evaluate it on patients kept apart",
@@ -116,6 +117,7 @@ def _make_parser() -> argparse.ArgumentParser:
     _add_data(evaluate)
     evaluate.add_argument("--model", metavar="FILE", help="file of Classifier.save (default: the bundled classifier)")
     _add_format(evaluate, ("text", "json"))
+    _add_html(evaluate)
 
     info = add("info", _info, "print versions and devices, or the card of a model", "cellscan info model.safetensors")
     info.add_argument("model", nargs="?", metavar="FILE", help="file of Classifier.save or Detector.save")
@@ -126,6 +128,10 @@ def _make_parser() -> argparse.ArgumentParser:
 
 def _add_format(command: argparse.ArgumentParser, choices: tuple[str, ...]) -> None:
     command.add_argument("--format", choices=choices, default=choices[0], help="default: %(default)s")
+
+
+def _add_html(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--html", metavar="FILE", help="also write the result as an HTML file, with pictures")
 
 
 def _add_data(command: argparse.ArgumentParser) -> None:
@@ -216,6 +222,8 @@ def _screen(args: argparse.Namespace) -> int:
     else:
         names = ("red_cells", "infected", "apparent", "parasitemia", "interval", "limit_of_detection", "warnings")
         print(json.dumps({name: getattr(smear, name) for name in names}, indent=1))
+    if args.html is not None:
+        smear.to_html(args.html)
     return PARTLY if smear.failed else OK
 
 
@@ -241,8 +249,11 @@ def _train(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     clf = _load_classifier(args.model)
-    report = clf.evaluate(_load_cells(args), progress=sys.stderr.isatty())
+    cells = _load_cells(args)
+    report = clf.evaluate(cells, progress=sys.stderr.isatty())
     print(report if args.format == "text" else json.dumps(report.to_dict(), indent=1))
+    if args.html is not None:
+        report.to_html(args.html, cells=cells)
     return OK
 
 

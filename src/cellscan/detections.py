@@ -15,12 +15,16 @@ from cellscan.data.formats.common import Record
 from cellscan.data.images import read_rgb
 from cellscan.data.saving import save_records
 from cellscan.data.tables import find_rows, write_csv
+from cellscan.data.values import check_whole
 from cellscan.errors import DataError, ImageError
 from cellscan.notebook import as_text
 from cellscan.predictions import Failure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from cellscan.pages.markup import Html
+    from cellscan.pages.parts import ShownField
 
 
 @dataclass(frozen=True)
@@ -229,6 +233,19 @@ class Detections(Sequence[Detection]):
         """
         _write([self], path)
 
+    def to_html(self, path: str | os.PathLike[str]) -> None:
+        """Write one HTML file with the field and its boxes, as `FieldDetections.to_html` does.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "found.html"
+        >>> det.predict(fields)[0].to_html(file)
+        >>> file.read_text().count("data:image/jpeg")
+        1
+        """
+        FieldDetections((self,), (), self.class_names).to_html(path)
+
     def crops(self) -> CellDataset:
         """Cut the boxes out of the field as cells; each cell has the label of its detection.
 
@@ -329,6 +346,54 @@ class FieldDetections(Sequence[Detections]):
         """
         _write(self.fields, path)
 
+    def to_html(self, path: str | os.PathLike[str], *, count: int = 20) -> None:
+        """Write one HTML file with counts of all fields, and pictures of the first fields with their boxes.
+
+        The file needs no other file and no network. Boxes can be hidden by class and by score.
+
+        Parameters
+        ----------
+        path : path
+            The file. An existing file is replaced once the new one is complete.
+        count : int
+            Largest number of pictures, at least 1. A picture is at most 800 px wide or high.
+
+        Raises
+        ------
+        ArgumentError
+            If an argument is invalid.
+        DataError
+            If the file cannot be written.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "found.html"
+        >>> det.predict(fields).to_html(file, count=2)
+        >>> file.read_text().count("data:image/jpeg")
+        2
+        """
+        from cellscan.pages.page import write_page
+        from cellscan.pages.parts import make_fields, make_table
+
+        shown = self.fields[: check_whole("count", count, 1)]
+        rows = [
+            [field.name, *(int((field.labels == k).sum()) for k in range(len(self.class_names))),
+             (None, "-") if field.cell_diameter is None else (field.cell_diameter, f"{field.cell_diameter:.1f}")]
+            for field in self.fields
+        ]  # fmt: skip
+        header = ["field", *self.class_names, "cell diameter, px"]
+        sections = [
+            ("Counts", [make_table("Detections by field", header, rows)]),
+            (
+                "Fields" if len(shown) == len(self) else f"The first {len(shown)} fields",
+                [make_fields([show_field(field) for field in shown], self.class_names)],
+            ),
+        ]
+        if self.failed:
+            sections.append(make_failures(self.failed))
+        write_page(path, "Detections", str(self).splitlines()[:1], sections)
+
     def save(
         self,
         folder: str | os.PathLike[str],
@@ -382,6 +447,41 @@ class FieldDetections(Sequence[Detections]):
             for field in self.fields
         ]  # fmt: skip
         return save_records(folder, format, records, self.class_names, (), images=images)
+
+
+def show_field(detections: Detections) -> ShownField:
+    """Return a field and its boxes as an HTML page shows them; with the reason if the image cannot be read.
+
+    Examples
+    --------
+    >>> from cellscan.detections import show_field
+    >>> show_field(det.predict(fields)[0]).image.shape
+    (96, 128, 3)
+    """
+    from cellscan.pages.parts import ShownField
+    from cellscan.pages.pictures import read_or_reason
+
+    counts = [f"{name} {(detections.labels == k).sum():,}" for k, name in enumerate(detections.class_names)]
+    return ShownField(
+        detections.name, detections.size, read_or_reason(detections.pixels), detections.boxes, detections.labels,
+        detections.scores, f"{detections.name}: {', '.join(counts)}",
+    )  # fmt: skip
+
+
+def make_failures(failed: Sequence[Failure]) -> tuple[str, list[Html]]:
+    """Return the section of an HTML page with the images that could not be read.
+
+    Examples
+    --------
+    >>> from cellscan.detections import make_failures
+    >>> from cellscan.predictions import Failure
+    >>> make_failures([Failure(0, "a.png", "no file")])[0]
+    'Fields that could not be read'
+    """
+    from cellscan.pages.parts import make_table
+
+    rows = [(failure.name, failure.reason) for failure in failed]
+    return "Fields that could not be read", [make_table("Skipped fields", ["field", "reason"], rows)]
 
 
 def _file_of(image: Any) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
@@ -17,7 +18,7 @@ from cellscan.data.inputs import Images
 from cellscan.data.tables import write_csv
 from cellscan.data.values import check_seed, check_whole
 from cellscan.detection.rules import DetectionConfig
-from cellscan.detections import Detections
+from cellscan.detections import Detections, make_failures, show_field
 from cellscan.detector import Detector
 from cellscan.errors import ArgumentError, DataError
 from cellscan.evaluate.bootstrap import DRAWS, draw_chunks, interval
@@ -191,6 +192,66 @@ class SmearReport:
         """
         write_csv(path, self.rows())
 
+    def to_html(self, path: str | os.PathLike[str]) -> None:
+        """Write the report as one HTML file that needs no other file and no network.
+
+        The page has the warnings first, then the parasitemia with its interval, the counts of each field, and the
+        fields of `plot` with their boxes.
+
+        Parameters
+        ----------
+        path : path
+            The file. An existing file is replaced once the new one is complete.
+
+        Raises
+        ------
+        ArgumentError
+            If `path` is not a path.
+        DataError
+            If the file cannot be written.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile, cellscan
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "smear.html"
+        >>> cellscan.screen(fields, det, classifier=None, cell_diameter=50).to_html(file)
+        >>> "Counts by field" in file.read_text()
+        True
+        """
+        from cellscan.pages.page import write_page
+        from cellscan.pages.parts import make_fields, make_table
+
+        values = [
+            ("parasitemia, corrected for known errors", _share_text(self.parasitemia, "no claim")),
+            ("95 % interval over fields", _range_text(self.interval)),
+            ("apparent share", _share_text(self.apparent)),
+            ("limit of detection with so many cells", _share_text(self.limit_of_detection)),
+            ("infected cells a microlitre", "n/a" if self.per_microlitre is None else f"{self.per_microlitre:,.0f}"),
+            ("red cells", f"{self.red_cells:,}"),
+            ("infected cells", f"{self.infected:,}"),
+            ("fields", f"{len(self.fields):,}"),
+        ]
+        counts = [
+            (one.name, one.red_cells, one.infected,
+             (one.infected / one.red_cells, f"{one.infected / one.red_cells:.2%}") if one.red_cells else (None, "n/a"),
+             (None, "-") if one.cell_diameter is None else (one.cell_diameter, f"{one.cell_diameter:.1f}"))
+            for one in self.fields
+        ]  # fmt: skip
+        header = ["field", "red cells", "infected", "share", "cell diameter, px"]
+        sections = [
+            ("Result", [make_table("The smear", ["quantity", "value"], values)]),
+            ("Counts", [make_table("Counts by field", header, counts)]),
+        ]
+        if self.shown:
+            boxes = make_fields([show_field(cells) for cells in self.shown], self.shown[0].class_names)
+            sections.append(("Fields with the most infected cells", [boxes]))
+        if self.failed:
+            sections.append(make_failures(self.failed))
+        warnings = list(self.warnings)
+        if not self.enough:
+            warnings.append(f"Not enough cells: {self.red_cells:,} of {self.minimum_cells:,}; count more fields.")
+        write_page(path, "Screening of a smear", [], sections, warnings=warnings)
+
     def rows(self) -> list[list[object]]:
         """Return the rows that `to_csv` writes: a header, and one row per field.
 
@@ -245,17 +306,17 @@ class SmearTable(Sequence["SmearReport | None"]):
     def __len__(self) -> int:
         return len(self.names)
 
+    def _warnings(self) -> list[tuple[str, int]]:
+        """Return the warnings of all reports, each with the number of its smears."""
+        warnings = [warning for report in self.reports if report is not None for warning in report.warnings]
+        return sorted(Counter(warnings).items())
+
     def __repr__(self) -> str:
         return f"SmearTable({len(self)} smears, refused={len(self.refused)})"
 
     def __str__(self) -> str:
-        smears: dict[str, int] = {}
-        for report in self.reports:
-            for warning in () if report is None else report.warnings:
-                smears[warning] = smears.get(warning, 0) + 1
         lines = [
-            f"Warning{f' ({count} smears)' if count > 1 else ''}: {warning}"
-            for warning, count in sorted(smears.items())
+            f"Warning{f' ({count} smears)' if count > 1 else ''}: {warning}" for warning, count in self._warnings()
         ]
         width = max([5, *map(len, self.names)])
         lines.append(f"{'smear':{width}}{'fields':>8}{'cells':>9}{'infected':>10}{'share':>9}  parasitemia")
@@ -298,6 +359,52 @@ class SmearTable(Sequence["SmearReport | None"]):
             rows.append([name, *counts, claim, low, high, " ".join(report.warnings), ""])
         write_csv(path, rows)
 
+    def to_html(self, path: str | os.PathLike[str]) -> None:
+        """Write the table as one HTML file that needs no other file and no network.
+
+        The page has the warnings first, then a table with one row per smear, the figure of `plot`, and the reason for
+        each refused smear. `SmearReport.to_html` writes the fields of one smear.
+
+        Parameters
+        ----------
+        path : path
+            The file. An existing file is replaced once the new one is complete.
+
+        Raises
+        ------
+        ArgumentError
+            If `path` is not a path.
+        DataError
+            If the file cannot be written.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile, cellscan
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "smears.html"
+        >>> cellscan.screen(fields, det, classifier=None, cell_diameter=50, by=len).to_html(file)
+        >>> "Smears" in file.read_text()
+        True
+        """
+        from cellscan.pages.page import write_page
+        from cellscan.pages.parts import make_figure, make_table
+
+        rows = [
+            (name, len(one.fields), one.red_cells, one.infected, (one.apparent, _share_text(one.apparent)),
+             (one.parasitemia, _share_text(one.parasitemia, "no claim")), _range_text(one.interval))
+            for name, one in zip(self.names, self.reports, strict=True) if one is not None
+        ]  # fmt: skip
+        header = ["smear", "fields", "red cells", "infected", "apparent share", "parasitemia", "95 % interval"]
+        parts = [make_table("Smears", header, rows)]
+        if rows:
+            alt = "share of infected cells of each smear, with intervals; the table above has the values"
+            parts.append(make_figure(self.plot, alt, "Infected red cells of each smear"))
+        sections = [("Smears", parts)]
+        if self.refused:
+            refused = make_table("Refused smears", ["smear", "reason"], list(self.refused.items()))
+            sections.append(("Refused smears", [refused]))
+        warnings = [f"{warning} ({count} smears)" if count > 1 else warning for warning, count in self._warnings()]
+        write_page(path, "Screening of smears", [f"{len(self):,} smears"], sections, warnings=warnings)
+
     def plot(self) -> Figure:
         """Draw the share of infected cells of every smear.
 
@@ -325,6 +432,14 @@ class SmearTable(Sequence["SmearReport | None"]):
         if not rows:
             raise DataError("every smear was refused, so there is nothing to draw")
         return plot_smears(rows)
+
+
+def _share_text(share: float | None, unknown: str = "n/a") -> str:
+    return unknown if share is None else f"{share:.2%}"
+
+
+def _range_text(ends: tuple[float, float] | None) -> str:
+    return "n/a" if ends is None else "{:.2%} to {:.2%}".format(*ends)
 
 
 @overload

@@ -25,8 +25,8 @@ from cellscan.evaluate.bootstrap import interval
 from cellscan.evaluate.calibration import apply_temperature, fit_temperature
 from cellscan.evaluate.confident import LabelIssues, find_contradicted
 from cellscan.evaluate.metrics import AVERAGED, NAMES
-from cellscan.evaluate.patients import Patients, make_patients
-from cellscan.evaluate.report import PatientOverlap, Report, interval_text, make_report, metric_text
+from cellscan.evaluate.patients import Patients, make_patient_parts, make_patients
+from cellscan.evaluate.report import PatientOverlap, Report, interval_text, make_metric_parts, make_report, metric_text
 from cellscan.evaluate.thresholds import choose_rule
 from cellscan.notebook import as_text
 from cellscan.tasks.recipe import Recipe, as_recipe
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SHOWN = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "roc_auc", "calibration_error")
+_PLOTTED = ("accuracy", "balanced_accuracy", "roc_auc", "calibration_error")
 
 
 def cross_validate(
@@ -320,13 +321,19 @@ class Study:
     def __repr__(self) -> str:
         return f"Study(folds={len(self.keys) // len(self.seeds)}, seeds={len(self.seeds)}, {self.report!r})"
 
-    def __str__(self) -> str:
+    def _describe(self) -> list[str]:
+        """Return sentences on the network, the folds and the versions."""
         card = self.members[0].card
-        lines = [
+        return [
             f'{card.architecture}, {card.image_size} px, background "{card.background}", {card.epochs} epochs'
             f"{', test-time augmentation' if self._options['tta'] else ''}; {self.split}; seeds {self.seeds}",
             ", ".join(f"{name} {version}" for name, version in card.versions.items())
             + f"; {jax.devices()[0].device_kind}, {platform.machine()}, {os.cpu_count()} cores",
+        ]
+
+    def __str__(self) -> str:
+        lines = [
+            *self._describe(),
             "",
             f"{'fold':>4} {'seed':>4} {'patients':>8} {'cells':>7}  " + "".join(f"{_short(n):>14}" for n in _SHOWN),
         ]
@@ -358,11 +365,10 @@ class Study:
         """
         from cellscan.plots import plot_study
 
-        names = ("accuracy", "balanced_accuracy", "roc_auc", "calibration_error")
         return plot_study(
             [number for number, _ in self.keys],
-            {name: [getattr(report, name) for report in self.reports] for name in names},
-            pooled={name: getattr(self.report, name) for name in names},
+            {name: [getattr(report, name) for report in self.reports] for name in _PLOTTED},
+            pooled={name: getattr(self.report, name) for name in _PLOTTED},
             intervals=self.report.interval,
         )
 
@@ -391,6 +397,57 @@ class Study:
             ends += [self.report.averaged_interval[f][end] for f in AVERAGED if f in self.report.averaged_interval]
             rows.append([name, "", "", "", *ends])
         write_csv(path, rows)
+
+    def to_html(self, path: str | os.PathLike[str]) -> None:
+        """Write the study as one HTML file that needs no other file and no network.
+
+        The page has the metrics of every fold, their mean, the pooled metrics with their intervals, the figure of
+        `plot`, and the patients. `LabelIssues.to_html` writes the cells whose label the networks contradict.
+
+        Parameters
+        ----------
+        path : path
+            The file. An existing file is replaced once the new one is complete.
+
+        Raises
+        ------
+        ArgumentError
+            If `path` is not a path.
+        DataError
+            If the file cannot be written.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "study.html"
+        >>> study.to_html(file)
+        >>> "Metrics by fold" in file.read_text()
+        True
+        """
+        from cellscan.pages.page import write_page
+        from cellscan.pages.parts import make_figure, make_table
+
+        header = ["fold", "seed", "patients", "cells", *map(_short, _SHOWN)]
+        folds = [
+            [number, seed, report.patient_overlap.patients, len(report.labels),
+             *((getattr(report, name), metric_text(getattr(report, name))) for name in _SHOWN)]
+            for (number, seed), report in zip(self.keys, self.reports, strict=True)
+        ]  # fmt: skip
+        means = [
+            (name.replace("_", " "), (_spread(self.reports, name)[0], _mean_text(self.reports, name))) for name in NAMES
+        ]
+        alt = f"{', '.join(name.replace('_', ' ') for name in _PLOTTED)} of each member by fold, mean and pooled value"
+        sections = [
+            ("Folds", [
+                make_table("Metrics by fold", header, folds),
+                make_table("Metrics over folds", ["metric", "mean ± SD"], means),
+                make_figure(self.plot, alt, "Metrics by fold, with the pooled metric and its interval over patients"),
+            ]),
+            ("All cells, out of fold", make_metric_parts(self.report)),
+        ]  # fmt: skip
+        if len(self.cells.class_names) == 2 and self.report.positive_class is not None:
+            sections.append(("Patients", make_patient_parts(self.report.patients)))
+        write_page(path, "Cross-validation by patient", self._describe(), sections)
 
     def select(self, mask_or_indices: slice | np.ndarray | Sequence[int] | Sequence[bool]) -> Study:
         """Return the study evaluated on the selected cells alone, such as the undisputed cells.

@@ -218,6 +218,71 @@ class LabelIssues(Sequence[LabelIssue]):
         """
         write_csv(path, [list(LabelIssue.__dataclass_fields__), *map(astuple, self)])
 
+    def to_html(self, path: str | os.PathLike[str], *, count: int = 500) -> None:
+        """Write one HTML file with the pictures of the cells, a filter, and check boxes.
+
+        The file needs no other file and no network. Its button downloads the ticked cells as CSV, with the columns of
+        `to_csv`.
+
+        Parameters
+        ----------
+        path : path
+            The file. An existing file is replaced once the new one is complete.
+        count : int
+            Largest number of pictures, at least 1; worst label first.
+
+        Raises
+        ------
+        ArgumentError
+            If an argument is invalid.
+        DataError
+            If the file cannot be written.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile
+        >>> issues = study.label_issues()
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "label_issues.html"
+        >>> issues.to_html(file)
+        >>> file.read_text().count("data:image/jpeg") == len(issues)
+        True
+        """
+        from cellscan.pages.markup import tag
+        from cellscan.pages.page import write_page
+        from cellscan.pages.parts import Shown, make_gallery, make_table
+        from cellscan.pages.pictures import read_or_reason
+
+        shown = []
+        for issue, row in zip(self[: check_whole("count", count, 1)], self.rows[:count], strict=True):
+            values = (issue.name, issue.patient, issue.label_name, issue.suggested, f"{issue.probability:.4f}")
+            lines = (
+                f"labelled {issue.label_name}, suggested {issue.suggested}", f"P(label) {values[4]}",
+                f"patient {issue.patient or 'unknown'}",
+            )  # fmt: skip
+            image = read_or_reason(lambda row=row: self.cells[int(row)].image)
+            shown.append(Shown(image, values, lines))
+        columns, filters = list(LabelIssue.__dataclass_fields__), ["label_name", "suggested"]
+        filters += ["patient"] if self.cells.has_patients else []
+        labels = self.cells.labels[self.rows]
+        rows = [
+            (name, int((labels == label).sum()), count)
+            for label, (name, count) in enumerate(self.cells.per_class().items())
+        ]
+        more = f"The first {len(shown):,} of {len(self):,} cells, worst first." if len(shown) < len(self) else ""
+        cells = make_gallery(shown, columns, filters, file="ticked.csv") if shown else tag("p", "There are none.")
+        write_page(
+            path,
+            "Label issues",
+            [
+                f"{len(self):,} of {len(self.cells):,} labels are contradicted by out-of-fold predictions.",
+                "Neither the label nor the prediction is the truth: look at the cell, and tick what you have decided.",
+            ],
+            [
+                ("Counts", [make_table("Label issues by class", ["labelled", "label issues", "cells"], rows)]),
+                ("Cells", [tag("p", more) if more else tag("p", "All cells, worst first."), cells]),
+            ],
+        )
+
     def plot(self, count: int = 24) -> Figure:
         """Draw the first `count` cells, with their published label and its out-of-fold probability.
 

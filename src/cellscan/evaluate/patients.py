@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -16,10 +16,15 @@ from cellscan.errors import DataError
 from cellscan.evaluate.metrics import from_confusion, group_confusions
 from cellscan.notebook import as_text
 
+if TYPE_CHECKING:
+    from cellscan.pages.markup import Html
+
 NOTE = (
     "The publisher selected these cells: a patient's share of positive cells is not the parasitemia, and half of the\n"
     "cells are parasitized, which is not a clinical prevalence."
 )
+
+_WORDS = {True: "infected", False: "healthy", None: "-"}
 
 
 @dataclass(frozen=True)
@@ -220,14 +225,36 @@ def describe_rows(rows: Sequence[Patient]) -> str:
     patient    cells  positive  share  called    truth     accuracy
     C1            80        20  0.250  -         infected     0.950
     """
-    words = {True: "infected", False: "healthy", None: "-"}
     lines = [f"{'patient':10} {'cells':>5}  {'positive':>8}  {'share':>5}  {'called':8}  {'truth':8}  {'accuracy':>8}"]
     for row in rows:
         lines.append(
-            f"{row.patient:10} {row.cells:>5}  {row.positive:>8}  {row.share:.3f}  {words[row.called]:8}  "
-            f"{words[row.truth]:8}  {row.accuracy:>8.3f}"
+            f"{row.patient:10} {row.cells:>5}  {row.positive:>8}  {row.share:.3f}  {_WORDS[row.called]:8}  "
+            f"{_WORDS[row.truth]:8}  {row.accuracy:>8.3f}"
         )
     return "\n".join(lines)
+
+
+def make_patient_parts(patients: Patients) -> list[Html]:
+    """Return the metrics over patients and the table of patients as parts of an HTML page.
+
+    Examples
+    --------
+    >>> import cellscan
+    >>> from cellscan.evaluate.patients import make_patient_parts
+    >>> cells = cellscan.synthetic_cells(80, seed=0)
+    >>> len(make_patient_parts(cellscan.Classifier(image_size=32, seed=0).evaluate(cells).patients))
+    2
+    """
+    from cellscan.pages.parts import make_list, make_table
+
+    lines = [*patients.summary().removesuffix(NOTE).splitlines(), NOTE.replace("\n", " ")]
+    header = ["patient", "cells", "positive", "share", "called", "truth", "accuracy"]
+    rows = (
+        (row.patient, row.cells, row.positive, (row.share, f"{row.share:.3f}"), _WORDS[row.called], _WORDS[row.truth],
+         (row.accuracy, f"{row.accuracy:.3f}"))
+        for row in patients
+    )  # fmt: skip
+    return [make_list(line.strip() for line in lines), make_table("Patients", header, rows)]
 
 
 def shares(positive: np.ndarray, group: np.ndarray, count: int) -> np.ndarray:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Real
@@ -16,12 +17,16 @@ from cellscan.data.values import check_seed, check_whole, choose
 from cellscan.errors import ArgumentError, DataError
 from cellscan.evaluate.bootstrap import DRAWS, bootstrap_metrics, interval
 from cellscan.evaluate.metrics import AVERAGED, NAMES, confusion_matrix, weighted_metrics
-from cellscan.evaluate.patients import Patients, describe_rows, make_patients
+from cellscan.evaluate.patients import Patients, describe_rows, make_patient_parts, make_patients
 from cellscan.evaluate.reliability import reliability
 from cellscan.notebook import as_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from cellscan.data.cells import CellDataset
+    from cellscan.explain import Explanations
+    from cellscan.pages.markup import Html
 
 
 @dataclass(frozen=True)
@@ -292,7 +297,12 @@ class Report:
     def _positive(self) -> int | None:
         return None if self.positive_class is None else self.class_names.index(self.positive_class)
 
-    def __str__(self) -> str:
+    @property
+    def _has_patients(self) -> bool:
+        return self.positive_class is not None and len(self.class_names) == 2 and self.patient_overlap.patients > 0
+
+    def _describe(self) -> list[str]:
+        """Return sentences on the cells, the split and the threshold."""
         cells = len(self.labels)
         lines = [
             f"{cells:,} cells of {self.patient_overlap.sentence()}"
@@ -307,6 +317,10 @@ class Report:
                 f"positive: {self.positive_class} from P >= {self.threshold:.3g}; prevalence in this set "
                 f"{self.prevalence:.3f} (not a clinical prevalence)"
             )
+        return lines
+
+    def __str__(self) -> str:
+        lines = self._describe()
         over = "patients" if self.interval_over == "patients" else "CELLS (patients unknown): too narrow"
         lines.append(f"\n{'':18}{'':8}  95 % interval over {over}")
         lines += [_line(name, getattr(self, name), self.interval[name]) for name in NAMES]
@@ -317,7 +331,7 @@ class Report:
         lines.append(f"\n{'truth / called':{width}}" + "".join(f"{name:>{width}}" for name in self.class_names))
         for name, row in zip(self.class_names, self.confusion, strict=True):
             lines.append(f"{name:{width}}" + "".join(f"{count:>{width},}" for count in row))
-        if self.positive_class is not None and len(self.class_names) == 2 and self.patient_overlap.patients:
+        if self._has_patients:
             lines += ["", self.patients.summary()]
             if len(self.patients) > 1:
                 lines += ["", "the patients with the lowest accuracy", describe_rows(self.patients.worst())]
@@ -514,7 +528,7 @@ class Report:
 
         positive, count = self._positive, len(self.class_names)
         classes = range(count) if positive is None or count != 2 else [positive]
-        patients = self.patients if len(classes) == 1 and self.patient_overlap.patients else None
+        patients = self.patients if self._has_patients else None
         return plot_report(
             self.labels,
             self.probabilities,
@@ -532,6 +546,126 @@ class Report:
             patients=None if patients is None else np.array([(row.truth, row.share) for row in patients]),
             rule=None if patients is None else patients.rule,
         )
+
+    def to_html(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        cells: CellDataset | None = None,
+        explain: Callable[[CellDataset], Explanations] | None = None,
+        count: int = 48,
+    ) -> None:
+        """Write the report as one HTML file that needs no other file and no network.
+
+        The page has the metrics with their intervals, the confusion matrix, the figure of `plot`, the patients, and
+        the cells whose label the classifier found least probable.
+
+        Parameters
+        ----------
+        path : path
+            The file. An existing file is replaced once the new one is complete.
+        cells : CellDataset, optional
+            The evaluated cells, for their pictures. A report keeps no pictures: without them the page shows none.
+        explain : callable, optional
+            Returns the attribution maps of cells, such as ``clf.explain``. Default: no maps.
+        count : int
+            Largest number of pictures, at least 1.
+
+        Raises
+        ------
+        ArgumentError
+            If an argument is invalid, or if `explain` is given without `cells`.
+        DataError
+            If `cells` lacks a cell of the report, or if the file cannot be written.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile, cellscan
+        >>> cells = cellscan.synthetic_cells(80, seed=0)
+        >>> clf = cellscan.Classifier(image_size=32, seed=0)
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "report.html"
+        >>> clf.evaluate(cells).to_html(file, cells=cells, count=4)
+        >>> file.read_text().count("data:image/jpeg")
+        4
+        """
+        from cellscan.pages.markup import tag
+        from cellscan.pages.page import write_page
+
+        count = check_whole("count", count, 1)
+        if explain is not None and cells is None:
+            raise ArgumentError("explain needs the pictures of the cells; pass cells=... too, the evaluated cells")
+        if cells is None:
+            worst = [tag("p", "A report keeps no pictures of cells; pass to_html(cells=...) to show them here.")]
+        else:
+            worst = _make_worst(self, cells, explain, count)
+        sections = [("Metrics", make_metric_parts(self)), ("Cells with the least probable labels", worst)]
+        if self._has_patients:
+            sections.insert(1, ("Patients", make_patient_parts(self.patients)))
+        write_page(path, "Report on a classifier", self._describe(), sections)
+
+
+def make_metric_parts(report: Report) -> list[Html]:
+    """Return the metrics, the confusion matrix and the figure of a report as parts of an HTML page.
+
+    Examples
+    --------
+    >>> import cellscan
+    >>> from cellscan.evaluate.report import make_metric_parts
+    >>> report = cellscan.Classifier(image_size=32).evaluate(cellscan.synthetic_cells(80, seed=0))
+    >>> len(make_metric_parts(report))
+    4
+    """
+    from cellscan.pages.parts import make_figure, make_table
+
+    over = "patients" if report.interval_over == "patients" else "cells (patients unknown): too narrow"
+    header = ["metric", "value", "95 % interval"]
+    rows = [_row(name, getattr(report, name), report.interval[name]) for name in NAMES]
+    parts = [make_table(f"Metrics, with intervals over {over}", header, rows)]
+    if report.averaged:
+        rows = [_row(name, report.averaged[name], report.averaged_interval[name]) for name in report.averaged]
+        parts.append(make_table("Averaged over the patients that have the class in question", header, rows))
+    counts = [[name, *row.tolist()] for name, row in zip(report.class_names, report.confusion, strict=True)]
+    parts.append(make_table("Cells by annotated and predicted class", ["annotated as", *report.class_names], counts))
+    alt = (
+        f"Confusion matrix; ROC curve, area {metric_text(report.roc_auc)}; precision-recall curve, average precision "
+        f"{metric_text(report.average_precision)}; reliability diagram, calibration error "
+        f"{metric_text(report.calibration_error)}; share of positive cells of each patient"
+    )
+    caption = "Confusion matrix, ROC and precision-recall curves, reliability diagram, and patients"
+    return [*parts, make_figure(report.plot, alt, caption)]
+
+
+def _make_worst(
+    report: Report, cells: CellDataset, explain: Callable[[CellDataset], Explanations] | None, count: int
+) -> list[Html]:
+    """Return a gallery of the cells whose label is least probable."""
+    from cellscan.pages.markup import tag
+    from cellscan.pages.parts import Shown, make_gallery
+    from cellscan.pages.pictures import read_or_reason
+
+    row_of = {str(name): row for row, name in enumerate(cells.names)}
+    probability = report.probabilities[np.arange(len(report.labels)), report.labels]
+    worst = np.argsort(probability, kind="stable")[:count].tolist()
+    names = [str(report.names[row]) for row in worst]
+    missing = [name for name in names if name not in row_of]
+    if missing:
+        raise DataError(f"cells has no {missing[0]!r}; expected the cells that were evaluated")
+    maps = None if explain is None else explain(cells.select([row_of[name] for name in names]))
+    shown = []
+    for number, (row, name) in enumerate(zip(worst, names, strict=True)):
+        label, called = (report.class_names[labels[row]] for labels in (report.labels, report.predicted))
+        values = (name, str(report.cell_patients[row]), label, called, f"{probability[row]:.4f}")
+        lines = (f"labelled {label}, called {called}", f"P(label) {values[4]}", f"patient {values[1] or 'unknown'}")
+        heat = None
+        if maps is not None:
+            heat, lines = maps[number].map, (*lines, f"map: evidence for {maps[number].label_name}")
+        image = read_or_reason(lambda name=name: cells[row_of[name]].image)
+        shown.append(Shown(image, values, lines, heat))
+    filters = ["label", "called", *(["patient"] if report.interval_over == "patients" else [])]
+    wrong = int((report.labels != report.predicted).sum())
+    text = f"The {len(shown):,} cells whose label is least probable; {wrong:,} cells of the report are called wrongly."
+    gallery = make_gallery(shown, ["name", "patient", "label", "called", "probability"], filters)
+    return [tag("p", text), gallery]
 
 
 def make_report(
@@ -592,6 +726,10 @@ def metric_text(value: float) -> str:
 def interval_text(ends: tuple[float, float]) -> str:
     """Format an interval for a table."""
     return "n/a" if math.isnan(ends[0]) else f"{ends[0]:.4f} to {ends[1]:.4f}"
+
+
+def _row(name: str, value: float, ends: tuple[float, float]) -> tuple[object, ...]:
+    return name.replace("_", " "), (value, metric_text(value)), interval_text(ends)
 
 
 def _line(name: str, value: float, ends: tuple[float, float]) -> str:
