@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from cellscan.predictions import Failure as Failure
     from cellscan.predictions import Prediction as Prediction
     from cellscan.predictions import Predictions as Predictions
+    from cellscan.progress import set_progress as set_progress
     from cellscan.screening import FieldCount as FieldCount
     from cellscan.screening import SmearReport as SmearReport
     from cellscan.screening import SmearTable as SmearTable
@@ -156,11 +157,12 @@ _MODULES = {
     "History": "training.history",
     "Recipe": "tasks.recipe",
     "keep_programs": "tasks.keeping",
+    "set_progress": "progress",
 }
 
 __all__ = [  # noqa: RUF022 - sorted by the order of use
     "load_malaria", "load_folder", "load_table", "synthetic_cells", "concat", "malaria_patient", "clear_cache",
-    "keep_programs",
+    "keep_programs", "set_progress",
     "CellDataset", "Cell", "Description", "Pixels", "Split", "Reading",
     "load_fields", "synthetic_fields", "compose_fields", "mosaic_fields", "FieldDataset", "Field", "IML_TWO_CLASS",
     "Classifier", "Recipe", "History", "Predictions", "Prediction", "Failure", "Report", "Patients", "Patient",
