@@ -58,6 +58,7 @@ from .models.registry import list_backbones as list_backbones
 from .predictions import Failure as Failure
 from .predictions import Prediction as Prediction
 from .predictions import Predictions as Predictions
+from .progress import set_progress as set_progress
 from .screening import FieldCount as FieldCount
 from .screening import SmearReport as SmearReport
 from .screening import SmearTable as SmearTable

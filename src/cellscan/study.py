@@ -29,6 +29,7 @@ from cellscan.evaluate.patients import Patients, make_patient_parts, make_patien
 from cellscan.evaluate.report import PatientOverlap, Report, interval_text, make_metric_parts, make_report, metric_text
 from cellscan.evaluate.thresholds import choose_rule
 from cellscan.notebook import as_text
+from cellscan.progress import Progress
 from cellscan.tasks.recipe import Recipe, as_recipe
 from cellscan.tensors import check_digest, read_tensors, write_tensors
 from cellscan.training.loop import Call
@@ -161,8 +162,8 @@ def cross_validate(
         train, test = parts[number]
         folder = None if root is None else root / f"fold{number}-seed{seed}"
         if not vectorized:
-            if progress:
-                print(f"fold {number + 1} of {len(parts)}, seed {seed}", flush=True)
+            with Progress("folds", len(keys), show=progress) as bar:
+                bar.line(f"fold {number + 1} of {len(parts)}, seed {seed}")
             clf.fit(train, epochs=epochs, batch_size=batch_size, recipe=recipe, checkpoint=folder, resume=resume,
                     progress=progress)  # fmt: skip
         probabilities[chosen.index(seed), fold == numbers[number]] = _predict(clf, test, tta, folder, progress)

@@ -23,7 +23,7 @@ from cellscan.data.cells import CellDataset
 from cellscan.data.malaria import CLASS_NAMES, read_malaria
 from cellscan.data.sources import RecordSource
 from cellscan.errors import CellscanError, DataError
-from cellscan.progress import Progress
+from cellscan.progress import Progress, progress_is_on
 
 URL = "https://data.lhncbc.nlm.nih.gov/public/Malaria/cell_images.zip"
 SIZE = 353_452_851
@@ -89,6 +89,8 @@ def prepare(data_dir: str | os.PathLike[str] | None) -> CellDataset:
         root = builder._data_dir_root
         if _must_download(builder) and not _is_reachable(URL):
             raise ConnectionError(f"{URL} cannot be reached")  # This check avoids minutes of retries by TFDS.
+        if not progress_is_on():
+            tfds.disable_progress_bar()
         builder.download_and_prepare()
     except CellscanError:
         raise
