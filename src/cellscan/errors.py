@@ -1,5 +1,8 @@
 """The exceptions of cellscan: one base class, and a subclass for each kind of problem."""
 
+import importlib
+from typing import Any
+
 
 class CellscanError(Exception):
     """Base class of all errors that cellscan raises deliberately.
@@ -94,6 +97,35 @@ class MissingExtraError(CellscanError, ImportError):
     >>> issubclass(cellscan.MissingExtraError, ImportError)
     True
     """
+
+
+def import_extra(module: str, extra: str, what: str, more: str = "") -> Any:
+    """Import a package of an extra, or raise `MissingExtraError` with the command that installs the extra.
+
+    Parameters
+    ----------
+    module : str
+        The package, or a module of it.
+    extra : str
+        Name of the extra, as in ``pip install 'cellscan[extra]'``.
+    what : str
+        What needs the package, the first words of the message.
+    more : str
+        The end of the message, after the command.
+
+    Examples
+    --------
+    >>> from cellscan.errors import import_extra
+    >>> import_extra("no_such_package", "hub", "downloading")
+    Traceback (most recent call last):
+    ...
+    cellscan.errors.MissingExtraError: downloading needs no_such_package: pip install 'cellscan[hub]'
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.split(".")[0]
+        raise MissingExtraError(f"{what} needs {package}: pip install 'cellscan[{extra}]'{more}") from error
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

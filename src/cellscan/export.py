@@ -16,7 +16,7 @@ import numpy as np
 from cellscan.card import Card, to_json
 from cellscan.data import images, reading, tiffs
 from cellscan.data.values import as_path
-from cellscan.errors import ArgumentError, MissingExtraError
+from cellscan.errors import ArgumentError, MissingExtraError, import_extra
 from cellscan.tasks.classification import ClassificationTask, Settings
 from cellscan.tasks.programs import Members
 from cellscan.tensors import write_whole
@@ -152,12 +152,7 @@ def _stablehlo(
 def _onnx(
     probabilities: Callable[[jax.Array], jax.Array], images: jax.ShapeDtypeStruct, card: Card, target: Path
 ) -> bytes:
-    try:
-        import jax2onnx
-    except ImportError as error:
-        raise MissingExtraError(
-            f"{target}: writing ONNX needs jax2onnx: pip install 'cellscan[export]', on Python 3.12 or newer"
-        ) from error
+    jax2onnx = import_extra("jax2onnx", "export", f"{target}: writing ONNX", ", on Python 3.12 or newer")
     import logging
 
     quiet = logging.getLogger("onnx_ir.serde")

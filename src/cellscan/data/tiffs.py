@@ -7,6 +7,7 @@ a plug-in for each format; these also use tifffile, and bioio requires dask, xar
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import math
 import os
@@ -18,7 +19,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from cellscan.data.reading import Reading
-from cellscan.errors import ImageError, MissingExtraError
+from cellscan.errors import ImageError, MissingExtraError, import_extra
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _SCANNERS = ("Aperio", "iScan", "<scn")
@@ -162,18 +163,8 @@ def _slide(where: str, pages: int) -> ImageError:
     return ImageError(f"{where}: this is a whole slide with tiles and {pages} pages, not one image. {_ADVICE}")
 
 
-def _import() -> Any:
-    try:
-        import tifffile
-    except ImportError:
-        return None
-    return tifffile
-
-
 def _opened(file: Any, where: str) -> Any:
-    tifffile = _import()
-    if tifffile is None:
-        raise MissingExtraError(f"{where}: this TIFF needs tifffile: pip install 'cellscan[tiff]'")
+    tifffile = import_extra("tifffile", "tiff", f"{where}: this TIFF")
     return tifffile.TiffFile(io.BytesIO(file) if isinstance(file, (bytes, bytearray, memoryview)) else os.fspath(file))
 
 
@@ -239,7 +230,7 @@ def read_page(file: Any, reading: Reading, where: str, limit: int) -> Page:
 
 def has_tifffile() -> bool:
     """Whether tifffile is installed."""
-    return _import() is not None
+    return importlib.util.find_spec("tifffile") is not None
 
 
 def _decoded(page: Any, where: str, limit: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from cellscan.data.fields import FieldDataset
 from cellscan.data.shapes import IGNORED
 from cellscan.detection.rules import DetectionConfig
 from cellscan.detections import Detections
-from cellscan.errors import DataError, MissingExtraError
+from cellscan.errors import DataError, import_extra
 from cellscan.evaluate.report import as_json
 from cellscan.notebook import as_text
 
@@ -303,11 +303,8 @@ def _evaluate(fields: FieldDataset, found: Sequence[Detections], max_detections:
     An ignored box becomes a crowd annotation of every class. If not every cell of a class has a box in a field, the
     whole field becomes a crowd annotation of the class.
     """
-    try:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-    except ImportError as error:
-        raise MissingExtraError("average precision requires pycocotools: pip install 'cellscan[detect]'") from error
+    COCO = import_extra("pycocotools.coco", "detect", "average precision").COCO
+    COCOeval = import_extra("pycocotools.cocoeval", "detect", "average precision").COCOeval
     if len(found) != len(fields):
         raise DataError(
             f"there are detections of {len(found)} fields; expected {len(fields)}, one for each annotated field"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cellscan.data.cache import cache_folder
-from cellscan.errors import ArgumentError, MissingExtraError, ModelFileError
+from cellscan.errors import ArgumentError, ModelFileError, import_extra
 from cellscan.models.keys import Keys
 from cellscan.preprocessing import Normalization
 from cellscan.tensors import read_tensors
@@ -240,12 +240,9 @@ def _download(source: WeightSource, cached: Path, module: nnx.Module) -> Path:
         f"Download https://huggingface.co/{source.name}/resolve/{source.revision or 'main'}/{FILE} "
         f"(about {4 * count / 1e6:,.0f} MB) and save it as {cached}"
     )
-    try:
-        from huggingface_hub import hf_hub_download
-    except ImportError as error:
-        raise MissingExtraError(
-            f"downloading {source.name} requires huggingface_hub: pip install 'cellscan[hub]'. Or: {instructions}"
-        ) from error
+    hf_hub_download = import_extra(
+        "huggingface_hub", "hub", f"downloading {source.name}", f". Or: {instructions}"
+    ).hf_hub_download
     try:
         path = Path(hf_hub_download(source.name, FILE, revision=source.revision))
     except Exception as error:  # huggingface_hub and its dependencies raise many kinds of errors.
