@@ -13,9 +13,8 @@ other sets (NIH, BCCD, draaslan) permit this.
 
 import argparse
 import shutil
-import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from accuracy import versions
@@ -54,53 +53,70 @@ def load(data: Path, name: str) -> tuple[cellscan.FieldDataset, cellscan.FieldDa
     return train, valid
 
 
-def make_training(names: list[str], args: argparse.Namespace) -> tuple[cellscan.FieldDataset, cellscan.FieldDataset]:
-    """Return training and validation fields of all laboratories, with cells of about the same size."""
-    diameters = tuple(args.cell_diameter)
-    parts = {name: load(args.data, name) for name in names}
-    cells = cellscan.load_malaria(args.data / "cell_images")
-    train_cells, valid_cells = cells.split(test=0.15, by="patient", seed=0)
+class Stage(NamedTuple):
+    """A part of the training: number of composed fields, of mosaics of each laboratory, and how it is trained."""
+
+    composed: int
+    mosaics: int
+    augment: str
+    epochs: int
+    rate: float
+
+
+STAGES = (Stage(900, 120, "small", 10, 2e-3), Stage(600, 250, "strong", 4, 1e-3))
+"""The second stage has other colours and sizes, and more white cells and platelets, which only the mosaics have."""
+
+DIAMETERS, INFECTED_SHARE = (40.0, 60.0), 0.3
+
+
+def make_training(names: list[str], data: Path, number: int) -> tuple[cellscan.FieldDataset, cellscan.FieldDataset]:
+    """Return training and validation fields of all laboratories for a stage, with cells of about the same size."""
+    stage = STAGES[number]
+    parts = {name: load(data, name) for name in names}
+    cells = cellscan.load_malaria(data / "cell_images")
+    groups = cells.split(test=0.15, by="patient", seed=0)
     found = []
-    for number, (real, patients) in enumerate(
-        zip(zip(*parts.values(), strict=True), (train_cells, valid_cells), strict=True)
-    ):
-        share = 1 if number == 0 else 0.1
+    for part, (real, patients) in enumerate(zip(zip(*parts.values(), strict=True), groups, strict=True)):
+        share, seed = (1, 10 * number) if part == 0 else (0.1, 1)
         sets = [
-            cellscan.mosaic_fields(
-                fields, round(share * args.mosaics), cell_diameter=diameters, margin=0.3, seed=number
-            )
+            cellscan.mosaic_fields(fields, round(share * stage.mosaics), cell_diameter=DIAMETERS, margin=0.3, seed=seed)
             for fields in real
         ]
         style = cellscan.concat([fields for fields in real if isinstance(fields, cellscan.FieldDataset)])
-        half = round(share * args.composed / 2)
-        for seed, colours in enumerate((None, style), 2 * number):
+        for colour, colours in enumerate((None, style)):
             sets.append(
                 cellscan.compose_fields(
                     patients,
-                    half,
-                    cell_diameter=diameters,
-                    infected_share=args.infected_share,
+                    round(share * stage.composed / 2),
+                    cell_diameter=DIAMETERS,
+                    infected_share=INFECTED_SHARE,
                     style=colours,
-                    seed=seed,
+                    seed=2 * seed + colour,
                 )
             )
         found.append(cellscan.concat(sets))
     return found[0], found[1]
 
 
-def train(folder: Path, names: list[str], args: argparse.Namespace) -> None:
-    """Train, choose thresholds, and keep the detector."""
-    fields, valid = make_training(names, args)
-    print(fields, valid, sep="\n", flush=True)
+def train(folder: Path, names: list[str], data: Path) -> None:
+    """Train in stages, and keep the detector."""
     det = cellscan.Detector("retinanet_small", image_size=(360, 480), class_names=CLASSES, seed=0)
-    start = time.monotonic()
-    history = det.fit(
-        fields, validation=valid, epochs=args.epochs, batch_size=8, recipe=cellscan.Recipe(learning_rate=args.rate),
-        checkpoint=folder / "checkpoint", resume=True, progress=True,
-    )  # fmt: skip
-    print({name: [round(value, 4) for value in history[name]] for name in history}, flush=True)
-    print(f"{time.monotonic() - start:.0f} s", flush=True)
-    det.save(folder / "trained.safetensors", licence=LICENCE, dtype="float16")
+    for number, stage in enumerate(STAGES):
+        file = folder / f"stage-{number}.safetensors"
+        if file.exists():
+            det = cellscan.Detector.load(file)
+            continue
+        fields, valid = make_training(names, data, number)
+        print(stage, fields, valid, sep="\n", flush=True)
+        recipe = cellscan.Recipe(learning_rate=stage.rate, augment=stage.augment)
+        history = det.fit(
+            fields, validation=valid, epochs=stage.epochs, batch_size=8, recipe=recipe,
+            checkpoint=folder / f"checkpoint-{number}", resume=True,
+        )  # fmt: skip
+        print({name: [round(value, 4) for value in history[name]] for name in history}, flush=True)
+        det.choose_threshold(valid, cell_diameter=None)
+        print(f"{sum(history['seconds']) / 60:.1f} minutes\n{det.evaluate(valid, cell_diameter=None)}", flush=True)
+        det.save(file, licence=LICENCE, dtype="float16")
 
 
 def choose(folder: Path, names: list[str], args: argparse.Namespace) -> None:
@@ -109,8 +125,8 @@ def choose(folder: Path, names: list[str], args: argparse.Namespace) -> None:
     They are chosen on validation fields of the laboratories in training and on half of Chula's fields, none of which
     was in training: at most one false infected cell per thousand others.
     """
-    det, clf = cellscan.Detector.load(folder / "trained.safetensors"), cellscan.Classifier.pretrained()
-    _, valid = make_training(names, args)
+    det, clf = cellscan.Detector.load(folder / f"stage-{len(STAGES) - 1}.safetensors"), cellscan.Classifier.pretrained()
+    _, valid = make_training(names, args.data, 0)
     fields = cellscan.concat([valid, load_chula(args.data)[::2]])
     print(f"thresholds are chosen on {fields}", flush=True)
     det.choose_threshold(fields, classifier=clf, max_false_positive_rate=0.001, source=", ".join(["NIH", *names]))
@@ -165,19 +181,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--leave-out", choices=("IML", "BCCD", "draaslan"), default="IML")
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--composed", type=int, default=900)
-    parser.add_argument("--mosaics", type=int, default=120)
-    parser.add_argument("--cell-diameter", type=float, nargs=2, default=(40.0, 60.0), metavar=("LOW", "HIGH"))
-    parser.add_argument("--infected-share", type=float, default=0.3)
-    parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--ship", action="store_true")
     args = parser.parse_args()
     folder = args.out / f"without-{args.leave_out}"
     folder.mkdir(exist_ok=True, parents=True)
     names = [name for name in LABORATORIES if name != args.leave_out]
-    if not (folder / "trained.safetensors").exists():
-        train(folder, names, args)
+    train(folder, names, args.data)
     if not (folder / "detector.safetensors").exists():
         choose(folder, names, args)
     det, clf = cellscan.Detector.load(folder / "detector.safetensors"), cellscan.Classifier.pretrained()
