@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from cellscan import models as models
+    from cellscan import sklearn as sklearn
     from cellscan import training as training
     from cellscan.card import Card as Card
     from cellscan.classifier import Classifier as Classifier
@@ -89,6 +90,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "models": "",
+    "sklearn": "",
     "training": "",
     "Card": "card",
     "Conformal": "decisions.conformal",
@@ -171,7 +173,7 @@ __all__ = [  # noqa: RUF022 - sorted by the order of use
     "Detector", "Detection", "Detections", "FieldDetections", "DetectionReport", "DetectionConfig", "Likeness",
     "leave_one_laboratory_out", "LaboratoryStudy",
     "estimate_cell_diameter", "screen", "SmearReport", "SmearTable", "FieldCount",
-    "list_backbones", "models", "training",
+    "list_backbones", "models", "training", "sklearn",
     "CellscanError", "ArgumentError", "DataError", "ImageError", "MissingExtraError",
     "ModelFileError", "TrainingError",
 ]  # fmt: skip
