@@ -17,7 +17,7 @@ LAYERS = (
     "_deprecation",
     "errors", "process", "progress", "notebook", "plots", "tensors", "data", "pages", "preprocessing", "models",
     "detection", "decisions", "card", "tasks", "predictions", "detections", "inference", "explain", "export",
-    "training", "evaluate", "classifier", "study", "confirming", "detector", "laboratories", "screening", "cli",
+    "training", "evaluate", "classifier", "sklearn", "study", "confirming", "detector", "laboratories", "screening", "cli",
 )  # fmt: skip
 
 
@@ -148,7 +148,8 @@ def _public() -> list[tuple[str, object]]:
     for name in cellscan.__all__:
         thing = getattr(cellscan, name)
         if inspect.ismodule(thing):
-            found += [(f"{name}.{k}", v) for k, v in vars(thing).items()
+            exported = {k: getattr(thing, k) for k in getattr(thing, "__all__", vars(thing))}
+            found += [(f"{name}.{k}", v) for k, v in exported.items()
                       if not k.startswith("_") and (inspect.isfunction(v) or inspect.isclass(v))]  # fmt: skip
             continue
         if isinstance(thing, dict):  # a table, with a string below it

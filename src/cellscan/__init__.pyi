@@ -1,6 +1,7 @@
 """The public names, each once: for type checkers, and for `lazy_loader`, which imports them on first use."""
 
 from . import models as models
+from . import sklearn as sklearn
 from . import training as training
 from .card import Card as Card
 from .classifier import Classifier as Classifier

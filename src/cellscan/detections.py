@@ -14,7 +14,7 @@ from cellscan.data.cells import CellDataset
 from cellscan.data.formats.common import Record
 from cellscan.data.images import read_rgb
 from cellscan.data.saving import save_records
-from cellscan.data.tables import find_rows, write_csv
+from cellscan.data.tables import Column, Table, csv_rows, find_rows, make_frame, write_csv
 from cellscan.data.values import check_whole
 from cellscan.errors import DataError, ImageError
 from cellscan.notebook import as_text
@@ -22,6 +22,7 @@ from cellscan.predictions import Failure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
     from cellscan.pages.markup import Html
     from cellscan.pages.parts import ShownField
@@ -231,7 +232,24 @@ class Detections(Sequence[Detection]):
         >>> file.read_text().splitlines()[0]
         'field,left,top,right,bottom,class,score'
         """
-        _write([self], path)
+        write_csv(path, csv_rows(_table([self], self.class_names)))
+
+    def to_dataframe(self) -> DataFrame:
+        """Return a data frame of pandas with one row per box and the columns of `to_csv`.
+
+        The sides, in pixels, and the score are float64; ``class`` is categorical, with all class names.
+
+        Raises
+        ------
+        MissingExtraError
+            If the extra ``dataframe`` is not installed.
+
+        Examples
+        --------
+        >>> det.predict(fields)[0].to_dataframe().columns.tolist()
+        ['field', 'left', 'top', 'right', 'bottom', 'class', 'score']
+        """
+        return make_frame(_table([self], self.class_names))
 
     def to_html(self, path: str | os.PathLike[str]) -> None:
         """Write one HTML file with the field and its boxes, as `FieldDetections.to_html` does.
@@ -344,7 +362,25 @@ class FieldDetections(Sequence[Detections]):
         >>> len(file.read_text().splitlines()) == 1 + sum(map(len, found))
         True
         """
-        _write(self.fields, path)
+        write_csv(path, csv_rows(_table(self.fields, self.class_names)))
+
+    def to_dataframe(self) -> DataFrame:
+        """Return a data frame of pandas with one row per box of all fields, as `Detections.to_dataframe`.
+
+        A field without detections has no row.
+
+        Raises
+        ------
+        MissingExtraError
+            If the extra ``dataframe`` is not installed.
+
+        Examples
+        --------
+        >>> found = det.predict(fields)
+        >>> len(found.to_dataframe()) == sum(map(len, found))
+        True
+        """
+        return make_frame(_table(self.fields, self.class_names))
 
     def to_html(self, path: str | os.PathLike[str], *, count: int = 20) -> None:
         """Write one HTML file with counts of all fields, and pictures of the first fields with their boxes.
@@ -491,10 +527,18 @@ def _file_of(image: Any) -> str | None:
     return os.fsdecode(image) if isinstance(image, (str, os.PathLike)) else None
 
 
-def _write(fields: Sequence[Detections], path: str | os.PathLike[str]) -> None:
-    rows: list[list[object]] = [["field", "left", "top", "right", "bottom", "class", "score"]]
-    for detections in fields:
-        names = detections.class_names
-        for box, label, score in zip(detections.boxes, detections.labels, detections.scores, strict=True):
-            rows.append([detections.name, *(f"{side:.1f}" for side in box), names[label], f"{score:.4f}"])
-    write_csv(path, rows)
+def _table(fields: Sequence[Detections], class_names: tuple[str, ...]) -> Table:
+    """Return the table of the detections of some fields, with one row per box."""
+    sides = zip(*(box for detections in fields for box in detections.boxes.tolist()), strict=True)
+    left, top, right, bottom = sides if any(map(len, fields)) else ([],) * 4
+    return {
+        "field": Column([detections.name for detections in fields for _ in detections.labels]),
+        "left": Column(left, "number", ".1f"),
+        "top": Column(top, "number", ".1f"),
+        "right": Column(right, "number", ".1f"),
+        "bottom": Column(bottom, "number", ".1f"),
+        "class": Column(
+            [detections.class_names[label] for detections in fields for label in detections.labels], class_names
+        ),
+        "score": Column([score for detections in fields for score in detections.scores.tolist()], "number", ".4f"),
+    }

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
 from cellscan.data.fields import FieldDataset
-from cellscan.data.tables import find_rows, write_csv
+from cellscan.data.tables import Column, Table, csv_rows, find_rows, make_frame, write_csv
 from cellscan.data.values import as_path
 from cellscan.detector import Detector
 from cellscan.errors import ArgumentError, DataError
 from cellscan.evaluate.detection import DetectionReport, score_text
 from cellscan.notebook import as_text
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -105,15 +108,49 @@ class LaboratoryStudy(Sequence[DetectionReport]):
         >>> file.read_text().splitlines()[0]
         'laboratory,class,fields,ap50,precision,recall,f1,count_error'
         """
-        rows: list[list[object]] = [
-            ["laboratory", "class", "fields", "ap50", "precision", "recall", "f1", "count_error"]
+        write_csv(path, csv_rows(self._table()))
+
+    def to_dataframe(self) -> DataFrame:
+        """Return a data frame of pandas with one row per laboratory and class, and the columns of `to_csv`.
+
+        ``class`` is categorical, ``fields`` int64, and the metrics are float64; undefined ones are NaN.
+
+        Raises
+        ------
+        MissingExtraError
+            If the extra ``dataframe`` is not installed.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> two = fields.with_groups(laboratories=["A", "A", "B", "B"])
+        >>> frame = cellscan.leave_one_laboratory_out(two, lambda others: det).to_dataframe()
+        >>> frame.laboratory.tolist(), frame.fields.tolist()
+        (['A', 'A', 'B', 'B'], [2, 2, 2, 2])
+        """
+        return make_frame(self._table())
+
+    def _table(self) -> Table:
+        rows = [
+            (name, one, k)
+            for name, one in zip(self.names, self.reports, strict=True)
+            for k in range(len(one.class_names))
         ]
-        for name, one in zip(self.names, self.reports, strict=True):
-            each = (one.ap50_per_class, one.precision_per_class, one.recall_per_class, one.f1_per_class)
-            for kind, *values in zip(one.class_names, *each, strict=True):
-                numbers = ["" if np.isnan(value) else f"{value:.6f}" for value in (*values, one.count_error)]
-                rows.append([name, kind, len(one.truth), *numbers])
-        write_csv(path, rows)
+        classes = tuple(dict.fromkeys(name for one in self.reports for name in one.class_names))
+
+        def metric(values: Iterable[float]) -> Column:
+            return Column([None if np.isnan(value) else float(value) for value in values], "number", ".6f")
+
+        return {
+            "laboratory": Column([name for name, _, _ in rows]),
+            "class": Column([one.class_names[k] for _, one, k in rows], classes),
+            "fields": Column([len(one.truth) for _, one, _ in rows], "whole"),
+            "ap50": metric(one.ap50_per_class[k] for _, one, k in rows),
+            "precision": metric(one.precision_per_class[k] for _, one, k in rows),
+            "recall": metric(one.recall_per_class[k] for _, one, k in rows),
+            "f1": metric(one.f1_per_class[k] for _, one, k in rows),
+            "count_error": metric(one.count_error for _, one, _ in rows),
+        }
 
 
 def leave_one_laboratory_out(

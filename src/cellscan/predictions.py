@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 import numpy as np
 
-from cellscan.data.tables import find_rows, write_csv
+from cellscan.data.tables import Column, Table, csv_rows, find_rows, make_frame, write_csv
 from cellscan.errors import ArgumentError
 from cellscan.notebook import as_table
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 _SHOWN = 10
 """Number of rows in the table of a notebook."""
@@ -299,17 +302,47 @@ class Predictions(Sequence[Prediction]):
         >>> cellscan.Classifier(image_size=32).predict(["no.png"], on_error="skip").rows()[1]
         [0, 'no.png', '', '', '', 'no.png: there is no such file']
         """
-        rows: list[tuple[int, list[object]]] = []
-        for i, (index, name) in enumerate(zip(self.indices, self.names, strict=True)):
-            values = [f"{value:.6f}" for value in self.probabilities[i]]
-            label_set = self._label_set(i)
-            values += [] if label_set is None else ["|".join(label_set)]
-            if self.novelty is not None and self.novel is not None:
-                values += [f"{self.novelty[i]:.4g}", str(int(self.novel[i]))]
-            rows.append((int(index), [int(index), name, self.class_names[self.labels[i]], *values, ""]))
-        more = [] if self.label_sets is None else ["label_set"]
-        more += [] if self.novelty is None else ["novelty", "novel"]
-        blank = [""] * (1 + len(self.class_names) + len(more))
-        rows += [(f.index, [f.index, f.name, *blank, f.reason]) for f in self.failed]
-        header: list[object] = ["index", "name", "label", *(f"p_{name}" for name in self.class_names), *more, "error"]
-        return [header, *(row for _, row in sorted(rows, key=lambda pair: pair[0]))]
+        return csv_rows(self._table())
+
+    def to_dataframe(self) -> DataFrame:
+        """Return a data frame of pandas with one row per image and the columns of `to_csv`.
+
+        ``index`` is int64; the probabilities and ``novelty`` are float64; ``label`` is categorical, with all class
+        names. An image that could not be read has its reason in ``error``, and NaN in the other columns.
+
+        Raises
+        ------
+        MissingExtraError
+            If the extra ``dataframe`` is not installed.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> cellscan.Classifier(image_size=32).predict(["no.png"], on_error="skip").to_dataframe().error.tolist()
+        ['no.png: there is no such file']
+        """
+        return make_frame(self._table())
+
+    def _table(self) -> Table:
+        indices = [*self.indices.tolist(), *(failure.index for failure in self.failed)]
+        order, missing = np.argsort(indices, kind="stable").tolist(), [None] * len(self.failed)
+
+        def column(
+            values: Sequence[Any], kind: Any = "text", form: str = "", failed: Sequence[Any] = missing
+        ) -> Column:
+            both = [*values, *failed]
+            return Column([both[row] for row in order], kind, form)
+
+        table = {
+            "index": column(self.indices.tolist(), "whole", failed=[failure.index for failure in self.failed]),
+            "name": column(self.names, failed=[failure.name for failure in self.failed]),
+            "label": column(self.label_names, self.class_names),
+        }
+        for name, values in zip(self.class_names, self.probabilities.T.tolist(), strict=True):
+            table[f"p_{name}"] = column(values, "number", ".6f")
+        if self.label_sets is not None:
+            table["label_set"] = column(["|".join(self._label_set(row) or ()) for row in range(len(self))])
+        if self.novelty is not None and self.novel is not None:
+            table["novelty"] = column(self.novelty.tolist(), "number", ".4g")
+            table["novel"] = column(self.novel.tolist(), "flag", "d")
+        return {**table, "error": column([None] * len(self), failed=[failure.reason for failure in self.failed])}

@@ -15,7 +15,7 @@ import numpy as np
 from cellscan.confirming import check_classifier, confirm, name_classifier, rules_with
 from cellscan.data.fields import FieldDataset
 from cellscan.data.inputs import Images
-from cellscan.data.tables import write_csv
+from cellscan.data.tables import Column, Table, csv_rows, make_frame, write_csv
 from cellscan.data.values import check_seed, check_whole
 from cellscan.detection.rules import DetectionConfig
 from cellscan.detections import Detections, make_failures, show_field
@@ -28,6 +28,7 @@ from cellscan.tasks.detection import MIN_SCORE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
     from cellscan.classifier import Classifier
 
@@ -261,8 +262,31 @@ class SmearReport:
         >>> len(cellscan.screen(fields, det, classifier=None, cell_diameter=50).rows())
         5
         """
-        rows = ([count.name, count.red_cells, count.infected] for count in self.fields)
-        return [["field", "red_cells", "infected"], *rows]
+        return csv_rows(self._table())
+
+    def to_dataframe(self) -> DataFrame:
+        """Return a data frame of pandas with one row per field and the columns of `to_csv`.
+
+        Raises
+        ------
+        MissingExtraError
+            If the extra ``dataframe`` is not installed.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> smear = cellscan.screen(fields, det, classifier=None, cell_diameter=50)
+        >>> int(smear.to_dataframe().red_cells.sum()) == smear.red_cells
+        True
+        """
+        return make_frame(self._table())
+
+    def _table(self) -> Table:
+        return {
+            "field": Column([count.name for count in self.fields]),
+            "red_cells": Column([count.red_cells for count in self.fields], "whole"),
+            "infected": Column([count.infected for count in self.fields], "whole"),
+        }
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -345,19 +369,44 @@ class SmearTable(Sequence["SmearReport | None"]):
         >>> file.read_text().splitlines()[0]
         'smear,fields,red_cells,infected,apparent,parasitemia,low,high,warnings,refused'
         """
-        rows: list[list[object]] = [
-            ["smear", "fields", "red_cells", "infected", "apparent", "parasitemia", "low", "high", "warnings",
-             "refused"]
-        ]  # fmt: skip
-        for name, report in zip(self.names, self.reports, strict=True):
-            if report is None:
-                rows.append([name, *[""] * 8, self.refused[name]])
-                continue
-            low, high = ("", "") if report.interval is None else (f"{side:.6f}" for side in report.interval)
-            claim = "" if report.parasitemia is None else f"{report.parasitemia:.6f}"
-            counts = [len(report.fields), report.red_cells, report.infected, f"{report.apparent:.6f}"]
-            rows.append([name, *counts, claim, low, high, " ".join(report.warnings), ""])
-        write_csv(path, rows)
+        write_csv(path, csv_rows(self._table()))
+
+    def to_dataframe(self) -> DataFrame:
+        """Return a data frame of pandas with one row per smear and the columns of `to_csv`.
+
+        Counts and shares are numbers; a value that is not claimed is NaN. A smear that was refused has its reason in
+        ``refused``, and NaN in the other columns.
+
+        Raises
+        ------
+        MissingExtraError
+            If the extra ``dataframe`` is not installed.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> table = cellscan.screen(fields, det, classifier=None, cell_diameter=50, by=len)
+        >>> table.to_dataframe().smear.tolist() == list(table.names)
+        True
+        """
+        return make_frame(self._table())
+
+    def _table(self) -> Table:
+        def column(get: Callable[[SmearReport], Any], kind: Any = "text", form: str = "") -> Column:
+            return Column([None if report is None else get(report) for report in self.reports], kind, form)
+
+        return {
+            "smear": Column(list(self.names)),
+            "fields": column(lambda report: len(report.fields), "whole"),
+            "red_cells": column(lambda report: report.red_cells, "whole"),
+            "infected": column(lambda report: report.infected, "whole"),
+            "apparent": column(lambda report: report.apparent, "number", ".6f"),
+            "parasitemia": column(lambda report: report.parasitemia, "number", ".6f"),
+            "low": column(lambda report: report.interval and report.interval[0], "number", ".6f"),
+            "high": column(lambda report: report.interval and report.interval[1], "number", ".6f"),
+            "warnings": column(lambda report: " ".join(report.warnings) or None),
+            "refused": Column([self.refused.get(name) for name in self.names]),
+        }
 
     def to_html(self, path: str | os.PathLike[str]) -> None:
         """Write the table as one HTML file that needs no other file and no network.

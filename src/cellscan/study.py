@@ -16,7 +16,7 @@ import numpy as np
 
 from cellscan.classifier import Classifier, are_small, fit_vectorized, make_members
 from cellscan.data.cells import CellDataset, leave_out
-from cellscan.data.tables import write_csv
+from cellscan.data.tables import Column, Table, csv_rows, make_frame, write_csv
 from cellscan.data.values import as_list, as_path, check_flag, check_seed, check_whole, choose
 from cellscan.decisions.conformal import Coverage, simulate
 from cellscan.decisions.decision import Decision, decide
@@ -37,6 +37,7 @@ from cellscan.training.loop import Call
 if TYPE_CHECKING:
     from flax import nnx
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 _SHOWN = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "roc_auc", "calibration_error")
 _PLOTTED = ("accuracy", "balanced_accuracy", "roc_auc", "calibration_error")
@@ -384,11 +385,7 @@ class Study:
         >>> [line.split(",")[0] for line in file.read_text().splitlines()]
         ['fold', '0', '1', 'mean', 'sd', 'pooled', 'pooled_low', 'pooled_high']
         """
-        rows: list[list[Any]] = [
-            ["fold", "seed", "patients", "cells", *NAMES, *(f"{name}_by_patient" for name in AVERAGED)]
-        ]
-        for (number, seed), report in zip(self.keys, self.reports, strict=True):
-            rows.append([number, seed, *_row(report)])
+        rows = csv_rows(self._table())
         spreads = [_spread(self.reports, name) for name in NAMES]
         rows.append(["mean", "", "", "", *(mean for mean, _ in spreads)])
         rows.append(["sd", "", "", "", *(spread for _, spread in spreads)])
@@ -449,6 +446,39 @@ class Study:
         if len(self.cells.class_names) == 2 and self.report.positive_class is not None:
             sections.append(("Patients", make_patient_parts(self.report.patients)))
         write_page(path, "Cross-validation by patient", self._describe(), sections)
+
+    def to_dataframe(self) -> DataFrame:
+        """Return a data frame of pandas with one row per member and the columns of `to_csv`.
+
+        The frame does not have the last lines of the file, which are not members. The pooled metrics and their
+        intervals are in ``study.report.to_dataframe()``. Counts are int64 and metrics float64; undefined metrics are
+        NaN.
+
+        Raises
+        ------
+        MissingExtraError
+            If the extra ``dataframe`` is not installed.
+
+        Examples
+        --------
+        >>> frame = study.to_dataframe()
+        >>> frame["fold"].tolist(), int(frame["cells"].sum())
+        ([0, 1], 200)
+        """
+        return make_frame(self._table())
+
+    def _table(self) -> Table:
+        table = {
+            "fold": Column([number for number, _ in self.keys], "whole"),
+            "seed": Column([seed for _, seed in self.keys], "whole"),
+            "patients": Column([report.patient_overlap.patients for report in self.reports], "whole"),
+            "cells": Column([len(report.labels) for report in self.reports], "whole"),
+        }
+        for name in NAMES:
+            table[name] = Column([getattr(report, name) for report in self.reports], "number")
+        for name in AVERAGED:
+            table[f"{name}_by_patient"] = Column([report.averaged.get(name) for report in self.reports], "number")
+        return table
 
     def select(self, mask_or_indices: slice | np.ndarray | Sequence[int] | Sequence[bool]) -> Study:
         """Return the study evaluated on the selected cells alone, such as the undisputed cells.

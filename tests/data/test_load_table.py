@@ -76,7 +76,7 @@ def test_columns_by_name(root) -> None:
         ({"label": ["sick", float("nan"), "sick"]}, {}, "row 1 .* has no label"),
         ({"path": ["x/1.png", "", "y/1.png"]}, {}, "row 1 .* has no path"),
         ({"path": ["x/1.png", "x/9.png", "y"]}, {}, r"2 of 3 images are not in .*: x/9.png, y. .*root="),
-        ({"path": ["x/1.png", "./x/1.png", "y/1.png"]}, {}, "both named 'x/1.png'"),
+        ({"path": ["x/1.png", "./x/1.png", "y/1.png"]}, {}, "rows 0 and 1 .* column 'path': 'x/1.png'"),
         ({"patient": ["p1", None, "p2"]}, {}, "patient of this cell is unknown"),
         ({"label": ["sick", "Sick", "well"]}, {}, "not distinct"),
         ({}, {"class_names": ("a", "b")}, "expected an index or one of the class names"),

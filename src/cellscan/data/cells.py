@@ -15,11 +15,13 @@ import numpy as np
 
 from cellscan.data.description import Description, count_images
 from cellscan.data.images import PIXEL_LIMIT, ImageLike, read_rgb
+from cellscan.data.joined import path_of
+from cellscan.data.listed import list_table
 from cellscan.data.pixels import Pixels, open_map
 from cellscan.data.reading import Reading, check_reading
 from cellscan.data.sources import ArraySource, Source, hash_lines
 from cellscan.data.splits import Split, assign, assign_cells, check_folds, part_fractions, read_folds, split_hash
-from cellscan.data.tables import find_rows, write_csv
+from cellscan.data.tables import Column, find_rows, make_frame, write_csv
 from cellscan.data.values import (
     as_class_names,
     as_labels,
@@ -36,6 +38,7 @@ from cellscan.notebook import as_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ class Cell:
 class CellDataset:
     """An immutable table of cells: labels, patients, names, and the sources of their images.
 
-    `load_malaria`, `load_folder`, `load_table`, `synthetic_cells`, `CellDataset.from_arrays` and `concat` return one.
+    `load_malaria`, `load_folder`, `load_table`, `synthetic_cells`, `CellDataset.from_arrays`,
+    `CellDataset.from_dataframe` and `concat` return one.
 
     Attributes
     ----------
@@ -248,6 +252,101 @@ class CellDataset:
             raise DataError(f"got {len(listed)} images and {len(texts)} names; expected as many of each")
         source = ArraySource(listed, names=texts, reading=check_reading(reading))
         return cls.from_source(source, labels, [""] * len(source) if texts is None else texts, patients, class_names)
+
+    @classmethod
+    def from_dataframe(
+        cls,
+        df: Any,
+        *,
+        path: str = "file",
+        label: str = "class",
+        patient: str | None = "patient",
+        name: str | None = "name",
+        root: str | os.PathLike[str] | None = None,
+        class_names: Sequence[str] | None = None,
+        reading: Reading | None = None,
+    ) -> CellDataset:
+        """Load the images that a data frame lists, one cell per row. This is the inverse of `to_dataframe`.
+
+        Parameters
+        ----------
+        df : data frame
+            A data frame of pandas or Polars, or a mapping of columns.
+        path, label : str
+            The columns of the image files and of the classes, in upper or lower case.
+        patient, name : str or None
+            The columns of the patients and of the names of the cells. A column with the default name need not exist:
+            the patients are then unknown, and the names are the paths, as in `cellscan.load_table`. With None, no
+            column is read.
+        root : path, optional
+            The folder, or the archive, that the paths are relative to. Default: the working folder.
+        class_names : sequence of str, optional
+            The classes; the labels are then class names or indices. Default: the categories of a categorical column,
+            in their order; else the sorted labels.
+        reading : Reading, optional
+            As in `cellscan.load_folder`.
+
+        Raises
+        ------
+        ArgumentError
+            If `df` is not a data frame, or has no such column.
+        DataError
+            If an image is missing or occurs twice, a path, a label or a name is missing, a label is not a class, a name
+            occurs twice, or only some patients are known. The message contains row and column.
+
+        See Also
+        --------
+        cellscan.load_table : The same from a CSV file, whose columns are ``path``, ``label`` and ``patient``.
+
+        Examples
+        --------
+        >>> import tempfile, pathlib, pandas, cellscan
+        >>> from PIL import Image
+        >>> root = pathlib.Path(tempfile.mkdtemp())
+        >>> for name in ("a.png", "b.png"):
+        ...     Image.new("RGB", (40, 40), "pink").save(root / name)
+        >>> df = pandas.DataFrame({"file": ["a.png", "b.png"], "class": ["infected", "healthy"], "patient": [1, 2]})
+        >>> print(cellscan.CellDataset.from_dataframe(df, root=root))
+        2 cells of 2 patients: healthy 1, infected 1
+        """
+        if isinstance(df, (str, os.PathLike)):
+            raise ArgumentError(f"df is {df!r:.80}; expected a data frame; cellscan.load_table reads CSV files")
+        return cls.from_source(
+            *list_table(
+                df, root, path=path, label=label, patient=patient, name=name, class_names=class_names,
+                reading=check_reading(reading),
+            )
+        )  # fmt: skip
+
+    def to_dataframe(self) -> DataFrame:
+        """Return a data frame of pandas with one row per cell: its name, class, patient and file.
+
+        ``class`` is categorical, with all class names in their order. ``patient`` is NaN if the patients are unknown.
+        ``file`` is the absolute path of the image, and NaN for an image that is not a file of its own: an array, or
+        a member of an archive. The frame has no images, and no `Reading`.
+
+        Raises
+        ------
+        MissingExtraError
+            If the extra ``dataframe`` is not installed.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> cellscan.synthetic_cells(40, seed=0).to_dataframe().head(2)
+                         name        class patient file
+        0  S001_cell_00000.png  parasitized    S001  NaN
+        1  S002_cell_00001.png  parasitized    S002  NaN
+        """
+        parts = zip(self._part.tolist(), self._row.tolist(), strict=True)
+        return make_frame(
+            {
+                "name": Column(self.names.tolist()),
+                "class": Column([self.class_names[label] for label in self.labels], self.class_names),
+                "patient": Column([patient or None for patient in self.patients.tolist()]),
+                "file": Column([path_of(self._sources[part], row) for part, row in parts]),
+            }
+        )
 
     def __len__(self) -> int:
         return len(self.labels)

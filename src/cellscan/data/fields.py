@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from cellscan.data.cells import CellDataset, find_classes, frozen, leave_out, with_classes
 from cellscan.data.cutting import cut
 from cellscan.data.formats.common import Record
+from cellscan.data.formats.tables import box_table
 from cellscan.data.images import ImageLike, fitted
 from cellscan.data.joined import path_of
 from cellscan.data.pixels import Pixels, open_map
@@ -23,7 +24,7 @@ from cellscan.data.saving import save_records
 from cellscan.data.shapes import IGNORED, NONE, NOT_ANNOTATED, tidy, told_of
 from cellscan.data.sources import ArraySource, Source
 from cellscan.data.splits import assign, check_folds, part_fractions, read_folds
-from cellscan.data.tables import find_rows
+from cellscan.data.tables import Column, find_rows, make_frame
 from cellscan.data.values import (
     as_class_names,
     as_list,
@@ -38,6 +39,7 @@ from cellscan.notebook import as_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 GROUPS = ("patient", "slide", "laboratory")
 """Ways to group fields. A split keeps the first group that is known of a field in one part."""
@@ -1004,11 +1006,41 @@ class FieldDataset:
         >>> cellscan.load_fields(folder).per_class() == fields.per_class()
         True
         """
+        return save_records(folder, format, self._records(), self.class_names, self.notes, images=images)
 
+    def to_dataframe(self) -> DataFrame:
+        """Return a data frame of pandas with one row per box or point, and one for a field without either.
+
+        The columns are those of the file that ``save(folder, format="csv")`` writes: ``field``, ``width``, ``height``,
+        ``left``, ``top``, ``right``, ``bottom``, ``class``, ``ignored``, ``polygon``, ``x`` and ``y``, in pixels; and
+        ``patient``, ``slide`` and ``laboratory``. ``class`` is categorical, with all class names, and missing for an
+        ignored box. ``polygon`` is a text of JSON, with one list of x, y, x, y for each polygon of the box.
+
+        Raises
+        ------
+        MissingExtraError
+            If the extra ``dataframe`` is not installed.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> fields = cellscan.synthetic_fields(2, seed=0)
+        >>> frame = fields.to_dataframe()
+        >>> frame["class"].value_counts().to_dict() == fields.per_class()
+        True
+        """
+        table = box_table(self._records(), self.class_names)
+        position = {name: row for row, name in enumerate(self.names.tolist())}
+        rows = [position[name] for name in table["field"].values]
+        groups = zip(GROUPS, (self.patients, self.slides, self.laboratories), strict=True)
+        more = {name: Column([str(owners[row]) or None for row in rows]) for name, owners in groups}
+        return make_frame({**table, **more})
+
+    def _records(self) -> list[Record]:
         def read(row: int) -> Any:
             return lambda: self.source.read(row)
 
-        records = [
+        return [
             Record(
                 str(self.names[row]), (int(size[0]), int(size[1])), path_of(self.source, int(self.rows[row])),
                 read(int(self.rows[row])), self.boxes[row], self.labels[row], self.polygons[row], self.points[row],
@@ -1018,7 +1050,6 @@ class FieldDataset:
             )
             for row, size in enumerate(self.sizes.tolist())
         ]  # fmt: skip
-        return save_records(folder, format, records, self.class_names, self.notes, images=images)
 
     def describe(self) -> str:
         """Return a text with the counts of each class, the boxes a field, their sizes, and the notes.

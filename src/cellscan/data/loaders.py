@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +13,11 @@ from cellscan.data.cells import CellDataset
 from cellscan.data.groups import read_groups
 from cellscan.data.images import warn_of_others
 from cellscan.data.layouts import choose_splits, place
+from cellscan.data.listed import list_table
 from cellscan.data.listing import list_images
 from cellscan.data.malaria import read_malaria
 from cellscan.data.reading import Reading, check_reading
-from cellscan.data.sources import FileSource, Source
-from cellscan.data.values import as_list, as_path, as_texts, read_rows
+from cellscan.data.values import as_path
 from cellscan.errors import ArgumentError, DataError
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
@@ -220,7 +219,8 @@ def load_table(
         The column of the patients. If it is ``"patient"`` and there is no such column, the patients are unknown.
         With None, no column is read.
     class_names : sequence of str, optional
-        The classes; the labels are then class names or indices. Default: the sorted labels.
+        The classes; the labels are then class names or indices. Default: the categories of a categorical column of a
+        data frame, in their order; else the sorted labels.
     reading : Reading, optional
         As in `load_folder`.
 
@@ -253,83 +253,17 @@ def load_table(
     >>> print(cellscan.load_table(table, root, path="file", label="class"))
     2 cells of 2 patients: healthy 1, infected 1
     """
-    if isinstance(table, (str, os.PathLike)):
-        where = os.fsdecode(table)
-        header, rows = read_rows(as_path("table", table), "table of cells")
-        columns: Any = {name: [row[name] or "" for row in rows] for name in header}
-        beside = Path(where).parent
-    elif hasattr(table, "__getitem__") and (hasattr(table, "columns") or isinstance(table, Mapping)):
-        where, beside = "the table", Path()
-        columns = {str(name): table[name] for name in getattr(table, "columns", table)}
-        header = list(columns)
-    else:
-        raise ArgumentError(f"table is {table!r:.80}; expected a CSV file or a data frame")
-
-    def column(argument: str, name: str) -> list[Any]:
-        if not isinstance(name, str) or not name:
-            raise ArgumentError(f"{argument} is {name!r:.80}; expected the name of a column")
-        fitting = [title for title in header if title == name]
-        fitting = fitting or [title for title in header if title.strip().casefold() == name.strip().casefold()]
-        if len(fitting) != 1:
-            many = "several columns" if fitting else "no column"
-            listed = ", ".join(map(repr, header[:12]))
-            raise ArgumentError(f"{where} has {many} {name!r}; it has {listed}. Name the right one with {argument}=...")
-        return as_list(argument, columns[fitting[0]])
-
-    paths = [text.strip() for text in as_texts("path", column("path", path))]
-    if "" in paths:
-        raise DataError(f"{where}: row {paths.index('')} (from 0) has no path")
-    owners = None
-    if patient is not None and (patient != "patient" or "patient" in (name.strip().casefold() for name in header)):
-        owners = column("patient", patient)
-    labels, class_names = _labels(where, column("label", label), class_names)
-    names, source = _listed(where, paths, beside if root is None else as_path("root", root), check_reading(reading))
-    return CellDataset.from_source(source, labels, names, owners, class_names)
-
-
-def _labels(where: str, values: list[Any], class_names: Sequence[str] | None) -> tuple[list[Any], Sequence[str]]:
-    """Return labels and class names of a column."""
-    texts = [text.strip() for text in as_texts("label", values)]
-    if "" in texts:
-        raise DataError(f"{where}: row {texts.index('')} (from 0) has no label")
-    numbers = all(text.isdecimal() for text in texts)
-    if class_names is None:
-        return texts, sorted(set(texts), key=int if numbers else None)
-    if numbers and not set(texts) <= set(class_names):  # A CSV file stores numbers as texts.
-        return [int(text) for text in texts], class_names
-    return texts, class_names
-
-
-def _listed(where: str, paths: list[str], root: Path, reading: Reading) -> tuple[list[str], Source]:
-    """Return the names and a source of the images at these paths in a folder or an archive."""
-    slashed = [path.replace("\\", "/") for path in paths]
-    if root.is_dir():
-        files = [
-            os.path.join(root, path if os.path.exists(os.path.join(root, path)) else other)
-            for path, other in zip(paths, slashed, strict=True)
-        ]
-        absent = [path for path, file in zip(paths, files, strict=True) if not os.path.isfile(file)]
-        source: Callable[[], Source] = lambda: FileSource(files, reading)  # noqa: E731
-    else:
-        listing = list_images(root)
-        by_path = {image: image for image in listing.images}
-        tops = {image.split("/")[0] for image in listing.images}
-        if len(tops) == 1:  # The paths of a table may omit a single folder that contains all others.
-            by_path = {image.split("/", 1)[-1]: image for image in listing.images} | by_path
-        members = [by_path.get(posixpath.normpath(path)) for path in slashed]
-        absent = [path for path, member in zip(paths, members, strict=True) if member is None]
-        source = lambda: listing.source([member for member in members if member is not None], reading)  # noqa: E731
-    if absent:
-        listed = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
-        raise DataError(
-            f"{where}: {len(absent)} of {len(paths)} images are not in {root.absolute()}: {listed}. "
-            "Pass the folder that the paths are relative to as root=..."
+    return CellDataset.from_source(
+        *list_table(
+            table,
+            root,
+            path=path,
+            label=label,
+            patient=patient,
+            class_names=class_names,
+            reading=check_reading(reading),
         )
-    names = [posixpath.normpath(path) for path in slashed]
-    if names and all(os.path.isabs(name) for name in names):
-        common = os.path.commonpath([os.path.dirname(name) for name in names])
-        names = [os.path.relpath(name, common) for name in names]
-    return names, source()
+    )
 
 
 def _load_tfds(prepared: Path | None, data_dir: Path | None) -> CellDataset:

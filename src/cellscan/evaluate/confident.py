@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from cellscan.data.cells import CellDataset, find_named
-from cellscan.data.tables import find_rows, write_csv
+from cellscan.data.tables import Column, Table, csv_rows, find_rows, make_frame, write_csv
 from cellscan.data.values import check_whole
 from cellscan.errors import DataError
 from cellscan.evaluate.metrics import make_ranking
@@ -21,6 +21,7 @@ from cellscan.notebook import as_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 
 def find_contradicted(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -216,7 +217,35 @@ class LabelIssues(Sequence[LabelIssue]):
         >>> file.read_text().splitlines()[0]
         'name,patient,label_name,suggested,probability'
         """
-        write_csv(path, [list(LabelIssue.__dataclass_fields__), *map(astuple, self)])
+        write_csv(path, csv_rows(self._table()))
+
+    def to_dataframe(self) -> DataFrame:
+        """Return a data frame of pandas with one row per label issue and the columns of `to_csv`.
+
+        ``label_name`` and ``suggested`` are categorical, with all class names; ``probability`` is float64.
+
+        Raises
+        ------
+        MissingExtraError
+            If the extra ``dataframe`` is not installed.
+
+        Examples
+        --------
+        >>> issues = study.label_issues()
+        >>> len(issues.to_dataframe()) == len(issues)
+        True
+        """
+        return make_frame(self._table())
+
+    def _table(self) -> Table:
+        names, issues = self.cells.class_names, list(self)
+        return {
+            "name": Column([issue.name for issue in issues]),
+            "patient": Column([issue.patient or None for issue in issues]),
+            "label_name": Column([issue.label_name for issue in issues], names),
+            "suggested": Column([issue.suggested for issue in issues], names),
+            "probability": Column([issue.probability for issue in issues], "number"),
+        }
 
     def to_html(self, path: str | os.PathLike[str], *, count: int = 500) -> None:
         """Write one HTML file with the pictures of the cells, a filter, and check boxes.

@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from cellscan.data.tables import find_rows, write_csv
+from cellscan.data.tables import Column, Table, csv_rows, find_rows, make_frame, write_csv
 from cellscan.data.values import check_whole
 from cellscan.errors import DataError
 from cellscan.evaluate.metrics import from_confusion, group_confusions
 from cellscan.notebook import as_text
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from cellscan.pages.markup import Html
 
 NOTE = (
@@ -211,8 +213,33 @@ class Patients(Sequence[Patient]):
         >>> file.read_text().splitlines()[0]
         'patient,cells,positive,share,called,truth,accuracy'
         """
-        rows = (["" if value is None else value for value in astuple(row)] for row in self.rows)
-        write_csv(path, [list(Patient.__dataclass_fields__), *rows])
+        write_csv(path, csv_rows(self._table()))
+
+    def to_dataframe(self) -> DataFrame:
+        """Return a data frame of pandas with one row per patient and the columns of `to_csv`.
+
+        Counts are int64, shares float64. ``called`` and ``truth`` are True for infected patients; without a patient
+        rule, ``called`` is missing.
+
+        Raises
+        ------
+        MissingExtraError
+            If the extra ``dataframe`` is not installed.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> cells = cellscan.synthetic_cells(80, seed=0)
+        >>> frame = cellscan.Classifier(image_size=32, seed=0).evaluate(cells).patients.to_dataframe()
+        >>> frame["patient"].tolist(), int(frame["cells"].sum()), int(frame["truth"].sum())
+        (['S000', 'S001', 'S002', 'S003'], 80, 3)
+        """
+        return make_frame(self._table())
+
+    def _table(self) -> Table:
+        kinds: dict[str, Any] = dict.fromkeys(Patient.__dataclass_fields__, "number")
+        kinds |= {"patient": "text", "cells": "whole", "positive": "whole", "called": "flag", "truth": "flag"}
+        return {name: Column([getattr(row, name) for row in self.rows], kind) for name, kind in kinds.items()}
 
 
 def describe_rows(rows: Sequence[Patient]) -> str:

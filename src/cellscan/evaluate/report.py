@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from cellscan.data.cells import leave_out
+from cellscan.data.tables import Column, Table, make_frame
 from cellscan.data.values import check_seed, check_whole, choose
-from cellscan.errors import ArgumentError, DataError
+from cellscan.errors import ArgumentError, DataError, check_choice
 from cellscan.evaluate.bootstrap import DRAWS, bootstrap_metrics, interval
 from cellscan.evaluate.metrics import AVERAGED, NAMES, confusion_matrix, weighted_metrics
 from cellscan.evaluate.patients import Patients, describe_rows, make_patient_parts, make_patients
@@ -23,6 +24,7 @@ from cellscan.notebook import as_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
     from cellscan.data.cells import CellDataset
     from cellscan.explain import Explanations
@@ -354,9 +356,7 @@ class Report:
         >>> report.to_dict()["cells"]
         80
         """
-        values = {name: (getattr(self, name), self.interval[name]) for name in NAMES}
-        values |= {f"{name}_by_patient": (self.averaged[name], self.averaged_interval[name]) for name in self.averaged}
-        metrics = {name: {"value": value, "interval": ends} for name, (value, ends) in values.items()}
+        metrics = {name: {"value": value, "interval": ends} for name, (value, ends) in self._metrics().items()}
         document = {
             "cells": len(self.labels),
             "patients": self.patient_overlap.patients,
@@ -368,6 +368,64 @@ class Report:
             "metrics": metrics,
         }
         return as_json(document)
+
+    def to_dataframe(self, by: Literal["metric", "cell"] = "metric") -> DataFrame:
+        """Return a data frame of pandas with one row per metric, or with one row per cell.
+
+        One row per patient: ``report.patients.to_dataframe()``.
+
+        Parameters
+        ----------
+        by : {"metric", "cell"}
+            ``"metric"``: columns ``metric``, ``value``, and ``low`` and ``high``, the ends of the 95 % interval. The
+            metrics are those of `to_dict`; undefined ones are NaN. ``"cell"``: columns ``name``, ``patient``,
+            ``label`` and ``predicted``, which are categorical, and the probability of every class, such as
+            ``p_parasitized``.
+
+        Raises
+        ------
+        ArgumentError
+            If `by` is neither of the two.
+        MissingExtraError
+            If the extra ``dataframe`` is not installed.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> report = cellscan.Classifier(image_size=32).evaluate(cellscan.synthetic_cells(80, seed=0))
+        >>> report.to_dataframe().columns.tolist()
+        ['metric', 'value', 'low', 'high']
+        >>> frame = report.to_dataframe(by="cell")
+        >>> float((frame.label == frame.predicted).mean()) == report.accuracy
+        True
+        """
+        check_choice("by", by, ("metric", "cell"))
+        return make_frame(self._metric_table() if by == "metric" else self._cell_table())
+
+    def _metric_table(self) -> Table:
+        metrics = self._metrics()
+        return {
+            "metric": Column(list(metrics)),
+            "value": Column([value for value, _ in metrics.values()], "number"),
+            "low": Column([low for _, (low, _) in metrics.values()], "number"),
+            "high": Column([high for _, (_, high) in metrics.values()], "number"),
+        }
+
+    def _cell_table(self) -> Table:
+        names = self.class_names
+        return {
+            "name": Column(self.names.tolist()),
+            "patient": Column([patient or None for patient in self.cell_patients.tolist()]),
+            "label": Column([names[label] for label in self.labels], names),
+            "predicted": Column([names[label] for label in self.predicted], names),
+            **{f"p_{name}": Column(self.probabilities[:, k], "number") for k, name in enumerate(names)},
+        }
+
+    def _metrics(self) -> dict[str, tuple[float, tuple[float, float]]]:
+        """Return value and interval of every metric, also of those that are averaged over patients."""
+        metrics = {name: (getattr(self, name), self.interval[name]) for name in NAMES}
+        averages = {f"{name}_by_patient": (self.averaged[name], self.averaged_interval[name]) for name in self.averaged}
+        return {**metrics, **averages}
 
     @cached_property
     def patients(self) -> Patients:

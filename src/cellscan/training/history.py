@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from cellscan.data.tables import Column, make_frame
 from cellscan.errors import ArgumentError
 from cellscan.notebook import as_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 
 class History(Mapping[str, list[float]]):
@@ -61,6 +63,27 @@ class History(Mapping[str, list[float]]):
         names = list(self)
         rows = [[f"{record[name]:.5g}" if name in record else "" for name in names] for record in self.records]
         return as_table(repr(self), [name.replace("_", " ") for name in names], rows)
+
+    def to_dataframe(self) -> DataFrame:
+        """Return a data frame of pandas with one row per epoch and one column per metric.
+
+        ``epoch`` is int64. The metrics are float64, and NaN in epochs that do not have them.
+
+        Raises
+        ------
+        MissingExtraError
+            If the extra ``dataframe`` is not installed.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> clf = cellscan.Classifier(image_size=32, seed=0)
+        >>> history = clf.fit(cellscan.synthetic_cells(80, seed=0), epochs=2, progress=False)
+        >>> history.to_dataframe()[["epoch", "loss"]].shape
+        (2, 2)
+        """
+        columns = {name: [record.get(name) for record in self.records] for name in self}
+        return make_frame({k: Column(v, "whole" if k == "epoch" else "number") for k, v in columns.items()})
 
     def plot(self) -> Figure:
         """Plot the learning curve: loss and accuracy by epoch; for a detector, the loss and its two parts.

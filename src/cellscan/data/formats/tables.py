@@ -11,6 +11,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from cellscan.data.formats.common import (
     BAD,
@@ -28,6 +29,7 @@ from cellscan.data.formats.common import (
     sorted_names,
     whole_size,
 )
+from cellscan.data.tables import Column, Table, csv_rows
 from cellscan.errors import DataError
 
 _IMAGE = tuple("filename file image imageid imagename imagepath img imgname filepath path field name".split())
@@ -238,29 +240,57 @@ def _rings(text: str) -> list[list[float]]:
     return rings
 
 
+def box_table(records: Sequence[Record], class_names: Sequence[str]) -> Table:
+    """Return the table of some fields, with one row per box or point, and one for a field without either.
+
+    An ignored box has no class. The column ``score`` is there if one of the fields has scores.
+    """
+    cells: list[_Cell] = []
+    for record in records:
+        count = len(cells)
+        scores = [None] * len(record.boxes) if record.scores is None else record.scores.tolist()
+        for box, label, rings, score in zip(record.boxes, record.labels, record.polygons, scores, strict=True):
+            polygon = json.dumps([ring.ravel().tolist() for ring in rings]) if len(rings) else None
+            cells.append(_Cell(record, int(label), box.tolist(), polygon=polygon, score=score))
+        for point, label in zip(record.points, record.point_labels, strict=True):
+            cells.append(_Cell(record, int(label), point=point.tolist()))
+        if len(cells) == count:
+            cells.append(_Cell(record))
+    labels = [cell.label for cell in cells]
+    table = {
+        "field": Column([cell.record.name for cell in cells]),
+        "width": Column([cell.record.size[0] for cell in cells], "whole"),
+        "height": Column([cell.record.size[1] for cell in cells], "whole"),
+        **{
+            name: Column([cell.box[side] for cell in cells], "number", plain)
+            for side, name in enumerate(("left", "top", "right", "bottom"))
+        },
+        "class": Column([class_names[k] if k is not None and k >= 0 else None for k in labels], tuple(class_names)),
+        "ignored": Column([None if label is None else label < 0 for label in labels], "flag", "d"),
+        "polygon": Column([cell.polygon for cell in cells]),
+        "x": Column([cell.point[0] for cell in cells], "number", plain),
+        "y": Column([cell.point[1] for cell in cells], "number", plain),
+    }
+    if any(record.scores is not None for record in records):
+        table["score"] = Column([cell.score for cell in cells], "number", ".6f")
+    return table
+
+
+class _Cell(NamedTuple):
+    """A row of the table: a box, a point, or neither."""
+
+    record: Record
+    label: int | None = None
+    box: Sequence[float | None] = (None,) * 4
+    point: Sequence[float | None] = (None,) * 2
+    polygon: str | None = None
+    score: float | None = None
+
+
 def _write(records: Sequence[Record], class_names: Sequence[str]) -> tuple[dict[str, str], dict[str, int]]:
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    scored = any(record.scores is not None for record in records)
-    header = "field width height left top right bottom class ignored polygon x y".split()
-    writer.writerow([*header, "score"] if scored else header)
-    for record in records:
-        rows = []
-        for row, (box, label) in enumerate(zip(record.boxes, record.labels.tolist(), strict=True)):
-            rings = [ring.ravel().tolist() for ring in record.polygons[row]]
-            score = [] if not scored else [""] if record.scores is None else [f"{record.scores[row]:.6f}"]
-            polygon = json.dumps(rings) if rings else ""
-            rows.append([*map(plain, box), *_class_columns(label, class_names), polygon, "", "", *score])
-        for (x, y), label in zip(record.points, record.point_labels.tolist(), strict=True):
-            rows.append([*[""] * 4, *_class_columns(label, class_names), "", plain(x), plain(y), *[""] * scored])
-        for cells in rows or [[""] * (9 + scored)]:
-            writer.writerow([record.name, *record.size, *cells])
+    csv.writer(text, lineterminator="\n").writerows(csv_rows(box_table(records, class_names)))
     return {"annotations.csv": text.getvalue()}, {}
-
-
-def _class_columns(label: int, class_names: Sequence[str]) -> list[object]:
-    """Return the columns class and ignored for a label."""
-    return ["", 1] if label < 0 else [class_names[label], 0]
 
 
 FORMAT = Format("csv", "CSV", (".csv", ".tsv"), _recognise, _read, write=_write)

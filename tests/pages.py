@@ -1,0 +1,53 @@
+"""Run the Python blocks of a page of the documentation, in order, and compare what they print with the page.
+
+``python tests/pages.py docs/dataframes.md`` writes what the blocks print into the page.
+"""
+
+import contextlib
+import io
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+_BLOCK = re.compile(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```\n)?", re.DOTALL)
+_NUMBER = re.compile(r"-?\d+\.\d*(?:e[+-]\d+)?")
+
+
+def run_blocks(page: Path) -> list[tuple[str, str]]:
+    """Return what the page says that each block prints, and what it prints. The blocks run in the working folder."""
+    namespace: dict[str, object] = {"__name__": "page"}
+    outputs = []
+    text = page.read_text(encoding="utf-8")
+    for found in _BLOCK.finditer(text):
+        line = text.count("\n", 0, found.start()) + 1
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile("\n" * line + found[1], str(page), "exec"), namespace)
+        outputs.append((found[2] or "", printed.getvalue()))
+    return outputs
+
+
+def without_numbers(text: str) -> list[str]:
+    """Return the lines of a text without the values of decimal numbers, which differ between machines."""
+    return [re.sub(r"[ -]+", " ", _NUMBER.sub("#", line)).strip() for line in text.splitlines()]
+
+
+def write_outputs(page: Path) -> None:
+    """Write what each block prints into the page."""
+    page = page.absolute()
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        printed = iter([output for _, output in run_blocks(page)])
+
+    def replaced(found: re.Match[str]) -> str:
+        output = next(printed)
+        return f"```python\n{found[1]}```\n" + (f"\n```text\n{output}```\n" if output else "")
+
+    page.write_text(_BLOCK.sub(replaced, page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("CELLSCAN_CACHE", tempfile.mkdtemp(prefix="cellscan-pages-"))
+    for name in sys.argv[1:]:
+        write_outputs(Path(name))
