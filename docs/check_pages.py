@@ -117,6 +117,7 @@ def download(browser: Browser, folder: Path) -> str:
 def check(browser: Browser, file: Path, pictures: Path | None, axe: str, folder: Path) -> list[str]:
     """Return what is wrong with a page."""
     wrong = []
+    browser.call("Emulation.setScrollbarsHidden", hidden=True)  # so that pictures have the width of the screen
     for size in (DESK, PHONE):
         wrong += [f"console: {error}" for error in browser.open(file.as_uri(), size)]
         missing = browser.value("[...document.images].filter(i => !i.naturalWidth).map(i => i.alt).join(', ')")

@@ -56,7 +56,7 @@ def folder(tmp_path_factory) -> Path:
 def test_a_page_has_landmarks_headings_and_alternative_texts(kind, folder) -> None:
     page = Page((folder / f"{kind}.html").read_text())
     assert page.all("html", lang="en")
-    for landmark in ("header", "main", "footer", "title", "h1"):
+    for landmark in ("header", "main", "footer", "h1"):
         assert len(page.all(landmark)) == 1, landmark
     ids = [own["id"] for _, own in page.elements if "id" in own]
     assert len(ids) == len(set(ids))
@@ -73,8 +73,7 @@ def test_a_page_has_landmarks_headings_and_alternative_texts(kind, folder) -> No
 def test_nothing_breaks_out_of_a_page_or_is_loaded(kind, folder) -> None:
     text = (folder / f"{kind}.html").read_text()
     page = Page(text)
-    known = {"script", "style", "img", "b", "i", "form", "iframe", "object", "base"} - {"script", "style", "img"}
-    assert not known & {tag for tag, _ in page.elements}
+    assert not {"b", "i", "form", "iframe", "object", "base"} & {tag for tag, _ in page.elements}
     assert not any(name.startswith("on") or name in ("style", "srcset") for _, own in page.elements for name in own)
     own = [attributes for attributes in page.all("script") if "type" not in attributes]
     assert len(own) == 1
@@ -141,7 +140,7 @@ def test_a_smear_has_its_warnings_first(folder) -> None:
     page = Page(text)
     assert "10.00% to 30.00%" in page.texts["td"]
     assert len(page.all("rect")) == 24  # the third field cannot be read
-    assert any("no/such/file.png: there is no such file" in line for line in page.texts["p"])
+    assert any(line.startswith("no picture: 2 ") and "there is no such file" in line for line in page.texts["p"])
 
 
 def test_boxes_are_in_pixels_of_the_field(tmp_path) -> None:

@@ -240,7 +240,7 @@ class SmearReport:
         ]  # fmt: skip
         header = ["field", "red cells", "infected", "share", "cell diameter, px"]
         sections = [
-            ("Result", [make_table("The smear", ["quantity", "value"], values)]),
+            ("Result", [make_table("Infected cells of the smear", ["quantity", "value"], values, sortable=False)]),
             ("Counts", [make_table("Counts by field", header, counts)]),
         ]
         if self.shown:

@@ -23,7 +23,7 @@ _COLOURS = 8
 
 
 def make_list(lines: Iterable[object], *, warnings: bool = False) -> Html:
-    """Return a list of sentences; of warnings, in a frame.
+    """Return a list of sentences; of warnings, with this word before each.
 
     Examples
     --------
@@ -31,12 +31,12 @@ def make_list(lines: Iterable[object], *, warnings: bool = False) -> Html:
     >>> make_list(["a < b"])
     '<ul><li>a &lt; b</li></ul>'
     """
-    items = [tag("li", line) for line in lines]
+    items = [tag("li", f"Warning: {line}" if warnings else line) for line in lines]
     return tag("ul", *items, class_="warnings" if warnings else None, aria_label="Warnings" if warnings else None)
 
 
-def make_table(caption: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> Html:
-    """Return a table whose columns can be sorted.
+def make_table(caption: str, header: Sequence[str], rows: Iterable[Sequence[object]], *, sortable: bool = True) -> Html:
+    """Return a table, by default one that can be sorted by each column.
 
     Parameters
     ----------
@@ -44,8 +44,9 @@ def make_table(caption: str, header: Sequence[str], rows: Iterable[Sequence[obje
     header : sequence of str
         Names of the columns.
     rows : iterable of sequences
-        The first value of a row is its header. A number, or a pair of a number and its text, is sorted as a number;
-        NaN and None come last.
+        The first value of a row is its header. An int, or a pair of a number and its text, is sorted as a number; NaN
+        and None come last. Other values are sorted as texts.
+    sortable : bool
 
     Examples
     --------
@@ -56,19 +57,18 @@ def make_table(caption: str, header: Sequence[str], rows: Iterable[Sequence[obje
     """
     head = tag("tr", *(tag("th", name, scope="col") for name in header))
     body = [tag("tr", *(_make_entry(value, first=not column) for column, value in enumerate(row))) for row in rows]
-    table = tag("table", tag("caption", caption), tag("thead", head), tag("tbody", *body), class_="sortable")
+    style = "sortable" if sortable else None
+    table = tag("table", tag("caption", caption), tag("thead", head), tag("tbody", *body), class_=style)
     return tag("div", table, class_="scroll", role="group", aria_label=f"Table: {caption}", tabindex=0)
 
 
 def _make_entry(value: object, *, first: bool) -> Html:
-    number: object = None
+    if isinstance(value, int):
+        value = value, f"{value:,}"
+    style = data = None
     if isinstance(value, tuple):
         number, value = value
-    elif isinstance(value, (int, np.integer)) and not isinstance(value, bool):
-        number, value = value, f"{value:,}"
-    known = isinstance(number, (int, float, np.number)) and math.isfinite(number)
-    style = "number" if number is not None or value in ("n/a", "-") else None
-    data = f"{number:.10g}" if known else None
+        style, data = "number", None if number is None or not math.isfinite(number) else f"{number:.10g}"
     return tag("th" if first else "td", value, scope="row" if first else None, class_=style, data_value=data)
 
 
