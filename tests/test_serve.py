@@ -14,7 +14,7 @@ from PIL import Image
 import cellscan
 
 pytest.importorskip("fastapi", reason="pip install fastapi")
-pytest.importorskip("httpx", reason="pip install httpx")
+pytest.importorskip("httpx2", reason="pip install httpx2")
 
 
 @pytest.fixture(scope="module")
