@@ -3,6 +3,7 @@
 import ast
 import sys
 import types
+from typing import Any
 
 import pytest
 from helpers import REPOSITORY, run_python, tiny_cells
@@ -56,7 +57,7 @@ def test_wrong_values_are_refused(monkeypatch) -> None:
 
 def test_the_switch_silences_training_evaluation_and_studies(capfd) -> None:
     cells = tiny_cells()
-    options = {"folds": 2, "epochs": 1, "image_size": 16, "batch_size": 24}
+    options: dict[str, Any] = {"folds": 2, "epochs": 1, "image_size": 16, "batch_size": 24}
     cellscan.cross_validate("small_cnn", cells, **options)
     said = capfd.readouterr()
     assert "fold 2 of 2, seed 0" in said.err

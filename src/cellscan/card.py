@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from cellscan import hub
 from cellscan.data.images import FIT, RESIZE
 from cellscan.data.values import as_path
 from cellscan.decisions.conformal import Conformal
@@ -346,9 +347,24 @@ def bundled(name: str | None, known: tuple[str, ...]) -> Iterator[Path]:
         yield path
 
 
-def read(path: str | os.PathLike[str]) -> tuple[Card, dict[str, np.ndarray]]:
-    """Read card and tensors; raise `ModelFileError` with the reason if the file cannot be used."""
-    target = as_path("path", path)
+def read(path: str | os.PathLike[str], token: str | None = None) -> tuple[Card, dict[str, np.ndarray]]:
+    """Read card and tensors of a file, or of an address on the Hugging Face hub.
+
+    Raise `ModelFileError` with the reason if the file cannot be used.
+    """
+    if not hub.is_address(path):
+        return _read(as_path("path", path))
+    target = hub.download(str(path), token)
+    try:
+        return _read(target)
+    except ModelFileError as error:
+        raise ModelFileError(
+            f"{path}: {error}. To download it again, delete {os.path.realpath(target)}; if that does not help, the "
+            "file in the repository is damaged"
+        ) from error
+
+
+def _read(target: Path) -> tuple[Card, dict[str, np.ndarray]]:
     if not target.exists():
         raise ModelFileError(f"{target}: there is no such file")
     metadata, tensors = read_tensors(target)

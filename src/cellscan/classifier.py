@@ -34,6 +34,7 @@ from cellscan.models.pretrained import Loaded
 from cellscan.models.registry import build, find
 from cellscan.predictions import Predictions
 from cellscan.preprocessing import BACKGROUNDS, Normalization
+from cellscan.publishing import publish
 from cellscan.tasks.batches import Forward, batches, run_all, run_batch
 from cellscan.tasks.classification import ClassificationTask, Settings, embed, feature_statistics
 from cellscan.tasks.programs import Members, predict, trained_by
@@ -1216,6 +1217,52 @@ class Classifier:
             raise ArgumentError(f"report is {report!r:.80}; expected a Report, which evaluate(...) returns")
         cards.save(path, self._card, self._members, None if report is None else report.to_dict(), licence, dtype)
 
+    def push_to_hub(
+        self, address: str, *, report: Report | None = None, licence: str | None = None, dtype: str = "float32",
+        private: bool = True, token: str | None = None,
+    ) -> str:  # fmt: skip
+        """Save the classifier to a repository on the Hugging Face hub, with its card as the README.
+
+        One commit replaces the model file and the whole README. Needs the extra ``hub``.
+
+        Parameters
+        ----------
+        address : str
+            ``"owner/name"``, with or without ``hf://`` before it. ``"owner/name@branch"`` writes to a branch, and
+            ``"owner/name/file.safetensors"`` to another file than ``model.safetensors``. A missing repository or
+            branch is made.
+        report, licence, dtype
+            As in `save`. Without a licence, nobody may use the weights.
+        private : bool
+            Whether a new repository is private; an existing one stays as it is. The file contains salted hashes of
+            patient ids; make it public only if nobody can guess these ids, or if they are not secret.
+        token : str, optional
+            Access token with write access. Default: the stored one, of ``hf auth login`` or ``HF_TOKEN``.
+
+        Returns
+        -------
+        str
+            The address of this version for `load`, such as ``"hf://owner/name@<commit>"``.
+
+        Raises
+        ------
+        ArgumentError
+            If an argument is invalid.
+        MissingExtraError
+            If the extra ``hub`` is not installed.
+        ModelFileError
+            If there is no permission or no connection. The repository is then unchanged, or new and empty.
+
+        Examples
+        --------
+        >>> clf.push_to_hub("owner/name", licence="Apache-2.0")  # doctest: +SKIP
+        'hf://owner/name@0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c'
+        """
+        return publish(
+            address, lambda path: self.save(path, report=report, licence=licence, dtype=dtype), private=private,
+            token=token,
+        )  # fmt: skip
+
     def export(self, path: str | os.PathLike[str], *, platforms: Sequence[str] = ("cpu", "cuda")) -> None:
         """Export the classifier to an ONNX or StableHLO file that runs without this library.
 
@@ -1291,22 +1338,31 @@ class Classifier:
             return cls.load(path)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, model: nnx.Module | None = None) -> Classifier:
-        """Load a classifier from a file that `save` wrote, without pickle.
+    def load(
+        cls, path: str | os.PathLike[str], *, model: nnx.Module | None = None, token: str | None = None
+    ) -> Classifier:
+        """Load a classifier from a file that `save` wrote, or from the Hugging Face hub, without pickle.
 
         Parameters
         ----------
-        path : path
-            The file.
+        path : path or str
+            The file; or an address on the Hugging Face hub, which needs the extra ``hub``: ``"hf://owner/name"`` is the
+            file ``model.safetensors`` of a repository, ``"hf://owner/name/file.safetensors"`` another file, and
+            ``"hf://owner/name@revision"`` a branch, tag or commit. It is downloaded once.
         model : flax.nnx.Module, optional
             Required if the classifier was built on your own module: a module of the same shape. The loaded
             classifier uses a copy with the weights of the file.
+        token : str, optional
+            Access token for a private repository. Default: the stored one, of ``hf auth login`` or ``HF_TOKEN``.
 
         Raises
         ------
         ModelFileError
             If the file is missing, damaged, not from cellscan, or from a newer cellscan; or if its tensors do
-            not fit the network; the message lists those tensors.
+            not fit the network; the message lists those tensors. On the hub: if there is no such repository, revision
+            or file, no permission, or no connection.
+        ArgumentError, MissingExtraError
+            If the address is not valid, or the extra ``hub`` is not installed.
 
         Examples
         --------
@@ -1318,7 +1374,7 @@ class Classifier:
         >>> bool((cellscan.Classifier.load(path).predict_proba(image) == clf.predict_proba(image)).all())
         True
         """
-        card, tensors = cards.read(path)
+        card, tensors = cards.read(path, token)
         if card.detection is not None:
             raise ModelFileError(f"{path}: contains a detector ({card.architecture}); load it with Detector.load")
         custom = card.architecture.startswith("own:")

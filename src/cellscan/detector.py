@@ -35,6 +35,7 @@ from cellscan.models.retinanet import PLANS, find, make
 from cellscan.predictions import Failure
 from cellscan.process import use_jax
 from cellscan.progress import Progress
+from cellscan.publishing import publish
 from cellscan.tasks.detection import MIN_SCORE, DetectionTask
 from cellscan.tasks.programs import predict, trained_by
 from cellscan.tasks.recipe import Recipe, as_recipe, with_rate
@@ -826,6 +827,52 @@ class Detector:
             raise ArgumentError(f"report is {report!r:.80}; expected a DetectionReport, which evaluate(...) returns")
         cards.save(path, self._card, [self._weights], None if report is None else report.to_dict(), licence, dtype)
 
+    def push_to_hub(
+        self, address: str, *, report: DetectionReport | None = None, licence: str | None = None,
+        dtype: str = "float32", private: bool = True, token: str | None = None,
+    ) -> str:  # fmt: skip
+        """Save the detector to a repository on the Hugging Face hub, with its card as the README.
+
+        One commit replaces the model file and the whole README. Needs the extra ``hub``.
+
+        Parameters
+        ----------
+        address : str
+            ``"owner/name"``, with or without ``hf://`` before it. ``"owner/name@branch"`` writes to a branch, and
+            ``"owner/name/file.safetensors"`` to another file than ``model.safetensors``. A missing repository or
+            branch is made.
+        report, licence, dtype
+            As in `save`. Without a licence, nobody may use the weights.
+        private : bool
+            Whether a new repository is private; an existing one stays as it is. The file contains salted hashes of
+            patient ids; make it public only if nobody can guess these ids, or if they are not secret.
+        token : str, optional
+            Access token with write access. Default: the stored one, of ``hf auth login`` or ``HF_TOKEN``.
+
+        Returns
+        -------
+        str
+            The address of this version for `load`, such as ``"hf://owner/name@<commit>"``.
+
+        Raises
+        ------
+        ArgumentError
+            If an argument is invalid.
+        MissingExtraError
+            If the extra ``hub`` is not installed.
+        ModelFileError
+            If there is no permission or no connection. The repository is then unchanged, or new and empty.
+
+        Examples
+        --------
+        >>> det.push_to_hub("owner/name", licence="Apache-2.0")  # doctest: +SKIP
+        'hf://owner/name@0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c'
+        """
+        return publish(
+            address, lambda path: self.save(path, report=report, licence=licence, dtype=dtype), private=private,
+            token=token,
+        )  # fmt: skip
+
     @classmethod
     def pretrained(cls, name: str | None = None) -> Detector:
         """Load a bundled model; needs no internet connection.
@@ -854,19 +901,23 @@ class Detector:
             return cls.load(path)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Detector:
-        """Load a detector from a file that `save` wrote, without pickle.
+    def load(cls, path: str | os.PathLike[str], *, token: str | None = None) -> Detector:
+        """Load a detector from a file that `save` wrote, or from the Hugging Face hub, without pickle.
 
         Parameters
         ----------
-        path : path
-            The file.
+        path : path or str
+            The file; or an address on the Hugging Face hub, as in `Classifier.load`.
+        token : str, optional
+            Access token for a private repository. Default: the stored one, of ``hf auth login`` or ``HF_TOKEN``.
 
         Raises
         ------
         ModelFileError
             If the file is missing, damaged or not from cellscan; if it contains a classifier; or if its tensors do not
-            fit the network.
+            fit the network. On the hub, as in `Classifier.load`.
+        ArgumentError, MissingExtraError
+            As in `Classifier.load`.
 
         Examples
         --------
@@ -876,7 +927,7 @@ class Detector:
         >>> cellscan.Detector.load(path).card.seed
         0
         """
-        card, tensors = cards.read(path)
+        card, tensors = cards.read(path, token)
         if card.detection is None:
             raise ModelFileError(f"{path}: contains a classifier ({card.architecture}); load it with Classifier.load")
         try:
