@@ -41,7 +41,7 @@ def write_outputs(page: Path) -> None:
         printed = iter([output for _, output in run_blocks(page)])
 
     def replaced(found: re.Match[str]) -> str:
-        output = next(printed)
+        output = "".join(f"{line.rstrip()}\n" for line in next(printed).splitlines())
         return f"```python\n{found[1]}```\n" + (f"\n```text\n{output}```\n" if output else "")
 
     page.write_text(_BLOCK.sub(replaced, page.read_text(encoding="utf-8")), encoding="utf-8")
