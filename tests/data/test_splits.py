@@ -1,6 +1,7 @@
 """The functions that divide cells: exact results, which must stay the same in every release, and their errors."""
 
 import hashlib
+from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
@@ -31,12 +32,12 @@ def test_fractions_are_in_the_order_of_the_parts() -> None:
     assert part_fractions((), 0.125, 0.25) == (0.625, 0.25, 0.125)
     with pytest.raises(ArgumentError, match=r"validation is 0\.25 and test is 0\.75, which leaves no cells"):
         part_fractions((), 0.75, 0.25)
-    with pytest.raises(ArgumentError, match=r"split got 0\.2 without a keyword; expected keywords"):
-        part_fractions((0.2,), None, None)
+    with pytest.raises(ArgumentError, match=r"split got 0\.2, 0\.1 without a keyword; expected keywords"):
+        part_fractions((0.2, 0.1), None, None)
     for bad in (0, 1, -0.1):
-        with pytest.raises(ArgumentError, match="test"):
+        with pytest.raises(ArgumentError, match=rf"^test is {bad}; expected a number in \(0, 1\)"):
             part_fractions((), bad, None)
-        with pytest.raises(ArgumentError, match="validation"):
+        with pytest.raises(ArgumentError, match=rf"^validation is {bad}; expected a number in \(0, 1\)"):
             part_fractions((), 0.2, bad)
 
 
@@ -55,7 +56,7 @@ def test_an_assignment_is_balanced_and_stays_the_same(fractions, expected) -> No
 
 def test_an_assignment_fills_every_part() -> None:
     three = np.array(["a", "b", "c"])
-    assert sorted(assign(np.array([0, 1, 0]), three, (0.4, 0.3, 0.3), 2, 0).tolist()) == [0, 1, 2]
+    assert assign(np.array([0, 1, 0]), three, (0.4, 0.3, 0.3), 2, 0).tolist() == [1, 0, 2]
     with pytest.raises(DataError, match="3 patients cannot fill 4 parts"):
         assign(np.array([0, 1, 0]), three, (0.25,) * 4, 2, 0)
     with pytest.raises(DataError, match=r"3 patients do not fill 2 parts of fractions \(0\.99, 0\.01\)"):
@@ -93,6 +94,8 @@ def test_a_fold_file(tmp_path) -> None:
         read("a,0", "b,1", "a,0")
     with pytest.raises(DataError, match="1 patients of the data set are not in it, such as 'b'"):
         read("a,0", "c,1")
+    with pytest.raises(DataError, match="the fold file cannot be read"):
+        read_folds(tmp_path / "absent.csv", patients)
     with pytest.raises(DataError, match="all patients of this data set are in one fold"):
         read("a,1", "b,1", "c,0")
 
@@ -108,7 +111,10 @@ def test_a_hash_depends_on_the_assignment_alone() -> None:
 
 
 def test_a_split_says_whether_patients_are_on_both_sides() -> None:
-    assert str(Split("patient", "part 1 of 2", "abc")) == "by patient, part 1 of 2, hash abc"
+    split = Split("patient", "part 1 of 2", "abc")
+    assert str(split) == "by patient, part 1 of 2, hash abc"
+    with pytest.raises(FrozenInstanceError):
+        split.by = "cell"  # type: ignore[misc]
     assert str(Split("cell", "part 1 of 2", "abc")).endswith(
         "hash abc; PATIENTS ARE ON BOTH SIDES: the metrics are optimistically biased"
     )
