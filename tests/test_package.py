@@ -14,9 +14,10 @@ SOURCE = REPOSITORY / "src" / "cellscan"
 # The layers of the package, lowest first. A module imports only from its own layer and from lower layers.
 LAYERS = (
     "_deprecation",
-    "errors", "process", "progress", "notebook", "plots", "tensors", "hub", "data", "preprocessing", "models", "detection",
-    "decisions", "card", "publishing", "tasks", "predictions", "detections", "inference", "explain", "export", "training",
-    "evaluate", "classifier", "study", "confirming", "detector", "laboratories", "screening", "cli",
+    "errors", "process", "progress", "notebook", "plots", "tensors", "hub", "data", "preprocessing", "models",
+    "detection", "decisions", "card", "publishing", "tasks", "predictions", "detections", "inference", "explain",
+    "export", "training", "evaluate", "classifier", "study", "confirming", "detector", "laboratories", "screening",
+    "cli",
 )  # fmt: skip
 
 
