@@ -122,12 +122,13 @@ def train(folder: Path, names: list[str], data: Path) -> None:
 def choose(folder: Path, names: list[str], args: argparse.Namespace) -> None:
     """Choose the thresholds of the detector and its joint threshold with the bundled classifier.
 
-    They are chosen on validation fields of the laboratories in training and on half of Chula's fields, none of which
-    was in training: at most one false infected cell per thousand others.
+    That of red cells was chosen in training. The others are chosen on fields of healthy people that were not in
+    training: at most one false infected cell per thousand others on validation fields of BCCD and draaslan and on half
+    of Chula's fields. Composed fields would not do, because some of their cells labelled as uninfected are infected.
     """
     det, clf = cellscan.Detector.load(folder / f"stage-{len(STAGES) - 1}.safetensors"), cellscan.Classifier.pretrained()
-    _, valid = make_training(names, args.data, 0)
-    fields = cellscan.concat([valid, load_chula(args.data)[::2]])
+    own = [load(args.data, name)[1] for name in names if name != "IML"]
+    fields = cellscan.concat([*own, load_chula(args.data)[::2]])
     print(f"thresholds are chosen on {fields}", flush=True)
     det.choose_threshold(fields, classifier=clf, max_false_positive_rate=0.001, source=", ".join(["NIH", *names]))
     print(det.card.detection, flush=True)

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 BATCH_SIZES = (1, 8)
 """Batch sizes for which prediction is compiled; there are no others."""
 
-_PRETRAINED = ("iml_retinanet_small",)
+_PRETRAINED = ("fields_retinanet_small",)
 
 
 _DEFAULT_CLASSES = ("red blood cell", "infected")
@@ -686,8 +686,9 @@ class Detector:
             error rates are those of both in combination.
         max_false_positive_rate : float, optional
             Largest number of false detections of the last class per cell of the other classes, in (0, 1]. The threshold
-            of the last class, and the joint threshold, are then the lowest ones with at most this rate on `valid`.
-            Fields without cells of the last class are enough for this, but the error rates are then not known.
+            of the last class, and the joint threshold, are then the lowest ones with at most this rate on `valid`, and
+            the other thresholds stay as they are. Fields without cells of the last class are enough for this, but the
+            error rates are then not known.
         cell_diameter, progress
             As in `predict`.
         source : str
@@ -882,9 +883,9 @@ class Detector:
         Parameters
         ----------
         name : str, optional
-            ``"iml_retinanet_small"``, the only bundled detector and the default: `retinanet_small` at 480 x 360 px,
-            trained on fields of IML-Malaria (*P. vivax*, thin films). ``card.metrics`` contains its metrics on fields
-            that were not used in training.
+            ``"fields_retinanet_small"``, the only bundled detector and the default: `retinanet_small` at 480 x 360 px,
+            trained on fields of BCCD and draaslan and on fields composed of NIH cells. ``card.metrics`` contains its
+            metrics, together with the bundled classifier, on fields of a laboratory that was not in training.
 
         Raises
         ------

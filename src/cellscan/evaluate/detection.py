@@ -183,21 +183,23 @@ def choose_thresholds(
 ) -> DetectionConfig:
     """Return the rules with the score thresholds that have the best F1 for each class.
 
-    With `largest_rate`, the threshold of the last class is the lowest one with at most this number of false detections
-    per cell of the other classes, which may all be healthy.
+    With `largest_rate`, only that of the last class is chosen: the lowest one with at most this number of false
+    detections per cell of the other classes. The fields may all be of healthy people.
     """
     counted = _evaluate(fields, found, detection.max_detections)
     chosen = []
     for k, name in enumerate(fields.class_names):
         scores, hits, total = _outcomes(counted, k)
-        rate = largest_rate if k == len(fields.class_names) - 1 else None
-        if not total and rate is None:
-            raise DataError(f"no box is annotated as {name!r}; expected at least one to choose its threshold")
-        if rate is not None:
+        if largest_rate is not None:
+            if k < len(fields.class_names) - 1:
+                chosen.append(detection.thresholds[k])
+                continue
             cells = (*fields.labels, *fields.point_labels)
             others = sum(int(((labels >= 0) & (labels != k)).sum()) for labels in cells)
-            accepted = int((np.cumsum(~hits) <= rate * others).sum())
+            accepted = int((np.cumsum(~hits) <= largest_rate * others).sum())
         else:
+            if not total:
+                raise DataError(f"no box is annotated as {name!r}; expected at least one to choose its threshold")
             f1 = 2 * np.cumsum(hits) / (np.arange(1, len(scores) + 1) + total)
             if not f1.any():
                 chosen.append(0.5)
