@@ -34,10 +34,13 @@ class Row(NamedTuple):
     """Whether a higher value is better; the ratio is then the first value divided by the second one."""
 
 
+TRAIN = ("train", "small_cnn")
+TUNE = ("tune", "mobilenetv2_100", "96", "32")
+FORWARD = ("forward", "resnet50", "96", "1")
 ROWS = (
-    Row("own convolutions, times as fast as XLA's: training, small_cnn", *[("train", "small_cnn")] * 2, True, True),
-    Row("the same: fine-tuning, mobilenetv2_100, 96 px", *[("tune", "mobilenetv2_100", "96", "32")] * 2, True),
-    Row("the same: forward, resnet50, 96 px, batch 1", *[("forward", "resnet50", "96", "1")] * 2, True),
+    Row("own convolutions, times as fast as XLA's: training, small_cnn", TRAIN, TRAIN, True, True),
+    Row("the same: fine-tuning, mobilenetv2_100, 96 px", TUNE, TUNE, True),
+    Row("the same: forward, resnet50, 96 px, batch 1", FORWARD, FORWARD, True),
     Row("share of the network in predict of one image, small_cnn", ("one", "small_cnn"), ("bare", "small_cnn")),
     Row("first predictions of a first and a second classifier", ("nth_predict", "2"), ("nth_predict", "1")),
 )

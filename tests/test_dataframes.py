@@ -112,7 +112,7 @@ def test_a_frame_has_the_rows_of_the_file(name, tmp_path) -> None:
         missing = frame[column].isna()
         assert missing.tolist() == read[column].isna().tolist()
         if pd.api.types.is_numeric_dtype(frame[column]):
-            both = [one[column][~missing].to_numpy(float) for one in (frame, read)]
+            both = [np.asarray(one[column][~missing], float) for one in (frame, read)]
             assert np.allclose(*both, rtol=1e-3, atol=0.05), column
         else:
             assert frame[column][~missing].astype(str).tolist() == read[column][~missing].astype(str).tolist()
@@ -125,10 +125,10 @@ def test_columns_have_types() -> None:
     assert [str(frame[name].dtype) for name in ("index", "p_sick", "novelty", "novel")] == [
         "int64", "float64", "float64", "boolean",
     ]  # fmt: skip
-    assert frame["p_sick"][0] == np.float32(0.7)  # all digits
+    assert frame["p_sick"].tolist()[0] == np.float32(0.7)  # all digits
     assert frame["label_set"].tolist()[::2] == ["sick", "well"]
     assert str(patients(0.5).to_dataframe()["called"].dtype) == "bool"
-    assert patients(None).to_dataframe()["called"].isna().all()
+    assert all(patients(None).to_dataframe()["called"].isna())
     assert smears().to_dataframe()["parasitemia"].tolist()[0] == 0.03125
     empty = detections(0).to_dataframe()
     assert [str(empty[name].dtype) for name in ("left", "class", "score")] == ["float64", "category", "float64"]
@@ -137,8 +137,8 @@ def test_columns_have_types() -> None:
 def test_report_by_metric_and_by_cell() -> None:
     one = report()
     metrics = one.to_dataframe().set_index("metric")
-    assert metrics["value"]["accuracy"] == 0.75
-    assert metrics["value"]["sensitivity_by_patient"] == 0.5
+    assert metrics["value"].to_dict()["accuracy"] == 0.75
+    assert metrics["value"].to_dict()["sensitivity_by_patient"] == 0.5
     assert (metrics["low"]["accuracy"], metrics["high"]["accuracy"]) == one.interval["accuracy"]
     assert set(metrics.index) == set(one.to_dict()["metrics"])
     frame = one.to_dataframe(by="cell")
@@ -206,7 +206,7 @@ def test_cells_and_frames_are_inverse(root) -> None:
     assert again.fingerprint() == loaded.fingerprint()
     some = frame.sort_values("name", ascending=False).query("patient == '2'")
     assert CellDataset.from_dataframe(some).fingerprint() == loaded.select([2, 1]).fingerprint()
-    assert cells().to_dataframe()["file"].isna().all()
+    assert all(cells().to_dataframe()["file"].isna())
     with pytest.raises(DataError, match=r"row 0 \(from 0\) has no path in the column 'file'"):
         CellDataset.from_dataframe(cells().to_dataframe())
 

@@ -68,17 +68,17 @@ class RowClassifier(CellClassifier):
 
     def fit(self, X: Any, y: Any) -> Self:
         if y is not None:
-            X, y = validate_data(self, X, y)
-            X = draw(X)
+            rows, y = validate_data(self, X, y)
+            X = draw(np.asarray(rows))
         return super().fit(X, y)
 
     def predict(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
-        return super().predict(draw(validate_data(self, X, reset=False)))
+        return super().predict(draw(np.asarray(validate_data(self, X, reset=False))))
 
     def predict_proba(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
-        return super().predict_proba(draw(validate_data(self, X, reset=False)))
+        return super().predict_proba(draw(np.asarray(validate_data(self, X, reset=False))))
 
     def __sklearn_tags__(self) -> Any:
         return table_tags(super().__sklearn_tags__())
@@ -93,7 +93,7 @@ class RowEmbedder(CellEmbedder):
 
     def transform(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
-        return super().transform(draw(validate_data(self, X, reset=False)))
+        return super().transform(draw(np.asarray(validate_data(self, X, reset=False))))
 
     def __sklearn_tags__(self) -> Any:
         return table_tags(super().__sklearn_tags__())
@@ -124,7 +124,7 @@ def test_parameters_reach_the_classifier(monkeypatch) -> None:
     monkeypatch.setattr(cellscan.sklearn, "Classifier", Nearest)
     recipe = cellscan.Recipe(augment="none")
     given = CellClassifier(weights="imagenet", background="keep", epochs=3, batch_size=5, recipe=recipe, seed=7)
-    estimator = clone(given)
+    estimator: Any = clone(given)
     assert estimator.recipe == recipe
     fitted: Any = estimator.fit([random_image(0), random_image(1)], ["x", "y"]).classifier_
     assert fitted.seed == 7
@@ -147,7 +147,7 @@ def test_samples_of_every_form(images, monkeypatch) -> None:
     for X in (images, list(images), cells, list(cells), cells.images(SIZE)):
         assert CellClassifier().fit(X, y).predict(images).tolist() == y
         out = cross_val_predict(CellClassifier(), X, y, groups=cells.patients, cv=GroupKFold(3))
-        assert out.tolist() == y
+        assert np.asarray(out).tolist() == y
 
 
 def test_paths_of_a_data_frame(tmp_path) -> None:
@@ -158,7 +158,8 @@ def test_paths_of_a_data_frame(tmp_path) -> None:
     assert estimator.classifier_.class_names == ("a", "b")
     assert estimator.history_["epoch"] == [1]
     p = estimator.predict_proba(frame["file"])
-    again = clone(estimator).fit(frame["file"], frame["class"])
+    again: Any = clone(estimator)
+    again.fit(frame["file"], frame["class"])
     for one, X in ((estimator, cells), (estimator, [Path(file) for file in frame["file"]]), (again, frame["file"])):
         assert np.allclose(p, one.predict_proba(X), atol=1e-5)
 

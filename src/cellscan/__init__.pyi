@@ -71,4 +71,5 @@ from .tasks.keeping import keep_programs as keep_programs
 from .tasks.recipe import Recipe as Recipe
 from .training.history import History as History
 
+__all__: list[str]
 __version__: str

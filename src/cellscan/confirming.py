@@ -29,7 +29,7 @@ def add_evidence(found: Detections, classifier: Classifier) -> Detections:
     --------
     >>> import cellscan
     >>> from cellscan.confirming import add_evidence
-    >>> clf = cellscan.Classifier(image_size=16, positive_class="infected", class_names=("uninfected", "infected"))
+    >>> clf = cellscan.Classifier(image_size=16, class_names=("uninfected", "parasitized"))
     >>> found = det.predict(fields)[0]  # see the example of `cellscan.Detector`
     >>> len(add_evidence(found, clf)) == len(found)
     True
