@@ -6,13 +6,9 @@ The folder in --data contains `cell_images`, `iml_malaria`, `bccd`, `draaslan` a
 fields are mosaics of annotated fields, and fields composed of NIH cells, half of them in the colours of those fields.
 Thresholds are chosen on validation fields of the laboratories in training and on half of Chula's fields. An interrupted
 run continues when it is started again.
-
-With --ship, the detector is written into the package. Use it only with the default --leave-out IML: the licences of the
-other sets (NIH, BCCD, draaslan) permit this.
 """
 
 import argparse
-import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +19,6 @@ import cellscan
 
 CLASSES = ("red blood cell", "infected")
 LABORATORIES = ("IML", "BCCD", "draaslan")
-TARGET = Path(__file__).parents[1] / "src" / "cellscan" / "weights" / "fields_retinanet_small.safetensors"
 LICENCE = (
     "MIT; trained on images of NIH/NLM (public domain), BCCD (MIT) and draaslan's Blood Cell Detection Dataset (MIT)"
 )
@@ -182,7 +177,6 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--leave-out", choices=("IML", "BCCD", "draaslan"), default="IML")
-    parser.add_argument("--ship", action="store_true")
     args = parser.parse_args()
     folder = args.out / f"without-{args.leave_out}"
     folder.mkdir(exist_ok=True, parents=True)
@@ -199,8 +193,6 @@ def main() -> None:
         screen(kept, det)
     measure_chula(args.data, det)
     print(versions())
-    if args.ship:
-        shutil.copyfile(folder / "detector.safetensors", TARGET)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 BATCH_SIZES = (1, 8)
 """Batch sizes for which prediction is compiled; there are no others."""
 
-_PRETRAINED = ("fields_retinanet_small",)
+_PRETRAINED = ("iml_retinanet_small",)
 
 
 _DEFAULT_CLASSES = ("red blood cell", "infected")
@@ -883,9 +883,9 @@ class Detector:
         Parameters
         ----------
         name : str, optional
-            ``"fields_retinanet_small"``, the only bundled detector and the default: `retinanet_small` at 480 x 360 px,
-            trained on fields of BCCD and draaslan and on fields composed of NIH cells. ``card.metrics`` contains its
-            metrics, together with the bundled classifier, on fields of a laboratory that was not in training.
+            ``"iml_retinanet_small"``, the only bundled detector and the default: `retinanet_small` at 480 x 360 px,
+            trained on fields of IML-Malaria (*P. vivax*, thin films). ``card.metrics`` contains its metrics on fields
+            that were not used in training.
 
         Raises
         ------
