@@ -50,7 +50,9 @@ def rules_with(classifier: Classifier | None, rules: DetectionConfig) -> Detecti
     return rules if own else replace(rules, joint_threshold=None)
 
 
-def confirm(found: Detections, rules: DetectionConfig, classifier: Classifier | None) -> Detections:
+def confirm(
+    found: Detections, rules: DetectionConfig, classifier: Classifier | None, joint: Detections | None = None
+) -> Detections:
     """Return the cells of a field, each counted once, after the classifier has checked the cells of the last class.
 
     With a joint threshold, a detection of the last class counts as infected if its joint score reaches the threshold,
@@ -66,6 +68,8 @@ def confirm(found: Detections, rules: DetectionConfig, classifier: Classifier | 
         Rules of the detector, as `rules_with` returns them.
     classifier : Classifier or None
         Classifier with a positive class. None: the labels of the detector are kept.
+    joint : Detections, optional
+        The result of `add_evidence` for `found`, if it is known.
 
     Returns
     -------
@@ -83,7 +87,7 @@ def confirm(found: Detections, rules: DetectionConfig, classifier: Classifier | 
     limits = np.array(rules.thresholds, np.float32)
     infected, scores = last & (found.scores >= limits[-1]), found.scores
     if classifier is not None and rules.joint_threshold is not None:
-        scores = add_evidence(found, classifier).scores
+        scores = (add_evidence(found, classifier) if joint is None else joint).scores
         infected = last & (scores >= rules.joint_threshold)
         scores = np.where(infected, scores, found.scores)
     elif classifier is not None and infected.any():

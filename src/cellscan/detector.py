@@ -657,7 +657,10 @@ class Detector:
         if classifier is None or rules.joint_threshold is None:
             return evaluate_detections(fields, detected, rules)
         joint = [add_evidence(detections, classifier) for detections in detected]
-        cells = [confirm(detections, rules, classifier) for detections in detected]
+        cells = [
+            confirm(detections, rules, classifier, rescored)
+            for detections, rescored in zip(detected, joint, strict=True)
+        ]
         rules = replace(rules, thresholds=(*rules.thresholds[:-1], rules.joint_threshold))
         return evaluate_detections(fields, joint, rules, cells)
 
@@ -721,6 +724,7 @@ class Detector:
         valid = self._matched(valid, "valid")
         detected = self.predict(valid, cell_diameter=cell_diameter, score_threshold=MIN_SCORE, progress=progress)
         rules = replace(choose_thresholds(valid, detected, self._detection, rate), joint_threshold=None)
+        joint = None
         if classifier is not None:
             joint = [add_evidence(detections, classifier) for detections in detected]
             rules = replace(
@@ -730,7 +734,7 @@ class Detector:
             )
         self._card = replace(self._card, detection=rules)
         if len(self.class_names) == 2:
-            self._measure(valid, detected, classifier, source)
+            self._measure(valid, detected, classifier, source, joint)
         return self.thresholds
 
     def measure_errors(
@@ -787,12 +791,20 @@ class Detector:
         return rules.sensitivity, rules.false_positive_rate
 
     def _measure(
-        self, fields: FieldDataset, found: FieldDetections, classifier: Classifier | None, source: str
+        self,
+        fields: FieldDataset,
+        found: FieldDetections,
+        classifier: Classifier | None,
+        source: str,
+        joint: Sequence[Detections] | None = None,
     ) -> None:
         """Store in the card the appearance of the fields, and the error rates of detector and classifier combined."""
         rules = rules_with(classifier, self._detection)
         classifier_name = None if classifier is None else name_classifier(classifier)
-        confirmed = [confirm(detections, rules, classifier) for detections in found]
+        rescored = [None] * len(found) if joint is None else joint
+        confirmed = [
+            confirm(detections, rules, classifier, of_both) for detections, of_both in zip(found, rescored, strict=True)
+        ]
         rules = replace(measure_errors(fields, confirmed, rules), measured_with=classifier_name)
         appearances = [detections.appearance for detections in found if detections.appearance]
         rules = replace(rules, likeness=learn_likeness(appearances, source) if appearances else None)
