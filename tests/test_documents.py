@@ -97,8 +97,9 @@ def make_files(root: Path) -> None:
     images = [cell.image for cell in cells[:4]]
     fields = cellscan.synthetic_fields(8, seed=3, size=(180, 240))
     pictures = [field.image for field in fields]
-    for folder in ("folder", "folder_of_cells", "new", "images"):
+    for folder in ("folder", "folder_of_cells", "images"):
         save_images(root / folder, images)
+    save_images(root / "new", [image[..., 0].astype(np.uint16) * 16 for image in images])  # 12 bits
     for folder in ("folder_of_fields", "fields", "smear"):
         save_images(root / folder, pictures[:1])
     save_images(root / "photographs", pictures[:2])
