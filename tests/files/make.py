@@ -152,10 +152,11 @@ def find_clear(models: list[cellscan.Classifier], cells: cellscan.CellDataset) -
     clear = np.ones(len(cells), bool)
     for clf in models:
         preds, card = clf.predict(cells, progress=False), clf.card
+        novelty = preds.novelty
         clear &= np.abs(preds.probabilities[:, 0] - card.decision.threshold) > MARGIN
-        if card.decision.conformal is not None and card.novelty is not None and preds.novelty is not None:
+        if card.decision.conformal is not None and card.novelty is not None and novelty is not None:
             clear &= (np.abs(1 - preds.probabilities - card.decision.conformal.quantile) > MARGIN).all(1)
-            clear &= np.abs(preds.novelty - card.novelty.threshold) > MARGIN
+            clear &= np.abs(novelty - card.novelty.threshold) > MARGIN
     return np.flatnonzero(clear)
 
 
