@@ -84,7 +84,7 @@ def save_cells(folder: Path, cells: cellscan.CellDataset, folders: tuple[str, st
 def save_fields(folder: Path, fields: cellscan.FieldDataset, class_names: tuple[str, str]) -> None:
     """Write fields in COCO's format as other programs do, with other names of their classes."""
     images = [field.image for field in fields]
-    names = [f"{folder.name}_{number}.png" for number in range(len(images))]
+    names = [f"{folder.name}_{100 * number}.png" for number in range(len(images))]  # no run of consecutive fields
     cellscan.FieldDataset.from_arrays(images, fields.boxes, fields.labels, class_names=class_names, names=names).save(
         folder
     )

@@ -6,6 +6,7 @@ import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
@@ -439,6 +440,8 @@ class FieldDetections(Sequence[Detections]):
     ) -> tuple[str, ...]:
         """Write images and boxes into a new folder, for correction in Label Studio, CVAT or FiftyOne.
 
+        Fields that were read from absolute paths are named by their paths below the folder that contains all of them.
+
         `cellscan.load_fields` reads the folder, and also the exports of these tools. COCO and CSV files contain the
         scores, YOLO and VOC files do not. `load_fields` ignores the scores.
 
@@ -476,11 +479,11 @@ class FieldDetections(Sequence[Detections]):
         no_points, no_labels = np.zeros((0, 2), np.float32), np.zeros(0, np.int32)
         records = [
             Record(
-                field.name, field.size, _file_of(field.image),
+                name, field.size, _file_of(field.image),
                 field.pixels, field.boxes, field.labels, [()] * len(field), no_points, no_labels, field.scores,
                 complete=[True] * len(self.class_names),
             )
-            for field in self.fields
+            for name, field in zip(_below_one_folder([field.name for field in self.fields]), self.fields, strict=True)
         ]  # fmt: skip
         return save_records(folder, format, records, self.class_names, (), images=images)
 
@@ -518,6 +521,17 @@ def make_failures(failed: Sequence[Failure]) -> tuple[str, list[Html]]:
 
     rows = [(failure.name, failure.reason) for failure in failed]
     return "Fields that could not be read", [make_table("Skipped fields", ["field", "reason"], rows)]
+
+
+def _below_one_folder(names: list[str]) -> list[str]:
+    """Return absolute paths as paths below the folder that contains all of them; return other names unchanged."""
+    if not names or not all(map(os.path.isabs, names)):
+        return names
+    try:
+        folder = os.path.commonpath([os.path.dirname(name) for name in names])
+    except ValueError:  # on different drives
+        return names
+    return [Path(name).relative_to(folder).as_posix() for name in names]
 
 
 def _file_of(image: Any) -> str | None:

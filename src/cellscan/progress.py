@@ -75,6 +75,8 @@ class Progress:
     def __init__(self, title: str, total: int | None, *, show: bool = True, delay: float = 2.0) -> None:
         self.title: str = title
         self.total: int | None = total
+        if getattr(show, "ndim", 0):  # The truth value of an array is an error of NumPy's or of pandas'.
+            raise ArgumentError(f"progress is a {type(show).__name__}; expected True or False")
         self.show: bool = bool(show) and progress_is_on()
         self.delay: float = delay
         self.done: int = 0
