@@ -23,10 +23,33 @@ if TYPE_CHECKING:
 
     from cellscan.training.history import History
 
+    # scikit-learn has no types, so type checkers see these methods of its base classes.
+    class _Estimator:
+        def get_params(self, deep: bool = True) -> dict[str, Any]: ...
+        def set_params(self, **params: Any) -> Self: ...
+        def __sklearn_tags__(self) -> Any: ...
+
+    class _ClassifierBase(_Estimator):
+        def score(self, X: Any, y: Any, sample_weight: Any = None) -> float: ...
+
+    class _TransformerBase(_Estimator):
+        def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> np.ndarray: ...
+        def get_feature_names_out(self, input_features: Any = None) -> np.ndarray: ...
+        def set_output(self, *, transform: str | None = None) -> Self: ...
+
+else:
+
+    class _ClassifierBase(ClassifierMixin, BaseEstimator):
+        pass
+
+    class _TransformerBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+        pass
+
+
 __all__ = ["CellClassifier", "CellEmbedder"]
 
 
-class CellClassifier(ClassifierMixin, BaseEstimator):
+class CellClassifier(_ClassifierBase):
     """A classifier of cell images, as an estimator of scikit-learn.
 
     For research use only: not a medical device. Every `fit` trains a new `cellscan.Classifier`. Use it where a function
@@ -216,7 +239,7 @@ class CellClassifier(ClassifierMixin, BaseEstimator):
         return _with_image_tags(super().__sklearn_tags__())
 
 
-class CellEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class CellEmbedder(_TransformerBase):
     """The feature vectors of a classifier, as a transformer of scikit-learn, before any estimator.
 
     For research use only: not a medical device. The transformer is not trained: `fit` ignores images and classes.
