@@ -6,6 +6,7 @@ The build downloads nothing. DOCS_ONLINE=1 adds links to the documentation of ot
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("CELLSCAN_CACHE", tempfile.mkdtemp(prefix="cellscan-docs-"))
 os.environ["MPLBACKEND"] = "Agg"
@@ -91,3 +92,13 @@ sphinx_gallery_conf = {
     "min_reported_time": 30,
 }
 suppress_warnings = ["config.cache"]
+
+
+def leave_out_foreign(app: Any, kind: str, name: str, value: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out methods of scikit-learn's base classes: their text refers to pages of its own site."""
+    return True if (getattr(value, "__module__", None) or "").startswith("sklearn") else None
+
+
+def setup(app: Any) -> None:
+    """Connect the function to Sphinx."""
+    app.connect("autodoc-skip-member", leave_out_foreign)
