@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cellscan.errors import ArgumentError, MissingExtraError, ModelFileError
+from cellscan.errors import ArgumentError, ModelFileError, import_extra
 from cellscan.progress import progress_is_on
 
 FILE = "model.safetensors"
@@ -139,12 +139,7 @@ def upload(address: Address, files: dict[str, bytes], *, private: bool, token: s
 
 
 def _import_hub(purpose: str) -> tuple[Any, Any]:
-    try:
-        import huggingface_hub
-        from huggingface_hub import errors
-    except ImportError as error:
-        raise MissingExtraError(f"{purpose} requires huggingface_hub: pip install 'cellscan[hub]'") from error
-    return huggingface_hub, errors
+    return import_extra("huggingface_hub", "hub", purpose), import_extra("huggingface_hub.errors", "hub", purpose)
 
 
 @contextlib.contextmanager
