@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from accuracy import versions
-from several_laboratories import LABORATORIES, load, test_fields
+from several_laboratories import DIAMETERS, INFECTED_SHARE, LABORATORIES, load, test_fields
 
 import cellscan
 
@@ -29,10 +29,15 @@ def adapt(
 ) -> None:
     """Train the detector further on annotated fields, and choose its thresholds."""
     kept = max(len(fields) // 5, 1)
-    diameters = (40.0, 60.0)
-    mosaics = cellscan.mosaic_fields(fields[kept:], args.mosaics, cell_diameter=diameters, margin=0.3, seed=0)
+    mosaics = cellscan.mosaic_fields(fields[kept:], args.mosaics, cell_diameter=DIAMETERS, margin=0.3, seed=0)
     composed = cellscan.compose_fields(
-        cells, args.mosaics // 2, cell_diameter=diameters, infected_share=0.3, style=fields, seed=0, progress=False
+        cells,
+        args.mosaics // 2,
+        cell_diameter=DIAMETERS,
+        infected_share=INFECTED_SHARE,
+        style=fields,
+        seed=0,
+        progress=False,
     )
     recipe = cellscan.Recipe(learning_rate=args.rate)
     det.fit(cellscan.concat([mosaics, composed]), epochs=args.epochs, batch_size=8, recipe=recipe, progress=False)
