@@ -9,22 +9,36 @@ import os
 import re
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
+from typing import Any
 
 _BLOCK = re.compile(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```\n)?", re.DOTALL)
 _NUMBER = re.compile(r"-?\d+\.\d*(?:e[+-]\d+)?")
 
 
+def read_fences(page: Path) -> list[tuple[int, str, str]]:
+    """Return the code blocks of a page: number of the first line, language, and code."""
+    text = page.read_text(encoding="utf-8")
+    found = re.finditer(r"^( *)```([^\n]*)\n(.*?)^\1```$", text, re.DOTALL | re.MULTILINE)
+    return [(text[: block.start(3)].count("\n") + 1, block[2], textwrap.dedent(block[3])) for block in found]
+
+
+def run_block(page: Path, line: int, code: str, names: dict[str, Any]) -> None:
+    """Run a block whose first line has this number. The empty lines give a traceback the line numbers of the page."""
+    exec(compile("\n" * (line - 1) + code, str(page), "exec"), names)
+
+
 def run_blocks(page: Path) -> list[tuple[str, str]]:
     """Return what the page says that each block prints, and what it prints. The blocks run in the working folder."""
-    namespace: dict[str, object] = {"__name__": "page"}
+    namespace: dict[str, Any] = {"__name__": "page"}
     outputs = []
     text = page.read_text(encoding="utf-8")
     for found in _BLOCK.finditer(text):
-        line = text.count("\n", 0, found.start()) + 1
+        line = text.count("\n", 0, found.start(1)) + 1
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(compile("\n" * line + found[1], str(page), "exec"), namespace)
+            run_block(page, line, found[1], namespace)
         outputs.append((found[2] or "", printed.getvalue()))
     return outputs
 

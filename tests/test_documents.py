@@ -2,7 +2,6 @@
 
 import functools
 import re
-import textwrap
 import zipfile
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -13,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from helpers import REPOSITORY, nih_name
+from pages import read_fences, run_block
 from PIL import Image
 
 import cellscan
@@ -39,15 +39,8 @@ if find_spec("jax2onnx") is None:
     NOT_RUN["exporting.md", 1] = "jax2onnx is for Python 3.12 and newer"
 
 
-def fences(path: Path) -> list[tuple[int, str, str]]:
-    """Return the code blocks of a document: number of the first line, language, and code."""
-    text = path.read_text(encoding="utf-8")
-    found = re.finditer(r"^( *)```([^\n]*)\n(.*?)^\1```$", text, re.DOTALL | re.MULTILINE)
-    return [(text[: block.start(3)].count("\n") + 1, block[2], textwrap.dedent(block[3])) for block in found]
-
-
 def python_blocks(path: Path) -> list[tuple[int, str]]:
-    return [(line, code) for line, language, code in fences(path) if language == "python"]
+    return [(line, code) for line, language, code in read_fences(path) if language == "python"]
 
 
 PAGES = {
@@ -197,8 +190,7 @@ def test_the_code_of_a_page_runs(page, root, monkeypatch) -> None:
         if (page, number) in NOT_RUN:
             compile(code, page, "exec")
             continue
-        # The empty lines give a traceback the line numbers of the document.
-        exec(compile("\n" * (line - 1) + code, str(PAGES[page]), "exec"), known)
+        run_block(PAGES[page], line, code, known)
     plt.close("all")
 
 
@@ -209,7 +201,7 @@ def test_blocks_that_do_not_run_exist() -> None:
 
 def shell_lines(path: Path) -> list[str]:
     """Return the lines of code that are not Python, and the code in sentences."""
-    blocks = [code for _, language, code in fences(path) if language != "python"]
+    blocks = [code for _, language, code in read_fences(path) if language != "python"]
     lines = [line.strip().removeprefix("$ ") for code in blocks for line in code.splitlines()]
     sentences = re.sub(r"^ *```.*?^ *```$", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     return lines + re.findall(r"`([^`\n]+)`", sentences)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from helpers import REPOSITORY
+from pages import read_fences, run_block
 from PIL import Image
 
 import cellscan
@@ -24,10 +25,8 @@ PAGES = {
 
 
 def read_blocks(page: str, language: str) -> list[tuple[int, str]]:
-    """Return the code blocks of a page, each with the number of the line above it."""
-    text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
-    found = re.finditer(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return [(text.count("\n", 0, match.start(1)), match[1]) for match in found]
+    """Return the code blocks of a page in a language, each with the number of its first line."""
+    return [(line, code) for line, name, code in read_fences(DOCS / f"{page}.md") if name == language]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -38,8 +37,7 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch) -> None:
     assert blocks
     names: dict[str, Any] = {"__name__": page}
     for line, code in blocks:
-        # The padding gives errors the line numbers of the page.
-        exec(compile("\n" * line + code, str(DOCS / f"{page}.md"), "exec"), names)
+        run_block(DOCS / f"{page}.md", line, code, names)
     if "clf" in names:
         assert names["clf"].predict_proba(names["cells"].images(names["clf"].image_size)[:4]).shape == (4, 2)
 
