@@ -14,8 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from accuracy import versions
+from scipy import ndimage
 
 import cellscan
+from cellscan.data.shapes import IGNORED
+from cellscan.detection.ground import find_ground
 
 CLASSES = ("red blood cell", "infected")
 LABORATORIES = ("IML", "BCCD", "draaslan")
@@ -24,25 +27,62 @@ LICENCE = (
 )
 
 
+SMALLEST_REST = 0.1
+"""Part of the area of a median box that a cell without box has at least; smaller ones are edges of cells in boxes."""
+
+
 def as_healthy(fields: cellscan.FieldDataset) -> cellscan.FieldDataset:
     """Return fields of people without malaria: red cells have boxes, white cells and platelets are background."""
     fields = fields.rename_classes({name: CLASSES[0] for name in fields.class_names if name.lower() == "rbc"})
     return fields.drop_classes([name for name in fields.class_names if name != CLASSES[0]]).add_classes([CLASSES[1]])
 
 
-def load(data: Path, name: str) -> tuple[cellscan.FieldDataset, cellscan.FieldDataset]:
-    """Return training and validation fields of a laboratory."""
+def ignore_cells_without_box(fields: cellscan.FieldDataset) -> cellscan.FieldDataset:
+    """Return the fields with boxes to ignore around cells that have no box, which image analysis finds.
+
+    Many red cells of BCCD have none. They are no background, but the empty places between the cells are.
+    """
+    images = [field.image for field in fields]
+    boxes, labels = [], []
+    for known, kinds, image in zip(fields.boxes, fields.labels, images, strict=True):
+        ground = find_ground(image)
+        rest = ground.cells.copy()
+        for x0, y0, x1, y1 in np.rint(known * ground.factor).astype(int):
+            rest[max(y0 - 1, 0) : y1 + 1, max(x0 - 1, 0) : x1 + 1] = False
+        smallest = SMALLEST_REST * np.median(np.prod(known[:, 2:] - known[:, :2], 1)) * ground.factor**2
+        parts, _ = ndimage.label(ndimage.binary_opening(rest, iterations=2))
+        areas = np.bincount(parts.ravel())[1:]
+        found = [
+            [place.start / ground.factor for place in where[::-1]]
+            + [place.stop / ground.factor for place in where[::-1]]
+            for where, area in zip(ndimage.find_objects(parts), areas, strict=True)
+            if area > smallest
+        ]
+        boxes.append(np.concatenate([known, np.reshape(found, (-1, 4))]))
+        labels.append(np.concatenate([kinds, np.full(len(found), IGNORED)]))
+    return cellscan.FieldDataset.from_arrays(
+        images, boxes, labels, class_names=fields.class_names, names=fields.names, laboratories=fields.laboratories
+    )
+
+
+def load(data: Path, name: str, background: bool = True) -> tuple[cellscan.FieldDataset, cellscan.FieldDataset]:
+    """Return training and validation fields of a laboratory.
+
+    Without `background`, every place of BCCD without a box is ignored, and not only its cells without a box.
+    """
     if name == "IML":
         file = data / "iml_malaria" / "annotations.json"
         every = cellscan.load_fields(file, classes=cellscan.IML_TWO_CLASS, laboratory=name)
         train, valid, _ = every.split(validation=0.15, test=0.2, seed=0)
         return train, valid
-    if name == "BCCD":  # Many red cells have no box, so a place without a box is no negative example of red cells.
+    if name == "BCCD":
         lists = data / "bccd" / "ImageSets" / "Main"
+        complete = None if background else ("WBC", "Platelets")
         train, valid = (
-            cellscan.load_fields(lists / f"{part}.txt", complete=("WBC", "Platelets"), laboratory=name)
-            for part in ("train", "val")
+            cellscan.load_fields(lists / f"{part}.txt", complete=complete, laboratory=name) for part in ("train", "val")
         )
+        if background:
+            train, valid = ignore_cells_without_box(train), ignore_cells_without_box(valid)
         return as_healthy(train), as_healthy(valid)
     train, valid = as_healthy(cellscan.load_fields(data / "draaslan", laboratory=name)).split(test=0.2, seed=0)
     return train, valid
@@ -56,10 +96,12 @@ class Stage(NamedTuple):
     augment: str
     epochs: int
     rate: float
+    background: bool
 
 
-STAGES = (Stage(900, 120, "small", 10, 2e-3), Stage(600, 250, "strong", 4, 1e-3))
-"""The second stage has other colours and sizes, and more white cells and platelets, which only the mosaics have."""
+STAGES = (Stage(900, 120, "small", 10, 2e-3, False), Stage(600, 250, "strong", 4, 1e-3, True))
+"""The second stage has other colours and sizes, and more white cells and platelets, which only the mosaics have. It
+also learns the background of BCCD, which the first one ignores; without that, cells are found in it."""
 
 DIAMETERS, INFECTED_SHARE = (40.0, 60.0), 0.3
 
@@ -67,7 +109,7 @@ DIAMETERS, INFECTED_SHARE = (40.0, 60.0), 0.3
 def make_training(names: list[str], data: Path, number: int) -> tuple[cellscan.FieldDataset, cellscan.FieldDataset]:
     """Return training and validation fields of all laboratories for a stage, with cells of about the same size."""
     stage = STAGES[number]
-    parts = {name: load(data, name) for name in names}
+    parts = {name: load(data, name, stage.background) for name in names}
     cells = cellscan.load_malaria(data / "cell_images")
     groups = cells.split(test=0.15, by="patient", seed=0)
     found = []
