@@ -16,6 +16,7 @@ from cellscan.confirming import add_evidence, confirm, name_classifier, rules_wi
 from cellscan.detection.anchors import Anchors
 from cellscan.detection.likeness import Likeness
 from cellscan.detection.rules import DetectionConfig
+from cellscan.detection.tiling import Tiling
 from cellscan.evaluate.detection import choose_thresholds, evaluate_detections, measure_errors, once
 
 SIZE = (96, 128)
@@ -583,6 +584,26 @@ def test_what_screening_refuses(fields, trained) -> None:
         cellscan.screen(fields, trained, classifier="other")
     with pytest.raises(cellscan.DataError, match="none of the 2 fields could be read"):
         cellscan.screen(["no.png", "none.png"], trained, classifier=None, on_error="skip")
+
+
+def test_a_smear_is_refused_if_most_detections_lie_on_empty_background(monkeypatch) -> None:
+    image = np.full((384, 512, 3), 220, np.uint8)
+    truth = cellscan.synthetic_fields(1, seed=0, size=(192, 256))
+    image[:192, :256] = truth[0].image
+    cells = truth.boxes[0]
+    empty = np.array([[x, y, x + 40, y + 40] for x in range(260, 460, 20) for y in range(200, 340, 20)], np.float32)
+    boxes = np.concatenate([cells, empty, empty])
+    scores = np.repeat(np.float32([0.9, 0.8, 0.1]), [len(cells), len(empty), len(empty)])
+    rows = np.concatenate([boxes, scores[:, None], np.zeros((len(boxes), 1))], 1).astype(np.float32)
+    monkeypatch.setattr(Tiling, "merge", lambda *_: rows)
+    det = cellscan.Detector(image_size=(64, 64))
+    for threshold in (None, 0.05, 0.85):  # The share is that of the detector's own thresholds.
+        (found,) = det.predict(image, score_threshold=threshold, progress=False)
+        assert found.on_background == pytest.approx(len(empty) / (len(cells) + len(empty)))
+    with pytest.raises(cellscan.DataError, match="detected cells lie on empty background"):
+        cellscan.screen(image, det, classifier=None, progress=False)
+    rows = rows[: len(cells)]
+    assert det.predict(image, progress=False)[0].on_background == 0
 
 
 def test_what_is_refused(fields, trained) -> None:

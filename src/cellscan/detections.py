@@ -133,6 +133,9 @@ class Detections(Sequence[Detection]):
     appearance : tuple[float, ...]
         Numbers that describe the appearance of the field, for `cellscan.screen` to compare; empty if they were not
         computed.
+    on_background : float
+        Share of the detections above the detector's thresholds whose box is nearly as bright as the background, so that
+        it has no cell; 0 if it was not measured.
 
     Examples
     --------
@@ -151,6 +154,7 @@ class Detections(Sequence[Detection]):
     cell_diameter: float | None = None
     lit_area: float = 0.0
     appearance: tuple[float, ...] = field(default=(), repr=False)
+    on_background: float = 0.0
 
     @overload
     def __getitem__(self, index: int | np.integer[Any]) -> Detection: ...

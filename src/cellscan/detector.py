@@ -23,7 +23,7 @@ from cellscan.data.inputs import Images, Item, decode, list_items
 from cellscan.data.values import as_list, as_path, check_number, check_seed
 from cellscan.detection.anchors import Anchors, fit_anchors
 from cellscan.detection.diameter import measure_diameter
-from cellscan.detection.ground import find_ground
+from cellscan.detection.ground import Ground, find_ground, measure_coverage
 from cellscan.detection.likeness import describe_field, learn_likeness
 from cellscan.detection.rules import DetectionConfig
 from cellscan.detection.tiling import Tiling, as_trained, plan_tiles
@@ -49,6 +49,10 @@ if TYPE_CHECKING:
 
 BATCH_SIZES = (1, 8)
 """Batch sizes for which prediction is compiled; there are no others."""
+
+_EMPTY = 0.1
+"""A box of which a smaller share is darker than the background has no cell. Of the annotated boxes of IML, BCCD and
+draaslan, 99.5 % have more than 0.2."""
 
 _PRETRAINED = ("iml_retinanet_small",)
 
@@ -575,7 +579,7 @@ class Detector:
             tiling = plan_tiles(ground, self.image_size, diameter, trained)
             area = float(ground.lit.sum()) / ground.factor**2
             shown = _Shown(
-                item.name, source, image.shape[1::-1], tiling, diameter, area, describe_field(ground, diameter)
+                item.name, source, image.shape[1::-1], tiling, diameter, area, describe_field(ground, diameter), ground
             )
             return shown, tiling.show(image, ground)
 
@@ -599,11 +603,15 @@ class Detector:
         merged = shown.tiling.merge(shown.rows, self._detection.iou_threshold)
         labels = merged[:, 5].astype(np.int32)
         boxes = np.ascontiguousarray(merged[:, :4])
+        on_background = 0.0
+        called = merged[:, 4] >= np.array(self.thresholds, np.float32)[labels]
+        if shown.ground is not None and called.any():
+            on_background = float((measure_coverage(shown.ground, boxes[called]) < _EMPTY).mean())
         good = merged[:, 4] >= thresholds[labels]
         good &= (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
         return Detections(
             shown.name, shown.whole, boxes[good], labels[good], merged[good, 4], self.class_names, shown.image,
-            shown.diameter, shown.lit_area, shown.appearance,
+            shown.diameter, shown.lit_area, shown.appearance, on_background,
         )  # fmt: skip
 
     def evaluate(
@@ -965,6 +973,7 @@ class _Shown:
     diameter: float | None = None
     lit_area: float = 0.0
     appearance: tuple[float, ...] = ()
+    ground: Ground | None = None
     rows: list[np.ndarray] = field(default_factory=list)
 
     @property

@@ -565,8 +565,8 @@ def screen(
     DataError
         If the smear of a field is not known. Without `by`, also if the smear is refused: if no field can be read, or no
         cell is found; if most fields show no red cells whose diameter can be estimated, such as thick films and empty
-        fields; or if red cells cover less than a twentieth of the area of the fields. With `by`, the table contains the
-        reason instead.
+        fields; if red cells cover less than a twentieth of the area of the fields; or if most detections lie on empty
+        background. With `by`, the table contains the reason instead.
 
     Examples
     --------
@@ -691,6 +691,7 @@ class _Smear:
     appearances: list[tuple[float, ...]] = field(default_factory=list)
     covered: float = 0.0
     area: float = 0.0
+    on_background: float = 0.0
 
     def add(self, cells: Detections) -> None:
         """Add a field, with one detection for each of its cells."""
@@ -699,6 +700,7 @@ class _Smear:
         self.best = sorted([*self.best, cells], key=lambda detections: -int((detections.labels == 1).sum()))[:_SHOWN]
         if cells.appearance:
             self.appearances.append(cells.appearance)
+        self.on_background += cells.on_background * len(cells)
         if cells.lit_area:
             sides = cells.boxes[:, 2:] - cells.boxes[:, :2]
             self.covered += float(sides.prod(1).sum()) * math.pi / 4
@@ -741,6 +743,11 @@ class _Smear:
         if not total:
             raise DataError(
                 f"no cell was found in {count} fields; expected fields like those of the detector's training"
+            )
+        if self.on_background > total / 2:
+            raise DataError(
+                f"{self.on_background / total:.0%} of {total} detected cells lie on empty background, so the counts "
+                "would be wrong. Pass cell_diameter=..., in pixels, or a detector that was trained on such fields"
             )
         unmeasured = sum(entry.cell_diameter is None for entry in self.counts)
         if how.estimated and self.area and 2 * unmeasured > count:
