@@ -54,7 +54,7 @@ _EMPTY = 0.1
 """A box of which a smaller share is darker than the background has no cell. Of the annotated boxes of IML, BCCD and
 draaslan, 99.5 % have more than 0.2."""
 
-_PRETRAINED = ("iml_retinanet_small",)
+_PRETRAINED = ("fields_retinanet_small",)
 
 
 _DEFAULT_CLASSES = ("red blood cell", "infected")
@@ -903,9 +903,9 @@ class Detector:
         Parameters
         ----------
         name : str, optional
-            ``"iml_retinanet_small"``, the only bundled detector and the default: `retinanet_small` at 480 x 360 px,
-            trained on fields of IML-Malaria (*P. vivax*, thin films). ``card.metrics`` contains its metrics on fields
-            that were not used in training.
+            ``"fields_retinanet_small"``, the only bundled detector and the default: `retinanet_small` at 480 x 360 px,
+            trained on fields of BCCD and draaslan and on fields composed of NIH cells. ``card.metrics`` contains its
+            metrics, together with the bundled classifier, on fields of a laboratory that was not in training.
 
         Raises
         ------
