@@ -4,8 +4,9 @@
 
 FOLDER contains `iml_malaria`, `bccd`, `chula_rbc12` and `draaslan`, unpacked. Results are stored in the JSON file, and
 results that are already there are not measured again, so an interrupted run continues when it is started again. The
-script prints results of the bundled models with `cell_diameter=None` (as trained) and with `cell_diameter="auto"`, and
-on rescaled IML fields.
+script prints results of the bundled models on fields of Chula that chose no threshold, with `cell_diameter=None` (as
+trained) and with `cell_diameter="auto"`, and on IML fields redrawn to other sizes. `several_laboratories.py` prints
+those on the test fields of all laboratories.
 
 With --diameters, the script measures the estimates of the cell diameter alone. Their constants were chosen on fields
 with an even position (in the order of the annotations; for BCCD, by name). The printed results are for the fields with
@@ -112,10 +113,10 @@ def measure_screening(fields: list[tuple[Path, np.ndarray]], factor: float, opti
     }  # fmt: skip
 
 
-def measure_boxes(fields: list[tuple[Path, np.ndarray]], mode: str | None) -> dict[str, Any]:
+def measure_boxes(fields: list[tuple[Path, np.ndarray]], factor: float, mode: str | None) -> dict[str, Any]:
     """Return the average precision of red cells, infected or not, and the mean error of counts."""
-    images = read([path for path, _ in fields])
-    boxes = [field_boxes for _, field_boxes in fields]
+    images = [resize(image, factor) for image in read([path for path, _ in fields])]
+    boxes = [field_boxes * factor for _, field_boxes in fields]
     labels = [np.zeros(len(field_boxes), int) for field_boxes in boxes]
     truth = cellscan.FieldDataset.from_arrays(images, boxes, labels, class_names=CLASSES)
     report = cellscan.Detector.pretrained().evaluate(truth, cell_diameter=mode, progress=False)
@@ -154,20 +155,18 @@ def main() -> None:
                 show(f"diameter {name} x {factor:g}{most}", lambda n=name, f=factor: measure_diameters(few(n, 2), f))
     else:
         modes: tuple[tuple[str, dict[str, Any]], ...] = (
-            ("as it was", {"cell_diameter": None, "classifier": None}),
+            ("as trained, detector alone", {"cell_diameter": None, "classifier": None}),
             ("auto, detector alone", {"classifier": None}),
             ("auto, both", {}),
         )
-        for name in ("draaslan", "BCCD"):
-            for mode in (None, "auto"):
-                show(f"boxes {name} {mode}{most}", lambda n=name, m=mode: measure_boxes(few(n), m))
-        for name in ("draaslan", "BCCD", "Chula"):
-            for setting, options in modes:
-                show(f"screen {name} {setting}{most}", lambda n=name, o=options: measure_screening(few(n), 1, o))
+        for setting, options in modes:
+            show(f"screen Chula {setting}{most}", lambda o=options: measure_screening(few("Chula", 2), 1, o))
         for pixels in (55, 82, 100, 120, 150, 200):
+            title, factor = f"IML redrawn to {pixels} px", pixels / 82
+            for mode in (None, "auto"):
+                show(f"boxes {title} {mode}{most}", lambda f=factor, m=mode: measure_boxes(few("IML"), f, m))
             for setting, options in (modes[0], modes[2]):
-                title = f"screen IML redrawn to {pixels} px {setting}{most}"
-                show(title, lambda f=pixels / 82, o=options: measure_screening(few("IML"), f, o))
+                show(f"screen {title} {setting}{most}", lambda f=factor, o=options: measure_screening(few("IML"), f, o))
     print(versions())
 
 

@@ -18,11 +18,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from accuracy import versions
-from scipy import ndimage
 
 import cellscan
 from cellscan.data.shapes import IGNORED
-from cellscan.detection.ground import find_ground
+from cellscan.detection.ground import find_ground, load_ndimage
 
 CLASSES = ("red blood cell", "infected")
 LABORATORIES = ("IML", "BCCD", "draaslan")
@@ -47,7 +46,7 @@ def ignore_cells_without_box(fields: cellscan.FieldDataset) -> cellscan.FieldDat
 
     Many red cells of BCCD have none. They are no background, but the empty places between the cells are.
     """
-    images = [field.image for field in fields]
+    images, ndimage = [field.image for field in fields], load_ndimage()
     boxes, labels = [], []
     for known, kinds, image in zip(fields.boxes, fields.labels, images, strict=True):
         ground = find_ground(image)

@@ -593,7 +593,7 @@ def test_a_smear_is_refused_if_most_detections_lie_on_empty_background(monkeypat
     cells = truth.boxes[0]
     empty = np.array([[x, y, x + 40, y + 40] for x in range(260, 460, 20) for y in range(200, 340, 20)], np.float32)
     boxes = np.concatenate([cells, empty, empty])
-    scores = np.repeat(np.float32([0.9, 0.8, 0.1]), [len(cells), len(empty), len(empty)])
+    scores = np.repeat(np.array([0.9, 0.8, 0.1], np.float32), [len(cells), len(empty), len(empty)])
     rows = np.concatenate([boxes, scores[:, None], np.zeros((len(boxes), 1))], 1).astype(np.float32)
     monkeypatch.setattr(Tiling, "merge", lambda *_: rows)
     det = cellscan.Detector(image_size=(64, 64))
