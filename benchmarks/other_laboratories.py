@@ -5,7 +5,7 @@
 FOLDER contains `iml_malaria`, `bccd`, `chula_rbc12` and `draaslan`, unpacked. Results are stored in the JSON file, and
 results that are already there are not measured again, so an interrupted run continues when it is started again. The
 script prints results of the bundled models on fields of Chula that chose no threshold, with `cell_diameter=None` (as
-trained) and with `cell_diameter="auto"`, and on IML fields redrawn to other sizes. `several_laboratories.py` prints
+trained) and with `cell_diameter="auto"`, and on IML fields redrawn larger and smaller. `several_laboratories.py` prints
 those on the test fields of all laboratories.
 
 With --diameters, the script measures the estimates of the cell diameter alone. Their constants were chosen on fields
