@@ -17,12 +17,11 @@ from cellscan.data.cutting import cut
 from cellscan.data.formats.common import Record
 from cellscan.data.formats.tables import box_table
 from cellscan.data.images import ImageLike, fitted
-from cellscan.data.joined import path_of
 from cellscan.data.pixels import Pixels, open_map
 from cellscan.data.runs import find_blocks
 from cellscan.data.saving import save_records
 from cellscan.data.shapes import IGNORED, NONE, NOT_ANNOTATED, tidy, told_of
-from cellscan.data.sources import ArraySource, Source
+from cellscan.data.sources import ArraySource, Source, path_of
 from cellscan.data.splits import assign, check_folds, part_fractions, read_folds
 from cellscan.data.tables import Column, find_rows, make_frame
 from cellscan.data.values import (
