@@ -14,9 +14,9 @@ import numpy as np
 from cellscan import card as cards
 from cellscan.card import Card
 from cellscan.data.cells import CellDataset
+from cellscan.data.concat import match_labels
 from cellscan.data.images import PIXEL_LIMIT
 from cellscan.data.inputs import Images
-from cellscan.data.joining import match_labels
 from cellscan.data.reading import Reading
 from cellscan.data.values import as_list, check_number, check_seed
 from cellscan.decisions.conformal import Conformal, fit_quantile, label_sets, scores_of
