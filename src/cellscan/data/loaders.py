@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from cellscan.data.cell_table import list_table
 from cellscan.data.cells import CellDataset
 from cellscan.data.groups import read_groups
 from cellscan.data.images import warn_of_others
 from cellscan.data.layouts import choose_splits, place
-from cellscan.data.listed import list_table
 from cellscan.data.listing import list_images
 from cellscan.data.malaria import read_malaria
 from cellscan.data.reading import Reading, check_reading
