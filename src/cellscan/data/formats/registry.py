@@ -1,4 +1,4 @@
-"""The table of annotation formats, and the recognition of the format of a folder."""
+"""The annotation formats by name, and the recognition of the format of a folder."""
 
 from __future__ import annotations
 
