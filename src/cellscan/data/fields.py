@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from cellscan.data.cells import CellDataset, find_classes, frozen, leave_out, with_classes
 from cellscan.data.cutting import cut
 from cellscan.data.formats.common import Record
-from cellscan.data.formats.tables import box_table
+from cellscan.data.formats.csv_boxes import box_table
 from cellscan.data.images import ImageLike, fitted
 from cellscan.data.pixels import Pixels, open_map
 from cellscan.data.runs import find_blocks
