@@ -22,7 +22,7 @@ from cellscan.detections import Detections, make_failures, show_field
 from cellscan.detector import Detector
 from cellscan.errors import ArgumentError, DataError
 from cellscan.evaluate.bootstrap import DRAWS, draw_chunks, interval
-from cellscan.notebook import as_text
+from cellscan.notebook import TextInNotebook
 from cellscan.predictions import Failure
 from cellscan.tasks.detection import MIN_SCORE
 
@@ -76,7 +76,7 @@ class FieldCount:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class SmearReport:
+class SmearReport(TextInNotebook):
     """Counts and parasitemia of the fields of one smear. Research use only, not a medical device.
 
     `print` shows a few lines.
@@ -157,9 +157,6 @@ class SmearReport:
         if self.failed:
             lines.append(f"{len(self.failed)} fields could not be read; the first: {self.failed[0].reason}")
         return "\n".join([*lines, "Research use only, not a medical device."])
-
-    def _repr_html_(self) -> str:
-        return as_text(str(self))
 
     def __repr__(self) -> str:
         return f"SmearReport(red_cells={self.red_cells}, infected={self.infected}, fields={len(self.fields)})"
@@ -290,7 +287,7 @@ class SmearReport:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class SmearTable(Sequence["SmearReport | None"]):
+class SmearTable(TextInNotebook, Sequence["SmearReport | None"]):
     """The reports of several smears, a sequence. Research use only, not a medical device.
 
     `print` shows a table with one row per smear. An integer index returns the report of a smear, in the order of
@@ -354,9 +351,6 @@ class SmearTable(Sequence["SmearReport | None"]):
             columns = f"{len(report.fields):>8,}{report.red_cells:>9,}{report.infected:>10,}{report.apparent:>9.2%}"
             lines.append(f"{name:{width}}{columns}  {claim}")
         return "\n".join([*lines, "Research use only, not a medical device."])
-
-    def _repr_html_(self) -> str:
-        return as_text(str(self))
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write a CSV file with one line per smear; values that are not claimed are empty.

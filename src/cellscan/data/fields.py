@@ -34,7 +34,7 @@ from cellscan.data.values import (
     choose,
 )
 from cellscan.errors import ArgumentError, DataError, ImageError, check_choice, check_names
-from cellscan.notebook import as_text
+from cellscan.notebook import TextInNotebook
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -92,7 +92,7 @@ class Field:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class FieldDataset:
+class FieldDataset(TextInNotebook):
     """A data set of whole fields with boxes. It is immutable; `load_fields` or `synthetic_fields` creates it.
 
     Attributes
@@ -435,9 +435,6 @@ class FieldDataset:
 
     def __repr__(self) -> str:
         return f"FieldDataset({len(self)} fields, class_names={self.class_names})"
-
-    def _repr_html_(self) -> str:
-        return as_text(self.describe())
 
     def per_class(self) -> dict[str, int]:
         """Return the number of boxes of each class. Ignored boxes are not counted.

@@ -16,14 +16,14 @@ from cellscan.detection.rules import DetectionConfig
 from cellscan.detections import Detections
 from cellscan.errors import DataError, import_extra
 from cellscan.evaluate.report import as_json
-from cellscan.notebook import as_text
+from cellscan.notebook import TextInNotebook
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class DetectionReport:
+class DetectionReport(TextInNotebook):
     """Metrics of a detector on annotated fields; prints as a table.
 
     pycocotools computes the average precision over all scores, for IoU thresholds from 0.5 to 0.95 and boxes of all
@@ -102,9 +102,6 @@ class DetectionReport:
 
     def __repr__(self) -> str:
         return f"DetectionReport(ap50={score_text(self.ap50)}, fields={len(self.truth)})"
-
-    def _repr_html_(self) -> str:
-        return as_text(str(self))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the metrics as JSON values; undefined ones, such as those of a class without boxes, are null.

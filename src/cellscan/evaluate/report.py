@@ -20,7 +20,7 @@ from cellscan.evaluate.bootstrap import DRAWS, bootstrap_metrics, interval
 from cellscan.evaluate.metrics import AVERAGED, NAMES, confusion_matrix, weighted_metrics
 from cellscan.evaluate.patients import Patients, describe_rows, make_patient_parts, make_patients
 from cellscan.evaluate.reliability import reliability
-from cellscan.notebook import as_text
+from cellscan.notebook import TextInNotebook
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -188,7 +188,7 @@ def predictive_values(sensitivity: Any, specificity: Any, prevalence: float) -> 
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Report:
+class Report(TextInNotebook):
     """Metrics of a classifier on a data set; prints as a table.
 
     Every cell counts once. With two classes, sensitivity, specificity, precision and F1 are those of the positive
@@ -339,9 +339,6 @@ class Report:
                 lines += ["", "the patients with the lowest accuracy", describe_rows(self.patients.worst())]
         lines.append("\nResearch use only, not a medical device.")
         return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        return as_text(str(self))
 
     def __repr__(self) -> str:
         return f"Report(cells={len(self.labels)}, accuracy={self.accuracy:.4f}, roc_auc={self.roc_auc:.4f})"
