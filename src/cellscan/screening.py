@@ -585,7 +585,8 @@ def screen(
     smear_of = _grouping(by, images)
     rules = detector.card.detection
     assert rules is not None
-    rules = rules_with(confirming, rules)
+    classifier_name = name_classifier(confirming)
+    rules = rules_with(classifier_name, rules)
     smears: dict[str, _Smear] = {}
     stream = detector.stream(
         images, cell_diameter=cell_diameter, score_threshold=MIN_SCORE, on_error=on_error, progress=progress
@@ -602,8 +603,7 @@ def screen(
         number += 1
     if by is None and not smears:
         raise DataError("there are no fields; expected at least one")
-    how = _How(rules, None if confirming is None else name_classifier(confirming), minimum_cells, density, seed,
-               estimated=cell_diameter == "auto")  # fmt: skip
+    how = _How(rules, classifier_name, minimum_cells, density, seed, estimated=cell_diameter == "auto")
     if by is None:
         return smears[""].report(how)
     reports: list[SmearReport | None] = []
