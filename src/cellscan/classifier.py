@@ -72,9 +72,10 @@ class Classifier:
         with (N, S, S, 3) float32 in [-1, 1] and returns (N, K) logits. The module is copied. `embed` needs a
         method ``features(x)`` that returns a dictionary with the key ``"pre_logits"``.
     weights : str or path, optional
-        Published weights for all layers but the head: ``"imagenet"``, downloaded once (needs the extra ``hub``);
-        ``"hf://owner/name"``; or the path of a .safetensors file with timm's parameter names. The classifier then
-        uses the normalisation that these weights expect. Default: random weights.
+        Published weights for all layers but the head: ``"imagenet"``, downloaded once (needs the extra ``hub``); or a
+        .safetensors file with timm's parameter names: its path, or its address on the Hugging Face hub, such as
+        ``"hf://owner/name"``, as in `load`. The classifier then uses the normalisation that these weights expect.
+        Default: random weights.
     image_size : int
         Side of the square input in pixels. Every image is stretched to this size. Each network has a minimum.
     background : {"fill", "keep", "silhouette"}
