@@ -826,21 +826,12 @@ class Detector:
     ) -> str:  # fmt: skip
         """Save the detector to a repository on the Hugging Face hub, with its card as the README.
 
-        One commit replaces the model file and the whole README. Needs the extra ``hub``.
-
         Parameters
         ----------
-        address : str
-            ``"owner/name"``, with or without ``hf://`` before it. ``"owner/name@branch"`` writes to a branch, and
-            ``"owner/name/file.safetensors"`` to another file than ``model.safetensors``. A missing repository or
-            branch is made.
+        address, private, token
+            As in `Classifier.push_to_hub`.
         report, licence, dtype
             As in `save`. Without a licence, nobody may use the weights.
-        private : bool
-            Whether a new repository is private; an existing one stays as it is. The file contains salted hashes of
-            patient ids; make it public only if nobody can guess these ids, or if they are not secret.
-        token : str, optional
-            Access token with write access. Default: the stored one, of ``hf auth login`` or ``HF_TOKEN``.
 
         Returns
         -------
@@ -849,12 +840,8 @@ class Detector:
 
         Raises
         ------
-        ArgumentError
-            If an argument is invalid.
-        MissingExtraError
-            If the extra ``hub`` is not installed.
-        ModelFileError
-            If there is no permission or no connection. The repository is then unchanged, or new and empty.
+        ArgumentError, MissingExtraError, ModelFileError
+            As in `Classifier.push_to_hub`.
 
         Examples
         --------
