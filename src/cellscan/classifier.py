@@ -24,7 +24,8 @@ from cellscan.decisions.decision import Decision, decide
 from cellscan.decisions.novelty import Axes, axes_of, distance_in_batch, learn
 from cellscan.errors import ArgumentError, DataError, ModelFileError, check_choice, check_names
 from cellscan.evaluate.calibration import fit_temperature
-from cellscan.evaluate.report import PatientOverlap, Report, make_report
+from cellscan.evaluate.patient_overlap import PatientOverlap
+from cellscan.evaluate.report import Report, make_report
 from cellscan.evaluate.thresholds import choose, choose_rule
 from cellscan.explain import METHODS, Explanations, explain
 from cellscan.export import export
