@@ -15,7 +15,8 @@ from cellscan.data.tables import Column, Table, csv_rows, find_rows, make_frame,
 from cellscan.data.values import as_path
 from cellscan.detector import Detector
 from cellscan.errors import ArgumentError, DataError
-from cellscan.evaluate.detection import DetectionReport, score_text
+from cellscan.evaluate.detection import DetectionReport
+from cellscan.evaluate.formatting import metric_text
 from cellscan.notebook import TextInNotebook
 
 if TYPE_CHECKING:
@@ -82,11 +83,11 @@ class LaboratoryStudy(TextInNotebook, Sequence[DetectionReport]):
         lines = [f"{'left out':{width}}{'fields':>8}{head}{'count error':>13}"]
         for name, report in zip(self.names, self.reports, strict=True):
             row = "".join(
-                f"{score_text(value):>{max(len(kind) + 7, 10)}}"
+                f"{metric_text(value, 3):>{max(len(kind) + 7, 10)}}"
                 for kind, value in zip(classes, report.ap50_per_class, strict=True)
             )
             row += "".join(
-                f"{score_text(value):>{max(len(kind) + 5, 10)}}"
+                f"{metric_text(value, 3):>{max(len(kind) + 5, 10)}}"
                 for kind, value in zip(classes, report.f1_per_class, strict=True)
             )
             error = "n/a" if np.isnan(report.count_error) else f"{report.count_error:.1%}"

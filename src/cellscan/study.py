@@ -24,10 +24,11 @@ from cellscan.errors import ArgumentError, DataError, ModelFileError
 from cellscan.evaluate.bootstrap import interval
 from cellscan.evaluate.calibration import apply_temperature, fit_temperature
 from cellscan.evaluate.confident import LabelIssues, find_contradicted
+from cellscan.evaluate.formatting import interval_text, metric_text
 from cellscan.evaluate.metrics import AVERAGED, NAMES
 from cellscan.evaluate.patient_overlap import PatientOverlap
 from cellscan.evaluate.patients import Patients, make_patient_parts, make_patients
-from cellscan.evaluate.report import Report, interval_text, make_metric_parts, make_report, metric_text
+from cellscan.evaluate.report import Report, make_metric_parts, make_report
 from cellscan.evaluate.thresholds import choose_rule
 from cellscan.notebook import TextInNotebook
 from cellscan.progress import Progress

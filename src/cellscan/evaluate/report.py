@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from cellscan.data.cells import leave_out
 from cellscan.data.tables import Column, Table, make_frame
-from cellscan.data.values import check_seed, check_whole, choose
+from cellscan.data.values import check_number, check_seed, check_whole, choose
 from cellscan.errors import ArgumentError, DataError, check_choice
 from cellscan.evaluate.bootstrap import DRAWS, bootstrap_metrics, interval
+from cellscan.evaluate.formatting import as_json, interval_text, metric_text
 from cellscan.evaluate.metrics import AVERAGED, NAMES, confusion_matrix, weighted_metrics
 from cellscan.evaluate.patient_overlap import PatientOverlap
 from cellscan.evaluate.patients import Patients, describe_rows, make_patient_parts, make_patients
@@ -385,8 +385,7 @@ class Report(TextInNotebook):
         >>> report.at_prevalence(0.02).prevalence
         0.02
         """
-        if not isinstance(prevalence, Real) or not 0 < prevalence < 1:
-            raise ArgumentError(f"prevalence is {prevalence!r}; expected a number in (0, 1)")
+        prevalence = check_number("prevalence", prevalence, 0, 1)
         if math.isnan(self.sensitivity + self.specificity):
             raise DataError(
                 "sensitivity or specificity is undefined; expected two classes, one of them positive, and cells of both"
@@ -668,30 +667,9 @@ def make_report(
     )
 
 
-def metric_text(value: float) -> str:
-    """Format a metric for a table."""
-    return "n/a" if math.isnan(value) else f"{value:.4f}"
-
-
-def interval_text(ends: tuple[float, float]) -> str:
-    """Format an interval for a table."""
-    return "n/a" if math.isnan(ends[0]) else f"{ends[0]:.4f} to {ends[1]:.4f}"
-
-
 def _row(name: str, value: float, ends: tuple[float, float]) -> tuple[object, ...]:
     return name.replace("_", " "), (value, metric_text(value)), interval_text(ends)
 
 
 def _line(name: str, value: float, ends: tuple[float, float]) -> str:
     return f"{name.replace('_', ' '):18}{metric_text(value):10}{interval_text(ends)}"
-
-
-def as_json(value: Any) -> Any:
-    """Convert a value to strict JSON: numbers that are not finite become null, and tuples become lists."""
-    if isinstance(value, Mapping):
-        return {str(key): as_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [as_json(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
