@@ -527,7 +527,7 @@ class Detector:
         else:
             listed, total = list_items(images)
             pairs = decode(listed, None)
-        read = self._reader(check_diameter(cell_diameter))
+        read = self._reader(_check_diameter(cell_diameter))
         open_fields: deque[_Shown] = deque()
         waiting: list[tuple[_Shown, np.ndarray]] = []
         with Progress("detecting", total, show=progress) as bar:
@@ -939,7 +939,7 @@ class _Shown:
         return len(self.rows) == len(self.tiling.tiles)
 
 
-def check_diameter(value: Any) -> float | str | None:
+def _check_diameter(value: Any) -> float | str | None:
     """Return ``"auto"``, a number of pixels as a float, or None; raise `ArgumentError` for other values."""
     if value is None or (isinstance(value, str) and value == "auto"):
         return value

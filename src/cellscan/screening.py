@@ -7,7 +7,6 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
@@ -16,7 +15,7 @@ from cellscan.confirming import check_classifier, confirm, name_classifier, rule
 from cellscan.data.fields import FieldDataset
 from cellscan.data.inputs import Images
 from cellscan.data.tables import Column, Table, csv_rows, make_frame, write_csv
-from cellscan.data.values import check_seed, check_whole
+from cellscan.data.values import check_number, check_seed, check_whole
 from cellscan.detection.rules import DetectionConfig
 from cellscan.detections import Detections, make_failures, show_field
 from cellscan.detector import Detector
@@ -579,8 +578,7 @@ def screen(
     confirming = _second(classifier)
     minimum_cells = check_whole("minimum_cells", minimum_cells, 1)
     density = red_cells_per_microlitre
-    if density is not None and not (isinstance(density, Real) and 0 < density < math.inf):
-        raise ArgumentError(f"red_cells_per_microlitre is {density!r}; expected a number above 0")
+    density = None if density is None else check_number("red_cells_per_microlitre", density, 0, math.inf)
     check_seed(seed)
     smear_of = _grouping(by, images)
     rules = detector.card.detection
@@ -721,7 +719,7 @@ class _Smear:
             corrected=parasitemia is not None,
             enough=total >= how.minimum_cells,
             minimum_cells=how.minimum_cells,
-            per_microlitre=None if how.density is None or parasitemia is None else parasitemia * float(how.density),
+            per_microlitre=None if how.density is None or parasitemia is None else parasitemia * how.density,
             fields=tuple(self.counts),
             failed=tuple(self.failed),
             warnings=tuple(warnings),

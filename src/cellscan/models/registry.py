@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from cellscan.data.values import check_whole
 from cellscan.errors import ArgumentError
 from cellscan.models.pretrained import Loaded, WeightSource, load_into
 from cellscan.preprocessing import Normalization
@@ -222,8 +223,7 @@ def build(
     from flax import nnx
 
     use_jax()
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
-        raise ArgumentError(f"num_classes is {num_classes!r}; expected a whole number from 1")
+    num_classes = check_whole("num_classes", num_classes, 1)
     entry = find(name)
     net: Any = entry.make(num_classes, pooled=pooled, rngs=nnx.Rngs(seed))
     loaded = Loaded(Normalization())
