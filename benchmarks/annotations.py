@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 import cellscan
-from cellscan.data.formats.table import FORMATS
+from cellscan.data.formats.registry import FORMATS
 
 SIZE = (640, 480)
 NAMES = ("red blood cell", "infected")

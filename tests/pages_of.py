@@ -7,7 +7,8 @@ import numpy as np
 
 import cellscan
 from cellscan.evaluate.confident import LabelIssues
-from cellscan.evaluate.report import PatientOverlap, Report, make_report
+from cellscan.evaluate.patient_overlap import PatientOverlap
+from cellscan.evaluate.report import Report, make_report
 from cellscan.explain import Explanation, Explanations
 from cellscan.predictions import Failure
 

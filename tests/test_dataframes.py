@@ -16,8 +16,9 @@ import cellscan
 from cellscan import CellDataset, DataError, Failure, FieldCount, Predictions
 from cellscan.data.tables import Column, csv_rows, make_frame
 from cellscan.evaluate.confident import LabelIssues
+from cellscan.evaluate.patient_overlap import PatientOverlap
 from cellscan.evaluate.patients import make_patients
-from cellscan.evaluate.report import PatientOverlap, make_report
+from cellscan.evaluate.report import make_report
 
 CLASSES = ("sick", "well", "unseen")
 FILES = ["x/1.png", "x/2.png", "y/1.png"]

@@ -18,6 +18,7 @@ from cellscan.detection.likeness import Likeness
 from cellscan.detection.rules import DetectionConfig
 from cellscan.detection.tiling import Tiling
 from cellscan.evaluate.detection import choose_thresholds, evaluate_detections, measure_errors, once
+from cellscan.training.checkpoint import hash_weights
 
 SIZE = (96, 128)
 
@@ -143,12 +144,12 @@ def test_the_joint_score_decides_if_its_threshold_was_chosen() -> None:
     expected = np.sqrt(one.scores / (1 - one.scores) * (odds / (1 - odds)))
     joint = add_evidence(one, clf).scores
     assert np.allclose(joint / (1 - joint), expected, rtol=1e-3)
-    cells = confirm(one, rules_with(clf, own), clf)
+    cells = confirm(one, rules_with(name_classifier(clf), own), clf)
     infected = joint >= 0.55
     assert 0 < infected.sum() < len(one)
     assert (cells.labels == 1).sum() == infected.sum()
     assert len(cells) == (infected | (one.scores >= 0.5)).sum()  # a cell stays one if the classifier disagrees
-    both = confirm(one, rules_with(clf, replace(own, measured_with="another")), clf)
+    both = confirm(one, rules_with(name_classifier(clf), replace(own, measured_with="another")), clf)
     assert (both.labels == 1).sum() == ((one.scores >= 0.5) & (odds >= 0.5)).sum()
 
 
@@ -526,6 +527,25 @@ def test_claims_need_errors_known_for_fields_like_these() -> None:
     assert "not valid for the classification in this call" in said(alone, measured_with="another")
     assert said({"classifier": clf}, measured_with=name_classifier(clf)) == ""
     assert "as often as infected ones" in said(alone, sensitivity=0.01)
+
+
+def test_a_call_hashes_the_weights_of_its_classifier_once(monkeypatch) -> None:
+    fields = cellscan.synthetic_fields(6, seed=3, size=(192, 256))
+    det, clf, calls = Fake(fields, 0, 0), cellscan.Classifier(image_size=16, seed=0), []
+
+    def counted(weights) -> str:
+        calls.append(1)
+        return hash_weights(weights)
+
+    monkeypatch.setattr("cellscan.classifier.hash_weights", counted)
+    assert cellscan.screen(fields, det, clf).red_cells
+    assert len(calls) == 1
+    det.choose_threshold(fields, classifier=clf, progress=False)
+    assert len(calls) == 2
+    det.measure_errors(fields, classifier=clf, progress=False)
+    assert len(calls) == 3
+    assert det.card.detection is not None
+    assert det.card.detection.measured_with == name_classifier(clf)
 
 
 def test_a_failed_field_moves_no_other_to_another_smear(trained, tmp_path) -> None:

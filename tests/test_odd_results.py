@@ -11,7 +11,8 @@ from odd import odd
 from PIL import Image
 
 import cellscan
-from cellscan.evaluate.report import PatientOverlap, make_report
+from cellscan.evaluate.patient_overlap import PatientOverlap
+from cellscan.evaluate.report import make_report
 from cellscan.predictions import Failure, Predictions
 
 FIELDS: Any = cellscan.synthetic_fields(3, seed=0, size=(96, 96))

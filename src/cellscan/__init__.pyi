@@ -10,10 +10,10 @@ from .data.annotations import load_fields as load_fields
 from .data.cache import clear_cache as clear_cache
 from .data.cells import Cell as Cell
 from .data.cells import CellDataset as CellDataset
+from .data.concat import concat as concat
 from .data.description import Description as Description
 from .data.fields import Field as Field
 from .data.fields import FieldDataset as FieldDataset
-from .data.joining import concat as concat
 from .data.loaders import load_folder as load_folder
 from .data.loaders import load_malaria as load_malaria
 from .data.loaders import load_table as load_table

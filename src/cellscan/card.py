@@ -354,7 +354,7 @@ def read(path: str | os.PathLike[str], token: str | None = None) -> tuple[Card, 
     """
     if not hub.is_address(path):
         return _read(as_path("path", path))
-    target = hub.download(str(path), token)
+    target = hub.download(hub.parse_address(path), token)
     try:
         return _read(target)
     except ModelFileError as error:

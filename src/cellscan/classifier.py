@@ -14,9 +14,9 @@ import numpy as np
 from cellscan import card as cards
 from cellscan.card import Card
 from cellscan.data.cells import CellDataset
+from cellscan.data.concat import match_labels
 from cellscan.data.images import PIXEL_LIMIT
 from cellscan.data.inputs import Images
-from cellscan.data.joining import match_labels
 from cellscan.data.reading import Reading
 from cellscan.data.values import as_list, check_number, check_seed
 from cellscan.decisions.conformal import Conformal, fit_quantile, label_sets, scores_of
@@ -24,7 +24,8 @@ from cellscan.decisions.decision import Decision, decide
 from cellscan.decisions.novelty import Axes, axes_of, distance_in_batch, learn
 from cellscan.errors import ArgumentError, DataError, ModelFileError, check_choice, check_names
 from cellscan.evaluate.calibration import fit_temperature
-from cellscan.evaluate.report import PatientOverlap, Report, make_report
+from cellscan.evaluate.patient_overlap import PatientOverlap
+from cellscan.evaluate.report import Report, make_report
 from cellscan.evaluate.thresholds import choose, choose_rule
 from cellscan.explain import METHODS, Explanations, explain
 from cellscan.export import export
@@ -72,9 +73,10 @@ class Classifier:
         with (N, S, S, 3) float32 in [-1, 1] and returns (N, K) logits. The module is copied. `embed` needs a
         method ``features(x)`` that returns a dictionary with the key ``"pre_logits"``.
     weights : str or path, optional
-        Published weights for all layers but the head: ``"imagenet"``, downloaded once (needs the extra ``hub``);
-        ``"hf://owner/name"``; or the path of a .safetensors file with timm's parameter names. The classifier then
-        uses the normalisation that these weights expect. Default: random weights.
+        Published weights for all layers but the head: ``"imagenet"``, downloaded once (needs the extra ``hub``); or a
+        .safetensors file with timm's parameter names: its path, or its address on the Hugging Face hub, such as
+        ``"hf://owner/name"``, as in `load`. The classifier then uses the normalisation that these weights expect.
+        Default: random weights.
     image_size : int
         Side of the square input in pixels. Every image is stretched to this size. Each network has a minimum.
     background : {"fill", "keep", "silhouette"}

@@ -44,9 +44,25 @@ def add_evidence(found: Detections, classifier: Classifier) -> Detections:
     return replace(found, scores=scores)
 
 
-def rules_with(classifier: Classifier | None, rules: DetectionConfig) -> DetectionConfig:
-    """Return the rules for a call with this classifier: the joint threshold of another classifier is not used."""
-    own = classifier is not None and rules.measured_with == name_classifier(classifier)
+def rules_with(classifier_name: str | None, rules: DetectionConfig) -> DetectionConfig:
+    """Return the rules for a call with this classifier: the joint threshold of another classifier is not used.
+
+    Parameters
+    ----------
+    classifier_name : str or None
+        The result of `name_classifier`, which reads all weights; None without a classifier.
+    rules : DetectionConfig
+        Rules of the detector.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> from cellscan.confirming import rules_with
+    >>> rules = replace(det.card.detection, joint_threshold=0.4, measured_with="one")
+    >>> rules_with("one", rules).joint_threshold, rules_with("another", rules).joint_threshold
+    (0.4, None)
+    """
+    own = classifier_name is not None and rules.measured_with == classifier_name
     return rules if own else replace(rules, joint_threshold=None)
 
 
@@ -113,8 +129,10 @@ def check_classifier(classifier: Classifier) -> Classifier:
     return classifier
 
 
-def name_classifier(classifier: Classifier) -> str:
-    """Return a text that identifies a classifier and its threshold; cards of detectors store it.
+def name_classifier(classifier: Classifier | None) -> str | None:
+    """Return a text that identifies a classifier by a hash of its weights and by its threshold; None for None.
+
+    Cards of detectors store it.
 
     Examples
     --------
@@ -123,4 +141,4 @@ def name_classifier(classifier: Classifier) -> str:
     >>> name_classifier(cellscan.Classifier(image_size=16, seed=0)).endswith(" at 0.5")
     True
     """
-    return f"{classifier.fingerprint} at {classifier.card.decision.threshold:.6g}"
+    return None if classifier is None else f"{classifier.fingerprint} at {classifier.card.decision.threshold:.6g}"

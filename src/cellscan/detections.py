@@ -18,7 +18,7 @@ from cellscan.data.saving import save_records
 from cellscan.data.tables import Column, Table, csv_rows, find_rows, make_frame, write_csv
 from cellscan.data.values import check_whole
 from cellscan.errors import DataError, ImageError
-from cellscan.notebook import as_text
+from cellscan.notebook import TextInNotebook
 from cellscan.predictions import Failure
 
 if TYPE_CHECKING:
@@ -302,7 +302,7 @@ class Detections(Sequence[Detection]):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class FieldDetections(Sequence[Detections]):
+class FieldDetections(TextInNotebook, Sequence[Detections]):
     """The detections of all fields, in the order of the input.
 
     An integer index returns the detections of one field. A slice, a mask or an array of integers returns
@@ -351,9 +351,6 @@ class FieldDetections(Sequence[Detections]):
 
     def __repr__(self) -> str:
         return f"FieldDetections({len(self)} fields, failed={len(self.failed)})"
-
-    def _repr_html_(self) -> str:
-        return as_text(str(self))
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write a CSV file with one line per box: field, left, top, right, bottom, class, score.

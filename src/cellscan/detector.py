@@ -531,7 +531,7 @@ class Detector:
         else:
             listed, total = list_items(images)
             pairs = decode(listed, None)
-        read = self._reader(check_diameter(cell_diameter))
+        read = self._reader(_check_diameter(cell_diameter))
         open_fields: deque[_Shown] = deque()
         waiting: list[tuple[_Shown, np.ndarray]] = []
         with Progress("detecting", total, show=progress) as bar:
@@ -656,7 +656,8 @@ class Detector:
         """
         fields = self._matched(fields, "fields")
         rules = self._detection
-        if classifier is not None and rules_with(check_classifier(classifier), rules).joint_threshold is None:
+        classifier_name = None if classifier is None else name_classifier(check_classifier(classifier))
+        if classifier is not None and rules_with(classifier_name, rules).joint_threshold is None:
             raise ArgumentError(
                 "the card has no joint threshold of this detector and this classifier; call "
                 "choose_threshold(valid, classifier=...) first"
@@ -731,18 +732,15 @@ class Detector:
         rate = None if rate is None else check_number("max_false_positive_rate", rate, 0, 1, "(]")
         valid = self._matched(valid, "valid")
         detected = self.predict(valid, cell_diameter=cell_diameter, score_threshold=MIN_SCORE, progress=progress)
-        rules = replace(choose_thresholds(valid, detected, self._detection, rate), joint_threshold=None)
+        rules = choose_thresholds(valid, detected, self._detection, rate)
+        rules = replace(rules, joint_threshold=None, measured_with=name_classifier(classifier))
         joint = None
         if classifier is not None:
             joint = [add_evidence(detections, classifier) for detections in detected]
-            rules = replace(
-                rules,
-                joint_threshold=choose_thresholds(valid, joint, rules, rate).thresholds[-1],
-                measured_with=name_classifier(classifier),
-            )
-        self._card = replace(self._card, detection=rules)
+            rules = replace(rules, joint_threshold=choose_thresholds(valid, joint, rules, rate).thresholds[-1])
         if len(self.class_names) == 2:
-            self._measure(valid, detected, classifier, source, joint)
+            rules = _measure(valid, detected, classifier, rules, source, joint)
+        self._card = replace(self._card, detection=rules)
         return self.thresholds
 
     def measure_errors(
@@ -794,29 +792,11 @@ class Detector:
         classifier = None if classifier is None else check_classifier(classifier)
         fields = self._matched(fields, "fields")
         detected = self.predict(fields, cell_diameter=cell_diameter, score_threshold=MIN_SCORE, progress=progress)
-        self._measure(fields, detected, classifier, source)
-        rules = self._detection
-        return rules.sensitivity, rules.false_positive_rate
-
-    def _measure(
-        self,
-        fields: FieldDataset,
-        found: FieldDetections,
-        classifier: Classifier | None,
-        source: str,
-        joint: Sequence[Detections] | None = None,
-    ) -> None:
-        """Store in the card the appearance of the fields, and the error rates of detector and classifier combined."""
-        rules = rules_with(classifier, self._detection)
-        classifier_name = None if classifier is None else name_classifier(classifier)
-        rescored = [None] * len(found) if joint is None else joint
-        confirmed = [
-            confirm(detections, rules, classifier, of_both) for detections, of_both in zip(found, rescored, strict=True)
-        ]
-        rules = replace(measure_errors(fields, confirmed, rules), measured_with=classifier_name)
-        appearances = [detections.appearance for detections in found if detections.appearance]
-        rules = replace(rules, likeness=learn_likeness(appearances, source) if appearances else None)
+        classifier_name = name_classifier(classifier)
+        rules = replace(rules_with(classifier_name, self._detection), measured_with=classifier_name)
+        rules = _measure(fields, detected, classifier, rules, source)
         self._card = replace(self._card, detection=rules)
+        return rules.sensitivity, rules.false_positive_rate
 
     def save(
         self, path: str | os.PathLike[str], *, report: DetectionReport | None = None, licence: str | None = None,
@@ -854,21 +834,12 @@ class Detector:
     ) -> str:  # fmt: skip
         """Save the detector to a repository on the Hugging Face hub, with its card as the README.
 
-        One commit replaces the model file and the whole README. Needs the extra ``hub``.
-
         Parameters
         ----------
-        address : str
-            ``"owner/name"``, with or without ``hf://`` before it. ``"owner/name@branch"`` writes to a branch, and
-            ``"owner/name/file.safetensors"`` to another file than ``model.safetensors``. A missing repository or
-            branch is made.
+        address, private, token
+            As in `Classifier.push_to_hub`.
         report, licence, dtype
             As in `save`. Without a licence, nobody may use the weights.
-        private : bool
-            Whether a new repository is private; an existing one stays as it is. The file contains salted hashes of
-            patient ids; make it public only if nobody can guess these ids, or if they are not secret.
-        token : str, optional
-            Access token with write access. Default: the stored one, of ``hf auth login`` or ``HF_TOKEN``.
 
         Returns
         -------
@@ -877,12 +848,8 @@ class Detector:
 
         Raises
         ------
-        ArgumentError
-            If an argument is invalid.
-        MissingExtraError
-            If the extra ``hub`` is not installed.
-        ModelFileError
-            If there is no permission or no connection. The repository is then unchanged, or new and empty.
+        ArgumentError, MissingExtraError, ModelFileError
+            As in `Classifier.push_to_hub`.
 
         Examples
         --------
@@ -981,7 +948,7 @@ class _Shown:
         return len(self.rows) == len(self.tiling.tiles)
 
 
-def check_diameter(value: Any) -> float | str | None:
+def _check_diameter(value: Any) -> float | str | None:
     """Return ``"auto"``, a number of pixels as a float, or None; raise `ArgumentError` for other values."""
     if value is None or (isinstance(value, str) and value == "auto"):
         return value
@@ -1001,6 +968,24 @@ def _read(fields: FieldDataset) -> Iterator[tuple[Item, np.ndarray | ImageError]
             yield Item(index, name, read), read()
         except ImageError as error:
             yield Item(index, name, read), error
+
+
+def _measure(
+    fields: FieldDataset,
+    found: FieldDetections,
+    classifier: Classifier | None,
+    rules: DetectionConfig,
+    source: str,
+    joint: Sequence[Detections] | None = None,
+) -> DetectionConfig:
+    """Return the rules with the appearance of the fields and the error rates of detector and classifier combined."""
+    rescored = [None] * len(found) if joint is None else joint
+    confirmed = [
+        confirm(detections, rules, classifier, of_both) for detections, of_both in zip(found, rescored, strict=True)
+    ]
+    appearances = [detections.appearance for detections in found if detections.appearance]
+    likeness = learn_likeness(appearances, source) if appearances else None
+    return replace(measure_errors(fields, confirmed, rules), likeness=likeness)
 
 
 def _facts(fields: FieldDataset) -> dict[str, Any]:

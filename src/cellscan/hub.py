@@ -40,8 +40,8 @@ class Address:
     """
 
     repository: str
-    revision: str | None
-    file: str
+    revision: str | None = None
+    file: str = FILE
 
     def __str__(self) -> str:
         revision = "" if self.revision is None else f"@{self.revision}"
@@ -78,20 +78,30 @@ def parse_address(text: object) -> Address:
     return Address(found[1], found[2], found[3] or FILE)
 
 
-def download(text: str, token: str | None = None) -> Path:
+def download(
+    address: Address,
+    token: str | None = None,
+    *,
+    instead: str = "copy the file from another machine and pass its path",
+) -> Path:
     """Return the path of the file of an address, in the cache; download it if it is not there.
+
+    Parameters
+    ----------
+    address : Address
+    token : str, optional
+        Access token. Default: the stored one.
+    instead : str
+        What the user can do without huggingface_hub or a connection, for the error message.
 
     Raises
     ------
-    ArgumentError
-        If the address is not valid.
     MissingExtraError
         If huggingface_hub is not installed.
     ModelFileError
         If there is no such repository, revision or file, no permission, or no connection; the message says which.
     """
-    address = parse_address(text)
-    hub, errors = _import_hub(f"loading {address}")
+    hub, errors = _import_hub(f"loading {address}", f"; or {instead}")
     try:
         with _quiet(hub):
             return Path(
@@ -100,12 +110,12 @@ def download(text: str, token: str | None = None) -> Path:
     except errors.LocalEntryNotFoundError as error:  # A kind of EntryNotFoundError, so it comes first.
         raise ModelFileError(
             f"{address}: the Hugging Face hub cannot be reached, and the file is not in the cache. Connect to the "
-            "network; or copy the file from another machine and pass its path"
+            f"network; or {instead}"
         ) from error
     except errors.EntryNotFoundError as error:
         raise ModelFileError(f"{address}: {_missing_file(hub, address, token)}") from error
     except Exception as error:  # huggingface_hub and its dependencies raise many kinds of errors.
-        raise ModelFileError(f"{address}: {_reason(errors, error, address, 'download')}") from error
+        raise ModelFileError(f"{address}: {_reason(errors, error, address, 'download', f'; or {instead}')}") from error
 
 
 def upload(address: Address, files: dict[str, bytes], *, private: bool, token: str | None) -> str:
@@ -138,8 +148,11 @@ def upload(address: Address, files: dict[str, bytes], *, private: bool, token: s
         raise ModelFileError(f"{address}: {_reason(errors, error, address, 'upload')}") from error
 
 
-def _import_hub(purpose: str) -> tuple[Any, Any]:
-    return import_extra("huggingface_hub", "hub", purpose), import_extra("huggingface_hub.errors", "hub", purpose)
+def _import_hub(purpose: str, more: str = "") -> tuple[Any, Any]:
+    return (
+        import_extra("huggingface_hub", "hub", purpose, more),
+        import_extra("huggingface_hub.errors", "hub", purpose, more),
+    )
 
 
 @contextlib.contextmanager
@@ -166,24 +179,24 @@ def _missing_file(hub: Any, address: Address, token: str | None) -> str:
     return f"the repository has no file {address.file}; {listed}"
 
 
-def _reason(errors: Any, error: Exception, address: Address, action: str) -> str:
+def _reason(errors: Any, error: Exception, address: Address, action: str, more: str = "") -> str:
     """Say in a sentence why a request failed, and what to do."""
     page = f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co')}/{address.repository}"
     status = getattr(getattr(error, "response", None), "status_code", None)
     rights = "write" if action == "upload" else "read"
     if isinstance(error, errors.GatedRepoError):
-        return f"the owner must grant you access: ask for it at {page}, and pass token=... or run `hf auth login`"
+        return f"the owner must grant you access: ask at {page}, and run `hf auth login`; load also takes token=..."
     if isinstance(error, errors.RevisionNotFoundError):
         return f"the repository has no revision {address.revision}; its branches and tags are at {page}"
     if isinstance(error, errors.RepositoryNotFoundError) and action == "download":
         return (
-            "there is no such repository, or it is private. Check the name; for a private repository, pass token=... "
-            "or run `hf auth login`"
+            "there is no such repository, or it is private. Check the name; for a private repository, run "
+            "`hf auth login`; load also takes token=..."
         )
     if status in (401, 403) or isinstance(error, errors.RepositoryNotFoundError):
         owner = address.repository.split("/")[0]
         return f"no permission to {rights} here; pass token=... with {rights} access to {owner}, or run `hf auth login`"
-    return f"the {action} failed ({type(error).__name__}: {_first(error)}). Check the connection, and try again"
+    return f"the {action} failed ({type(error).__name__}: {_first(error)}). Check the connection, and try again{more}"
 
 
 def _first(error: Exception) -> str:

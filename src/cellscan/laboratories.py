@@ -15,15 +15,16 @@ from cellscan.data.tables import Column, Table, csv_rows, find_rows, make_frame,
 from cellscan.data.values import as_path
 from cellscan.detector import Detector
 from cellscan.errors import ArgumentError, DataError
-from cellscan.evaluate.detection import DetectionReport, score_text
-from cellscan.notebook import as_text
+from cellscan.evaluate.detection import DetectionReport
+from cellscan.evaluate.formatting import metric_text
+from cellscan.notebook import TextInNotebook
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class LaboratoryStudy(Sequence[DetectionReport]):
+class LaboratoryStudy(TextInNotebook, Sequence[DetectionReport]):
     """Reports of detectors on laboratories that were left out of their training.
 
     A study prints as a table with one row per laboratory. Indexing with an integer returns the report of a laboratory,
@@ -82,19 +83,16 @@ class LaboratoryStudy(Sequence[DetectionReport]):
         lines = [f"{'left out':{width}}{'fields':>8}{head}{'count error':>13}"]
         for name, report in zip(self.names, self.reports, strict=True):
             row = "".join(
-                f"{score_text(value):>{max(len(kind) + 7, 10)}}"
+                f"{metric_text(value, 3):>{max(len(kind) + 7, 10)}}"
                 for kind, value in zip(classes, report.ap50_per_class, strict=True)
             )
             row += "".join(
-                f"{score_text(value):>{max(len(kind) + 5, 10)}}"
+                f"{metric_text(value, 3):>{max(len(kind) + 5, 10)}}"
                 for kind, value in zip(classes, report.f1_per_class, strict=True)
             )
             error = "n/a" if np.isnan(report.count_error) else f"{report.count_error:.1%}"
             lines.append(f"{name:{width}}{len(report.truth):>8,}{row}{error:>13}")
         return "\n".join([*lines, "Research use only, not a medical device."])
-
-    def _repr_html_(self) -> str:
-        return as_text(str(self))
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write a CSV file with one line per laboratory and class.

@@ -6,16 +6,21 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 
-def as_text(text: str) -> str:
-    """Return preformatted text as HTML.
+class TextInNotebook:
+    """Base class of results that a notebook shows as the text that `print` shows.
 
     Examples
     --------
-    >>> from cellscan.notebook import as_text
-    >>> as_text("P < 0.5")
+    >>> from cellscan.notebook import TextInNotebook
+    >>> class Rule(TextInNotebook):
+    ...     def __str__(self):
+    ...         return "P < 0.5"
+    >>> Rule()._repr_html_()
     '<pre>P &lt; 0.5</pre>'
     """
-    return f"<pre>{escape(text)}</pre>"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
 
 
 def as_table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]], note: str = "") -> str:

@@ -7,7 +7,6 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
@@ -16,13 +15,13 @@ from cellscan.confirming import check_classifier, confirm, name_classifier, rule
 from cellscan.data.fields import FieldDataset
 from cellscan.data.inputs import Images
 from cellscan.data.tables import Column, Table, csv_rows, make_frame, write_csv
-from cellscan.data.values import check_seed, check_whole
+from cellscan.data.values import check_number, check_seed, check_whole
 from cellscan.detection.rules import DetectionConfig
 from cellscan.detections import Detections, make_failures, show_field
 from cellscan.detector import Detector
 from cellscan.errors import ArgumentError, DataError
 from cellscan.evaluate.bootstrap import DRAWS, draw_chunks, interval
-from cellscan.notebook import as_text
+from cellscan.notebook import TextInNotebook
 from cellscan.predictions import Failure
 from cellscan.tasks.detection import MIN_SCORE
 
@@ -76,7 +75,7 @@ class FieldCount:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class SmearReport:
+class SmearReport(TextInNotebook):
     """Counts and parasitemia of the fields of one smear. Research use only, not a medical device.
 
     `print` shows a few lines.
@@ -157,9 +156,6 @@ class SmearReport:
         if self.failed:
             lines.append(f"{len(self.failed)} fields could not be read; the first: {self.failed[0].reason}")
         return "\n".join([*lines, "Research use only, not a medical device."])
-
-    def _repr_html_(self) -> str:
-        return as_text(str(self))
 
     def __repr__(self) -> str:
         return f"SmearReport(red_cells={self.red_cells}, infected={self.infected}, fields={len(self.fields)})"
@@ -290,7 +286,7 @@ class SmearReport:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class SmearTable(Sequence["SmearReport | None"]):
+class SmearTable(TextInNotebook, Sequence["SmearReport | None"]):
     """The reports of several smears, a sequence. Research use only, not a medical device.
 
     `print` shows a table with one row per smear. An integer index returns the report of a smear, in the order of
@@ -354,9 +350,6 @@ class SmearTable(Sequence["SmearReport | None"]):
             columns = f"{len(report.fields):>8,}{report.red_cells:>9,}{report.infected:>10,}{report.apparent:>9.2%}"
             lines.append(f"{name:{width}}{columns}  {claim}")
         return "\n".join([*lines, "Research use only, not a medical device."])
-
-    def _repr_html_(self) -> str:
-        return as_text(str(self))
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write a CSV file with one line per smear; values that are not claimed are empty.
@@ -585,13 +578,13 @@ def screen(
     confirming = _second(classifier)
     minimum_cells = check_whole("minimum_cells", minimum_cells, 1)
     density = red_cells_per_microlitre
-    if density is not None and not (isinstance(density, Real) and 0 < density < math.inf):
-        raise ArgumentError(f"red_cells_per_microlitre is {density!r}; expected a number above 0")
+    density = None if density is None else check_number("red_cells_per_microlitre", density, 0, math.inf)
     check_seed(seed)
     smear_of = _grouping(by, images)
     rules = detector.card.detection
     assert rules is not None
-    rules = rules_with(confirming, rules)
+    classifier_name = name_classifier(confirming)
+    rules = rules_with(classifier_name, rules)
     smears: dict[str, _Smear] = {}
     stream = detector.stream(
         images, cell_diameter=cell_diameter, score_threshold=MIN_SCORE, on_error=on_error, progress=progress
@@ -608,8 +601,7 @@ def screen(
         number += 1
     if by is None and not smears:
         raise DataError("there are no fields; expected at least one")
-    how = _How(rules, None if confirming is None else name_classifier(confirming), minimum_cells, density, seed,
-               estimated=cell_diameter == "auto")  # fmt: skip
+    how = _How(rules, classifier_name, minimum_cells, density, seed, estimated=cell_diameter == "auto")
     if by is None:
         return smears[""].report(how)
     reports: list[SmearReport | None] = []
@@ -729,7 +721,7 @@ class _Smear:
             corrected=parasitemia is not None,
             enough=total >= how.minimum_cells,
             minimum_cells=how.minimum_cells,
-            per_microlitre=None if how.density is None or parasitemia is None else parasitemia * float(how.density),
+            per_microlitre=None if how.density is None or parasitemia is None else parasitemia * how.density,
             fields=tuple(self.counts),
             failed=tuple(self.failed),
             warnings=tuple(warnings),

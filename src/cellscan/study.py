@@ -24,11 +24,13 @@ from cellscan.errors import ArgumentError, DataError, ModelFileError
 from cellscan.evaluate.bootstrap import interval
 from cellscan.evaluate.calibration import apply_temperature, fit_temperature
 from cellscan.evaluate.confident import LabelIssues, find_contradicted
+from cellscan.evaluate.formatting import interval_text, metric_text
 from cellscan.evaluate.metrics import AVERAGED, NAMES
+from cellscan.evaluate.patient_overlap import PatientOverlap
 from cellscan.evaluate.patients import Patients, make_patient_parts, make_patients
-from cellscan.evaluate.report import PatientOverlap, Report, interval_text, make_metric_parts, make_report, metric_text
+from cellscan.evaluate.report import Report, make_metric_parts, make_report
 from cellscan.evaluate.thresholds import choose_rule
-from cellscan.notebook import as_text
+from cellscan.notebook import TextInNotebook
 from cellscan.progress import Progress
 from cellscan.tasks.recipe import Recipe, as_recipe
 from cellscan.tensors import check_digest, read_tensors, write_tensors
@@ -204,7 +206,7 @@ def _mean_text(reports: Sequence[Report], name: str) -> str:
 
 
 @dataclass(frozen=True)
-class ExternalValidation:
+class ExternalValidation(TextInNotebook):
     """Metrics of the members of a study on cells of another laboratory; prints as a table.
 
     Attributes
@@ -238,11 +240,8 @@ class ExternalValidation:
             lines.append(text + interval_text(self.interval[name]))
         return "\n".join(lines)
 
-    def _repr_html_(self) -> str:
-        return as_text(str(self))
 
-
-class Study:
+class Study(TextInNotebook):
     """Result of a cross-validation by patient, with out-of-fold predictions of every cell; prints as a table.
 
     `cellscan.cross_validate` returns it. The examples below continue the example of that function.
@@ -316,9 +315,6 @@ class Study:
             patient_overlap=PatientOverlap(len(set(patients.tolist())), 0, 0),
             background=card.background,
         )
-
-    def _repr_html_(self) -> str:
-        return as_text(str(self))
 
     def __repr__(self) -> str:
         return f"Study(folds={len(self.keys) // len(self.seeds)}, seeds={len(self.seeds)}, {self.report!r})"

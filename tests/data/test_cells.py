@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import cellscan
+from cellscan.data.concat import match_labels
 from cellscan.data.images import read_rgb
-from cellscan.data.joining import match_labels
 from cellscan.data.splits import assign
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 import cellscan
 from cellscan.data.formats.coco import box_of_mask
-from cellscan.data.formats.table import FORMATS
+from cellscan.data.formats.registry import FORMATS
 
 HERE = Path(__file__).parent / "formats"
 CASES = sorted(path.name for path in HERE.iterdir() if path.is_dir())

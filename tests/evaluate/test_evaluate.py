@@ -15,7 +15,8 @@ import cellscan
 from cellscan.errors import ArgumentError, DataError
 from cellscan.evaluate.bootstrap import bootstrap_metrics, draw_chunks, draw_weights, interval
 from cellscan.evaluate.metrics import AVERAGED, LEAST, NAMES, compute_metrics, from_confusion, weighted_metrics
-from cellscan.evaluate.report import PatientOverlap, make_report
+from cellscan.evaluate.patient_overlap import PatientOverlap
+from cellscan.evaluate.report import make_report
 
 ATOL = 1e-6  # probabilities are float32, and scikit-learn cuts them at 1 - eps in the logarithmic loss
 

@@ -1,7 +1,6 @@
 """Published files: found, refused, named."""
 
 import sys
-import types
 from pathlib import Path
 
 import jax
@@ -94,8 +93,9 @@ def test_files_that_are_no_safetensors(tmp_path, state) -> None:
         create("resnet18", weights=tmp_path / "none.safetensors")
     with pytest.raises(cellscan.ArgumentError, match='expected "imagenet", the path'):
         create("resnet18", weights="imagnet")
-    with pytest.raises(cellscan.ArgumentError, match="hf://owner/name"):
-        create("resnet18", weights="hf://resnet18")
+    for address in ("hf://resnet18", "hf://timm/resnet18@", "hf://timm/resnet18/model.bin"):
+        with pytest.raises(cellscan.ArgumentError, match='expected "hf://owner/name", "hf://owner/name@revision"'):
+            create("resnet18", weights=address)
     with pytest.raises(cellscan.ArgumentError, match="no published weights for small_cnn"):
         create("small_cnn", weights=whole)
     with pytest.raises(cellscan.ModelFileError, match="not on the Hugging Face hub"):
@@ -104,13 +104,11 @@ def test_files_that_are_no_safetensors(tmp_path, state) -> None:
 
 def test_without_a_network_the_error_says_which_file_to_bring(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("CELLSCAN_CACHE", str(tmp_path))
-    broken = types.ModuleType("huggingface_hub")
 
     def offline(*_: object, **__: object) -> str:
         raise ConnectionError("no route")
 
-    broken.hf_hub_download = offline  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "huggingface_hub", broken)
+    monkeypatch.setattr(pytest.importorskip("huggingface_hub"), "hf_hub_download", offline)
     with pytest.raises(cellscan.ModelFileError) as caught:
         create("resnet18", weights="imagenet")
     place = tmp_path / "weights" / "timm--resnet18.a1_in1k" / FILE
@@ -122,7 +120,7 @@ def test_without_a_network_the_error_says_which_file_to_bring(tmp_path, monkeypa
     ):
         assert text in str(caught.value)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(cellscan.MissingExtraError, match=r"pip install 'cellscan\[hub\]'"):
+    with pytest.raises(cellscan.MissingExtraError, match=r"pip install 'cellscan\[hub\]'; or download https.* 47 MB"):
         create("resnet18", weights="imagenet")
 
 
@@ -137,16 +135,43 @@ def test_a_file_that_was_brought_is_used_and_one_from_the_hub_is_named(tmp_path,
     assert clf.card.weights["licence"] == "Apache-2.0"
     assert clf.card.normalization.mean == (0.485, 0.456, 0.406)
 
-    revision = "0" * 40
-    snapshot = tmp_path / "models--somebody--theirs" / "snapshots" / revision
-    snapshot.mkdir(parents=True)
-    hub = types.ModuleType("huggingface_hub")
-    hub.hf_hub_download = lambda *_, **__: str(write(snapshot, state))  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    revision, asked = "0" * 40, []
+
+    def fetch(repository: str, file: str, *, revision: str | None, token: str | None) -> str:
+        asked.append((repository, file, revision))
+        path = tmp_path / "models--somebody--theirs" / "snapshots" / ("0" * 40) / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if file.endswith(".json"):
+            path.write_text('{"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.1]}')
+            return str(path)
+        return str(write(path.parent, state, path.name))
+
+    monkeypatch.setattr(pytest.importorskip("huggingface_hub"), "hf_hub_download", fetch)
     clf = cellscan.Classifier("resnet18", weights="hf://somebody/theirs", image_size=32)
     assert clf.card.weights is not None
     assert clf.card.weights["source"] == "somebody/theirs"
     assert (clf.card.weights["licence"], clf.card.weights["revision"]) == (None, revision)
+    assert asked == [("somebody/theirs", FILE, None), ("somebody/theirs", "config.json", None)]
+
+    asked.clear()
+    clf = cellscan.Classifier("resnet18", weights="hf://somebody/theirs@v1/nets/small.safetensors", image_size=32)
+    assert clf.card.weights is not None
+    assert clf.card.weights["revision"] == revision
+    assert clf.card.normalization.mean == (0.5, 0.4, 0.3)
+    assert asked == [
+        ("somebody/theirs", "nets/small.safetensors", "v1"), ("somebody/theirs", "nets/config.json", "v1")
+    ]  # fmt: skip
+
+    # The file that was brought for the default branch is not that of another revision.
+    asked.clear()
+    create("resnet18", weights="hf://timm/resnet18.a1_in1k@v1")
+    assert asked[0] == ("timm/resnet18.a1_in1k", FILE, "v1")
+    brought = tmp_path / "weights" / "timm--resnet18.a1_in1k@v1"
+    brought.mkdir()
+    write(brought, state)
+    asked.clear()
+    create("resnet18", weights="hf://timm/resnet18.a1_in1k@v1")
+    assert not asked
 
 
 def test_where_weights_came_from_is_kept_in_the_file(tmp_path, state) -> None:

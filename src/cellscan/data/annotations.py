@@ -24,7 +24,7 @@ from cellscan.data.formats.common import (
     read_text,
     reason,
 )
-from cellscan.data.formats.table import FORMATS, SIDECAR, is_about, is_label_folder, may_hold_boxes, recognise
+from cellscan.data.formats.registry import FORMATS, SIDECAR, is_about, is_label_folder, may_hold_boxes, recognise
 from cellscan.data.groups import Groups, read_groups
 from cellscan.data.images import is_image_name, list_folder
 from cellscan.data.shapes import IGNORED

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
+from cellscan.data.cell_table import list_table
 from cellscan.data.description import Description, count_images
 from cellscan.data.images import PIXEL_LIMIT, ImageLike, read_rgb
-from cellscan.data.joined import path_of
-from cellscan.data.listed import list_table
 from cellscan.data.pixels import Pixels, open_map
 from cellscan.data.reading import Reading, check_reading
-from cellscan.data.sources import ArraySource, Source, hash_lines
+from cellscan.data.sources import ArraySource, Source, hash_lines, path_of
 from cellscan.data.splits import Split, assign, assign_cells, check_folds, part_fractions, read_folds, split_hash
 from cellscan.data.tables import Column, find_rows, make_frame, write_csv
 from cellscan.data.values import (

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from cellscan.errors import ImageError
-from cellscan.notebook import as_text
+from cellscan.notebook import TextInNotebook
 from cellscan.progress import Progress
 
 
 @dataclass(frozen=True, repr=False)
-class Description:
+class Description(TextInNotebook):
     """Counts and image sizes of a data set; printing one shows a short table.
 
     Attributes
@@ -72,9 +72,6 @@ class Description:
         if self.unreadable:
             lines.append(f"{self.unreadable} images cannot be opened")
         return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        return as_text(str(self))
 
     __str__ = __repr__
 

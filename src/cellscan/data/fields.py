@@ -15,14 +15,13 @@ from numpy.typing import ArrayLike
 from cellscan.data.cells import CellDataset, find_classes, frozen, leave_out, with_classes
 from cellscan.data.cutting import cut
 from cellscan.data.formats.common import Record
-from cellscan.data.formats.tables import box_table
+from cellscan.data.formats.csv_boxes import box_table
 from cellscan.data.images import ImageLike, fitted
-from cellscan.data.joined import path_of
 from cellscan.data.pixels import Pixels, open_map
 from cellscan.data.runs import find_blocks
 from cellscan.data.saving import save_records
 from cellscan.data.shapes import IGNORED, NONE, NOT_ANNOTATED, tidy, told_of
-from cellscan.data.sources import ArraySource, Source
+from cellscan.data.sources import ArraySource, Source, path_of
 from cellscan.data.splits import assign, check_folds, part_fractions, read_folds
 from cellscan.data.tables import Column, find_rows, make_frame
 from cellscan.data.values import (
@@ -35,7 +34,7 @@ from cellscan.data.values import (
     choose,
 )
 from cellscan.errors import ArgumentError, DataError, ImageError, check_choice, check_names
-from cellscan.notebook import as_text
+from cellscan.notebook import TextInNotebook
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -93,7 +92,7 @@ class Field:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class FieldDataset:
+class FieldDataset(TextInNotebook):
     """A data set of whole fields with boxes. It is immutable; `load_fields` or `synthetic_fields` creates it.
 
     Attributes
@@ -436,9 +435,6 @@ class FieldDataset:
 
     def __repr__(self) -> str:
         return f"FieldDataset({len(self)} fields, class_names={self.class_names})"
-
-    def _repr_html_(self) -> str:
-        return as_text(self.describe())
 
     def per_class(self) -> dict[str, int]:
         """Return the number of boxes of each class. Ignored boxes are not counted.

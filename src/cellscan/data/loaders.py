@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from cellscan.data.cell_table import list_table
 from cellscan.data.cells import CellDataset
-from cellscan.data.groups import read_groups
+from cellscan.data.groups import Groups, read_groups
 from cellscan.data.images import warn_of_others
 from cellscan.data.layouts import choose_splits, place
-from cellscan.data.listed import list_table
 from cellscan.data.listing import list_images
 from cellscan.data.malaria import read_malaria
 from cellscan.data.reading import Reading, check_reading
@@ -21,8 +21,6 @@ from cellscan.data.values import as_path
 from cellscan.errors import ArgumentError, DataError
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
-Patients: TypeAlias = "Mapping[str, Any] | Callable[[str], Any] | PathLike"
-"""The patient of each cell: a mapping or a CSV file from names to patients, or a function from name to patient."""
 
 
 def load_malaria(
@@ -91,7 +89,7 @@ def load_malaria(
 def load_folder(
     folder: PathLike,
     *,
-    patient: Patients | None = None,
+    patient: Groups | None = None,
     layout: str | None = None,
     split: str | Sequence[str] | None = None,
     reading: Reading | None = None,

@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from cellscan.data.formats.common import Record
-from cellscan.data.formats.table import FORMATS, SIDECAR, is_about
+from cellscan.data.formats.registry import FORMATS, SIDECAR, is_about
 from cellscan.data.formats.yolo import NOT_LABELS
 from cellscan.data.images import is_image_name
 from cellscan.data.values import as_path

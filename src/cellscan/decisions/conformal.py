@@ -15,7 +15,7 @@ import numpy as np
 
 from cellscan.data.values import check_number, check_seed, check_whole
 from cellscan.errors import DataError
-from cellscan.notebook import as_text
+from cellscan.notebook import TextInNotebook
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def label_sets(probabilities: np.ndarray, quantile: float) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Coverage:
+class Coverage(TextInNotebook):
     """Coverage of conformal sets, measured over many random splits of the patients in halves.
 
     Attributes
@@ -141,9 +141,6 @@ class Coverage:
             f"splits by patient); abstained {self.several + self.none:.3f} (several labels {self.several:.3f}, "
             f"none {self.none:.3f})"
         )
-
-    def _repr_html_(self) -> str:
-        return as_text(str(self))
 
 
 def simulate(

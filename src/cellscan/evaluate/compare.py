@@ -11,11 +11,11 @@ from cellscan.errors import ArgumentError, DataError
 from cellscan.evaluate.bootstrap import interval
 from cellscan.evaluate.metrics import NAMES
 from cellscan.evaluate.report import Report
-from cellscan.notebook import as_text
+from cellscan.notebook import TextInNotebook
 
 
 @dataclass(frozen=True, repr=False)
-class Comparison:
+class Comparison(TextInNotebook):
     """Differences of metrics between two reports, first minus second; prints as a table.
 
     Attributes
@@ -57,9 +57,6 @@ class Comparison:
                 lines.append(f"{name.replace('_', ' '):18}{value:+.4f}     {low:+.4f} to {high:+.4f}{mark}")
         lines.append("* the interval does not contain 0")
         return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        return as_text(str(self))
 
 
 def compare(first: Report, second: Report, *, seed: int = 0) -> Comparison:

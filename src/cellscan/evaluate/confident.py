@@ -17,7 +17,7 @@ from cellscan.data.tables import Column, Table, csv_rows, find_rows, make_frame,
 from cellscan.data.values import check_whole
 from cellscan.errors import DataError
 from cellscan.evaluate.metrics import make_ranking
-from cellscan.notebook import as_text
+from cellscan.notebook import TextInNotebook
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -94,7 +94,7 @@ class LabelIssue:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class LabelIssues(Sequence[LabelIssue]):
+class LabelIssues(TextInNotebook, Sequence[LabelIssue]):
     """Cells whose label is contradicted by out-of-fold predictions, worst first; a sequence of `LabelIssue`.
 
     Neither the label nor the prediction is the truth. Many disputed "parasitized" cells lost their parasite when
@@ -165,9 +165,6 @@ class LabelIssues(Sequence[LabelIssue]):
             lines.append(f"  labelled {name}: {count:,}")
         lines += [f"{s.name}  {s.label_name} -> {s.suggested}, P(label) {s.probability:.4f}" for s in self[:10]]
         return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        return as_text(str(self))
 
     def against(self, names: Sequence[str] | np.ndarray) -> dict[str, float]:
         """Compare the ranking with a list of cells whose label experts dispute.

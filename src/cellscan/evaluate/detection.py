@@ -15,15 +15,15 @@ from cellscan.data.shapes import IGNORED
 from cellscan.detection.rules import DetectionConfig
 from cellscan.detections import Detections
 from cellscan.errors import DataError, import_extra
-from cellscan.evaluate.report import as_json
-from cellscan.notebook import as_text
+from cellscan.evaluate.formatting import as_json, metric_text
+from cellscan.notebook import TextInNotebook
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class DetectionReport:
+class DetectionReport(TextInNotebook):
     """Metrics of a detector on annotated fields; prints as a table.
 
     pycocotools computes the average precision over all scores, for IoU thresholds from 0.5 to 0.95 and boxes of all
@@ -85,13 +85,13 @@ class DetectionReport:
         rules = self.detection
         lines = [
             f"{len(self.truth):,} fields, {self.boxes:,} boxes{f', {self.points:,} points' if self.points else ''}",
-            "AP {}, AP50 {}, AP75 {}, AR {}".format(*map(score_text, (self.ap, self.ap50, self.ap75, self.ar))),
+            "AP {}, AP50 {}, AP75 {}, AR {}".format(*_texts(self.ap, self.ap50, self.ap75, self.ar)),
             f"{'class':20}{'AP50':>8}{'threshold':>11}{'precision':>11}{'recall':>8}{'F1':>8}",
         ]
         for row in zip(self.class_names, self.ap50_per_class, rules.thresholds, self.precision_per_class,
                        self.recall_per_class, self.f1_per_class, strict=True):  # fmt: skip
             name, ap50, threshold, precision, recall, f1 = row
-            ap50, precision, recall, f1 = map(score_text, (ap50, precision, recall, f1))
+            ap50, precision, recall, f1 = _texts(ap50, precision, recall, f1)
             lines.append(f"{name:20}{ap50:>8}{threshold:>11.3f}{precision:>11}{recall:>8}{f1:>8}")
         error = "n/a: no field is annotated in full" if np.isnan(self.count_error) else f"{self.count_error:.1%}"
         lines.append(f"cell count per field: mean error {error}")
@@ -101,10 +101,7 @@ class DetectionReport:
         return "\n".join([*lines, "Research use only, not a medical device."])
 
     def __repr__(self) -> str:
-        return f"DetectionReport(ap50={score_text(self.ap50)}, fields={len(self.truth)})"
-
-    def _repr_html_(self) -> str:
-        return as_text(str(self))
+        return f"DetectionReport(ap50={metric_text(self.ap50, 3)}, fields={len(self.truth)})"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the metrics as JSON values; undefined ones, such as those of a class without boxes, are null.
@@ -390,9 +387,8 @@ def _mean(values: np.ndarray) -> float:
     return float(known.mean()) if known.size else float("nan")
 
 
-def score_text(value: float) -> str:
-    """Return a metric of a detector as it is printed; n/a if it is undefined."""
-    return "n/a" if np.isnan(value) else f"{value:.3f}"
+def _texts(*values: float) -> list[str]:
+    return [metric_text(value, 3) for value in values]
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -14,7 +14,7 @@ from cellscan.data.tables import Column, Table, csv_rows, find_rows, make_frame,
 from cellscan.data.values import check_whole
 from cellscan.errors import DataError
 from cellscan.evaluate.metrics import from_confusion, group_confusions
-from cellscan.notebook import as_text
+from cellscan.notebook import TextInNotebook
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -86,7 +86,7 @@ def binomial_interval(successes: int, trials: int) -> tuple[float, float]:
 
 
 @dataclass(frozen=True, repr=False)
-class Patients(Sequence[Patient]):
+class Patients(TextInNotebook, Sequence[Patient]):
     """The patients of a report, one row each, and metrics over patients; prints as a table.
 
     An integer index returns one `Patient`. A slice, a mask or an index array returns `Patients`, with the metrics of
@@ -162,9 +162,6 @@ class Patients(Sequence[Patient]):
 
     def __repr__(self) -> str:
         return f"Patients({len(self)}, rule={self.rule})"
-
-    def _repr_html_(self) -> str:
-        return as_text(str(self))
 
     def __str__(self) -> str:
         lines = [self.summary(), "", describe_rows(self.rows)]

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from cellscan.data.cells import leave_out
 from cellscan.data.tables import Column, Table, make_frame
-from cellscan.data.values import check_seed, check_whole, choose
+from cellscan.data.values import check_number, check_seed, check_whole, choose
 from cellscan.errors import ArgumentError, DataError, check_choice
 from cellscan.evaluate.bootstrap import DRAWS, bootstrap_metrics, interval
+from cellscan.evaluate.formatting import as_json, interval_text, metric_text
 from cellscan.evaluate.metrics import AVERAGED, NAMES, confusion_matrix, weighted_metrics
+from cellscan.evaluate.patient_overlap import PatientOverlap
 from cellscan.evaluate.patients import Patients, describe_rows, make_patient_parts, make_patients
 from cellscan.evaluate.reliability import reliability
-from cellscan.notebook import as_text
+from cellscan.notebook import TextInNotebook
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,112 +30,6 @@ if TYPE_CHECKING:
     from cellscan.data.cells import CellDataset
     from cellscan.explain import Explanations
     from cellscan.pages.markup import Html
-
-
-@dataclass(frozen=True)
-class PatientOverlap:
-    """Number of evaluated patients that were also used in training, validation or decisions.
-
-    Attributes
-    ----------
-    patients : int
-        Number of evaluated patients; 0 if they are unknown.
-    train, validation, decision : int or None
-        Number of evaluated patients in training, in validation, and among the patients used to choose temperature,
-        threshold or a rule. None if unknown.
-    who : dict of frozenset, or None
-        Names of the overlapping patients, with the keys ``"train"``, ``"validation"`` and ``"decision"``. Without
-        it, `select` can compute a count only if all patients overlap or none does.
-
-    Examples
-    --------
-    >>> from cellscan.evaluate.report import PatientOverlap
-    >>> PatientOverlap(patients=34, train=0, validation=0).sentence()
-    '34 patients, no overlap with training or validation'
-    """
-
-    patients: int
-    train: int | None
-    validation: int | None
-    decision: int | None = 0
-    who: Mapping[str, frozenset[str]] | None = field(default=None, repr=False, compare=False)
-
-    @classmethod
-    def among(
-        cls,
-        patients: Iterable[str],
-        *,
-        train: Iterable[str] | None,
-        validation: Iterable[str] | None,
-        decision: Iterable[str] | None,
-    ) -> PatientOverlap:
-        """Count the overlap of the evaluated patients with each part, and store their names.
-
-        Parameters
-        ----------
-        patients : iterable of str
-            The patient of each evaluated cell; ``""`` if unknown.
-        train, validation, decision : iterable of str, or None
-            The patients of each part; None if unknown.
-
-        Examples
-        --------
-        >>> from cellscan.evaluate.report import PatientOverlap
-        >>> PatientOverlap.among(["a", "b", "b"], train=["a", "z"], validation=[], decision=[]).sentence()
-        '2 patients, PATIENT OVERLAP: 1 in training, 0 in validation; the metrics are optimistically biased'
-        """
-        evaluated = frozenset(patients)
-        if "" in evaluated:
-            return cls(0, None, None, None)
-        parts = {"train": train, "validation": validation, "decision": decision}
-        who = {part: evaluated & frozenset(ids) for part, ids in parts.items() if ids is not None}
-        counts = {part: len(who[part]) if part in who else None for part in parts}
-        return cls(len(evaluated), counts["train"], counts["validation"], counts["decision"], who)
-
-    def select(self, patients: Iterable[str]) -> PatientOverlap:
-        """Return the overlap of the given patients, a subset of the evaluated ones.
-
-        Examples
-        --------
-        >>> from cellscan.evaluate.report import PatientOverlap
-        >>> overlap = PatientOverlap.among(["a", "b"], train=["a"], validation=[], decision=[])
-        >>> overlap.select(["b"]).train, overlap.select(["a"]).train, PatientOverlap(2, 1, 0).select(["b"]).train
-        (0, 1, None)
-        """
-        selected = frozenset(patients)
-        if not self.patients or len(selected) == self.patients:
-            return self
-        parts = ("train", "validation", "decision")
-        if self.who is not None:
-            return PatientOverlap.among(selected, **{part: self.who.get(part) for part in parts})
-        known = {0: 0, self.patients: len(selected)}
-        train, validation, decision = (known.get(getattr(self, part)) for part in parts)
-        return PatientOverlap(len(selected), train, validation, decision)
-
-    def sentence(self) -> str:
-        """Return the overlap as one sentence.
-
-        Examples
-        --------
-        >>> from cellscan.evaluate.report import PatientOverlap
-        >>> PatientOverlap(patients=34, train=34, validation=0).sentence()
-        '34 patients, PATIENT OVERLAP: 34 in training, 0 in validation; the metrics are optimistically biased'
-        """
-        if not self.patients:
-            return "patients unknown: patient overlap with training cannot be determined"
-        if self.train is None or self.validation is None or self.decision is None:
-            return f"{self.patients} patients; trained on unknown patients: patient overlap cannot be determined"
-        if self.train or self.validation:
-            return (
-                f"{self.patients} patients, PATIENT OVERLAP: {self.train} in training, {self.validation} in validation"
-                "; the metrics are optimistically biased"
-            )
-        if self.decision:
-            return (
-                f"{self.patients} patients, no overlap with training or validation, but {self.decision} USED TO CHOOSE "
-                "temperature, threshold or rules: the metrics are optimistically biased"
-            )
-        return f"{self.patients} patients, no overlap with training or validation"
 
 
 @dataclass(frozen=True)
@@ -188,7 +83,7 @@ def predictive_values(sensitivity: Any, specificity: Any, prevalence: float) -> 
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Report:
+class Report(TextInNotebook):
     """Metrics of a classifier on a data set; prints as a table.
 
     Every cell counts once. With two classes, sensitivity, specificity, precision and F1 are those of the positive
@@ -340,9 +235,6 @@ class Report:
         lines.append("\nResearch use only, not a medical device.")
         return "\n".join(lines)
 
-    def _repr_html_(self) -> str:
-        return as_text(str(self))
-
     def __repr__(self) -> str:
         return f"Report(cells={len(self.labels)}, accuracy={self.accuracy:.4f}, roc_auc={self.roc_auc:.4f})"
 
@@ -493,8 +385,7 @@ class Report:
         >>> report.at_prevalence(0.02).prevalence
         0.02
         """
-        if not isinstance(prevalence, Real) or not 0 < prevalence < 1:
-            raise ArgumentError(f"prevalence is {prevalence!r}; expected a number in (0, 1)")
+        prevalence = check_number("prevalence", prevalence, 0, 1)
         if math.isnan(self.sensitivity + self.specificity):
             raise DataError(
                 "sensitivity or specificity is undefined; expected two classes, one of them positive, and cells of both"
@@ -776,30 +667,9 @@ def make_report(
     )
 
 
-def metric_text(value: float) -> str:
-    """Format a metric for a table."""
-    return "n/a" if math.isnan(value) else f"{value:.4f}"
-
-
-def interval_text(ends: tuple[float, float]) -> str:
-    """Format an interval for a table."""
-    return "n/a" if math.isnan(ends[0]) else f"{ends[0]:.4f} to {ends[1]:.4f}"
-
-
 def _row(name: str, value: float, ends: tuple[float, float]) -> tuple[object, ...]:
     return name.replace("_", " "), (value, metric_text(value)), interval_text(ends)
 
 
 def _line(name: str, value: float, ends: tuple[float, float]) -> str:
     return f"{name.replace('_', ' '):18}{metric_text(value):10}{interval_text(ends)}"
-
-
-def as_json(value: Any) -> Any:
-    """Convert a value to strict JSON: numbers that are not finite become null, and tuples become lists."""
-    if isinstance(value, Mapping):
-        return {str(key): as_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [as_json(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value

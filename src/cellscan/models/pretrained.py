@@ -9,14 +9,15 @@ import os
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cellscan.data.cache import cache_folder
-from cellscan.errors import ArgumentError, ModelFileError, import_extra
+from cellscan.errors import ArgumentError, ModelFileError
+from cellscan.hub import Address, download, is_address, parse_address
 from cellscan.models.keys import Keys
 from cellscan.preprocessing import Normalization
 from cellscan.tensors import read_tensors
@@ -24,7 +25,6 @@ from cellscan.tensors import read_tensors
 if TYPE_CHECKING:
     from flax import nnx
 
-FILE = "model.safetensors"
 PICKLES = (".pth", ".pt", ".bin", ".pkl", ".ckpt", ".tar")
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 
@@ -204,51 +204,44 @@ def _find(
     weights: str | os.PathLike[str], sources: tuple[WeightSource, ...], name: str, module: nnx.Module
 ) -> tuple[Path, WeightSource | None, str | None]:
     """Return the path of the file, and its source and its revision if they are known."""
-    if weights != "imagenet" and not str(weights).startswith("hf://"):
-        if isinstance(weights, str) and not Path(weights).suffix and os.sep not in weights:
-            raise ArgumentError(
-                f'weights is {weights!r}; expected "imagenet", the path of a .safetensors file, or "hf://owner/name"'
-            )
-        return Path(weights), None, None
-    if weights == "imagenet":
+    if is_address(weights):
+        address = parse_address(weights)
+        plain = WeightSource(address.repository, None, sources[0].normalization)
+        source = next((s for s in sources if s.hub and s.name == address.repository), plain)
+    elif weights == "imagenet":
         source = sources[0]
         if not source.hub:
             raise ModelFileError(
                 f"the weights of {name} are not on the Hugging Face hub, but in {source.name} ({source.licence}); "
                 "convert them to a .safetensors file and pass its path"
             )
+        address = Address(source.name, source.revision)
     else:
-        repository = str(weights).removeprefix("hf://")
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
-            raise ArgumentError(f'weights is {weights!r}; expected "hf://owner/name"')
-        plain = WeightSource(repository, None, sources[0].normalization)
-        source = next((s for s in sources if s.hub and s.name == repository), plain)
-    cached = cache_folder() / "weights" / source.name.replace("/", "--") / FILE
+        if isinstance(weights, str) and not Path(weights).suffix and os.sep not in weights:
+            raise ArgumentError(
+                f'weights is {weights!r}; expected "imagenet", the path of a .safetensors file, or "hf://owner/name"'
+            )
+        return Path(weights), None, None
+    folder = address.repository.replace("/", "--") + ("" if address.revision is None else f"@{address.revision}")
+    cached = cache_folder() / "weights" / folder / address.file
     if cached.is_file():
-        return cached, source, source.revision
-    path = _download(source, cached, module)
-    revision = path.parent.name if path.parent.parent.name == "snapshots" else source.revision
-    return path, source, revision
+        return cached, source, address.revision
+    path = _download(address, cached, module)
+    snapshot = path.parents[len(PurePosixPath(address.file).parts) - 1]
+    return path, source, snapshot.name if snapshot.parent.name == "snapshots" else address.revision
 
 
-def _download(source: WeightSource, cached: Path, module: nnx.Module) -> Path:
+def _download(address: Address, cached: Path, module: nnx.Module) -> Path:
     import jax
     from flax import nnx
 
     count = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(module, (nnx.Param, nnx.BatchStat))))
-    instructions = (
-        f"Download https://huggingface.co/{source.name}/resolve/{source.revision or 'main'}/{FILE} "
-        f"(about {4 * count / 1e6:,.0f} MB) and save it as {cached}"
+    path = download(
+        address,
+        instead=f"download https://huggingface.co/{address.repository}/resolve/{address.revision or 'main'}/"
+        f"{address.file} (about {4 * count / 1e6:,.0f} MB) and save it as {cached}",
     )
-    hf_hub_download = import_extra(
-        "huggingface_hub", "hub", f"downloading {source.name}", f". Or: {instructions}"
-    ).hf_hub_download
-    try:
-        path = Path(hf_hub_download(source.name, FILE, revision=source.revision))
-    except Exception as error:  # huggingface_hub and its dependencies raise many kinds of errors.
-        raise ModelFileError(
-            f"{source.name} could not be downloaded ({type(error).__name__}: {error}). {instructions}"
-        ) from error
-    with contextlib.suppress(Exception):  # Without this file, a warning states the assumed normalisation.
-        hf_hub_download(source.name, "config.json", revision=source.revision)  # The folder is that of the weights.
+    with contextlib.suppress(ModelFileError):  # Without this file, a warning states the assumed normalisation.
+        config = PurePosixPath(address.file).with_name("config.json")
+        download(replace(address, file=str(config)))  # The folder is that of the weights.
     return path

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from cellscan.data.values import check_whole
 from cellscan.errors import ArgumentError
 from cellscan.models.pretrained import Loaded, WeightSource, load_into
 from cellscan.preprocessing import Normalization
@@ -181,9 +182,9 @@ def create(name: str, num_classes: int = 1000, *, weights: str | os.PathLike[str
     num_classes : int
         Width of the last layer, at least 1.
     weights : str or path, optional
-        ``"imagenet"`` is the first source of the network, downloaded once (extra ``hub``). ``"hf://owner/name"`` is
-        another repository on the Hugging Face hub whose ``model.safetensors`` has the tensor names of timm. A path is
-        such a file. If omitted, the weights are random.
+        ``"imagenet"`` is the first source of the network, downloaded once (extra ``hub``). An address on the Hugging
+        Face hub, such as ``"hf://owner/name"``, is another file with the tensor names of timm, see
+        `cellscan.Classifier.load`. A path is such a file. If omitted, the weights are random.
     seed : int
         Seed of the random weights.
 
@@ -197,7 +198,7 @@ def create(name: str, num_classes: int = 1000, *, weights: str | os.PathLike[str
     Raises
     ------
     ArgumentError
-        If the name is unknown, with similar names, or `num_classes` is below 1.
+        If the name is unknown, with similar names, the address is not valid, or `num_classes` is below 1.
     ModelFileError
         If the weights are missing or do not fit; the message lists the tensors that do not fit. A last layer of another
         width is not an error, unless `num_classes` is 1000: the network gets a new last layer.
@@ -222,8 +223,7 @@ def build(
     from flax import nnx
 
     use_jax()
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
-        raise ArgumentError(f"num_classes is {num_classes!r}; expected a whole number from 1")
+    num_classes = check_whole("num_classes", num_classes, 1)
     entry = find(name)
     net: Any = entry.make(num_classes, pooled=pooled, rngs=nnx.Rngs(seed))
     loaded = Loaded(Normalization())

@@ -47,7 +47,7 @@ def list_table(
 
     Examples
     --------
-    >>> from cellscan.data.listed import list_table
+    >>> from cellscan.data.cell_table import list_table
     >>> from cellscan.data.reading import AS_STORED
     >>> table = {"path": ["a.png"], "label": ["infected"]}
     >>> options = {"path": "path", "label": "label", "patient": "patient", "class_names": None}

@@ -9,7 +9,7 @@ import numpy as np
 
 from cellscan.data.cells import CellDataset, frozen
 from cellscan.data.fields import FieldDataset
-from cellscan.data.joined import JoinedSource
+from cellscan.data.sources import JoinedSource
 from cellscan.errors import ArgumentError, DataError
 
 

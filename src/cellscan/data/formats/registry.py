@@ -1,4 +1,4 @@
-"""The table of annotation formats, and the recognition of the format of a folder."""
+"""The annotation formats by name, and the recognition of the format of a folder."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from cellscan.data.formats import (
     bbbc041,
     chula,
     coco,
+    csv_boxes,
     cvat,
     iml,
     kitti,
@@ -18,7 +19,6 @@ from cellscan.data.formats import (
     labelme,
     lists,
     nih,
-    tables,
     via,
     voc,
     yolo,
@@ -28,7 +28,7 @@ from cellscan.errors import DataError
 
 FORMATS: dict[str, Format] = {
     module.FORMAT.name: module.FORMAT
-    for module in (coco, voc, yolo, via, tables, labelme, cvat, label_studio, kitti, iml, bbbc041, nih, chula, lists)
+    for module in (coco, voc, yolo, via, csv_boxes, labelme, cvat, label_studio, kitti, iml, bbbc041, nih, chula, lists)
 }
 """All formats by name. A file that fits several has the first; YOLO is tried last, as any text file may be YOLO."""
 
