@@ -74,6 +74,21 @@ def test_only_a_published_site_has_a_version_switcher(kind, switches, monkeypatc
         assert (REPOSITORY / "docs" / path).exists()
 
 
+def test_the_readme_of_a_package_links_to_files_at_its_tag() -> None:
+    text = _read("README.md")
+    files = re.findall(r'(?:\]\(|src=")(?!https?:|#)([^)#"]+)', text)
+    assert len(files) > 30
+    for rule in _CONFIGURATION["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]:
+        text = re.sub(rule["pattern"], rule["replacement"], text)
+    repository = _CONFIGURATION["project"]["urls"]["Repository"]
+    pictures = repository.replace("https://github.com/", "https://raw.githubusercontent.com/")
+    for file in files:
+        assert (REPOSITORY / file).exists(), file
+        address = pictures if file.endswith((".png", ".svg")) else f"{repository}/blob"
+        assert f"{address}/v$HFPR_VERSION/{file}" in text
+    assert not re.findall(r'(?:\]\(|src=")(?!https?:)', text)
+
+
 def test_the_logo_is_what_its_script_draws() -> None:
     drawn = runpy.run_path(str(REPOSITORY / "docs" / "make_logo.py"))
     assert drawn["make_svg"]() == _read("docs/_static/logo.svg")
