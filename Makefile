@@ -124,6 +124,7 @@ release-check: $(VENV)-tools/.made
 	$(VENV)-tools/bin/twine check --strict dist/*.whl dist/*.tar.gz
 	$(PYTHON) -m venv $(VENV)-bare
 	$(VENV)-bare/bin/python -m pip --disable-pip-version-check install --quiet dist/*.whl
+	cd / && $(abspath $(VENV))-bare/bin/cellscan
 	cd / && $(abspath $(VENV))-bare/bin/python -I $(CURDIR)/tests/try_wheel.py
 	$(VENV)-tools/bin/cyclonedx-py environment --output-reproducible --of JSON -o dist/sbom.cdx.json $(VENV)-bare/bin/python
 	rm -rf dist-again $(VENV)-bare
@@ -142,4 +143,4 @@ bench-compare: $(VENV)/.dev
 	$(BIN)/python benchmarks/ratios.py --compare $(VENV)/ratios-old.json
 
 clean:
-	rm -rf $(VENV) $(VENV)-wheel $(VENV)-oldest $(VENV)-tools .programs dist quickstart_output
+	rm -rf $(VENV) $(VENV)-wheel $(VENV)-oldest $(VENV)-tools $(VENV)-bare .programs dist dist-again quickstart_output

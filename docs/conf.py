@@ -37,6 +37,8 @@ html_theme = "pydata_sphinx_theme"
 html_title = "cellscan"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_logo = "_static/logo.svg"
+html_favicon = "_static/icon.png"
 html_show_sourcelink = False
 html_theme_options = {
     "logo": {"text": "cellscan"},
@@ -47,6 +49,14 @@ html_theme_options = {
     "footer_end": [],
     "announcement": "Research use only. Not a medical device.",
 }
+# Only Read the Docs has several versions of the site. All of them read the list of the newest one, so that pages of an
+# old release list the releases after it; a preview of a pull request has no such list beside it.
+if os.environ.get("READTHEDOCS_VERSION_TYPE") in ("branch", "tag"):
+    html_theme_options |= {
+        "switcher": {"json_url": "/en/latest/_static/versions.json", "version_match": release},
+        "check_switcher": False,  # the build has no network
+        "navbar_end": ["version-switcher", "theme-switcher", "navbar-icon-links"],
+    }
 html_sidebars = {page: [] for page in ("index", "get_started", "results", "gallery/plot_a_tutorial")}
 
 myst_enable_extensions = ["colon_fence"]

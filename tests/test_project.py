@@ -1,7 +1,9 @@
 """Project files: oldest dependencies, pinned tools, deprecations and pinned actions."""
 
 import importlib
+import json
 import re
+import runpy
 import tomllib
 import warnings
 
@@ -43,6 +45,56 @@ def test_hooks_run_the_ruff_of_pyproject() -> None:
 def test_version_stands_once() -> None:
     assert f"version: {cellscan.__version__}\n" in _read("CITATION.cff")
     assert f"## {cellscan.__version__}" in _read("CHANGELOG.md")
+
+
+def test_the_site_lists_the_versions_of_the_changelog() -> None:
+    listed = json.loads(_read("docs/_static/versions.json"))
+    wanted = []
+    for version, when in re.findall(r"^## ([\d.]+) \((.+)\)$", _read("CHANGELOG.md"), re.MULTILINE):
+        developed = when == "unreleased"
+        name, folder = (f"{version} (dev)", "latest") if developed else (version, f"v{version}")
+        wanted.append({"name": name, "version": version, "url": f"/en/{folder}/"})
+    assert listed == wanted
+    assert listed[0]["version"] == cellscan.__version__
+
+
+@pytest.mark.parametrize(("kind", "switches"), [("branch", True), ("tag", True), ("external", False), (None, False)])
+def test_only_a_published_site_has_a_version_switcher(kind, switches, monkeypatch) -> None:
+    _read("docs/conf.py")
+    monkeypatch.delenv("READTHEDOCS_VERSION_TYPE", raising=False)
+    if kind:
+        monkeypatch.setenv("READTHEDOCS_VERSION_TYPE", kind)
+    for name in ("CELLSCAN_CACHE", "MPLBACKEND"):
+        monkeypatch.setenv(name, "as it was")  # conf.py sets them for the build
+    options = runpy.run_path(str(REPOSITORY / "docs" / "conf.py"))["html_theme_options"]
+    assert ("switcher" in options) == ("version-switcher" in options.get("navbar_end", ())) == switches
+    if switches:
+        assert options["switcher"]["version_match"] == cellscan.__version__
+        path = options["switcher"]["json_url"].removeprefix("/en/latest/")
+        assert (REPOSITORY / "docs" / path).exists()
+
+
+def test_the_readme_of_a_package_links_to_files_at_its_tag() -> None:
+    text = _read("README.md")
+    files = re.findall(r'(?:\]\(|src=")(?!https?:|#)([^)#"]+)', text)
+    assert len(files) > 30
+    for rule in _CONFIGURATION["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]:
+        text = re.sub(rule["pattern"], rule["replacement"], text)
+    repository = _CONFIGURATION["project"]["urls"]["Repository"]
+    pictures = repository.replace("https://github.com/", "https://raw.githubusercontent.com/")
+    for file in files:
+        assert (REPOSITORY / file).exists(), file
+        address = pictures if file.endswith((".png", ".svg")) else f"{repository}/blob"
+        assert f"{address}/v$HFPR_VERSION/{file}" in text
+    assert not re.findall(r'(?:\]\(|src=")(?!https?:)', text)
+
+
+def test_the_logo_is_what_its_script_draws() -> None:
+    drawn = runpy.run_path(str(REPOSITORY / "docs" / "make_logo.py"))
+    assert drawn["make_svg"]() == _read("docs/_static/logo.svg")
+    icon = drawn["make_icon"](16).convert("RGB")
+    assert min(icon.getpixel((7, 9))) > 200  # the ring is open at the size of an icon
+    assert max(icon.getpixel((4, 9))) < 180
 
 
 def test_actions_are_pinned_by_commit() -> None:

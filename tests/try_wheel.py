@@ -24,6 +24,10 @@ with tempfile.TemporaryDirectory() as folder:
     assert (again.predict_proba(test) == clf.predict_proba(test)).all()
 print(again.evaluate(test))
 assert cellscan.Classifier.pretrained().predict(test, progress=False).positive_class == "parasitized"
+smear = cellscan.screen(cellscan.synthetic_fields(1, seed=2), progress=False)
+print(smear)
+assert smear.red_cells > 0
+assert smear.parasitemia is None  # synthetic fields are unlike those with known error rates
 from cellscan.data import _malaria_builder as malaria_builder  # noqa: E402 - needs declared dependencies only
 
 assert malaria_builder.CellscanMalaria.url_infos
