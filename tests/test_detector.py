@@ -538,7 +538,7 @@ def test_a_call_hashes_the_weights_of_its_classifier_once(monkeypatch) -> None:
         return hash_weights(weights)
 
     monkeypatch.setattr("cellscan.classifier.hash_weights", counted)
-    assert cellscan.screen(fields, det, clf).red_cells
+    assert cellscan.screen(fields, det, classifier=clf).red_cells
     assert len(calls) == 1
     det.choose_threshold(fields, classifier=clf, progress=False)
     assert len(calls) == 2
