@@ -8,6 +8,11 @@ import json
 import pytest
 from files.make import HERE, describe_bundled
 
+from cellscan.data.images import read_rgb
+from cellscan.detection.diameter import measure_diameter
+from cellscan.detection.ground import find_ground
+from cellscan.detection.likeness import describe_field
+
 EXPECTED = json.loads((HERE / "bundled" / "expected.json").read_text())
 
 
@@ -36,5 +41,16 @@ def test_the_bundled_detector(found, name) -> None:
     assert row["labels"] == expected["labels"]
     assert row["scores"] == pytest.approx(expected["scores"], abs=1e-4)
     assert row["diameter"] == pytest.approx(expected["diameter"], rel=1e-4)
+    assert row["appearance"] == pytest.approx(expected["appearance"], rel=1e-4)
     for box, expected_box in zip(row["boxes"], expected["boxes"], strict=True):
         assert box == pytest.approx(expected_box, abs=1e-2)  # pixels
+
+
+@pytest.mark.parametrize("name", [name for name in EXPECTED if name.startswith("field")])
+def test_the_analysis_of_a_field_without_a_network(name) -> None:
+    """The likeness statistics of the bundled detector are valid only while these numbers stay the same."""
+    image = read_rgb(HERE / "bundled" / name)
+    ground, expected = find_ground(image), EXPECTED[name]
+    diameter, _ = measure_diameter(image, ground)
+    assert diameter == pytest.approx(expected["diameter"], rel=1e-4)
+    assert describe_field(ground, diameter) == pytest.approx(expected["appearance"], rel=1e-4)

@@ -64,6 +64,42 @@ def test_anchors_are_fitted_to_boxes() -> None:
         fit_anchors(np.zeros((0, 4)), (8,))
 
 
+def squares(*sides: float) -> np.ndarray:
+    return np.array([[3, 5, 3 + side, 5 + side] for side in sides])
+
+
+def test_the_size_of_anchors_is_the_best_in_an_octave() -> None:
+    top = SCALES[-1]
+    assert fit_anchors(squares(20), (8,)).size == 20  # 2.5 strides
+    assert fit_anchors(squares(40 * top), (8,)).size == 40
+    assert fit_anchors(squares(15), (8,)).size == 20
+    assert fit_anchors(squares(500), (8,)).size == 40
+    assert fit_anchors(squares(80 * top), (8, 16)).size == 40  # the second level has twice the size
+    sides = np.random.default_rng(0).normal(33, 1.5, 300)
+    grid = np.linspace(20, 40, 500)
+    ratio = grid[:, None, None] * np.array(SCALES) / sides[:, None]
+    mean = (np.minimum(ratio, 1 / ratio) ** 2).max(-1).mean(-1)  # IoU of two squares with the same middle
+    found = fit_anchors(squares(*sides), (8,)).size
+    assert np.interp(found, grid, mean) > mean.max() - 0.01
+    assert found == round(found, 2)
+
+
+def test_the_ratios_of_anchors_are_percentiles() -> None:
+    heights = 30 * np.geomspace(0.5, 2, 101)
+    boxes = np.stack([np.full(101, 7.0), np.full(101, 9.0), np.full(101, 37.0), 9 + heights], 1)
+    ratios = fit_anchors(boxes, (8, 16)).ratios
+    assert ratios == tuple(round(2.0**power, 3) for power in (-0.8, 0, 0.8))  # the 10th, 50th and 90th
+
+
+def test_limits_of_codes_and_boxes_without_area() -> None:
+    anchor = jnp.asarray([[0.0, 0, 16, 32]])
+    decoded = np.asarray(decode(jnp.asarray([[0.0, 0, 9, 9]]), anchor))[0]
+    assert np.allclose(decoded, [8 - 500, 16 - 1000, 8 + 500, 16 + 1000], rtol=1e-4)
+    assert np.allclose(encode(jnp.asarray([[8.0, 16, 8, 16]]), anchor), [[0, 0, *np.log([1e-3 / 16, 1e-3 / 32])]])
+    boxes = jnp.asarray([[0.0, 0, 0, 0], [5, 5, 5, 9], [4, 4, 2, 2], [0, 0, 10, 10]])
+    assert np.asarray(overlaps(boxes, boxes)).tolist() == np.diag([0.0, 0, 0, 1]).tolist()
+
+
 def _centred(anchors: Anchors) -> np.ndarray:
     boxes = anchors.boxes(1, 1)
     return boxes - np.tile(boxes[:, :2], 2)
@@ -97,6 +133,17 @@ def test_matching_beside_brute_force(seed, count, ignored) -> None:
             inside = [_share(anchors[a], b) for b in boxes[count : count + ignored]]
             assert said[a] == (-2 if max(inside, default=0) > 0.5 else -1)
     assert {k for k in range(count) if table[:, k].max() > 0} >= set(np.asarray(rows)[np.asarray(said) >= 0].tolist())
+
+
+def test_matching_at_its_thresholds() -> None:
+    """Beside its best anchor, a box has anchors with an IoU of 0.5, 0.4 and below."""
+    anchors = jnp.asarray([[0.0, 0, 10, 10], [0, 0, 10, 20], [0, 0, 10, 25], [0, 0, 10, 26], [50, 0, 60, 10]])
+    boxes, labels = jnp.asarray([[0.0, 0, 10, 10], [55, 0, 99, 10]]), jnp.asarray([3, -2])
+    said, rows = match(anchors, boxes, labels)
+    assert said.tolist() == [3, 3, -2, -1, -1]  # the last lies in an ignored box by half, not by more
+    assert rows[:2].tolist() == [0, 0]
+    far, _ = match(anchors[1:], jnp.asarray([[0.0, 0, 2, 2], [80, 80, 90, 90]]), jnp.asarray([1, 1]))
+    assert far.tolist() == [1, -1, -1, -1]  # the best anchor, although it is a bad one; none without any overlap
 
 
 def _share(anchor: np.ndarray, box: np.ndarray) -> float:
@@ -144,6 +191,25 @@ def test_suppression_beside_brute_force(seed, count, overlap) -> None:
 @functools.lru_cache
 def _suppress(overlap: float):
     return jax.jit(functools.partial(suppress, iou_threshold=overlap, max_detections=40))
+
+
+def test_suppression_at_its_thresholds() -> None:
+    boxes = jnp.asarray([[0.0, 0, 10, 10], [0, 0, 10, 20], [0, 0, 10, 9]])
+    scores = jnp.asarray([0.9, 0.8, 0.7])
+    assert suppress(boxes, scores, iou_threshold=0.5, max_detections=3).tolist() == [0, 1, -1]  # an IoU of 0.5 stays
+    assert suppress(boxes, scores, iou_threshold=0.95, max_detections=2).tolist() == [0, 1]
+    apart = jnp.asarray([[0.0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]])
+
+    def chosen(classes, boxes, score_threshold, candidates, iou_threshold=0.5) -> np.ndarray:
+        rules = {"score_threshold": score_threshold, "iou_threshold": iou_threshold}
+        return np.asarray(select(classes, boxes, **rules, candidates=candidates, max_detections=3))
+
+    assert np.allclose(chosen(scores[:, None], apart, 0.8, 9)[:, 4], [0.9, 0.8, 0])  # equal to the threshold counts
+    assert np.allclose(chosen(scores[:, None], apart, 0.1, 2)[:, 4], [0.9, 0.8, 0])
+    for shift in (-200.0, -5.0, 0.0, 300.0):  # classes stay apart wherever the boxes lie
+        found = chosen(jnp.asarray([[0.9, 0.8]]), apart[:1] + shift, 0.1, 9, 0.01)
+        assert found[:, 5].tolist() == [0, 1, 0]
+        assert (found[:2, :4] == np.asarray(apart[0] + shift)).all()
 
 
 def test_classes_are_suppressed_apart() -> None:

@@ -6,8 +6,10 @@ from helpers import random_image
 from PIL import Image
 
 import cellscan
-from cellscan.detection.ground import find_ground
-from cellscan.detection.tiling import plan_tiles
+from cellscan.detection.ground import Ground, find_ground
+from cellscan.detection.tiling import Tile, Tiling, as_trained, plan_tiles
+
+EVERYWHERE = (-np.inf, -np.inf, np.inf, np.inf)
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +111,95 @@ def test_tiles_find_each_cell_once_where_it_is(field, diameter) -> None:
     near = np.abs(found[:, None, :4] - one.boxes[None]).max(2)
     assert len(found) == len(one.boxes)
     assert near.min(0).max() < 1.5
+
+
+def make_ground(box: tuple[int, int, int, int], colour: int = 200, lit: np.ndarray | None = None) -> Ground:
+    """Return a background whose illuminated part has this box."""
+    lit = np.ones((4, 4), bool) if lit is None else lit
+    background, cell = np.full(3, colour, np.uint8), np.full(3, 90, np.uint8)
+    return Ground(1.0, lit, box, background, cell, np.zeros(lit.shape, np.float32), np.zeros(lit.shape, bool), 1.0)
+
+
+def test_a_field_is_rescaled_if_its_cells_differ_by_more_than_a_fifth() -> None:
+    ground, size = make_ground((10, 20, 970, 740)), (360, 480)  # fitted by a factor of a half
+    for diameter in (59.9, 50.0, 41.8):
+        assert plan_tiles(ground, size, diameter, 25.0) == Tiling(
+            ground.box, (480, 360), size, (Tile(0, 0, EVERYWHERE),)
+        )
+    assert plan_tiles(ground, size, 60.1, 25.0).inner == (399, 300)
+    assert plan_tiles(ground, size, 41.6, 25.0).inner == (577, 433)
+    assert len(plan_tiles(ground, size, 41.6, 25.0).tiles) == 4
+    for unknown in ((None, 25.0), (25.0, None)):
+        assert plan_tiles(ground, size, *unknown).inner == (480, 360)
+    assert as_trained(np.zeros((720, 960, 3), np.uint8), size) == Tiling(
+        (0, 0, 960, 720), (480, 360), size, (Tile(0, 0, EVERYWHERE),)
+    )
+
+
+def test_tiles_by_hand() -> None:
+    """Tiles of 200 pixels overlap by at least 1.5 diameters of 20; each seam lies in the middle of an overlap."""
+    tiling = plan_tiles(make_ground((0, 0, 1000, 400)), (200, 200), 20.0, 20.0)
+    assert sorted({tile.left for tile in tiling.tiles}) == [0, 160, 320, 480, 640, 800]
+    assert sorted({tile.top for tile in tiling.tiles}) == [0, 100, 200]
+    assert tiling.tiles[7] == Tile(160, 100, (180.0, 150.0, 340.0, 250.0))
+    assert tiling.tiles[0].core == (-np.inf, -np.inf, 180.0, 150.0)
+    assert tiling.tiles[-1].core == (820.0, 250.0, np.inf, np.inf)
+    exact = plan_tiles(make_ground((0, 0, 370, 200)), (200, 200), 20.0, 20.0)
+    assert [tile.left for tile in exact.tiles] == [0, 170]
+    one_more = plan_tiles(make_ground((0, 0, 371, 200)), (200, 200), 20.0, 20.0)
+    assert [tile.left for tile in one_more.tiles] == [0, 86, 171]
+    large = plan_tiles(make_ground((0, 0, 1000, 200)), (200, 200), 150.0, 150.0)  # overlap: half a tile, not 225
+    assert [tile.left for tile in large.tiles] == list(range(0, 801, 100))
+    assert len(plan_tiles(make_ground((0, 0, 6830, 4280)), (200, 200), 20.0, 20.0).tiles) == 1000
+    with pytest.raises(cellscan.ArgumentError, match="1,025 tiles"):
+        plan_tiles(make_ground((0, 0, 6831, 4280)), (200, 200), 20.0, 20.0)
+
+
+def test_detections_of_tiles_are_merged_by_hand() -> None:
+    """Two tiles with a seam at 15; pixels of the field are two pixels of the tiles wide and start at (100, 50)."""
+    tiles = (Tile(0, 0, (-np.inf, -np.inf, 15.0, np.inf)), Tile(10, 0, (15.0, -np.inf, np.inf, np.inf)))
+    tiling = Tiling((100, 50, 160, 90), (30, 20), (20, 20), tiles)
+    left = [[2, 2, 6, 6, 0.5, 0], [10, 4, 19, 12, 0.6, 1], [16, 4, 20, 12, 0.99, 0], [0, 0, 1, 1, 0, 0]]
+    right = [[1, 4, 10, 12, 0.7, 1], [2, 4, 11, 12, 0.4, 0], [12, 2, 28, 40, 0.8, 0]]
+    found = tiling.merge([np.array(rows, np.float32) for rows in (left, right)], 0.5)
+    expected = [  # The second box of the right tile is of another class.
+        [144, 54, 160, 90, 0.8, 0], [122, 58, 140, 74, 0.7, 1], [104, 54, 112, 62, 0.5, 0], [124, 58, 142, 74, 0.4, 0],
+    ]  # fmt: skip
+    assert np.allclose(found, expected)
+    kept = tiling.merge([np.array(rows, np.float32) for rows in (left, right)], 0.9)
+    assert len(kept) == 5
+    same_tile = tiling.merge([np.array([left[0], left[0]], np.float32), np.zeros((0, 6), np.float32)], 0.5)
+    assert len(same_tile) == 2  # the network has suppressed the boxes of one tile
+    half = [np.array([[10, 0, 15, 10, 0.9, 0]], np.float32), np.array([[0, 0, 10, 10, 0.8, 0]], np.float32)]
+    assert len(tiling.merge(half, 0.5)) == 2  # an IoU of 0.5 is not above 0.5
+    assert len(tiling.merge(half, 0.49)) == 1
+
+
+def test_inputs_show_their_part_of_the_field() -> None:
+    y, x = np.mgrid[:80, :120].astype(np.uint8)
+    image = np.stack([x, y, np.full_like(x, 7)], -1)
+    ground = make_ground((20, 10, 120, 80))
+    tiles = (Tile(0, 0, EVERYWHERE), Tile(25, 10, EVERYWHERE))
+    first, second = Tiling(ground.box, (50, 35), (30, 30), tiles).show(image, ground)
+    assert first.shape == second.shape == (30, 30, 3)
+    inside = np.s_[5:20, 5:20]
+    assert np.abs(first[inside][..., 0].astype(int) - (20 + 2 * np.arange(5, 20) + 0.5)).max() <= 1
+    assert np.abs(first[inside][..., 1].astype(int) - (10 + 2 * np.arange(5, 20)[:, None] + 0.5)).max() <= 1
+    assert np.abs(second[inside][..., 0].astype(int) - (20 + 2 * (25 + np.arange(5, 20)) + 0.5)).max() <= 1
+    assert np.abs(second[inside][..., 1].astype(int) - (10 + 2 * (10 + np.arange(5, 20)[:, None]) + 0.5)).max() <= 1
+    assert (second[25:] == 200).all()  # 25 of 30 rows and columns lie in the field
+    assert (second[:, 25:] == 200).all()
+    assert (second[:25, :25, 2] == 7).all()
+    without, _ = Tiling(ground.box, (50, 35), (40, 30), tiles).show(image, None)
+    assert not without[35:].any()
+    whole = as_trained(image, (80, 120))
+    assert (whole.show(image, None)[0] == image).all()
+    lit = np.ones((8, 12), bool)
+    lit[:4, :3] = False
+    (dark,) = whole.show(image, make_ground((0, 0, 120, 80), lit=lit))
+    assert (dark[:40, :30] == 200).all()
+    assert (dark[40:] == image[40:]).all()
+    assert (dark[:, 30:] == image[:, 30:]).all()
 
 
 def test_pictures_of_nothing_known_are_no_error() -> None:

@@ -10,7 +10,7 @@ import cellscan
 from cellscan.decisions.conformal import fit_quantile, label_sets, simulate
 from cellscan.errors import ArgumentError, DataError
 from cellscan.evaluate.calibration import apply_temperature, fit_temperature
-from cellscan.evaluate.confident import find_contradicted
+from cellscan.evaluate.confident import LabelIssues, find_contradicted
 from cellscan.evaluate.thresholds import choose, choose_rule
 
 WHAT = ("sick", "well")
@@ -26,6 +26,29 @@ def test_a_threshold_is_the_tightest_that_keeps_its_word(wanted) -> None:
     line = choose(sick, well, sensitivity=None, specificity=wanted, what=WHAT)
     assert (well < np.float32(line)).mean() >= wanted
     assert (well < np.nextafter(np.float32(line), np.float32(-1))).mean() < wanted  # no lower one does
+
+
+def test_thresholds_of_the_least_and_the_greatest_scores() -> None:
+    none, all_ones = np.zeros(3), np.ones(3)
+    assert choose(all_ones, none, sensitivity=1.0, specificity=None, what=WHAT) == 1.0
+    assert 0 < choose(none, none, sensitivity=1.0, specificity=None, what=WHAT) < 1e-30
+    below = np.nextafter(np.float32(1), np.float32(0))
+    assert choose(none, np.array([below]), sensitivity=None, specificity=1.0, what=WHAT) == 1.0
+    scores = np.linspace(0.1, 1, 10)
+    for tenths in range(1, 11):  # such as 0.7 x 10, which is not 7 in binary
+        line = choose(scores, scores, sensitivity=tenths / 10, specificity=None, what=WHAT)
+        assert (scores >= line).sum() == tenths
+
+
+def test_a_patient_rule_by_hand() -> None:
+    """Shares of positive cells: 1/4 and 3/4 of the infected patients, 0 and 2/4 of the healthy ones."""
+    ids = np.repeat(list("abcd"), 4)
+    truth = np.isin(np.arange(16), [0, 4])
+    called = np.isin(np.arange(16), [1, 4, 5, 6, 12, 13])
+    assert choose_rule(truth, called, ids, 1.0, None) == 0.25
+    assert choose_rule(truth, called, ids, 0.5, None) == 0.75
+    assert 0.5 < choose_rule(truth, called, ids, None, 1.0) < 0.500001
+    assert 0 < choose_rule(truth, called, ids, None, 0.5) < 1e-30
 
 
 def test_a_threshold_refuses() -> None:
@@ -97,6 +120,28 @@ def test_label_errors_equal_cleanlabs(classes) -> None:
     assert found.tolist() == want.tolist()
 
 
+def test_a_probability_equal_to_the_mean_of_its_class_is_confident() -> None:
+    p = np.array([0.7, 0.7, 0.7, 0.2, 0.2, 0.7])
+    assert find_contradicted(np.array([0, 0, 0, 1, 1, 1]), np.stack([p, 1 - p], 1)).tolist() == [5]
+
+
+def test_the_ranking_of_label_issues_is_compared_with_a_list() -> None:
+    count = 600
+    cells = cellscan.CellDataset.from_arrays(np.zeros((count, 2, 2, 3), np.uint8), np.arange(count) % 2)
+    scores = np.linspace(0, 1, count).astype(np.float32)
+    issues = LabelIssues(np.arange(20), scores, np.stack([scores, 1 - scores], 1), cells)
+    listed = issues.against(cells.names[[0, 499, 500]])
+    assert listed["hits_500"] == 2
+    assert listed["roc_auc"] == pytest.approx(1 - (498 + 498) / (3 * 597))
+    assert listed["average_precision"] == pytest.approx((1 + 2 / 500 + 3 / 501) / 3)
+    for names in ([], cells.names):
+        with pytest.raises(DataError, match="expected at least one, but not all"):
+            issues.against(names)
+    lines = str(issues).splitlines()
+    assert [line.split(": ")[1] for line in lines[1:3]] == ["10", "10"]
+    assert len(lines) == 3 + 10
+
+
 def test_a_class_without_labels_is_refused() -> None:
     with pytest.raises(DataError, match="no cell has a label of class 1"):
         find_contradicted(np.zeros(3, int), np.tile([0.5, 0.5], (3, 1)))
@@ -111,6 +156,32 @@ def test_temperature_of_probabilities_is_that_of_logits() -> None:
     assert np.allclose(apply_temperature(softmax(logits), 2.5), softmax(logits / 2.5), atol=1e-6)
     labels = np.array([np.random.default_rng(i).choice(3, p=row) for i, row in enumerate(softmax(logits / 4))])
     assert fit_temperature([softmax(logits)], labels) > 2
+
+
+def test_the_temperature_minimises_the_log_loss_of_the_averaged_members() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, (2, 400, 3))
+    members, sharp = (np.exp(z) / np.exp(z).sum(-1, keepdims=True) for z in (logits, 2 * logits))
+    labels = np.array([rng.choice(3, p=row) for row in sharp.mean(0)])
+
+    def loss(temperature):
+        mean = np.mean([apply_temperature(member, temperature) for member in members], 0)
+        return -np.log(mean[np.arange(400), labels]).mean()
+
+    found = fit_temperature(list(members), labels)
+    assert 0.4 < found < 0.6
+    assert loss(found) < min(loss(0.97 * found), loss(1.03 * found))
+
+
+def test_temperatures_are_limited_and_certain_probabilities_stay_finite() -> None:
+    unsure = [np.tile([0.6, 0.4], (10, 1))]
+    assert fit_temperature(unsure, np.zeros(10, int)) == pytest.approx(0.05, rel=1e-3)  # always correct
+    assert fit_temperature(unsure, np.ones(10, int)) == pytest.approx(20, rel=1e-3)  # always wrong
+    certain = np.array([[1.0, 0.0]])
+    assert apply_temperature(certain, 0.05).tolist() == [[1, 0]]
+    assert np.isfinite(fit_temperature([certain], np.array([1])))
+    floor = 10**-1.5  # the twentieth root of 1e-30
+    assert apply_temperature(certain, 20.0)[0, 1] == pytest.approx(floor / (1 + floor), abs=1e-5)
 
 
 def test_a_decision_is_of_one_kind_of_averaging(tmp_path) -> None:

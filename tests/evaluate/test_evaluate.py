@@ -14,6 +14,7 @@ from sklearn import metrics as sk
 import cellscan
 from cellscan.errors import ArgumentError, DataError
 from cellscan.evaluate.bootstrap import bootstrap_metrics, draw_chunks, draw_weights, interval
+from cellscan.evaluate.calibration import expected_calibration_error
 from cellscan.evaluate.metrics import AVERAGED, LEAST, NAMES, compute_metrics, from_confusion, weighted_metrics
 from cellscan.evaluate.patient_overlap import PatientOverlap
 from cellscan.evaluate.report import make_report
@@ -91,6 +92,13 @@ def test_metrics_equal_scikit_learns(seed, classes, positive, odd) -> None:
         assert np.isclose(plain[name], want[name], atol=ATOL, equal_nan=True), name
 
 
+def test_the_calibration_error_alone_is_that_of_the_report() -> None:
+    rng = np.random.default_rng(0)
+    probabilities, labels = rng.dirichlet(np.ones(3), 200), rng.integers(0, 3, 200)
+    plain = compute_metrics(labels, labels, probabilities, None)
+    assert np.isclose(expected_calibration_error(probabilities, labels), plain["calibration_error"])
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 3))
 def test_metrics_by_patient_are_means_of_those_of_each(seed, classes) -> None:
@@ -142,6 +150,13 @@ def test_one_patient_gives_no_interval() -> None:
     assert "nan" not in text
 
 
+def test_two_patients_give_an_interval() -> None:
+    labels, called = np.array([0, 1, 1, 0]), np.array([0, 1, 1, 1])
+    found = bootstrap_metrics(labels, called, np.eye(2)[called], np.array([0, 0, 1, 1]), 0)
+    assert set(found["accuracy"]) == {0.5, 0.75, 1.0}
+    assert len(found["accuracy"]) == 2000
+
+
 def test_a_bootstrap_of_cells_covers_as_theory_says() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 2000)
@@ -179,6 +194,7 @@ def test_draws_do_not_depend_on_their_chunks(count) -> None:
     whole = np.concatenate(list(draw_chunks(count, 20, 3, rows=20)))
     assert (whole == np.concatenate(list(draw_chunks(count, 20, 3, rows=7)))).all()
     assert (whole.sum(1) == count).all()
+    assert whole.sum(0).all()  # every group is drawn
     assert abs(whole.var() - 1) < 0.5  # how often one is drawn is nearly Poisson's
     assert (whole == draw_weights(np.arange(count), 20, 3)[0]).all()
 
@@ -283,14 +299,46 @@ def test_patients_by_hand() -> None:
     assert "sensitivity 0.500 (0.013 to 0.987, exact, of 2)" in text
 
 
+def test_the_rule_is_reached_by_a_share_equal_to_it() -> None:
+    labels, scores = [0, 0, 1, 1, 0, 1, 1, 1], [0.9, 0.9, 0.1, 0.1, 0.9, 0.1, 0.1, 0.1]
+    one = made(labels, scores, list("aaaabbbb"), rule=0.25).patients
+    assert [row.called for row in one] == [True, True]
+    each = made(labels, scores, list("aaaabbbb"), rule=np.repeat([0.5, 0.375], 4)).patients
+    assert [row.called for row in each] == [True, False]
+    assert (each.rule, each.sensitivity) == (0.4375, 0.5)
+
+
+def test_a_limit_of_detection_needs_two_donors_and_more_hits_than_false_positives() -> None:
+    labels, none = [0, 0, 1, 1, 1, 1], [0.9, 0.9, 0.1, 0.1, 0.1, 0.1]
+    one = made(labels[:4], none[:4], list("aabb"), rule=0.5).patients
+    assert (one.false_per_thousand, np.isnan(one.false_spread), np.isnan(one.detection_limit)) == (0, True, True)
+    assert "SD" not in one.summary()
+    two = made(labels, none, list("aabbcc"), rule=0.5).patients
+    assert (two.false_spread, two.detection_limit) == (0, 0)
+    assert "limit of detection" not in two.summary()  # no false positives: not a limit of 0
+    as_many = made(labels, [0.9, 0.1, 0.9, 0.9, 0.1, 0.1], list("aabbcc"), rule=0.5).patients
+    assert (as_many.false_per_thousand, np.isnan(as_many.detection_limit)) == (500, True)
+    healthy = made(labels[2:], [0.9, 0.1, 0.1, 0.1], list("bbcc"), rule=0.5).patients
+    assert np.isnan(healthy.detection_limit)
+    assert healthy.summary().startswith("patients: 0 infected (a cell labelled positive), 2 healthy")
+    sick = made(labels[:2], none[:2], list("aa"), rule=0.5).patients
+    assert "false-positive" not in sick.summary()
+    assert np.isnan(sick.false_per_thousand)
+    scores = np.repeat([0.9, 0.1, 0.1, 0.1, 0.1, 0.1, 0.9], [1, 1, 2, 2, 2, 2, 2])
+    many = made(np.zeros(12, int), scores, list("aabbccddeeff"), rule=0.5).patients
+    assert [row.patient for row in many.worst()] == ["b", "c", "d", "e", "a"]
+
+
 def test_prevalence_by_bayes() -> None:
     labels, scores = np.arange(20) // 10, np.array([0.9] * 9 + [0.1] * 9 + [0.9] * 2)
     found = made(labels, scores, [f"p{i % 5}" for i in range(20)])
     rare = found.at_prevalence(0.02)
     assert np.isclose(rare.precision, 0.9 * 0.02 / (0.9 * 0.02 + 0.2 * 0.98))
     assert np.isclose(found.at_prevalence(0.5).precision, found.precision)
-    low, high = rare.interval["precision"]
-    assert low <= rare.precision <= high
+    assert np.isclose(rare.negative_predictive_value, 0.8 * 0.98 / (0.8 * 0.98 + 0.1 * 0.02))
+    for name in ("precision", "negative_predictive_value"):
+        low, high = rare.interval[name]
+        assert low < getattr(rare, name) < high
     with pytest.raises(ArgumentError, match=r"expected a number in \(0, 1\)"):
         found.at_prevalence(2)
 
@@ -378,6 +426,12 @@ def test_compare_pairs_patients() -> None:
     assert high - low < alone
     turned = cellscan.compare(a, b.select(np.arange(400)[::-1]))
     assert turned.difference == found.difference
-    assert "*" in str(found)
+    marked = {line.split("  ")[0] for line in str(found).splitlines()[2:-1] if line.endswith("*")}
+    assert {"accuracy", "mcc", "log loss"} <= marked
+    assert str(found).splitlines()[1].endswith("95 % interval over 20 patients")
+    assert cellscan.compare(b, a).difference["accuracy"] == -found.difference["accuracy"]
+    same = str(cellscan.compare(a, a)).splitlines()
+    assert len(same) == 2 + len(NAMES) + 1
+    assert not any(line.endswith("*") for line in same[:-1])
     with pytest.raises(DataError, match="the same cells"):
         cellscan.compare(a, b.select(np.arange(10)))

@@ -181,8 +181,8 @@ def describe_bundled() -> dict[str, Any]:
     }
     for found in cellscan.Detector.pretrained().predict([str(path) for path in fields], progress=False):
         names = [found.class_names[label] for label in found.labels]
-        values = {"diameter": found.cell_diameter, "labels": names, "scores": found.scores.tolist()}
-        rows[Path(found.name).name] = {**values, "boxes": found.boxes.tolist()}
+        values = {"diameter": found.cell_diameter, "appearance": list(found.appearance), "labels": names}
+        rows[Path(found.name).name] = {**values, "scores": found.scores.tolist(), "boxes": found.boxes.tolist()}
     return rows
 
 

@@ -98,15 +98,16 @@ def describe_field(ground: Ground, diameter: float | None) -> tuple[float, ...]:
     absorbed = np.log(back / np.maximum(ground.cell_colour.astype(np.float64), 1))
     red, green, blue = np.log(back)
     depths = ground.depth[ground.cells]
+    density = float(ground.cells.sum() / max(ground.lit.sum(), 1))
     if diameter is None or not depths.size or absorbed[1] < 0.02:
-        return (red - green, blue - green, nothing, nothing, nothing, float(ground.cells.mean()), nothing)
+        return (red - green, blue - green, nothing, nothing, nothing, density, nothing)
     down, right = np.gradient(ground.depth)
     steep = np.hypot(right, down)[ground.cells]
     sharpness = float(np.percentile(steep, 90) / np.median(depths) * diameter * ground.factor / 10)
     cell_size = np.log(max(ground.depth.shape) / (diameter * ground.factor))
     return (
-        red - green, blue - green, absorbed[0] / absorbed[1], absorbed[2] / absorbed[1], sharpness,
-        float(ground.cells.sum() / max(ground.lit.sum(), 1)), float(cell_size),
+        red - green, blue - green, absorbed[0] / absorbed[1], absorbed[2] / absorbed[1], sharpness, density,
+        float(cell_size),
     )  # fmt: skip
 
 

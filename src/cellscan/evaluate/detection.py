@@ -338,7 +338,7 @@ def _evaluate(fields: FieldDataset, found: Sequence[Detections], max_detections:
             predicted.dataset = {**coco.dataset, "annotations": []}
             predicted.createIndex()
         counted = COCOeval(coco, predicted, "bbox")
-        counted.params.maxDets = [1, 10, max_detections]
+        counted.params.maxDets = [max_detections]  # pycocotools sorts a list, and would use the largest number
         counted.params.areaRng, counted.params.areaRngLbl = [[0, 1e10]], ["all"]
         counted.evaluate()
         counted.accumulate()

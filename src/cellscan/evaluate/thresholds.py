@@ -96,7 +96,7 @@ def choose_rule(
     count = int(group.max()) + 1
     share, sick = shares(called, group, count), shares(truth, group, count) > 0
     kinds = ("infected patients", "healthy patients")
-    return min(choose(share[sick], share[~sick], sensitivity=sensitivity, specificity=specificity, what=kinds), 1.0)
+    return choose(share[sick], share[~sick], sensitivity=sensitivity, specificity=specificity, what=kinds)
 
 
 def _above(score: float) -> float:

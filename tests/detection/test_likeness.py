@@ -1,0 +1,60 @@
+"""The appearance of fields: its numbers by hand, and the features in which fields differ."""
+
+import numpy as np
+import pytest
+
+from cellscan.detection.ground import Ground
+from cellscan.detection.likeness import FEATURES, Likeness, describe_field, learn_likeness
+
+KNOWN = Likeness("here", 10, (0.0,) * 7, (1.0,) * 7)
+
+
+def make_ground(cell_green: int = 90) -> Ground:
+    """Return a field with one region of cells, whose depth has a gradient of 5 grey levels per working pixel."""
+    y, x = np.mgrid[:40, :60]
+    lit, cells = x < 50, (x >= 10) & (x < 30) & (y >= 10) & (y < 20)
+    colour, cell_colour = (np.array(c, np.uint8) for c in ((200, 180, 160), (150, cell_green, 120)))
+    return Ground(0.5, lit, (0, 0, 100, 80), colour, cell_colour, (3.0 * x + 4 * y).astype(np.float32), cells, 1.0)
+
+
+def test_the_numbers_of_a_field_by_hand() -> None:
+    expected = (
+        np.log(200 / 180), np.log(160 / 180), np.log(200 / 150) / np.log(2), np.log(160 / 120) / np.log(2),
+        5 / (3 * 19.5 + 4 * 14.5) * 20 * 0.5 / 10, 200 / 2000, np.log(60 / 10),
+    )  # fmt: skip
+    assert describe_field(make_ground(), 20.0) == pytest.approx(expected, rel=1e-5)
+    nothing = (*expected[:2], np.nan, np.nan, np.nan, 200 / 2000, np.nan)
+    assert describe_field(make_ground(), None) == pytest.approx(nothing, rel=1e-5, nan_ok=True)
+    assert describe_field(make_ground(cell_green=177), 20.0) == pytest.approx(nothing, rel=1e-5, nan_ok=True)
+    assert np.isfinite(describe_field(make_ground(cell_green=176), 20.0)).all()  # an absorption of 0.0225
+    empty = make_ground()._replace(cells=np.zeros((40, 60), bool), lit=np.zeros((40, 60), bool))
+    assert describe_field(empty, 20.0)[5] == 0
+
+
+def test_fields_differ_if_most_of_them_do() -> None:
+    def changed(**values: float) -> list[float]:
+        row = [0.5] * 7
+        for name, value in values.items():
+            row[int(name[1:])] = value
+        return row
+
+    same = changed()
+    assert KNOWN.differences([changed(n0=0.0, n6=1.0)]) == ()  # the ends belong to the range
+    for number, feature in enumerate((0, 0, 1, 1, 2, 3, 4)):
+        for value in (-0.01, 1.01, np.nan):
+            different = changed(**{f"n{number}": value})
+            assert KNOWN.differences([different]) == (FEATURES[feature],)
+            assert KNOWN.differences([different, same]) == ()  # half of the fields are not most of them
+            assert KNOWN.differences([different, different, same]) == (FEATURES[feature],)
+    each = [changed(n0=2.0), changed(n4=2.0), changed(n6=2.0)]
+    assert KNOWN.differences(each) == (FEATURES[0], FEATURES[2], FEATURES[4])  # every field differs in some feature
+    assert KNOWN.differences([*each[:2], same, same]) == ()
+    assert KNOWN.differences([]) == FEATURES
+
+
+def test_the_range_is_extended_by_half_of_its_width() -> None:
+    rows = np.array([[0.0, 1, 2, 3, 4, 5, 6], [2.0, 1, 4, 3, 4, 5, np.nan], [1.0, 1, 3, 3, 4, 5, 7]])
+    found = learn_likeness(rows.tolist(), "here")
+    assert (found.source, found.fields) == ("here", 3)
+    assert found.low == (-1, 1, 1, 3, 4, 5, 5.5)
+    assert found.high == (3, 1, 5, 3, 4, 5, 7.5)
