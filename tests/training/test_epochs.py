@@ -1,6 +1,7 @@
 """`fit_epochs`: the same training as `fit`, which the caller may leave, resume and use between epochs."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,7 +135,7 @@ def test_a_detector_has_the_same_iterator(tmp_path) -> None:
     def detector() -> cellscan.Detector:
         return cellscan.Detector("retinanet_small", image_size=(64, 64), seed=0)
 
-    options = {"epochs": 2, "batch_size": 2, "progress": False}
+    options: dict[str, Any] = {"epochs": 2, "batch_size": 2, "progress": False}
     expected = detector()
     history = expected.fit(fields, **options)
     det = detector()
