@@ -33,7 +33,7 @@ NOT_RUN = {
     ("own_images.md", 3): "its lines read folders of different layouts; tests/data/test_layouts.py reads each",
     ("releasing.md", 1): "code for the library itself; tests/test_project.py runs it",
     ("studies.md", 3): "downloads weights",
-    ("training.md", 3): "starts several machines; tests/training/test_devices.py runs it with several processes",
+    ("training.md", 4): "starts several machines; tests/training/test_devices.py runs it with several processes",
 }
 if find_spec("jax2onnx") is None:
     NOT_RUN["exporting.md", 1] = "jax2onnx is for Python 3.12 and newer"
@@ -166,9 +166,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     patch = monkeypatch.setattr
     patch(progress, "_switch", None)  # training.md switches progress off.
     patch(cellscan.Classifier, "__init__", at_most(cellscan.Classifier.__init__, image_size=16))
-    patch(cellscan.Classifier, "fit", at_most(cellscan.Classifier.fit, epochs=1, batch_size=16))
+    patch(cellscan.Classifier, "fit_epochs", at_most(cellscan.Classifier.fit_epochs, epochs=1, batch_size=16))
     patch(cellscan.Detector, "__init__", at_most(cellscan.Detector.__init__, image_size=(96, 128)))
-    patch(cellscan.Detector, "fit", at_most(cellscan.Detector.fit, epochs=1, batch_size=2))
+    patch(cellscan.Detector, "fit_epochs", at_most(cellscan.Detector.fit_epochs, epochs=1, batch_size=2))
     patch(cellscan, "cross_validate", at_most(cellscan.cross_validate, epochs=1, image_size=16), raising=False)
     patch(cellscan, "mosaic_fields", at_most(cellscan.mosaic_fields, 2), raising=False)
     patch(cellscan, "synthetic_cells", at_most(cellscan.synthetic_cells, 400), raising=False)

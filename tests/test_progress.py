@@ -114,6 +114,20 @@ def test_a_terminal_shows_a_bar(monkeypatch, capfd) -> None:
     assert "counting" in capfd.readouterr().err
 
 
+def test_a_paused_bar_leaves_the_terminal_to_the_caller(monkeypatch, capfd) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes standard error for a terminal, as it does outside tests
+    with Progress("training", 10, delay=0) as bar:
+        bar.advance(1)
+        bar.pause()
+        print("a result")
+        with Progress("predicting", 10, delay=0) as other:
+            other.advance(1)
+        assert capfd.readouterr().out == "a result\n"
+        bar.advance(1)
+    assert "training" in capfd.readouterr().err
+
+
 def test_only_results_are_printed() -> None:
     """Messages of the library are progress, warnings or errors; `Classifier.summary` prints its table."""
     printing = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,7 @@ from cellscan.training.devices import Examples
 from cellscan.training.frozen import make_frozen
 from cellscan.training.history import History
 from cellscan.training.loop import Call
-from cellscan.training.loop import train as run_fit
+from cellscan.training.loop import train as train_epochs
 from cellscan.training.vectorized import SMALL, run_vectorized, unstack
 
 if TYPE_CHECKING:
@@ -428,7 +428,8 @@ class Classifier:
         """Train the classifier from its current weights, with a new optimiser, on all devices of JAX.
 
         Training resets temperature, threshold, label sets, patient rule and novelty, which belong to the previous
-        weights. After Ctrl-C, the classifier and the checkpoint keep the last complete epoch.
+        weights. After Ctrl-C, the classifier and the checkpoint keep the last complete epoch. `fit_epochs` is the same
+        as a loop over the epochs.
 
         Parameters
         ----------
@@ -477,6 +478,64 @@ class Classifier:
         >>> clf.fit(cells, epochs=1, recipe=cellscan.Recipe(augment="none"), progress=False)
         History(epochs=1)
         """
+        records = self.fit_epochs(
+            train, validation=validation, epochs=epochs, batch_size=batch_size, recipe=recipe, checkpoint=checkpoint,
+            resume=resume, progress=progress,
+        )  # fmt: skip
+        return History(list(records))
+
+    def fit_epochs(
+        self,
+        train: CellDataset,
+        *,
+        validation: CellDataset | None = None,
+        epochs: int = 10,
+        batch_size: int = 64,
+        recipe: Recipe | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        progress: bool = True,
+    ) -> Iterator[dict[str, float]]:
+        """Train like `fit`, as an iterator over the epochs.
+
+        The loop may evaluate, save or plot the classifier, write to a tracking tool, and end at any epoch. An epoch is
+        trained when the loop asks for it; without a loop, nothing is trained.
+
+        Parameters
+        ----------
+        train, validation, epochs, batch_size, recipe, checkpoint, resume, progress
+            As in `fit`.
+
+        Yields
+        ------
+        dict of float
+            The metrics of one epoch, by the names of `History`. With `resume`, the epochs of the checkpoint come first,
+            without training.
+
+        Raises
+        ------
+        ArgumentError, DataError, ModelFileError, TrainingError
+            As in `fit`. Errors of the checkpoint are raised with the first epoch; other wrong arguments by the call.
+
+        Notes
+        -----
+        Before an epoch is yielded, the classifier gets its weights and the checkpoint is written. With the epochs of an
+        earlier checkpoint, the classifier has the weights of the last of them. A ``break`` or an exception in the loop
+        changes nothing: the classifier keeps these weights, and ``resume=True`` continues from the checkpoint.
+        `patience` restores the best weights only if the training ends by itself, as in `fit`. With several processes,
+        all must leave the loop after the same epoch.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> cells = cellscan.synthetic_cells(80, seed=0)
+        >>> clf = cellscan.Classifier(image_size=32, seed=0)
+        >>> for record in clf.fit_epochs(cells, epochs=5, progress=False):
+        ...     if record["epoch"] == 2:
+        ...         break
+        >>> clf.card.epochs
+        2
+        """
         recipe = as_recipe(recipe)
         call = Call(epochs, batch_size, checkpoint, resume, progress)
         if recipe.patience is not None and validation is None:
@@ -516,11 +575,11 @@ class Classifier:
         constants = class_weights(recipe, examples.labels, self.class_names)
         sets = examples, validation_examples
         if frozen is None:
-            return run_fit(
+            return train_epochs(
                 call, self._card, after, task, self._task, weights, sets, recipe=recipe, constants=constants,
                 keep=lambda weights, card: self._set(network, (weights,), card), plan=plan,
             )  # fmt: skip
-        return run_fit(
+        return train_epochs(
             call, self._card, after, frozen.task, frozen.predict_task, frozen.head, sets, recipe=recipe,
             constants=constants, keep=lambda head, card: self._set(network, (frozen.join(head),), card),
             features=frozen.features, plan=plan,

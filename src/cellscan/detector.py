@@ -42,7 +42,7 @@ from cellscan.tasks.recipe import Recipe, as_recipe, with_rate
 from cellscan.training.devices import Examples
 from cellscan.training.history import History
 from cellscan.training.loop import Call
-from cellscan.training.loop import train as run_fit
+from cellscan.training.loop import train as train_epochs
 
 if TYPE_CHECKING:
     from cellscan.classifier import Classifier
@@ -296,6 +296,51 @@ class Detector:
         >>> fresh.fit(fields, epochs=1, batch_size=2, progress=False)
         History(epochs=1)
         """
+        records = self.fit_epochs(
+            train, validation=validation, epochs=epochs, batch_size=batch_size, recipe=recipe, checkpoint=checkpoint,
+            resume=resume, progress=progress,
+        )  # fmt: skip
+        return History(list(records))
+
+    def fit_epochs(
+        self,
+        train: FieldDataset,
+        *,
+        validation: FieldDataset | None = None,
+        epochs: int = 30,
+        batch_size: int = 8,
+        recipe: Recipe | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        progress: bool = True,
+    ) -> Iterator[dict[str, float]]:
+        """Train like `fit`, as an iterator over the epochs: see `Classifier.fit_epochs`.
+
+        Parameters
+        ----------
+        train, validation, epochs, batch_size, recipe, checkpoint, resume, progress
+            As in `fit`.
+
+        Yields
+        ------
+        dict of float
+            The metrics of one epoch, by the names of `History`. With `resume`, the epochs of the checkpoint come first,
+            without training.
+
+        Raises
+        ------
+        ArgumentError, DataError, ModelFileError, TrainingError
+            As in `fit`.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> fresh = cellscan.Detector("retinanet_small", image_size=(64, 64), seed=0)
+        >>> for record in fresh.fit_epochs(fields, epochs=5, batch_size=2, progress=False):
+        ...     break
+        >>> fresh.card.epochs
+        1
+        """
         recipe = as_recipe(recipe)
         call = Call(epochs, batch_size, checkpoint, resume, progress)
         own_augment = recipe.augment if callable(recipe.augment) else None
@@ -335,7 +380,7 @@ class Detector:
         )
         after = replace(card.trained_on(np.array([""]), call.options(recipe), data), detection=detection)
         network = self._task.network
-        return run_fit(
+        return train_epochs(
             call,
             card,
             after,

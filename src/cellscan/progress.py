@@ -62,6 +62,7 @@ def progress_is_on() -> bool:
 class _Bar(Protocol):
     def update(self, done: int, note: str) -> None: ...
     def line(self, text: str) -> None: ...
+    def pause(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -115,6 +116,11 @@ class Progress:
             self._bar.line(text)
         else:
             print(text, file=sys.stderr, flush=True)
+
+    def pause(self) -> None:
+        """Remove the bar from a terminal while code of the caller runs; the next `advance` shows it again."""
+        if self._bar is not None:
+            self._bar.pause()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -171,10 +177,14 @@ class _TerminalBar:
         self._rich.start()
 
     def update(self, done: int, note: str) -> None:
+        self._rich.start()  # Does nothing unless the bar was paused.
         self._rich.update(self._task, completed=done, note=note)
 
     def line(self, text: str) -> None:
         self._rich.console.print(text, highlight=False, markup=False)
+
+    def pause(self) -> None:
+        self._rich.live.stop()  # While it runs, another bar is an error, and prints go to standard error.
 
     def close(self) -> None:
         self._rich.stop()
@@ -206,6 +216,9 @@ class _NotebookBar:
     def line(self, text: str) -> None:
         self._text.append(text)
         self._output.update(self._html(self._render()))
+
+    def pause(self) -> None:
+        """Do nothing: other outputs of the cell appear below this one."""
 
     def close(self) -> None:
         self._output.update(self._html(self._lines()))

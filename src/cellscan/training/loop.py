@@ -1,4 +1,4 @@
-"""The training loop: train an epoch, validate, stop early, write the checkpoint, and return the weights."""
+"""The training loop: train an epoch, validate, stop early, write the checkpoint, and yield the metrics."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cellscan.tasks.programs import Task
 from cellscan.tasks.recipe import Recipe, make_rates
 from cellscan.training.checkpoint import Checkpoint, Progressed
 from cellscan.training.devices import Examples, local, make_epoch
-from cellscan.training.history import History, describe
+from cellscan.training.history import describe
 from cellscan.training.step import begin, trained_weights
 
 Features: TypeAlias = Callable[[Examples, str, bool], Examples]
@@ -86,87 +86,62 @@ def train(
     keep: Callable[[Weights, Card], None],
     features: Features | None = None,
     plan: dict[str, Any] | None = None,
-) -> History:
-    """Train a model, and call `keep` with its weights and card after every epoch.
+) -> Iterator[dict[str, float]]:
+    """Train a model, and yield the metrics of every epoch, after those of the epochs in a checkpoint.
 
     Parameters
     ----------
     card, after : Card
         The card before training, and the card after it; each epoch adds its metrics to the second.
+    predict_task : Task
+        The task with the options for prediction; it computes the validation metrics.
+    examples : tuple
+        Training set, and validation set or None.
     keep : callable
-        Function that stores the weights and the card in the model.
+        Function that stores the weights and the card in the model. It is called before an epoch is yielded.
+    features : callable, optional
+        Function from images to the inputs of the network, if these are not the images.
     plan : dict, optional
         Entries that must be equal in a checkpoint, in addition to the card's kind, seed, recipe and data.
-    """
-    agreed = {**card.kind(), "seed": card.seed, "recipe": after.recipe, **after.data, **(plan or {})}
-    history = History([])
-    for at in run(
-        task, predict_task, weights, *examples, recipe=recipe, epochs=call.epochs, batch_size=call.batch_size,
-        constants=constants, features=features, seed=card.seed, epochs_before=card.epochs,
-        checkpoint=call.open(agreed), progress=call.progress,
-    ):  # fmt: skip
-        current = after
-        if at.records:
-            history.records[:] = at.records
-            last = {k: v for k, v in at.records[-1].items() if k not in ("seconds", "images_per_second")}
-            current = replace(after, epochs=int(last["epoch"]), metrics={"fit": last})
-        keep(at.kept, current)
-    return history
 
-
-def run(
-    task: Task,
-    predict_task: Task,
-    weights: Weights,
-    train: Examples,
-    validation: Examples | None,
-    *,
-    recipe: Recipe,
-    epochs: int,
-    batch_size: int,
-    constants: Any,
-    features: Features | None = None,
-    seed: int,
-    epochs_before: int,
-    checkpoint: Checkpoint | None,
-    progress: bool,
-) -> Iterator[Progressed]:
-    """Train, and yield the progress after every epoch, and at the start if a checkpoint is resumed.
-
-    `predict_task` is the task with the options for prediction; it computes the validation metrics. `features` maps
-    images to the inputs of the network, if these are not the images. If the loss is not finite, the function yields
-    the last finite weights and then raises `TrainingError`.
+    Raises
+    ------
+    TrainingError
+        If the loss is not finite; the model has the last finite weights.
     """
     use_jax()
-    steps = -(-len(train) // batch_size)
+    (training, validation), epochs, seed = examples, call.epochs, card.seed
+    steps = -(-len(training) // call.batch_size)
+    checkpoint = call.open({**card.kind(), "seed": seed, "recipe": after.recipe, **after.data, **(plan or {})})
     at = Progressed(state=begin(task, weights), kept=weights, best={} if recipe.patience is None else weights)
     if checkpoint is not None:
         at = checkpoint.load(at)
     _check_processes(len(at.records))
+    before = int(at.records[0]["epoch"]) - 1 if at.records else card.epochs
     if at.records:
-        epochs_before = int(at.records[0]["epoch"]) - 1
-        yield at
+        keep(at.kept, _card_of(at, after))
+        yield from [dict(record) for record in at.records]
     if at.finished:
         return
     if features is not None:
-        train = features(train, "train", progress)
-        validation = None if validation is None else features(validation, "validation", progress)
-    run_epoch, last = make_epoch(task, train, batch_size, constants=constants), epochs_before + epochs
+        training = features(training, "train", call.progress)
+        validation = None if validation is None else features(validation, "validation", call.progress)
+    run_epoch, last = make_epoch(task, training, call.batch_size, constants=constants), before + epochs
     rates = make_rates(recipe, steps * epochs).reshape(epochs, steps)
-    left = (epochs - len(at.records)) * steps * batch_size
-    with Progress("training", left, show=progress and jax.process_index() == 0, delay=0.5) as bar:
+    left = (epochs - len(at.records)) * steps * call.batch_size
+    with Progress("training", left, show=call.progress and jax.process_index() == 0, delay=0.5) as bar:
         for number in range(len(at.records), epochs):
-            epoch, start = epochs_before + number + 1, time.monotonic()
+            epoch, start = before + number + 1, time.monotonic()
 
             def tick(images: int, loss: float | None, title: str = f"epoch {epoch}") -> None:
                 bar.advance(images, title if loss is None else f"{title}, loss {loss:.4f}")
 
-            order = order_of(len(train), steps * batch_size, seed, epoch)
+            order = order_of(len(training), steps * call.batch_size, seed, epoch)
             key = jax.random.fold_in(jax.random.key(seed), epoch)
             at.state, metrics = run_epoch(at.state, order, key, rates[number], tick)
             at.kept = local(trained_weights(at.state))  # A copy, because the next step consumes the state.
             if not metrics["finite"].all():
-                yield at
+                keep(at.kept, _card_of(at, after))
                 raise _not_finite(metrics, epoch)
             names = [name for name in metrics if name not in ("grad_norm", "finite")]
             record = {"epoch": epoch, **{name: float(metrics[name].mean()) for name in sorted(names, reverse=True)}}
@@ -181,14 +156,25 @@ def run(
                 at.kept = at.best
             if checkpoint is not None:
                 checkpoint.save(at)
-            yield at  # Immediately, so that after Ctrl-C the disk and the classifier have the same epoch.
+            keep(at.kept, _card_of(at, after))  # Immediately: after Ctrl-C, model and disk have the same epoch.
             bar.line(describe(record, last))
             if stop:
                 bar.line(
                     f"no improvement of {recipe.monitor} for {recipe.patience} epochs: restored the weights of epoch "
                     f"{at.best_epoch}"
                 )
+            bar.pause()
+            yield dict(record)  # A copy, because the checkpoint contains the record.
+            if stop:
                 return
+
+
+def _card_of(at: Progressed, after: Card) -> Card:
+    """Return the card after training, with the metrics of the last complete epoch if there is one."""
+    if not at.records:
+        return after
+    last = {k: v for k, v in at.records[-1].items() if k not in ("seconds", "images_per_second")}
+    return replace(after, epochs=int(last["epoch"]), metrics={"fit": last})
 
 
 def _update_best(at: Progressed, record: dict[str, float], recipe: Recipe) -> bool:
