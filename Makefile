@@ -114,6 +114,7 @@ workflows: $(VENV)-tools/.made
 	$(VENV)-tools/bin/zizmor --offline --persona=pedantic .
 
 # Run before a tag: checks that two builds are identical, checks metadata and the installed wheel, writes checksums and the list of components.
+# The list is published: the path of the wheel on this machine is removed from it.
 release-check: export SOURCE_DATE_EPOCH := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct))
 release-check: $(VENV)-tools/.made
 	rm -rf dist dist-again $(VENV)-bare
@@ -127,6 +128,7 @@ release-check: $(VENV)-tools/.made
 	cd / && $(abspath $(VENV))-bare/bin/cellscan
 	cd / && $(abspath $(VENV))-bare/bin/python -I $(CURDIR)/tests/try_wheel.py
 	$(VENV)-tools/bin/cyclonedx-py environment --output-reproducible --of JSON -o dist/sbom.cdx.json $(VENV)-bare/bin/python
+	sed -i 's|file://$(CURDIR)/dist/||' dist/sbom.cdx.json
 	rm -rf dist-again $(VENV)-bare
 
 bench: $(VENV)/.dev
