@@ -255,8 +255,9 @@ def test_the_readme_of_the_bundled_models() -> None:
     data, text = read_metadata(cellscan.Detector.pretrained().card)
     assert data["pipeline_tag"] == "object-detection"
     assert data["metrics"] == ["ap", "ap50", "ap75", "ar", "count_error"]
-    assert "license" not in data
-    assert "| ap50 | 0.8926 |" in text
+    assert data["license"] == "other"
+    assert data["license_name"].startswith("MIT; trained on images of NIH")
+    assert "| ap50 | 0.6203 |" in text
 
 
 def test_no_text_of_a_card_breaks_the_readme() -> None:
@@ -266,6 +267,7 @@ def test_no_text_of_a_card_breaks_the_readme() -> None:
     clf = cellscan.Classifier(TinyNet(rngs=nnx.Rngs(0)), image_size=16, class_names=(evil, "d"))
     data, text = read_metadata(clf.card)
     assert data["pipeline_tag"] == "image-classification"
+    assert "license" not in data
     assert "model=...)" in text
     row = next(line for line in text.splitlines() if line.startswith("| classes"))
     assert row.count("|") - row.count("\\|") == 3
