@@ -20,7 +20,7 @@ QUICK := tests/data tests/evaluate/test_evaluate.py tests/evaluate/test_reliabil
 OLDEST_TOOLS := 'pytest>=8.3' 'pytest-timeout>=2.3' 'pytest-xdist>=3.6' 'hypothesis>=6.110' 'beartype>=0.20' 'tifffile>=2024.8' 'pycocotools>=2.0.8' pandas
 TOOLS := build==1.6.1 twine==7.0.0 cyclonedx-bom==7.5.0 zizmor==1.32.0
 
-.PHONY: quickstart quick test test-all test-oldest check unit coverage wheel workflows release-check docs docs-browser
+.PHONY: quickstart quick test test-all test-oldest check unit coverage wheel extras workflows release-check docs docs-browser
 .PHONY: bench bench-all bench-compare clean
 
 $(VENV)/.run: pyproject.toml
@@ -68,6 +68,12 @@ wheel: $(VENV)/.dev
 	cd / && PATH=$(abspath $(VENV))-wheel/bin:$$PATH $(abspath $(BIN))/pyright --verifytypes cellscan --ignoreexternal
 	cd / && $(abspath $(VENV))-wheel/bin/python -I -W error::DeprecationWarning:cellscan $(CURDIR)/tests/try_wheel.py
 	rm -rf $(VENV)-wheel
+
+# Each extra alone: what it is for names the command without it, and works with it. Needs the network; not part of `make test`.
+extras: $(VENV)/.dev
+	rm -rf dist
+	$(BIN)/python -m build --quiet --wheel .
+	$(PYTHON) tests/try_extras.py dist/*.whl
 
 test-all: check unit wheel
 	$(BIN)/python -m pytest -m slow tests

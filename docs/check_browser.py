@@ -25,7 +25,8 @@ from typing import Any
 PAGES = (
     "index.html", "get_started.html", "howto.html", "explanation.html", "truth.html", "looking.html", "studies.html",
     "fields.html", "gallery/index.html", "gallery/plot_a_tutorial.html", "gallery/plot_j_explain.html",
-    "reference.html", "generated/cellscan.Classifier.html", "results.html", "model_card.html", "about.html",
+    "gallery/plot_q_html_pages.html", "reference.html", "generated/cellscan.Classifier.html", "results.html",
+    "model_card.html", "about.html",
 )  # fmt: skip
 WORD = "calibration"
 PHONE, DESK = (390, 844), (1280, 900)

@@ -4,6 +4,8 @@ The build downloads nothing. DOCS_ONLINE=1 adds links to the documentation of ot
 """
 
 import os
+import re
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -86,6 +88,21 @@ intersphinx_mapping = (
     else {}
 )
 
+
+def show_pages(block: Any, block_vars: dict[str, Any], gallery_conf: Any) -> str:
+    """Copy the HTML pages that a block of an example writes into the site, and return the text that shows them."""
+    site, text = HERE / "_static" / "pages", ""
+    for name in re.findall(r'\.to_html\(folder / "(\w+\.html)"', block[1]):
+        site.mkdir(exist_ok=True)
+        shutil.copy(block_vars["example_globals"]["folder"] / name, site / name)
+        address = f"../_static/pages/{name}"
+        text += (
+            f'\n.. raw:: html\n\n   <iframe class="page" src="{address}" title="{name}" loading="lazy"></iframe>\n'
+            f'   <p><a href="{address}">{name}</a></p>\n\n'
+        )
+    return text
+
+
 sphinx_gallery_conf = {
     "examples_dirs": str(HERE.parent / "examples"),
     "gallery_dirs": "gallery",
@@ -97,7 +114,7 @@ sphinx_gallery_conf = {
     "remove_config_comments": True,
     "abort_on_example_error": True,
     "plot_gallery": True,
-    "image_scrapers": ("matplotlib",),
+    "image_scrapers": ("matplotlib", show_pages),
     "capture_repr": (),
     "min_reported_time": 30,
 }
