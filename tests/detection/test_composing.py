@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import cellscan
+from cellscan.data.shapes import IGNORED
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,53 @@ def test_cells_of_a_field_are_of_one_patient_and_of_its_classes(cells, composed)
         assert set(cells.patients[rows].tolist()) == {owner}
         assert labels.tolist() == (cells.labels[rows] == 0).astype(int).tolist()
     assert 0 < composed.per_class()["infected"] < composed.per_class()["red blood cell"]
+
+
+def test_where_the_cells_of_a_field_lie_and_how_many_are_infected(cells) -> None:
+    fields = cellscan.compose_fields(cells, 60, size=(180, 240), seed=1)
+    frame = np.array([240, 180])
+    visible, gaps, covered, sizes = [], [], [], []
+    plans = fields.source._plans  # type: ignore[attr-defined]
+    for plan in plans:
+        boxes = np.array([placed.box for placed in plan.cells], float)
+        sides, middles = boxes[:, 2:] - boxes[:, :2], (boxes[:, 2:] + boxes[:, :2]) / 2
+        seen = np.minimum(boxes[:, 2:], frame) - np.maximum(boxes[:, :2], 0)
+        radii = np.sqrt(sides.prod(1)) / 2
+        distances = np.hypot(*(middles[:, None] - middles).T) / (radii[:, None] + radii)
+        gaps.append((distances + 9 * np.eye(len(boxes))).min(1))
+        visible.append(seen / sides)
+        covered.append(np.pi * (radii**2).sum() / frame.prod())
+        sizes.append(2 * np.median(radii) / plan.diameter)
+    assert 0.4 <= np.concatenate(visible).min() < 0.42  # two fifths of each side of a cell lie in the field
+    assert 0.8 < np.concatenate(gaps).min() < 0.85  # cells overlap by less than a fifth; positions are whole pixels
+    assert 0.6 < np.mean(np.concatenate(gaps) < 1.02) < 0.8
+    assert 0.1 < min(covered) < 0.15
+    assert 0.55 < max(covered) < 0.61
+    assert 0.9 < min(sizes) <= max(sizes) < 1.1
+    assert 0.98 < np.mean(sizes) < 1.02
+    assert {24 <= plan.diameter <= 40 for plan in plans} == {True}
+    assert max(plan.diameter for plan in plans) > 36
+    sick = cells.select(np.isin(cells.patients, cells.patients[cells.labels == 0]))
+    means = []
+    for share in (0.5, 0.12, 0.0):
+        fields = cellscan.compose_fields(sick, 60, size=(180, 240), infected_share=share)
+        means.append([labels.mean() for labels in fields.labels])
+    assert 0.1 < np.mean(np.array(means[0]) == 0) < 0.35  # a fifth has none
+    assert max(means[0]) < 0.75  # at most a half is drawn
+    assert 0.15 < np.mean(means[0]) < 0.35
+    assert 0.05 < np.mean(means[1]) < 0.15
+    assert not any(means[2])
+
+
+def test_composed_images_stay_the_same(composed) -> None:
+    """Stored pixels are found by `identity` of the source. After a change of the images, raise the number in it."""
+    found = [[*field.image.mean((0, 1)), *field.image.std((0, 1))] for field in composed.select([1, 3, 4])]
+    expected = [
+        [214.032, 164.979, 180.177, 17.905, 41.617, 19.677],
+        [200.318, 187.626, 184.751, 23.523, 37.847, 31.901],
+        [204.812, 170.450, 202.976, 23.321, 22.870, 14.948],
+    ]
+    np.testing.assert_allclose(found, expected, atol=0.02)
 
 
 def test_the_diameter_is_what_was_asked_for(cells) -> None:
@@ -133,6 +181,64 @@ def test_a_mosaic_brings_cells_to_one_diameter() -> None:
                 seen.add(min((200, 90), key=lambda colour: abs(colour - value)))
                 assert min(abs(value - 200), abs(value - 90)) < 20  # the box lies on its cell
     assert seen == {200, 90}
+
+
+def test_the_pieces_of_a_mosaic_by_their_plans() -> None:
+    fields = marked()
+    mosaics = cellscan.mosaic_fields(fields, 40, size=(300, 400), cell_diameter=(20, 40), margin=0.5, seed=1)
+    factors, rows, numbers = [], [], set()
+    for plan in mosaics.source._plans:  # type: ignore[attr-defined]
+        covered = np.zeros((300, 400), int)
+        for piece in plan:
+            (left, top, right, bottom), (x0, y0, x1, y1) = piece.window, piece.place
+            covered[piece.part[1] : piece.part[3], piece.part[0] : piece.part[2]] += 1
+            diameter = 20 if piece.row < 2 else 60
+            assert min(left, top) >= 0.5 * diameter - 1e-6  # the margin
+            assert max(right, bottom) <= 300 - 0.5 * diameter + 1e-6
+            assert piece.part[0] <= x0 < x1 <= piece.part[2]
+            assert piece.part[1] <= y0 < y1 <= piece.part[3]
+            factors.append((x1 - x0) / (right - left) * diameter)
+            assert np.isclose((y1 - y0) / (bottom - top) * diameter, factors[-1])
+            rows.append(piece.row)
+        assert (covered == 1).all()
+        numbers.add((len({piece.part[0] for piece in plan}), len({piece.part[1] for piece in plan})))
+    assert 20 <= min(factors) < 21
+    assert 39 < max(factors) <= 40
+    # Without their margins, fields are 14.5 or 4 diameters wide, typically 9.25 x 28.3 = 262 pixels.
+    assert numbers == {(2, 1), (3, 1), (2, 2), (3, 2)}
+    assert abs(np.mean(np.array(rows) < 2) - 0.5) < 0.1
+    small = cellscan.mosaic_fields(fields.select([2, 3]), 2, size=(400, 400), cell_diameter=8)
+    assert {len(plan) for plan in small.source._plans} == {36}  # type: ignore[attr-defined]
+    owners = fields.with_groups(laboratories=["a", "b", "b", "b"])
+    plans = cellscan.mosaic_fields(owners, 40).source._plans  # type: ignore[attr-defined]
+    assert abs(np.mean([piece.row == 0 for plan in plans for piece in plan]) - 0.5) < 0.1
+
+
+def test_cut_cells_of_a_mosaic_are_ignored_or_dropped() -> None:
+    mosaics = cellscan.mosaic_fields(marked(), 100, size=(200, 200), cell_diameter=30)
+    labels, boxes = np.concatenate(mosaics.labels), np.concatenate(mosaics.boxes)
+    shares = (boxes[:, 2:] - boxes[:, :2]).prod(1) / 30**2
+    assert set(labels.tolist()) == {0, IGNORED}
+    assert 0.5 - 1e-4 <= shares[labels == 0].min() < 0.53
+    assert 0.47 < shares[labels == IGNORED].max() < 0.5 + 1e-4
+    assert 0.05 - 1e-4 <= shares[labels == IGNORED].min() < 0.07
+
+
+def test_a_field_needs_sixteen_pixels_inside_its_margin() -> None:
+    def tiny(side: int) -> cellscan.FieldDataset:
+        image = np.full((200, side, 3), 240, np.uint8)
+        return cellscan.FieldDataset.from_arrays([image], [[(5, 5, 15, 15)]], [[0]], class_names=("red blood cell",))
+
+    assert len(cellscan.mosaic_fields(tiny(36), 1, margin=1.0)) == 1
+    with pytest.raises(cellscan.DataError, match="inside its margin"):
+        cellscan.mosaic_fields(tiny(35), 1, margin=1.0)
+
+
+def test_images_of_mosaics_stay_the_same() -> None:
+    """Stored pixels are found by `identity` of the source. After a change of the images, raise the number in it."""
+    mosaics = cellscan.mosaic_fields(marked(), 2, size=(240, 240), cell_diameter=(20, 40), seed=2)
+    found = [[field.image[..., 0].mean(), field.image[..., 0].std()] for field in mosaics]
+    np.testing.assert_allclose(found, [[238.067, 8.471], [237.852, 8.854]], atol=0.02)
 
 
 def test_a_mosaic_keeps_what_is_not_annotated() -> None:

@@ -49,6 +49,7 @@ def test_fields_differ_if_most_of_them_do() -> None:
     each = [changed(n0=2.0), changed(n4=2.0), changed(n6=2.0)]
     assert KNOWN.differences(each) == (FEATURES[0], FEATURES[2], FEATURES[4])  # every field differs in some feature
     assert KNOWN.differences([*each[:2], same, same]) == ()
+    assert KNOWN.differences([each[0], each[0], changed(n0=2.0, n6=2.0)]) == (FEATURES[0],)
     assert KNOWN.differences([]) == FEATURES
 
 

@@ -65,6 +65,8 @@ def test_a_threshold_refuses() -> None:
             choose(some, some, sensitivity=bad, specificity=None, what=WHAT)
     with pytest.raises(DataError, match="there are no well"):
         choose(some, none, sensitivity=None, specificity=0.9, what=WHAT)
+    with pytest.raises(DataError, match="there are no sick"):
+        choose(none, some, sensitivity=0.9, specificity=None, what=WHAT)
     with pytest.raises(DataError, match="greatest score"):
         choose(some, some, sensitivity=None, specificity=1.0, what=WHAT)
     with pytest.raises(DataError, match="no healthy patients"):
@@ -129,16 +131,17 @@ def test_the_ranking_of_label_issues_is_compared_with_a_list() -> None:
     count = 600
     cells = cellscan.CellDataset.from_arrays(np.zeros((count, 2, 2, 3), np.uint8), np.arange(count) % 2)
     scores = np.linspace(0, 1, count).astype(np.float32)
-    issues = LabelIssues(np.arange(20), scores, np.stack([scores, 1 - scores], 1), cells)
+    issues = LabelIssues(np.arange(25), scores, np.stack([scores, 1 - scores], 1), cells)
     listed = issues.against(cells.names[[0, 499, 500]])
     assert listed["hits_500"] == 2
     assert listed["roc_auc"] == pytest.approx(1 - (498 + 498) / (3 * 597))
     assert listed["average_precision"] == pytest.approx((1 + 2 / 500 + 3 / 501) / 3)
+    assert issues.against(cells.names[:1])["hits_500"] == 1
     for names in ([], cells.names):
         with pytest.raises(DataError, match="expected at least one, but not all"):
             issues.against(names)
     lines = str(issues).splitlines()
-    assert [line.split(": ")[1] for line in lines[1:3]] == ["10", "10"]
+    assert [line.split(": ")[1] for line in lines[1:3]] == ["13", "12"]
     assert len(lines) == 3 + 10
 
 
@@ -180,6 +183,8 @@ def test_temperatures_are_limited_and_certain_probabilities_stay_finite() -> Non
     certain = np.array([[1.0, 0.0]])
     assert apply_temperature(certain, 0.05).tolist() == [[1, 0]]
     assert np.isfinite(fit_temperature([certain], np.array([1])))
+    both = [np.repeat(certain, 10, 0), *unsure]
+    assert fit_temperature(both, np.zeros(10, int)) == pytest.approx(0.05, rel=1e-2)
     floor = 10**-1.5  # the twentieth root of 1e-30
     assert apply_temperature(certain, 20.0)[0, 1] == pytest.approx(floor / (1 + floor), abs=1e-5)
 

@@ -45,6 +45,7 @@ def test_average_precision_at_ten_levels_of_overlap(width, levels) -> None:
     assert report.ap50 == pytest.approx(float(levels >= 1))
     assert report.ap75 == pytest.approx(float(levels >= 6))
     assert np.isnan(report.ap50_per_class[1])
+    assert np.isnan(report.recall_per_class[1])
 
 
 def test_precision_recall_and_counts_at_the_thresholds() -> None:
@@ -128,6 +129,8 @@ def test_each_cell_is_counted_once() -> None:
     assert once(half, RULES).tolist() == [True, True]
     assert once(half, replace(RULES, iou_threshold=0.49)).tolist() == [True, False]
     assert once(half[[1, 0]], replace(RULES, iou_threshold=0.49)).tolist() == [False, True]
+    three = found([box(0), box(1), box(0)], [0, 0, 0], [0.9, 0.8, 0.7])  # the last overlaps one of the others
+    assert once(three, RULES).tolist() == [True, True, False]
     weak = found([box(0), box(1)], [0, 1], [0.5, 0.49])
     assert once(weak, RULES).tolist() == [True, False]
 

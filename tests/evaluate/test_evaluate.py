@@ -327,6 +327,7 @@ def test_a_limit_of_detection_needs_two_donors_and_more_hits_than_false_positive
     scores = np.repeat([0.9, 0.1, 0.1, 0.1, 0.1, 0.1, 0.9], [1, 1, 2, 2, 2, 2, 2])
     many = made(np.zeros(12, int), scores, list("aabbccddeeff"), rule=0.5).patients
     assert [row.patient for row in many.worst()] == ["b", "c", "d", "e", "a"]
+    assert many.worst(0) == ()
 
 
 def test_prevalence_by_bayes() -> None:
