@@ -42,7 +42,6 @@ ROWS = (
     Row("the same: fine-tuning, mobilenetv2_100, 96 px", TUNE, TUNE, True),
     Row("the same: forward, resnet50, 96 px, batch 1", FORWARD, FORWARD, True),
     Row("share of the network in predict of one image, small_cnn", ("one", "small_cnn"), ("bare", "small_cnn")),
-    Row("first predictions of a first and a second classifier", ("nth_predict", "2"), ("nth_predict", "1")),
 )
 
 
