@@ -137,7 +137,8 @@ def test_ctrl_c_keeps_the_last_whole_epoch(monkeypatch, tmp_path, stored) -> Non
         """Labels that press Ctrl-C in the middle of the third epoch."""
 
         def __getitem__(self, index):
-            calls.append(1)
+            if isinstance(index, np.ndarray) and len(index) == 24:  # a batch; np.unique reads labels too
+                calls.append(1)
             if len(calls) == 6:
                 raise KeyboardInterrupt
             return np.asarray(super().__getitem__(index))
