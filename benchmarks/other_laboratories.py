@@ -4,9 +4,9 @@
 
 FOLDER contains `iml_malaria`, `bccd`, `chula_rbc12` and `draaslan`, unpacked. Results are stored in the JSON file, and
 results that are already there are not measured again, so an interrupted run continues when it is started again. The
-script prints results of the bundled models on fields of Chula that chose no threshold, with `cell_diameter=None` (as
-trained) and with `cell_diameter="auto"`, and on IML fields redrawn larger and smaller. `several_laboratories.py` prints
-those on the test fields of all laboratories.
+script prints results of the bundled models, with `cell_diameter=None` (as trained) and with `cell_diameter="auto"`: on
+fields of Chula that chose no threshold, on IML fields redrawn larger and smaller, and on the middle of IML fields.
+`several_laboratories.py` prints those on the test fields of all laboratories.
 
 With --diameters, the script measures the estimates of the cell diameter alone. Their constants were chosen on fields
 with an even position (in the order of the annotations; for BCCD, by name). The printed results are for the fields with
@@ -35,6 +35,17 @@ def resize(image: np.ndarray, factor: float) -> np.ndarray:
         return image
     size = (round(image.shape[1] * factor), round(image.shape[0] * factor))
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+
+
+def cut_middle(path: Path, boxes: np.ndarray, part: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the middle of a field, a part of each side, and the boxes whose centre lies in it."""
+    (image,) = read([path])
+    size = np.array(image.shape[1::-1])
+    low = ((1 - part) / 2 * size).round().astype(int)
+    high = size - low
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    inside = ((centres > low) & (centres < high)).all(1)
+    return image[low[1] : high[1], low[0] : high[0]], boxes[inside] - np.tile(low, 2)
 
 
 def read(paths: list[Path]) -> list[np.ndarray]:
@@ -101,10 +112,14 @@ def measure_diameters(fields: list[tuple[Path, np.ndarray]], factor: float) -> d
     }  # fmt: skip
 
 
-def measure_screening(fields: list[tuple[Path, np.ndarray]], factor: float, options: dict[str, Any]) -> dict[str, Any]:
-    """Run `screen` on a set as one smear, and return its results."""
+def measure_screening(
+    fields: list[tuple[Path, np.ndarray]], part: float, factor: float, options: dict[str, Any]
+) -> dict[str, Any]:
+    """Run `screen` on the middle of rescaled fields as one smear, and return its results."""
+    none = np.zeros((0, 4))
+    images = (resize(cut_middle(path, none, part)[0], factor) for path, _ in fields)
     try:
-        smear = cellscan.screen((resize(read([path])[0], factor) for path, _ in fields), progress=False, **options)
+        smear = cellscan.screen(images, progress=False, **options)
     except cellscan.DataError as error:
         return {"fields": len(fields), "refused": str(error)}
     return {
@@ -113,14 +128,20 @@ def measure_screening(fields: list[tuple[Path, np.ndarray]], factor: float, opti
     }  # fmt: skip
 
 
-def measure_boxes(fields: list[tuple[Path, np.ndarray]], factor: float, mode: str | None) -> dict[str, Any]:
+def measure_boxes(
+    fields: list[tuple[Path, np.ndarray]], part: float, factor: float, mode: str | None
+) -> dict[str, Any]:
     """Return the average precision of red cells, infected or not, and the mean error of counts."""
-    images = [resize(image, factor) for image in read([path for path, _ in fields])]
-    boxes = [field_boxes * factor for _, field_boxes in fields]
+    cut = [cut_middle(path, field_boxes, part) for path, field_boxes in fields]
+    images = [resize(image, factor) for image, _ in cut]
+    boxes = [field_boxes * factor for _, field_boxes in cut]
     labels = [np.zeros(len(field_boxes), int) for field_boxes in boxes]
     truth = cellscan.FieldDataset.from_arrays(images, boxes, labels, class_names=CLASSES)
     report = cellscan.Detector.pretrained().evaluate(truth, cell_diameter=mode, progress=False)
-    return {"fields": len(fields), "AP50 red": report.ap50_per_class[0], "count error": report.count_error}
+    return {
+        "fields": len(fields), "cells": sum(map(len, boxes)), "AP50 red": report.ap50_per_class[0],
+        "count error": report.count_error,
+    }  # fmt: skip
 
 
 def main() -> None:
@@ -160,13 +181,20 @@ def main() -> None:
             ("auto, both", {}),
         )
         for setting, options in modes:
-            show(f"screen Chula {setting}{most}", lambda o=options: measure_screening(few("Chula", 2), 1, o))
-        for pixels in (55, 82, 100, 120, 150, 200):
-            title, factor = f"IML redrawn to {pixels} px", pixels / 82
+            show(f"screen Chula {setting}{most}", lambda o=options: measure_screening(few("Chula", 2), 1, 1, o))
+        cases = [(f"redrawn to {pixels} px", 1.0, pixels / 82) for pixels in (55, 82, 100, 120, 150, 200)]
+        cases += [(f"{part:.0%} of each side", part, 1.0) for part in (0.8, 0.6, 0.4)]
+        for title, part, factor in cases:
             for mode in (None, "auto"):
-                show(f"boxes {title} {mode}{most}", lambda f=factor, m=mode: measure_boxes(few("IML"), f, m))
+                show(
+                    f"boxes IML {title} {mode}{most}",
+                    lambda p=part, f=factor, m=mode: measure_boxes(few("IML"), p, f, m),
+                )
             for setting, options in (modes[0], modes[2]):
-                show(f"screen {title} {setting}{most}", lambda f=factor, o=options: measure_screening(few("IML"), f, o))
+                show(
+                    f"screen IML {title} {setting}{most}",
+                    lambda p=part, f=factor, o=options: measure_screening(few("IML"), p, f, o),
+                )
     print(versions())
 
 
