@@ -405,6 +405,10 @@ def test_compare_knows_which_cell_is_which() -> None:
     assert cellscan.compare(a, b).difference["accuracy"] == 0
     with pytest.raises(DataError, match="several cells are called '0.png'"):
         cellscan.compare(a, b.select(np.arange(20).reshape(10, 2)[::-1].ravel()))
+    twice = np.array([f"{min(i, 18):02d}.png" for i in range(20)])  # the last name twice
+    c, d = (made(labels, scores, patients, names=twice) for _ in range(2))
+    with pytest.raises(DataError, match=r"several cells are called '18.png'"):
+        cellscan.compare(c, d.select(np.r_[18:20, :18]))
     with pytest.raises(DataError, match="patients differ"):
         cellscan.compare(a, made(labels, scores, ["p"] * 20, names=names))
 
