@@ -96,6 +96,8 @@ def test_the_calibration_error_alone_is_that_of_the_report() -> None:
     probabilities, labels = rng.dirichlet(np.ones(3), 200), rng.integers(0, 3, 200)
     plain = compute_metrics(labels, labels, probabilities, None)
     assert np.isclose(expected_calibration_error(probabilities, labels), plain["calibration_error"])
+    two = np.array([[0.95, 0.05], [0.55, 0.45]])  # gaps of opposite sign in two bins
+    assert np.isclose(expected_calibration_error(two, np.array([1, 0])), (0.95 + 0.45) / 2)
 
 
 @settings(max_examples=40, deadline=None)
