@@ -130,6 +130,8 @@ def test_columns_have_types() -> None:
     assert frame["label_set"].tolist()[::2] == ["sick", "well"]
     assert str(patients(0.5).to_dataframe()["called"].dtype) == "bool"
     assert all(patients(None).to_dataframe()["called"].isna())
+    assert issues().to_dataframe()["patient"].tolist() == ["a", "b"]
+    assert issues().to_dataframe()["suggested"].tolist() == ["sick", "well"]
     assert smears().to_dataframe()["parasitemia"].tolist()[0] == 0.03125
     empty = detections(0).to_dataframe()
     assert [str(empty[name].dtype) for name in ("left", "class", "score")] == ["float64", "category", "float64"]

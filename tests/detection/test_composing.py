@@ -63,6 +63,7 @@ def test_cells_of_a_field_are_of_one_patient_and_of_its_classes(cells, composed)
 def test_where_the_cells_of_a_field_lie_and_how_many_are_infected(cells) -> None:
     fields = cellscan.compose_fields(cells, 60, size=(180, 240), seed=1)
     frame = np.array([240, 180])
+    assert fields.sizes.tolist() == [[240, 180]] * 60
     visible, gaps, covered, sizes = [], [], [], []
     plans = fields.source._plans  # type: ignore[attr-defined]
     for plan in plans:
@@ -186,6 +187,7 @@ def test_a_mosaic_brings_cells_to_one_diameter() -> None:
 def test_the_pieces_of_a_mosaic_by_their_plans() -> None:
     fields = marked()
     mosaics = cellscan.mosaic_fields(fields, 40, size=(300, 400), cell_diameter=(20, 40), margin=0.5, seed=1)
+    assert mosaics.sizes.tolist() == [[400, 300]] * 40
     factors, rows, numbers = [], [], set()
     for plan in mosaics.source._plans:  # type: ignore[attr-defined]
         covered = np.zeros((300, 400), int)
@@ -269,9 +271,11 @@ def test_what_makes_no_mosaic_says_why() -> None:
     for options, match in (
         ({"count": True}, "count"), ({"margin": -1}, "margin"), ({"cell_diameter": "auto"}, "cell_diameter"),
         ({"cell_diameter": (1, 2, 3)}, "cell_diameter"), ({"size": 300}, "size"),
+        ({"cell_diameter": 101, "size": (200, 240)}, "cell_diameter"),
     ):  # fmt: skip
         with pytest.raises(cellscan.ArgumentError, match=match):
             cellscan.mosaic_fields(fields, **{"count": 1, **options})  # type: ignore[arg-type]
+    assert len(cellscan.mosaic_fields(fields, 1, cell_diameter=100, size=(200, 240))) == 1
     with pytest.raises(cellscan.DataError, match="no field has a box"):
         cellscan.mosaic_fields(fields.rename_classes({"red blood cell": None}), 1)
 

@@ -97,6 +97,8 @@ def test_the_calibration_error_alone_is_that_of_the_report() -> None:
     probabilities, labels = rng.dirichlet(np.ones(3), 200), rng.integers(0, 3, 200)
     plain = compute_metrics(labels, labels, probabilities, None)
     assert np.isclose(expected_calibration_error(probabilities, labels), plain["calibration_error"])
+    two = np.array([[0.95, 0.05], [0.55, 0.45]])  # gaps of opposite sign in two bins
+    assert np.isclose(expected_calibration_error(two, np.array([1, 0])), (0.95 + 0.45) / 2)
 
 
 @settings(max_examples=40, deadline=None)
@@ -406,6 +408,10 @@ def test_compare_knows_which_cell_is_which() -> None:
     assert cellscan.compare(a, b).difference["accuracy"] == 0
     with pytest.raises(DataError, match="several cells are called '0.png'"):
         cellscan.compare(a, b.select(np.arange(20).reshape(10, 2)[::-1].ravel()))
+    twice = np.array([f"{min(i, 18):02d}.png" for i in range(20)])  # the last name twice
+    c, d = (made(labels, scores, patients, names=twice) for _ in range(2))
+    with pytest.raises(DataError, match=r"several cells are called '18.png'"):
+        cellscan.compare(c, d.select(np.r_[18:20, :18]))
     with pytest.raises(DataError, match="patients differ"):
         cellscan.compare(a, made(labels, scores, ["p"] * 20, names=names))
 
