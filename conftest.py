@@ -94,7 +94,7 @@ def trained_detector() -> dict[str, object]:
     fields = cellscan.synthetic_fields(4, seed=0, size=(96, 128))
     det = cellscan.Detector("retinanet_small", image_size=(96, 128), seed=0)
     det.fit(fields, epochs=4, batch_size=2, progress=False)
-    det.thresholds = (0.05, 0.05)
+    det.thresholds = (0.1, 0.1)
     return {"fields": fields, "det": det}
 
 

@@ -93,7 +93,7 @@ class Detector:
     >>> fields = cellscan.synthetic_fields(4, seed=0, size=(96, 128))
     >>> det = cellscan.Detector("retinanet_small", image_size=(96, 128), seed=0)
     >>> history = det.fit(fields, epochs=4, batch_size=2, progress=False)
-    >>> det.thresholds = (0.05, 0.05)
+    >>> det.thresholds = (0.1, 0.1)
     >>> len(det.predict(fields))
     4
     """
@@ -195,7 +195,7 @@ class Detector:
         Examples
         --------
         >>> det.thresholds
-        (0.05, 0.05)
+        (0.1, 0.1)
         """
         return self._detection.thresholds
 
