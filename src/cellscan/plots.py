@@ -320,7 +320,7 @@ def plot_smears(rows: Sequence[tuple[str, float, float | None, tuple[float, floa
 
     A row has the name, the apparent share, and the parasitemia and its interval, either of which may be None.
     """
-    figure, axis = plt.subplots(figsize=(6.4, 0.9 + 0.34 * len(rows)), layout="constrained")
+    figure, axis = plt.subplots(figsize=(6.4, 1.1 + 0.34 * len(rows)), layout="constrained")
     for number, (_, apparent, parasitemia, interval) in enumerate(rows):
         if parasitemia is None:
             axis.plot(100 * apparent, number, "o", mfc="none", color="0.4")
@@ -330,5 +330,5 @@ def plot_smears(rows: Sequence[tuple[str, float, float | None, tuple[float, floa
         axis.plot(100 * parasitemia, number, "o", color="C0")
     axis.set_yticks(range(len(rows)), [name for name, *_ in rows])
     axis.set_ylim(len(rows) - 0.5, -0.5)
-    axis.set_xlabel("infected red cells, %: filled = parasitemia and 95 % interval, hollow = apparent share")
+    axis.set_xlabel("infected red cells, %\nfilled: parasitemia and 95 % interval; hollow: apparent share")
     return figure
