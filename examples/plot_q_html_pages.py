@@ -12,8 +12,8 @@ from pathlib import Path
 import cellscan
 
 folder = Path(tempfile.mkdtemp())
-cells = cellscan.synthetic_cells(240, seed=0)
-study = cellscan.cross_validate("small_cnn", cells, folds=2, image_size=32, epochs=3, progress=False)
+cells, test = cellscan.synthetic_cells(800, seed=0).split(test=0.2, by="patient", seed=0)
+study = cellscan.cross_validate("small_cnn", cells, folds=2, image_size=32, epochs=10, progress=False)
 
 # %%
 # A study: the metrics of every fold, means, and pooled metrics with intervals.
@@ -29,8 +29,9 @@ study.label_issues().to_html(folder / "label_issues.html", count=24)
 # The report of one classifier. ``cells=`` adds the cells whose label is least probable, and ``explain=`` their
 # attribution maps.
 
-clf, test = study.members[0], cellscan.synthetic_cells(120, seed=1)
-clf.evaluate(test, progress=False).to_html(folder / "report.html", cells=test, explain=clf.explain, count=12)
+clf = study.members[0]
+report = clf.evaluate(test, progress=False)
+report.to_html(folder / "report.html", cells=test, explain=clf.explain, count=12)
 
 # %%
 # Detections: boxes can be hidden by class and by score.
