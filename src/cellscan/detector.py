@@ -622,11 +622,7 @@ class Detector:
             except DataError:  # No red cells are visible; the field is fitted into one input, and the result has None.
                 diameter = None
             tiling = plan_tiles(ground, self.image_size, diameter, trained)
-            area = float(ground.lit.sum()) / ground.factor**2
-            shown = _Shown(
-                item.name, source, image.shape[1::-1], tiling, diameter, area, describe_field(ground, diameter), ground
-            )
-            return shown, tiling.show(image, ground)
+            return _Shown(item.name, source, image.shape[1::-1], tiling, diameter, ground), tiling.show(image, ground)
 
         return read
 
@@ -642,22 +638,25 @@ class Detector:
             shown.rows.append(tile_rows)
 
     def _found(self, shown: _Shown, score_threshold: float | None) -> Detections:
-        thresholds = np.array(
-            self.thresholds if score_threshold is None else [score_threshold] * len(self.class_names), np.float32
-        )
         merged = shown.tiling.merge(shown.rows, self._detection.iou_threshold)
         labels = merged[:, 5].astype(np.int32)
         boxes = np.ascontiguousarray(merged[:, :4])
-        on_background = 0.0
         called = merged[:, 4] >= np.array(self.thresholds, np.float32)[labels]
-        if shown.ground is not None and called.any():
-            on_background = float((measure_coverage(shown.ground, boxes[called]) < _EMPTY).mean())
-        good = merged[:, 4] >= thresholds[labels]
-        good &= (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-        return Detections(
+        good = called if score_threshold is None else merged[:, 4] >= np.float32(score_threshold)
+        good = good & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        found = Detections(
             shown.name, shown.whole, boxes[good], labels[good], merged[good, 4], self.class_names, shown.image,
-            shown.diameter, shown.lit_area, shown.appearance, on_background,
+            shown.diameter,
         )  # fmt: skip
+        if shown.ground is None:
+            return found
+        empty = measure_coverage(shown.ground, boxes[called]) < _EMPTY
+        return replace(
+            found,
+            lit_area=float(shown.ground.lit.sum()) / shown.ground.factor**2,
+            appearance=describe_field(shown.ground, shown.diameter),
+            on_background=float(empty.mean()) if empty.size else 0.0,
+        )
 
     def evaluate(
         self,
@@ -983,8 +982,6 @@ class _Shown:
     whole: tuple[int, int]
     tiling: Tiling
     diameter: float | None = None
-    lit_area: float = 0.0
-    appearance: tuple[float, ...] = ()
     ground: Ground | None = None
     rows: list[np.ndarray] = field(default_factory=list)
 
