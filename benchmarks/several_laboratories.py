@@ -1,6 +1,6 @@
 """Train one detector on several laboratories, with one laboratory left out.
 
-    python benchmarks/several_laboratories.py --data FOLDER --out FOLDER [--leave-out IML]
+    python benchmarks/several_laboratories.py --data FOLDER --out FOLDER [--leave-out IML] [--epochs 10 4]
 
 The folder in --data contains `cell_images`, `iml_malaria`, `bccd`, `draaslan` and `chula_rbc12`, unpacked. Training
 fields are mosaics of annotated fields, and fields composed of NIH cells, half of them in the colours of those fields.
@@ -98,15 +98,15 @@ class Stage(NamedTuple):
     composed: int
     mosaics: int
     augment: str
-    epochs: int
     rate: float
     background: bool
 
 
-STAGES = (Stage(900, 120, "small", 10, 2e-3, False), Stage(600, 250, "strong", 4, 1e-3, True))
+STAGES = (Stage(900, 120, "small", 2e-3, False), Stage(600, 250, "strong", 1e-3, True))
 """The second stage has other colours and sizes, and more white cells and platelets, which only the mosaics have. It
 also learns the background of BCCD, which the first one ignores; without that, cells are found in it."""
 
+EPOCHS = [10, 4]
 DIAMETERS, INFECTED_SHARE = (40.0, 60.0), 0.3
 
 
@@ -139,8 +139,8 @@ def make_training(names: list[str], data: Path, number: int) -> tuple[cellscan.F
     return found[0], found[1]
 
 
-def train(folder: Path, names: list[str], data: Path) -> None:
-    """Train in stages, and keep the detector."""
+def train(folder: Path, names: list[str], data: Path, epochs: list[int]) -> None:
+    """Train in stages of a number of epochs each, and keep the detector."""
     det = cellscan.Detector("retinanet_small", image_size=(360, 480), class_names=CLASSES, seed=0)
     for number, stage in enumerate(STAGES):
         file = folder / f"stage-{number}.safetensors"
@@ -151,7 +151,7 @@ def train(folder: Path, names: list[str], data: Path) -> None:
         print(stage, fields, valid, sep="\n", flush=True)
         recipe = cellscan.Recipe(learning_rate=stage.rate, augment=stage.augment)
         history = det.fit(
-            fields, validation=valid, epochs=stage.epochs, batch_size=8, recipe=recipe,
+            fields, validation=valid, epochs=epochs[number], batch_size=8, recipe=recipe,
             checkpoint=folder / f"checkpoint-{number}", resume=True,
         )  # fmt: skip
         print({name: [round(value, 4) for value in history[name]] for name in history}, flush=True)
@@ -223,6 +223,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--leave-out", choices=("IML", "BCCD", "draaslan"), default="IML")
+    parser.add_argument("--epochs", type=int, nargs=len(STAGES), default=EPOCHS, help="of each stage")
     parser.add_argument("--ship", action="store_true")
     args = parser.parse_args()
     if args.ship and args.leave_out != "IML":
@@ -230,7 +231,7 @@ def main() -> None:
     folder = args.out / f"without-{args.leave_out}"
     folder.mkdir(exist_ok=True, parents=True)
     names = [name for name in LABORATORIES if name != args.leave_out]
-    train(folder, names, args.data)
+    train(folder, names, args.data, args.epochs)
     if not (folder / "detector.safetensors").exists():
         choose(folder, names, args)
     det, clf = cellscan.Detector.load(folder / "detector.safetensors"), cellscan.Classifier.pretrained()
