@@ -1,4 +1,4 @@
-"""Cost of the data pipeline: import, first and second load, memory, and synthetic cells.
+"""Cost of the data pipeline: import, first and second load, memory, synthetic cells, and composed fields.
 
     python benchmarks/data_path.py [DATA]
 
@@ -36,6 +36,15 @@ loaded = time.perf_counter()
 pixels = cells.images(int(sys.argv[2]), progress=False)
 pixels[:64].sum()
 print(time.perf_counter() - (start if sys.argv[3] == "all" else loaded))
+"""
+COMPOSE = """
+import time, cellscan
+fields = cellscan.compose_fields(cellscan.synthetic_cells(400, seed=0), 100, progress=False)
+fields = fields.select([row for row, boxes in enumerate(fields.boxes) if 50 <= len(boxes) <= 70])
+fields[0].image
+start = time.perf_counter()
+cells = sum(len(boxes) for boxes, field in zip(fields.boxes, fields) if field.image.any())
+print((time.perf_counter() - start) / cells * 60)
 """
 MEMORY = """
 import re, sys, threading, time, cellscan
@@ -78,6 +87,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         print(f"| import cellscan, over import jax | {median(IMPORT, cache=cache):.3f} s | 0.15 s |", flush=True)
         print(f"| generate 2,000 cells | {median(GENERATE, cache=cache, runs=3):.1f} s | 5 s |", flush=True)
+        compose = 1000 * median(COMPOSE, cache=cache, runs=3)
+        print(f"| an image of a composed field of 60 cells, 480 x 360 px | {compose:.0f} ms | 20 ms |", flush=True)
         if data:
             print(
                 f"| all cells at 64 px, the first time | {run(LOAD, data, '64', 'all', cache=cache):.1f} s | 30 s |",

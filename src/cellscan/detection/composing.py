@@ -21,8 +21,9 @@ from cellscan.progress import Progress
 
 CLASSES = ("red blood cell", "infected")
 
-_BLACK = 31
-"""Largest channel of a background pixel of a cut-out cell. It is above 0, because image compression blurs the edge."""
+_BRIGHT = np.uint32(0xE0E0E0)
+"""Bits of a pixel (red in the lowest byte) that are 0 in the background of a cut-out cell: all channels are at most 31.
+They are above 0, because image compression blurs the edge."""
 
 _COVER = (0.12, 0.6)
 """Range of the share of a field that cells cover."""
@@ -165,7 +166,7 @@ def compose_fields(
             "the patients of these cells are unknown, but a composed field needs cells of one patient; load them with "
             "load_folder(dir, patient=...)"
         )
-    side = 2 ** math.ceil(math.log2(max(high * 1.25, 16)))
+    side = 32 * math.ceil(high * 1.25 / 32)  # Rounded up, so that similar calls decode the cells once.
     pixels = cells.images(side, progress=progress)
     shapes = cells.sizes
     positive = cells.labels == cells.class_names.index(infected)
@@ -274,17 +275,13 @@ class ComposedSource(RenderedSource):
         self._plans, self._pixels, self._size, self._cells = plans, pixels, size, cells
 
     def identity(self) -> str:
-        return f"1|{self._cells}|{self._size}|{self._plans!r}"
+        return f"2|{self._cells}|{self._size}|{self._plans!r}"
 
     def render(self, row: int) -> np.ndarray:
         plan, (height, width) = self._plans[row], self._size
         rng = np.random.default_rng(list(plan.seed))
-        cells = np.empty((len(plan.cells), *self._pixels.shape[1:3], 4), np.uint8)
-        cells[..., :3] = self._pixels[[placed.row for placed in plan.cells]]
-        # The bitwise "or" of the channels exceeds 31 = 0b11111 exactly if one of the channels does.
-        cells[..., 3] = 255 * ((cells[..., 0] | cells[..., 1] | cells[..., 2]) > _BLACK)
-        cut = [_cut_out(cell, placed) for cell, placed in zip(cells, plan.cells, strict=True)]
-        means = np.array([colour for _, _, colour in cut]).reshape(-1, 3)
+        cells = self._read_cells(plan)
+        means = _mean_colours(cells)
         typical = np.median(means, 0) if len(means) else np.array([200.0, 150, 160])
         ground = 255 - (255 - typical) * rng.uniform(0.08, 0.55)
         ground = ground + (ground.mean() - ground) * rng.uniform(0, 0.7)
@@ -292,8 +289,8 @@ class ComposedSource(RenderedSource):
         canvas = np.empty((height, width, 3), np.float32)
         canvas[:] = ground
         _draw_others(rng, canvas, plan.diameter, typical, _WHITE_CELL)
-        for placed, (pixels, opacity, _) in zip(plan.cells, cut, strict=True):
-            _blend(canvas, pixels, opacity, placed.box)
+        for cell, placed in zip(cells, plan.cells, strict=True):
+            _paste(canvas, cell, placed)
         _draw_others(rng, canvas, plan.diameter, typical, _PLATELET)
         _draw_others(rng, canvas, plan.diameter, typical, _SPECK)
         canvas *= gain
@@ -307,37 +304,66 @@ class ComposedSource(RenderedSource):
         canvas += np.float32(noise) * rng.standard_normal((height, width, 1), np.float32)
         return np.clip(canvas, 0, 255, out=canvas).astype(np.uint8)
 
+    def _read_cells(self, plan: Plan) -> np.ndarray:
+        """Return the cells (n, side, side, 4) uint8: colours, 0 outside the cell, and alpha, 0 or 255."""
+        pixels = self._pixels[[placed.row for placed in plan.cells]]
+        cells = np.zeros((*pixels.shape[:3], 4), np.uint8)
+        cells[..., :3] = pixels
+        colours = cells.view("<u4")
+        inside = (colours & _BRIGHT) != 0
+        colours *= inside
+        cells[..., 3:] = 255 * inside.astype(np.uint8)
+        return cells
 
-def _cut_out(pixels: np.ndarray, placed: Placed) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Resize and transform a cell given as RGBA pixels.
 
-    Return its pixels (h, w, 3) float32, its opacity (h, w, 1) and its mean colour (3,).
+def _mean_colours(cells: np.ndarray) -> np.ndarray:
+    """Return the mean colour (n, 3) of each cell, from a ninth of its pixels."""
+    sums = cells[:, ::3, ::3].sum((1, 2), dtype=np.int64)
+    return 255 * sums[:, :3] / np.maximum(sums[:, 3:], 1)
+
+
+_COVERED = np.clip(np.arange(256) / 127.5 - 1, 0, 1).astype(np.float32)
+"""Opacity for the alpha of a resized cell: its outermost half pixel is dark from the background and transparent."""
+
+_WEIGHT = _COVERED * (255 / np.maximum(np.arange(256), 1)).astype(np.float32)
+"""Factor of the resized colours for an alpha: they were mixed with black, so they are divided by alpha."""
+
+
+def _paste(canvas: np.ndarray, cell: np.ndarray, placed: Placed) -> None:
+    """Resize a cell (side, side, 4), transform it and blend it into the canvas.
+
+    Resizing "RGBX" treats the four channels alike, and "RGBA" would multiply by alpha first, which is done already.
     """
+    left, top, right, bottom = placed.box
+    size = (right - left, bottom - top)
+    picture = Image.frombuffer("RGBX", cell.shape[1::-1], cell, "raw", "RGBX", 0, 1)
+    pixels = np.asarray(picture.resize(size[::-1] if placed.symmetry & 1 else size, Image.Resampling.BILINEAR))
     if placed.symmetry & 1:
         pixels = pixels.swapaxes(0, 1)
     if placed.symmetry & 2:
         pixels = pixels[::-1]
     if placed.symmetry & 4:
         pixels = pixels[:, ::-1]
-    size = (placed.box[2] - placed.box[0], placed.box[3] - placed.box[1])
-    # Pillow weights colours by opacity, so the black background does not darken the edge of the cell.
-    resized = np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).resize(size, Image.Resampling.BILINEAR))
-    resized = resized.astype(np.float32)
-    opacity = np.clip(resized[..., 3:] / 127.5 - 1, 0, 1)  # The outermost half pixel is dark from the background.
-    total = float(opacity.sum())
-    colour = np.einsum("ijc,ij->c", resized[..., :3], opacity[..., 0]) / total if total else np.zeros(3)
-    return resized[..., :3], opacity, colour
+    where, part = _overlap(canvas, placed.box)
+    pixels = pixels[part]
+    window, alpha = canvas[where], pixels[..., 3:]
+    window *= 1 - _COVERED[alpha]
+    window += pixels[..., :3] * _WEIGHT[alpha]
 
 
-def _blend(canvas: np.ndarray, pixels: np.ndarray, opacity: np.ndarray, box: tuple[int, ...]) -> None:
-    """Blend pixels (h, w, 3), or one colour (3,), into the canvas with an opacity (h, w, 1)."""
+def _overlap(canvas: np.ndarray, box: tuple[int, ...]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Return where the canvas and the box overlap, in coordinates of the canvas and of the box."""
     height, width = canvas.shape[:2]
     left, top, right, bottom = max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height)
-    if left >= right or top >= bottom:
-        return
-    part = np.s_[top - box[1] : bottom - box[1], left - box[0] : right - box[0]]
-    window, over = canvas[top:bottom, left:right], opacity[part]
-    window += over * ((pixels[part] if pixels.ndim == 3 else pixels) - window)
+    where = np.s_[top : max(bottom, top), left : max(right, left)]
+    return where, np.s_[top - box[1] : max(bottom, top) - box[1], left - box[0] : max(right, left) - box[0]]
+
+
+def _blend(canvas: np.ndarray, colour: np.ndarray, opacity: np.ndarray, box: tuple[int, ...]) -> None:
+    """Blend one colour (3,), or pixels (h, w, 3), into the canvas with an opacity (h, w, 1)."""
+    where, part = _overlap(canvas, box)
+    window, over = canvas[where], opacity[part]
+    window += over * ((colour[part] if colour.ndim == 3 else colour) - window)
 
 
 def _recolour(
