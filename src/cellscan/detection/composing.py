@@ -35,7 +35,14 @@ _MOST_INFECTED = 0.5
 """Largest share of infected cells in a field."""
 
 _CLUMPED = 0.35
-"""Share of cells that touch or slightly overlap another cell."""
+"""Share of cells that are placed beside another cell."""
+
+_CROWDED, _CLOSEST, _APART = 0.4, 0.45, 0.84
+"""Share of fields in which cells overlap; range of the smallest distance of two cells there, and the smallest distance
+in other fields, in sums of their radii."""
+
+_TRANSPARENT = 0.7
+"""Largest part of the light from below that a cell transmits."""
 
 _INSIDE = 0.4
 """Smallest share of the width and of the height of a cell that lies in the field."""
@@ -99,7 +106,7 @@ def compose_fields(
     """Compose fields from images of single cells, with a box around every red cell.
 
     All cells of a field come from one patient. They are rotated, mirrored and placed on a background, alone or in
-    clumps; the image border cuts some of them. Synthetic white cells, platelets and specks of stain are drawn between
+    clumps, in two fifths of the fields also over each other; the image border cuts some of them. Synthetic white cells, platelets and specks of stain are drawn between
     the red cells. They count as background and have no boxes. Illumination, focus and noise vary. An image is computed
     when it is read, in about 50 ms for 100 cells.
 
@@ -238,6 +245,7 @@ def _place(
     ])  # fmt: skip
     chosen = rng.permutation(chosen)
     factor = diameter / float(np.median(np.sqrt(shapes[chosen].prod(1))))
+    closest = rng.uniform(_CLOSEST, _APART) if rng.random() < _CROWDED else _APART
     middles, radii = np.zeros((wanted, 2)), np.zeros(wanted)
     placed: list[Placed] = []
     for row in chosen.tolist():
@@ -248,7 +256,7 @@ def _place(
         for _ in range(_TRIES):
             if done and rng.random() < _CLUMPED:
                 neighbour, angle = int(rng.integers(done)), rng.uniform(0, 2 * math.pi)
-                distance = (radius + radii[neighbour]) * rng.uniform(0.86, 1.0)
+                distance = (radius + radii[neighbour]) * rng.uniform(closest + 0.02, 1.0)
                 x, y = middles[neighbour] + distance * np.array([math.cos(angle), math.sin(angle)])
             else:
                 x, y = rng.uniform(-0.1, 1.1) * width, rng.uniform(-0.1, 1.1) * height
@@ -259,7 +267,7 @@ def _place(
             ):
                 continue
             distances = np.hypot(*(middles[:done] - (x, y)).T) / (radius + radii[:done])
-            if done and distances.min() < 0.84:
+            if done and distances.min() < closest:
                 continue
             middles[done], radii[done] = (x, y), radius
             placed.append(Placed(row, (left, top, left + cell_width, top + cell_height), symmetry))
@@ -275,7 +283,7 @@ class ComposedSource(RenderedSource):
         self._plans, self._pixels, self._size, self._cells = plans, pixels, size, cells
 
     def identity(self) -> str:
-        return f"2|{self._cells}|{self._size}|{self._plans!r}"
+        return f"3|{self._cells}|{self._size}|{self._plans!r}"
 
     def render(self, row: int) -> np.ndarray:
         plan, (height, width) = self._plans[row], self._size
@@ -289,8 +297,9 @@ class ComposedSource(RenderedSource):
         canvas = np.empty((height, width, 3), np.float32)
         canvas[:] = ground
         _draw_others(rng, canvas, plan.diameter, typical, _WHITE_CELL)
+        transparency = np.float32(rng.uniform(0, _TRANSPARENT))
         for cell, placed in zip(cells, plan.cells, strict=True):
-            _paste(canvas, cell, placed)
+            _paste(canvas, cell, placed, ground.astype(np.float32), transparency)
         _draw_others(rng, canvas, plan.diameter, typical, _PLATELET)
         _draw_others(rng, canvas, plan.diameter, typical, _SPECK)
         canvas *= gain
@@ -329,8 +338,13 @@ _WEIGHT = _COVERED * (255 / np.maximum(np.arange(256), 1)).astype(np.float32)
 """Factor of the resized colours for an alpha: they were mixed with black, so they are divided by alpha."""
 
 
-def _paste(canvas: np.ndarray, cell: np.ndarray, placed: Placed) -> None:
-    """Resize a cell (side, side, 4), transform it and blend it into the canvas.
+def _paste(
+    canvas: np.ndarray, cell: np.ndarray, placed: Placed, ground: np.ndarray, transparency: np.floating
+) -> None:
+    """Resize a cell (side, side, 4), transform it and blend it into the canvas, over what is drawn there.
+
+    An opaque cell hides other cells below it. A transparent one absorbs from their light what it absorbs from that of
+    the background `ground`. On the background itself, both are the same.
 
     Resizing "RGBX" treats the four channels alike, and "RGBA" would multiply by alpha first, which is done already.
     """
@@ -347,8 +361,9 @@ def _paste(canvas: np.ndarray, cell: np.ndarray, placed: Placed) -> None:
     where, part = _overlap(canvas, placed.box)
     pixels = pixels[part]
     window, alpha = canvas[where], pixels[..., 3:]
-    window *= 1 - _COVERED[alpha]
-    window += pixels[..., :3] * _WEIGHT[alpha]
+    colours = pixels[..., :3] * _WEIGHT[alpha]
+    window *= 1 - _COVERED[alpha] + colours * (transparency / ground)
+    window += (1 - transparency) * colours
 
 
 def _overlap(canvas: np.ndarray, box: tuple[int, ...]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
