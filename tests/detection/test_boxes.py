@@ -36,7 +36,9 @@ def test_anchors_by_hand() -> None:
     # The first place is the middle of the first eight pixels; ratio 1/4 makes 32 px of area 64 x 16.
     assert boxes[0].tolist() == [4 - 32, 4 - 8, 4 + 32, 4 + 8]
     assert boxes[1].tolist() == [4 - 16, 4 - 16, 4 + 16, 4 + 16]
-    assert np.allclose(boxes[3], [4 - 16 * SCALES[1], 4 - 16 * SCALES[1], 4 + 16 * SCALES[1], 4 + 16 * SCALES[1]])
+    for row, scale in ((3, 1.259921), (5, 1.587401)):  # an octave in three steps
+        half = 16 * scale
+        assert np.allclose(boxes[row], [4 - half, 4 - half, 4 + half, 4 + half])
     assert boxes[6].tolist() == [12 - 32, 4 - 8, 12 + 32, 4 + 8]  # one place to the right
     assert boxes[36].tolist() == [8 - 64, 8 - 16, 8 + 64, 8 + 16]  # the next level: twice the size
     assert boxes.dtype == np.float32
@@ -98,6 +100,8 @@ def test_limits_of_codes_and_boxes_without_area() -> None:
     assert np.allclose(encode(jnp.asarray([[8.0, 16, 8, 16]]), anchor), [[0, 0, *np.log([1e-3 / 16, 1e-3 / 32])]])
     boxes = jnp.asarray([[0.0, 0, 0, 0], [5, 5, 5, 9], [4, 4, 2, 2], [0, 0, 10, 10]])
     assert np.asarray(overlaps(boxes, boxes)).tolist() == np.diag([0.0, 0, 0, 1]).tolist()
+    narrow = jnp.asarray([[2.0, 7, 2.5, 9], [2, 7, 4, 7.5]])  # sides below one pixel
+    assert np.allclose(overlaps(narrow, narrow), [[1, 1 / 7], [1 / 7, 1]])
 
 
 def _centred(anchors: Anchors) -> np.ndarray:

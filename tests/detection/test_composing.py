@@ -102,17 +102,17 @@ def test_where_the_cells_of_a_field_lie_and_how_many_are_infected(cells) -> None
 
 
 def test_a_transparent_cell_absorbs_what_it_absorbs_from_the_background() -> None:
+    colour = np.array([100, 60, 80], np.float32)
     cell = np.full((16, 16, 4), (100, 60, 80, 255), np.uint8)
     cell[8:] = 0  # outside
     ground = np.array([200, 240, 220], np.float32)
-    for transparency, twice in ((0.0, [100, 60, 80]), (1.0, [50, 15, 80 * 80 / 220])):
+    for transparency, twice in ((0.0, colour), (1.0, colour * colour / ground)):
         canvas = np.empty((40, 40, 3), np.float32)
         canvas[:] = ground
         for left in (5, 11):
             _paste(canvas, cell, Placed(0, (left, 10, left + 16, 26), 0), ground, np.float32(transparency))
-        np.testing.assert_allclose(
-            canvas[14, [0, 7, 15, 24, 35]], [ground, [100, 60, 80], twice, [100, 60, 80], ground], atol=1e-3
-        )
+        expected = np.stack([ground, colour, twice, colour, ground])
+        np.testing.assert_allclose(canvas[14, [0, 7, 15, 24, 35]], expected, atol=1e-3)
         np.testing.assert_allclose(canvas[22, 15], ground, atol=1e-3)
 
 

@@ -106,9 +106,9 @@ def compose_fields(
     """Compose fields from images of single cells, with a box around every red cell.
 
     All cells of a field come from one patient. They are rotated, mirrored and placed on a background, alone or in
-    clumps, in two fifths of the fields also over each other; the image border cuts some of them. Synthetic white cells, platelets and specks of stain are drawn between
-    the red cells. They count as background and have no boxes. Illumination, focus and noise vary. An image is computed
-    when it is read, in about 50 ms for 100 cells.
+    clumps; in two fifths of the fields they also overlap. The image border cuts some of them. Synthetic white cells,
+    platelets and specks of stain are drawn between the red cells. They count as background and have no boxes.
+    Illumination, focus and noise vary. An image is computed when it is read.
 
     Parameters
     ----------
@@ -338,9 +338,7 @@ _WEIGHT = _COVERED * (255 / np.maximum(np.arange(256), 1)).astype(np.float32)
 """Factor of the resized colours for an alpha: they were mixed with black, so they are divided by alpha."""
 
 
-def _paste(
-    canvas: np.ndarray, cell: np.ndarray, placed: Placed, ground: np.ndarray, transparency: np.floating
-) -> None:
+def _paste(canvas: np.ndarray, cell: np.ndarray, placed: Placed, ground: np.ndarray, transparency: np.floating) -> None:
     """Resize a cell (side, side, 4), transform it and blend it into the canvas, over what is drawn there.
 
     An opaque cell hides other cells below it. A transparent one absorbs from their light what it absorbs from that of
