@@ -202,6 +202,8 @@ def test_suppression_at_its_thresholds() -> None:
     scores = jnp.asarray([0.9, 0.8, 0.7])
     assert suppress(boxes, scores, iou_threshold=0.5, max_detections=3).tolist() == [0, 1, -1]  # an IoU of 0.5 stays
     assert suppress(boxes, scores, iou_threshold=0.95, max_detections=2).tolist() == [0, 1]
+    thin = jnp.asarray([[0.0, 0, 1, 100], [50, 0, 51, 100], [100, 0, 200, 1], [100, 50, 200, 51]])
+    assert suppress(thin, jnp.ones(4), iou_threshold=0.1, max_detections=4).tolist() == [0, 1, 2, 3]
     apart = jnp.asarray([[0.0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]])
 
     def chosen(classes, boxes, score_threshold, candidates, iou_threshold=0.5) -> np.ndarray:
