@@ -174,6 +174,10 @@ def test_the_loss_of_a_batch_by_hand() -> None:
     assert np.isclose(parts["class_loss"], 0.25 * entropy + 3 * 0.75 * entropy, atol=1e-5)
     assert np.isclose(parts["box_loss"], 1 - 1 / 18, atol=1e-5)
     assert np.isclose(loss, parts["class_loss"] + parts["box_loss"])
+    twice = {name: jnp.concatenate([part, part]) for name, part in outputs.items()}
+    _, of_two = detection_loss(twice, anchors, jnp.asarray(np.concatenate([targets, targets])))
+    for name, part in parts.items():  # divided by the number of positive anchors
+        assert np.isclose(of_two[name], part)
     empty, _ = detection_loss(outputs, anchors, jnp.full((1, 2, 5), -1.0))  # a field without a box
     assert np.isfinite(empty)
 
