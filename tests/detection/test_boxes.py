@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cellscan
+from cellscan.data.shapes import NOT_ANNOTATED
 from cellscan.detection.anchors import SCALES, Anchors, decode, encode, fit_anchors, overlaps
 from cellscan.detection.suppression import select, suppress
 from cellscan.detection.targets import detection_loss, focal_loss, match, smooth_l1
@@ -180,6 +181,18 @@ def test_the_loss_of_a_batch_by_hand() -> None:
         assert np.isclose(of_two[name], part)
     empty, _ = detection_loss(outputs, anchors, jnp.full((1, 2, 5), -1.0))  # a field without a box
     assert np.isfinite(empty)
+
+
+def test_the_loss_of_background_in_which_a_class_is_not_annotated() -> None:
+    anchors = jnp.asarray([[0.0, 0, 10, 10], [100, 100, 110, 110]])
+    targets = np.full((1, 4, 5), -1.0, np.float32)
+    targets[0, 0] = [0, 0, 10, 10, 0]
+    targets[0, 2, 4] = NOT_ANNOTATED - 1
+    outputs = {"classes": jnp.zeros((1, 2, 3)), "boxes": jnp.ones((1, 2, 4))}
+    _, parts = detection_loss(outputs, anchors, jnp.asarray(targets))
+    # The positive anchor has three classes; the background has classes 0 and 2 only.
+    assert np.isclose(parts["class_loss"], (0.25 + (2 + 2) * 0.75) * np.log(2) / 4, atol=1e-5)
+    assert np.isclose(parts["box_loss"], 4 * (1 - 1 / 18), atol=1e-5)
 
 
 @settings(max_examples=30, deadline=None)
