@@ -18,7 +18,6 @@ from cellscan.detection.likeness import Likeness
 from cellscan.detection.rules import DetectionConfig
 from cellscan.detection.tiling import Tiling
 from cellscan.evaluate.detection import choose_thresholds, evaluate_detections, measure_errors, once
-from cellscan.screening import _correct
 from cellscan.training.checkpoint import hash_weights
 
 SIZE = (96, 128)
@@ -580,35 +579,41 @@ def test_fields_of_several_patients_are_not_pooled_without_a_word() -> None:
     assert [report.warnings for report in reports if report is not None] == [(), ()]
 
 
-@pytest.mark.parametrize("infected", [0, 3])
+def screen_counts(infected: int, red: int, count: int, **rules) -> cellscan.SmearReport:
+    """Return the report of `count` fields, each with so many red and infected cells, at most 400."""
+    x, y = np.mgrid[:20, :20].reshape(2, -1)[:, :red].astype(np.float32) * 10
+    images = [np.full((200, 200, 3), number, np.uint8) for number in range(count)]
+    boxes, labels = np.stack([x, y, x + 9, y + 9], 1), (np.arange(red) < infected).astype(int)
+    names = ("red blood cell", "infected")
+    fields = cellscan.FieldDataset.from_arrays(images, [boxes] * count, [labels] * count, class_names=names)
+    det = with_rules(Fake(fields, 0, 0), **{**KNOWN, "false_positive_sd": 0.0, **rules})
+    return cellscan.screen(fields, det, classifier=None, minimum_cells=1)
+
+
+@pytest.mark.parametrize("infected", [0, 1])
 def test_an_interval_is_as_wide_as_the_counts_permit(infected) -> None:
-    rules = replace(RULES, **{**KNOWN, "false_positive_rate": 0.0, "false_positive_sd": 0.0,
-                              "outcomes": ((70, 100, 0, 1000),) * 40})  # fmt: skip
-    sick = np.full(3, infected / 3)
-    parasitemia, bounds, limit = _correct(rules, sick, np.full(3, 100.0), 0)
-    assert parasitemia == pytest.approx(infected / 300 / 0.7)
-    assert bounds is not None
-    # The interval of Jeffreys for 0 and for 3 of 300 cells, divided by the sensitivity.
-    expected = {0: (0.0, 0.0083), 3: (0.0029, 0.0264)}[infected]
-    assert bounds == pytest.approx(np.array(expected) / 0.7, abs=0.002)
-    assert limit == pytest.approx(1 / 300 / 0.7)
+    """The expected intervals are those of Jeffreys for 0 and for 3 of 300 cells, divided by the sensitivity."""
+    smear = screen_counts(infected, 100, 3, false_positive_rate=0.0, outcomes=((70, 100, 0, 1000),) * 40)
+    assert smear.parasitemia == pytest.approx(infected / 100 / 0.7)
+    assert smear.interval == pytest.approx(np.array([(0.0, 0.0083), (0.0029, 0.0264)][infected]) / 0.7, abs=0.002)
+    assert smear.limit_of_detection == pytest.approx(1 / 300 / 0.7)
 
 
 def test_rates_that_may_be_equal_do_not_limit_the_parasitemia() -> None:
-    rules = replace(RULES, sensitivity=0.25, false_positive_rate=0.2, outcomes=((1, 4, 20, 100),) * 2)
-    _, bounds, limit = _correct(rules, np.full(10, 22.0), np.full(10, 100.0), 0)
-    assert bounds == (0.0, 1.0)
-    assert limit == 1.0
+    rates: dict = {"sensitivity": 0.25, "false_positive_rate": 0.2, "outcomes": ((1, 4, 20, 100),) * 2}
+    smear = screen_counts(22, 100, 10, **rates)
+    assert smear.interval == (0.0, 1.0)
+    assert smear.limit_of_detection == 1.0
 
 
 def test_the_limit_of_detection_includes_the_uncertainty_of_the_false_positive_rate() -> None:
     few, many = (
-        _correct(replace(RULES, **{**KNOWN, "false_positive_sd": 0.0, "outcomes": outcomes}), np.zeros(9),
-                 np.full(9, 1e6), 0)[2]
+        screen_counts(40, 400, 9, outcomes=outcomes).limit_of_detection
         for outcomes in (((7, 10, 4, 100),) * 2, ((7000, 10000, 400000, 10000000),) * 2)
-    )  # fmt: skip
-    assert many < 0.001
-    assert few == pytest.approx(2 * math.sqrt(0.0425 * 0.9575 / 201) / 0.66, rel=0.1)
+    )
+    noise = math.sqrt(0.04 * 0.96 / 3600)
+    assert many == pytest.approx(2 * noise / 0.66, rel=0.01)
+    assert few == pytest.approx(2 * math.hypot(noise, math.sqrt(0.0425 * 0.9575 / 201)) / 0.66, rel=0.1)
 
 
 def test_another_diameter_of_the_training_cells_loses_the_error_rates(fields) -> None:
