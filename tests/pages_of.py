@@ -94,7 +94,7 @@ def make_smear(found: cellscan.FieldDetections) -> cellscan.SmearReport:
     return cellscan.SmearReport(
         red_cells=36, infected=9, apparent=0.25, parasitemia=0.2, interval=(0.1, 0.3), limit_of_detection=0.01,
         corrected=True, enough=False, minimum_cells=5000, per_microlitre=None, fields=counts, failed=found.failed,
-        warnings=(f"Names such as {HOSTILE[0]} are odd.",), shown=found.fields,
+        warnings=(f"Names such as {HOSTILE[0]} are odd.", "Not enough cells."), shown=found.fields,
     )  # fmt: skip
 
 

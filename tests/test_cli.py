@@ -68,15 +68,23 @@ def test_screen_in_three_formats(tmp_path, capsys) -> None:
     assert main([*call, "--format", "csv", "--html", str(page)]) == 0
     assert "Counts by field" in page.read_text()
     said = capsys.readouterr()
-    assert said.out.splitlines()[0] == "field,red_cells,infected"
+    assert said.out.splitlines()[0] == "field,red_cells,infected,error"
     assert len(said.out.splitlines()) == 3
     assert said.err.startswith("Warning: ")
     assert main([*call, "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["red_cells"] == smear.red_cells
     assert main([*call[:3], "--cell-diameter", "large"]) == 1
     assert '--cell-diameter is large; expected pixels, "auto" or "none"' in capsys.readouterr().err
+    capsys.readouterr()
+    assert main(call) == 0
+    assert "1 file is not read: pages/smear.html" in capsys.readouterr().err
     (tmp_path / "bad.png").write_text("no image")
-    assert main(call) == 3
+    capsys.readouterr()
+    assert main([*call, "--format", "csv"]) == 3
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"{tmp_path / 'bad.png'},,,")
+    with pytest.raises(SystemExit) as stopped:
+        main([*call, "--classifier", "clf.safetensors"])
+    assert stopped.value.code == 2
 
 
 def test_the_cache_is_shown_and_cleared(capsys) -> None:

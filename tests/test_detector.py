@@ -446,7 +446,10 @@ class Fake(cellscan.Detector):
 
 
 LIKE = Likeness("here", 10, (0.0,) * 7, (1.0,) * 7)
-KNOWN = {"sensitivity": 0.7, "false_positive_rate": 0.04, "false_positive_sd": 0.05, "likeness": LIKE}
+KNOWN = {
+    "sensitivity": 0.7, "false_positive_rate": 0.04, "false_positive_sd": 0.05, "likeness": LIKE,
+    "outcomes": ((70, 100, 40, 1000),) * 40,
+}  # fmt: skip
 
 
 def with_rules(det: cellscan.Detector, **rules) -> cellscan.Detector:
@@ -482,7 +485,8 @@ def test_screening_corrects_what_was_measured() -> None:
     assert 0 < smear.limit_of_detection < 0.1
     few = cellscan.screen(fields, det, classifier=None)
     assert not few.enough
-    assert "not enough cells" in str(few)
+    assert few.warnings == ("Not enough cells: fewer than 5,000 red cells; count more fields.",)
+    assert str(few).startswith("Warning: Not enough cells")
     assert len(smear.plot().axes) == 4
 
 
@@ -502,8 +506,8 @@ def test_one_field_gives_no_interval() -> None:
 def test_what_is_not_known_of_errors_widens_the_interval() -> None:
     fields = cellscan.synthetic_fields(40, seed=3, size=(192, 256))
     widths = []
-    for outcomes in ((), ((70, 100, 40, 1000),) * 40, ((7, 10, 4, 100),) * 3):
-        det = with_rules(Fake(fields, 0.3, 0.04), **KNOWN, outcomes=outcomes)
+    for outcomes in (((7000, 10000, 4000, 100000),) * 40, ((70, 100, 40, 1000),) * 40, ((7, 10, 4, 100),) * 3):
+        det = with_rules(Fake(fields, 0.3, 0.04), **{**KNOWN, "outcomes": outcomes})
         low, high = cellscan.screen(fields, det, classifier=None).interval or (0, 0)
         widths.append(high - low)
     assert widths[0] < 1.2 * widths[1] < widths[2]
@@ -514,11 +518,13 @@ def test_claims_need_errors_known_for_fields_like_these() -> None:
     clf = cellscan.Classifier(image_size=16, seed=0)
 
     def said(options: dict, **rules) -> str:
-        smear = cellscan.screen(fields, with_rules(Fake(fields, 0, 0), **{**KNOWN, **rules}), **options)
+        det = with_rules(Fake(fields, 0, 0), **{**KNOWN, **rules})
+        smear = cellscan.screen(fields, det, minimum_cells=1, **options)
         assert (smear.parasitemia is None) == bool(smear.warnings)
         return " ".join(smear.warnings)
 
     alone: dict = {"classifier": None}
+    before = name_classifier(clf)
     assert said(alone) == ""
     far = replace(LIKE, source="A", low=(0, 0, 0.6, 0, 0, 0, 0.6))
     assert "known from A only; these fields differ in stain and cell size. The apparent" in said(alone, likeness=far)
@@ -527,6 +533,111 @@ def test_claims_need_errors_known_for_fields_like_these() -> None:
     assert "not valid for the classification in this call" in said(alone, measured_with="another")
     assert said({"classifier": clf}, measured_with=name_classifier(clf)) == ""
     assert "as often as infected ones" in said(alone, sensitivity=0.01)
+    assert "false-positive rate alone gives" in said(alone, outcomes=((70, 100, 400, 1000),) * 40)
+    assert "measured on fewer than two fields" in said(alone, outcomes=((70, 100, 40, 1000),))
+    assert "than the measured sensitivity of 4.50% permits" in said(alone, sensitivity=0.045)
+    clf._card = replace(clf.card, decision=replace(clf.card.decision, temperature=2.0))
+    assert "not valid for the classification" in said({"classifier": clf}, measured_with=before)
+    clf = cellscan.Classifier(image_size=16, seed=0)
+    clf.positive_class = "uninfected"
+    assert "not valid for the classification" in said({"classifier": clf}, measured_with=before)
+
+
+def test_a_claim_tells_which_fields_it_should_not_include(monkeypatch) -> None:
+    fields = cellscan.synthetic_fields(6, seed=3, size=(480, 640))
+    det = with_rules(Fake(fields, 0, 0), **KNOWN)
+    for number, (appearance, diameter) in enumerate([((*(0.5,) * 6, 2.0), 50.0), ((np.nan,) * 7, None)]):
+        det._truth[number] = replace(det._truth[number], appearance=appearance, cell_diameter=diameter, lit_area=1.0)
+
+    det._truth[2:] = [replace(one, appearance=(0.5,) * 7, cell_diameter=50.0, lit_area=1.0) for one in det._truth[2:]]
+    monkeypatch.setattr(det, "stream", lambda images, **_: iter(det._truth))
+    smear = cellscan.screen(fields, det, classifier=None, minimum_cells=1)
+    assert smear.parasitemia is not None
+    assert len(smear.warnings) == 2
+    assert smear.warnings[0].startswith("1 of 6 fields, the first 'synthetic_0001.png', show no red cells")
+    assert smear.warnings[1].startswith("2 of 6 fields differ from those of here")
+
+
+def test_a_field_that_occurs_twice_gives_no_claim() -> None:
+    fields = cellscan.synthetic_fields(6, seed=3, size=(480, 640))
+    det = with_rules(Fake(fields, 0, 0), **KNOWN)
+    det._truth.append(replace(det._truth[2], name="copy.png"))
+    smear = cellscan.screen(fields, det, classifier=None, minimum_cells=1)
+    assert (smear.parasitemia, smear.interval, smear.limit_of_detection) == (None, None, None)
+    assert smear.warnings[0].startswith("No claim: 1 of 7 fields, the first 'copy.png', have the same pixels")
+    table = cellscan.screen("a folder", det, classifier=None, minimum_cells=1, by=["a"] * 6 + ["b"])
+    assert table[0] is not None
+    assert table[0].parasitemia is not None
+
+
+def test_fields_of_several_patients_are_not_pooled_without_a_word() -> None:
+    fields = cellscan.synthetic_fields(6, seed=3, size=(480, 640)).with_groups(patients=["a", "b"] * 3)
+    det = with_rules(Fake(fields, 0, 0), **KNOWN)
+    (warning,) = cellscan.screen(fields, det, classifier=None, minimum_cells=1).warnings
+    assert warning == 'The fields are of 2 patients, counted together; for a report of each, pass by="patient".'
+    reports = cellscan.screen(fields, det, classifier=None, minimum_cells=1, by="patient")
+    assert [report.warnings for report in reports if report is not None] == [(), ()]
+
+
+def screen_counts(infected: int, red: int, count: int, **rules) -> cellscan.SmearReport:
+    """Return the report of `count` fields, each with so many red and infected cells, at most 400."""
+    x, y = np.mgrid[:20, :20].reshape(2, -1)[:, :red].astype(np.float32) * 10
+    images = [np.full((200, 200, 3), number, np.uint8) for number in range(count)]
+    boxes, labels = np.stack([x, y, x + 9, y + 9], 1), (np.arange(red) < infected).astype(int)
+    names = ("red blood cell", "infected")
+    fields = cellscan.FieldDataset.from_arrays(images, [boxes] * count, [labels] * count, class_names=names)
+    det = with_rules(Fake(fields, 0, 0), **{**KNOWN, "false_positive_sd": 0.0, **rules})
+    return cellscan.screen(fields, det, classifier=None, minimum_cells=1)
+
+
+@pytest.mark.parametrize("infected", [0, 1])
+def test_an_interval_is_as_wide_as_the_counts_permit(infected) -> None:
+    """The expected intervals are those of Jeffreys for 0 and for 3 of 300 cells, divided by the sensitivity."""
+    smear = screen_counts(infected, 100, 3, false_positive_rate=0.0, outcomes=((70, 100, 0, 1000),) * 40)
+    assert smear.parasitemia == pytest.approx(infected / 100 / 0.7)
+    assert smear.interval == pytest.approx(np.array([(0.0, 0.0083), (0.0029, 0.0264)][infected]) / 0.7, abs=0.002)
+    assert smear.limit_of_detection == pytest.approx(1 / 300 / 0.7)
+
+
+def test_rates_that_may_be_equal_do_not_limit_the_parasitemia() -> None:
+    rates: dict = {"sensitivity": 0.25, "false_positive_rate": 0.2, "outcomes": ((1, 4, 20, 100),) * 2}
+    smear = screen_counts(22, 100, 10, **rates)
+    assert smear.interval == (0.0, 1.0)
+    assert smear.limit_of_detection == 1.0
+
+
+def test_the_limit_of_detection_includes_the_uncertainty_of_the_false_positive_rate() -> None:
+    few, many = (
+        screen_counts(40, 400, 9, outcomes=outcomes).limit_of_detection
+        for outcomes in (((7, 10, 4, 100),) * 2, ((7000, 10000, 400000, 10000000),) * 2)
+    )
+    noise = math.sqrt(0.04 * 0.96 / 3600)
+    assert many == pytest.approx(2 * noise / 0.66, rel=0.01)
+    assert few == pytest.approx(2 * math.hypot(noise, math.sqrt(0.0425 * 0.9575 / 201)) / 0.66, rel=0.1)
+
+
+def test_another_diameter_of_the_training_cells_loses_the_error_rates(fields) -> None:
+    det = with_rules(cellscan.Detector(image_size=(64, 64)), **KNOWN)
+    diameter = det.learn_diameter(fields)
+    assert det.card.detection is not None
+    assert det.card.detection.sensitivity is None
+    assert not det.card.detection.outcomes
+    with_rules(det, **KNOWN)
+    assert det.learn_diameter(fields) == diameter
+    assert det.card.detection is not None
+    assert det.card.detection.sensitivity == 0.7
+
+
+def test_a_field_of_too_many_tiles_can_be_skipped(fields, monkeypatch) -> None:
+    det = with_rules(cellscan.Detector(image_size=(64, 64)), cell_diameter=45.0)
+    monkeypatch.setattr("cellscan.detector.measure_diameter", lambda *_: (2.0, 0.0))
+    image = np.full((1500, 2000, 3), 200, np.uint8)
+    (failure,) = det.predict(image, on_error="skip", progress=False).failed
+    assert "expected at most 1,000" in failure.reason
+    with pytest.raises(cellscan.ImageError, match="image 0: cells of 2 pixels"):
+        det.predict(image, progress=False)
+    with pytest.raises(cellscan.ArgumentError, match="cells of 2 pixels"):
+        det.predict(image, cell_diameter=2, progress=False)
 
 
 def test_a_call_hashes_the_weights_of_its_classifier_once(monkeypatch) -> None:
@@ -562,6 +673,8 @@ def test_a_failed_field_moves_no_other_to_another_smear(trained, tmp_path) -> No
     first = table[0]
     assert first is not None
     assert "1.png" in first.warnings[-1]
+    assert [row[:3] for row in first.rows()[2:]] == [[str(paths[1]), "", ""]]
+    assert first.rows()[2][3] == first.failed[0].reason
 
 
 def test_many_smears_are_a_table(tmp_path) -> None:
@@ -589,6 +702,15 @@ def test_many_smears_are_a_table(tmp_path) -> None:
         cellscan.screen(fields, det, classifier=None, by=["a", "b"])
     with pytest.raises(cellscan.DataError, match="no entry"):
         cellscan.screen(fields, det, classifier=None, by={})
+    for missing in (None, float("nan"), ""):
+        with pytest.raises(cellscan.DataError, match="expected the name of its smear"):
+            cellscan.screen(fields, det, classifier=None, by=["a"] * 8 + [missing])
+    det._truth.pop()
+    with pytest.raises(cellscan.ArgumentError, match="by has 9 entries for fewer fields"):
+        cellscan.screen("a folder", det, classifier=None, by=slides)
+    det._truth.clear()
+    with pytest.raises(cellscan.DataError, match="there are no fields"):
+        cellscan.screen([], det, classifier=None, by=[])
 
 
 def test_what_screening_refuses(fields, trained) -> None:

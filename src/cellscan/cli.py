@@ -89,8 +89,9 @@ def _make_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     screen.add_argument("images", nargs="+", metavar="FIELDS", help="files, and folders with their sub-folders")
     screen.add_argument("--detector", metavar="FILE", help="file of Detector.save (default: the bundled detector)")
-    screen.add_argument("--classifier", metavar="FILE", help="file of Classifier.save (default: the bundled one)")
-    screen.add_argument("--no-classifier", action="store_true", help="count what the detector alone calls infected")
+    second = screen.add_mutually_exclusive_group()
+    second.add_argument("--classifier", metavar="FILE", help="file of Classifier.save (default: the bundled one)")
+    second.add_argument("--no-classifier", action="store_true", help="count what the detector alone calls infected")
     screen.add_argument("--cell-diameter", default="auto", metavar="PX", help='pixels, "auto" (default) or "none"')
     _add_format(screen, ("text", "csv", "json"))
     _add_html(screen)
@@ -157,12 +158,18 @@ def _load_cells(args: argparse.Namespace) -> CellDataset:
 
 
 def _expand(images: Sequence[str]) -> list[str]:
-    """Return the files that are named, and those of the folders that are."""
-    from cellscan.data.images import image_files
+    """Return the files that are named, and those of the folders that are; tell which files are left out."""
+    from cellscan.data.images import describe_others, list_folder
 
     paths: list[str] = []
     for image in images:
-        paths += [str(Path(image, file)) for file in image_files(Path(image))] if Path(image).is_dir() else [image]
+        if not Path(image).is_dir():
+            paths.append(image)
+            continue
+        files, others = list_folder(Path(image))
+        paths += [str(Path(image, file)) for file in files]
+        if others:
+            print(describe_others(Path(image), others), file=sys.stderr)
     if not paths:
         raise CellscanError(f"there are no images in {', '.join(images)}")
     return paths

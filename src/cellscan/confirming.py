@@ -130,15 +130,21 @@ def check_classifier(classifier: Classifier) -> Classifier:
 
 
 def name_classifier(classifier: Classifier | None) -> str | None:
-    """Return a text that identifies a classifier by a hash of its weights and by its threshold; None for None.
+    """Return a text that identifies the predictions of a classifier; None for None.
 
-    Cards of detectors store it.
+    It contains a hash of the weights and the settings that change probabilities or labels without training: threshold,
+    temperature, positive class, background and test-time augmentation. Cards of detectors store it.
 
     Examples
     --------
     >>> import cellscan
     >>> from cellscan.confirming import name_classifier
-    >>> name_classifier(cellscan.Classifier(image_size=16, seed=0)).endswith(" at 0.5")
-    True
+    >>> name_classifier(cellscan.Classifier(image_size=16, seed=0)).split(" at ")[1]
+    '0.5, temperature 1, positive parasitized, background fill'
     """
-    return None if classifier is None else f"{classifier.fingerprint} at {classifier.card.decision.threshold:.6g}"
+    if classifier is None:
+        return None
+    card = classifier.card
+    decision = f"{card.decision.threshold:.6g}, temperature {card.decision.temperature:.6g}"
+    shown = f"background {card.background}" + (", test-time augmentation" if card.decision.tta else "")
+    return f"{classifier.fingerprint} at {decision}, positive {card.positive_class}, {shown}"

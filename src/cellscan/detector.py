@@ -57,6 +57,12 @@ draaslan, 99.5 % have more than 0.2."""
 _PRETRAINED = ("fields_retinanet_small",)
 
 
+_UNMEASURED: dict[str, Any] = {
+    "sensitivity": None, "false_positive_rate": None, "false_positive_sd": None, "outcomes": (), "likeness": None,
+    "measured_with": None, "joint_threshold": None,
+}  # fmt: skip
+"""Values of `DetectionConfig` without error rates, for a detector that would now find other cells."""
+
 _DEFAULT_CLASSES = ("red blood cell", "infected")
 """Class names of a detector that was made without `class_names`, until `fit` takes those of the training set."""
 
@@ -209,9 +215,7 @@ class Detector:
         thresholds = tuple(
             check_number(f"thresholds[{row}]", number, MIN_SCORE, 1, "[)") for row, number in enumerate(entries)
         )
-        unmeasured: dict[str, Any] = {"sensitivity": None, "false_positive_rate": None, "false_positive_sd": None}
-        unmeasured |= {"outcomes": (), "likeness": None, "measured_with": None, "joint_threshold": None}
-        self._card = replace(self._card, detection=replace(self._detection, thresholds=thresholds, **unmeasured))
+        self._card = replace(self._card, detection=replace(self._detection, thresholds=thresholds, **_UNMEASURED))
 
     @property
     def _detection(self) -> DetectionConfig:
@@ -424,6 +428,7 @@ class Detector:
         """Measure the diameter of the red cells in the training fields of this detector, and store it in the card.
 
         Call it for files of older versions, whose card has no diameter. The first `fit` stores the diameter itself.
+        With another diameter, fields are rescaled differently, so the card loses the error rates that were measured.
 
         Parameters
         ----------
@@ -450,7 +455,9 @@ class Detector:
         True
         """
         diameter = self._typical(self._matched(train, "train"))
-        self._card = replace(self._card, detection=replace(self._detection, cell_diameter=diameter))
+        if diameter != self._detection.cell_diameter:
+            detection = replace(self._detection, cell_diameter=diameter, **_UNMEASURED)
+            self._card = replace(self._card, detection=detection)
         return diameter
 
     def _typical(self, fields: FieldDataset) -> float:
@@ -527,10 +534,11 @@ class Detector:
         Raises
         ------
         ImageError
-            If a field cannot be read and `on_error` is ``"raise"``.
+            If a field cannot be read, or would have more than 1,000 tiles at its estimated diameter, and `on_error` is
+            ``"raise"``.
         ArgumentError
             If `cell_diameter` is a number and the card does not contain the diameter of the training cells; or if a
-            field would have more than 1,000 tiles.
+            field would have more than 1,000 tiles at the given diameter.
 
         Examples
         --------
@@ -582,12 +590,15 @@ class Detector:
         with Progress("detecting", total, show=progress) as bar:
             for item, image in pairs:
                 bar.advance(1)
-                if isinstance(image, ImageError):
-                    if on_error == "raise":
+                try:
+                    if isinstance(image, ImageError):
                         raise image
-                    yield Failure(item.index, item.name, str(image))
+                    shown, tiles = read(item, image)
+                except ImageError as error:
+                    if on_error == "raise":
+                        raise
+                    yield Failure(item.index, item.name, str(error))
                     continue
-                shown, tiles = read(item, image)
                 open_fields.append(shown)
                 waiting += [(shown, pixels) for pixels in tiles]
                 while len(waiting) >= BATCH_SIZES[-1]:
@@ -621,7 +632,12 @@ class Detector:
                 diameter = cell_diameter if isinstance(cell_diameter, float) else measure_diameter(image, ground)[0]
             except DataError:  # No red cells are visible; the field is fitted into one input, and the result has None.
                 diameter = None
-            tiling = plan_tiles(ground, self.image_size, diameter, trained)
+            try:
+                tiling = plan_tiles(ground, self.image_size, diameter, trained)
+            except ArgumentError as error:
+                if isinstance(cell_diameter, float):
+                    raise
+                raise ImageError(f"{item.name}: {error}") from error
             return _Shown(item.name, source, image.shape[1::-1], tiling, diameter, ground), tiling.show(image, ground)
 
         return read

@@ -173,8 +173,9 @@ def leave_one_laboratory_out(
     cell_diameter : "auto", float or None
         As in `Detector.predict`.
     checkpoint : path, optional
-        Folder in which the trained detectors are saved. Detectors in this folder are not trained again, so a study that
-        was stopped continues. Delete the folder to train all detectors again.
+        Folder in which the trained detectors are saved, each with a hash of the names and annotations of its training
+        fields in its name. A detector of the same fields is not trained again, so a study that was stopped continues.
+        Delete the folder to train all detectors again, such as after a change of `train`.
     progress : bool
         Show progress bars during the evaluation.
 
@@ -216,11 +217,14 @@ def leave_one_laboratory_out(
     folder = None if checkpoint is None else as_path("checkpoint", checkpoint)
     detectors, reports = [], []
     for number, name in enumerate(names):
-        file = None if folder is None else folder / f"{number}-{re.sub(r'[^A-Za-z0-9.-]+', '_', name)}.safetensors"
+        others, file = fields.select(owner != name), None
+        if folder is not None:
+            stem = f"{number}-{re.sub(r'[^A-Za-z0-9.-]+', '_', name)}-{others.hash(pixels=False)}"
+            file = folder / f"{stem}.safetensors"
         if file is not None and file.is_file():
             detector = Detector.load(file)
         else:
-            detector = train(fields.select(owner != name))
+            detector = train(others)
             if not isinstance(detector, Detector):
                 raise ArgumentError(f"train returned {detector!r:.80}; expected a cellscan.Detector")
             if file is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +16,9 @@ from cellscan.confirming import check_classifier, confirm, name_classifier, rule
 from cellscan.data.fields import FieldDataset
 from cellscan.data.inputs import Images
 from cellscan.data.tables import Column, Table, csv_rows, make_frame, write_csv
-from cellscan.data.values import check_number, check_seed, check_whole
+from cellscan.data.values import as_patient, check_number, check_seed, check_whole
 from cellscan.detection.rules import DetectionConfig
-from cellscan.detections import Detections, make_failures, show_field
+from cellscan.detections import Detections, SeenImage, make_failures, show_field
 from cellscan.detector import Detector
 from cellscan.errors import ArgumentError, DataError
 from cellscan.evaluate.bootstrap import DRAWS, draw_chunks, interval
@@ -92,13 +93,15 @@ class SmearReport(TextInNotebook):
         `Detector.choose_threshold` measured. None if the errors are not known for fields like these.
     interval : tuple[float, float] or None
         95 % interval of the parasitemia, by bootstrap over these fields and over the fields on which s and f were
-        measured. None if the parasitemia is None, or if there is only one field, because one field does not show how
-        much fields differ.
+        measured. It is at least as wide as the variation of independent cells, so that no infected cell among a few
+        hundred does not give an interval of 0 to 0. None if the parasitemia is None, or if there is only one field,
+        because one field does not show how much fields differ.
     warnings : tuple[str, ...]
         Sentences that a reader must consider before the numbers; `print` shows them first.
     limit_of_detection : float or None
         Parasitemia that is two standard deviations above the share that false positives alone give for this number of
-        cells. None if no parasitemia is claimed.
+        cells, and at least one infected cell. The standard deviation includes the uncertainty of f. None if no
+        parasitemia is claimed.
     corrected : bool
         Whether s and f are known for fields like these, so that `parasitemia` is not None.
     enough : bool
@@ -140,9 +143,8 @@ class SmearReport(TextInNotebook):
 
     def __str__(self) -> str:
         lines = [f"Warning: {warning}" for warning in self.warnings]
-        lines.append(f"{len(self.fields):,} fields, {self.red_cells:,} red cells, {self.infected:,} called infected")
-        if not self.enough:
-            lines.append(f"not enough cells: {self.red_cells:,} of {self.minimum_cells:,}; count more fields")
+        kind = self.shown[0].class_names[-1] if self.shown else "infected"  # a wrong order of the classes is visible
+        lines.append(f"{len(self.fields):,} fields, {self.red_cells:,} red cells, {self.infected:,} called {kind}")
         if self.parasitemia is None:
             lines.append(f"parasitemia: no claim; apparent share {self.apparent:.2%}")
         else:
@@ -177,7 +179,7 @@ class SmearReport(TextInNotebook):
         )
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write a CSV file with one line per field: name, red cells, infected.
+        """Write a CSV file with one line per field: name, red cells, infected, and the reason if it could not be read.
 
         Examples
         --------
@@ -185,7 +187,7 @@ class SmearReport(TextInNotebook):
         >>> file = pathlib.Path(tempfile.mkdtemp()) / "smear.csv"
         >>> cellscan.screen(fields, det, classifier=None, cell_diameter=50).to_csv(file)
         >>> file.read_text().splitlines()[0]
-        'field,red_cells,infected'
+        'field,red_cells,infected,error'
         """
         write_csv(path, self.rows())
 
@@ -244,13 +246,10 @@ class SmearReport(TextInNotebook):
             sections.append(("Fields with the most infected cells", [boxes]))
         if self.failed:
             sections.append(make_failures(self.failed))
-        warnings = list(self.warnings)
-        if not self.enough:
-            warnings.append(f"Not enough cells: {self.red_cells:,} of {self.minimum_cells:,}; count more fields.")
-        write_page(path, "Screening of a smear", [], sections, warnings=warnings)
+        write_page(path, "Screening of a smear", [], sections, warnings=self.warnings)
 
     def rows(self) -> list[list[object]]:
-        """Return the rows that `to_csv` writes: a header, and one row per field.
+        """Return the rows that `to_csv` writes: a header, and one row per field; at the end those that were skipped.
 
         Examples
         --------
@@ -262,6 +261,8 @@ class SmearReport(TextInNotebook):
 
     def to_dataframe(self) -> DataFrame:
         """Return a data frame of pandas with one row per field and the columns of `to_csv`.
+
+        A field that was skipped has NaN in the columns of counts.
 
         Raises
         ------
@@ -278,10 +279,12 @@ class SmearReport(TextInNotebook):
         return make_frame(self._table())
 
     def _table(self) -> Table:
+        skipped = [None] * len(self.failed)
         return {
-            "field": Column([count.name for count in self.fields]),
-            "red_cells": Column([count.red_cells for count in self.fields], "whole"),
-            "infected": Column([count.infected for count in self.fields], "whole"),
+            "field": Column([count.name for count in self.fields] + [failure.name for failure in self.failed]),
+            "red_cells": Column([count.red_cells for count in self.fields] + skipped, "whole"),
+            "infected": Column([count.infected for count in self.fields] + skipped, "whole"),
+            "error": Column([None] * len(self.fields) + [failure.reason for failure in self.failed]),
         }
 
 
@@ -532,9 +535,9 @@ def screen(
     by : str, callable, mapping or sequence, optional
         Smear of each field; `screen` then returns a `SmearTable`. ``"slide"``, ``"patient"`` or ``"laboratory"`` of a
         `FieldDataset`; a function or a mapping from the name of a field to its smear; or a sequence with one entry per
-        field.
+        field. None: all fields are of one smear.
     minimum_cells : int
-        Number of red cells from which a smear has enough cells, at least 1. Below it, the report states that there are
+        Number of red cells from which a smear has enough cells, at least 1. Below it, a warning states that there are
         not enough.
     red_cells_per_microlitre : float, optional
         Density of the red cells in the blood, above 0, to compute infected cells per microlitre.
@@ -556,10 +559,10 @@ def screen(
         If the detector does not have two classes, the classifier has no positive class, a number is out of range, or
         the entries of `by` do not match the fields.
     DataError
-        If the smear of a field is not known. Without `by`, also if the smear is refused: if no field can be read, or no
-        cell is found; if most fields show no red cells whose diameter can be estimated, such as thick films and empty
-        fields; if red cells cover less than a twentieth of the area of the fields; or if most detections lie on empty
-        background. With `by`, the table contains the reason instead.
+        If there are no fields, or the smear of a field is not known. Without `by`, also if the smear is refused: if no
+        field can be read, or no cell is found; if most fields show no red cells whose diameter can be estimated, such
+        as thick films and empty fields; if red cells cover less than a twentieth of the area of the fields; or if most
+        detections lie on empty background. With `by`, the table contains the reason instead.
 
     Examples
     --------
@@ -580,7 +583,7 @@ def screen(
     density = red_cells_per_microlitre
     density = None if density is None else check_number("red_cells_per_microlitre", density, 0, math.inf)
     check_seed(seed)
-    smear_of = _grouping(by, images)
+    smear_of, expected = _grouping(by, images)
     rules = detector.card.detection
     assert rules is not None
     classifier_name = name_classifier(confirming)
@@ -599,9 +602,12 @@ def screen(
             number += 1
         smears.setdefault(smear_of(result.name, number), _Smear()).add(confirm(result, rules, confirming))
         number += 1
-    if by is None and not smears:
+    if not smears:
         raise DataError("there are no fields; expected at least one")
-    how = _How(rules, classifier_name, minimum_cells, density, seed, estimated=cell_diameter == "auto")
+    if expected is not None and len(failed) + sum(len(smear.counts) for smear in smears.values()) < expected:
+        raise ArgumentError(f"by has {expected} entries for fewer fields; expected one entry for each field")
+    notes = _pooled(images) if by is None else ()
+    how = _How(rules, classifier_name, minimum_cells, density, seed, cell_diameter == "auto", notes)
     if by is None:
         return smears[""].report(how)
     reports: list[SmearReport | None] = []
@@ -627,20 +633,33 @@ def _second(classifier: Classifier | str | None) -> Classifier | None:
     return check_classifier(classifier)
 
 
-def _grouping(by: Grouping | None, images: Any) -> Callable[[str, int], str]:
-    """Return a function that maps the name and the number of a field to its smear."""
+def _pooled(images: Any) -> tuple[str, ...]:
+    """Return a warning if the fields are known to be of several patients or, without patients, of several slides."""
+    if isinstance(images, FieldDataset):
+        for what, owners in (("patient", images.patients), ("slide", images.slides)):
+            count = len({owner for owner in owners.tolist() if owner})
+            if count > 1:
+                advice = f'for a report of each, pass by="{what}"'
+                return (f"The fields are of {count} {what}s, counted together; {advice}.",)
+            if count:
+                break
+    return ()
+
+
+def _grouping(by: Grouping | None, images: Any) -> tuple[Callable[[str, int], str], int | None]:
+    """Return a function from the name and the number of a field to its smear, and the number of entries of a list."""
     if by is None:
-        return lambda name, number: ""
+        return (lambda name, number: ""), None
     if callable(by):
-        return lambda name, number: str(by(name))
+        return (lambda name, number: _check_smear(name, by(name))), None
     if isinstance(by, Mapping):
 
         def look(name: str, number: int) -> str:
             if name not in by:
                 raise DataError(f"by has no entry for the field {name!r}; expected one entry for each field")
-            return str(by[name])
+            return _check_smear(name, by[name])
 
-        return look
+        return look, None
     groups: Any = by
     if isinstance(by, str):
         if not isinstance(images, FieldDataset):
@@ -649,16 +668,23 @@ def _grouping(by: Grouping | None, images: Any) -> Callable[[str, int], str]:
                 "or a list with the smear of every field"
             )
         groups = images.groups(by)
-    listed = [str(group) for group in groups]
+    listed = list(groups)
     if hasattr(images, "__len__") and not isinstance(images, (str, bytes)) and len(images) != len(listed):
         raise ArgumentError(f"by has {len(listed)} entries for {len(images)} fields; expected one entry for each field")
 
     def at(name: str, number: int) -> str:
         if number >= len(listed):
             raise ArgumentError(f"by has {len(listed)} entries for more fields; expected one entry for each field")
-        return listed[number]
+        return _check_smear(name, listed[number])
 
-    return at
+    return at, len(listed)
+
+
+def _check_smear(name: str, smear: Any) -> str:
+    """Return the name of the smear of a field; raise `DataError` for a missing value."""
+    if not (text := as_patient(f"by of the field {name!r}", smear)):
+        raise DataError(f"by gives {smear!r:.80} for the field {name!r}; expected the name of its smear")
+    return text
 
 
 @dataclass(frozen=True)
@@ -671,6 +697,7 @@ class _How:
     density: float | None
     seed: int
     estimated: bool
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -681,6 +708,8 @@ class _Smear:
     failed: list[Failure] = field(default_factory=list)
     best: list[Detections] = field(default_factory=list)
     appearances: list[tuple[float, ...]] = field(default_factory=list)
+    seen: set[tuple[int, ...]] = field(default_factory=set)
+    repeated: list[str] = field(default_factory=list)
     covered: float = 0.0
     area: float = 0.0
     on_background: float = 0.0
@@ -692,6 +721,10 @@ class _Smear:
         self.best = sorted([*self.best, cells], key=lambda detections: -int((detections.labels == 1).sum()))[:_SHOWN]
         if cells.appearance:
             self.appearances.append(cells.appearance)
+        if (pixels := _identify(cells)) in self.seen:
+            self.repeated.append(cells.name)
+        elif pixels:
+            self.seen.add(pixels)
         self.on_background += cells.on_background * len(cells)
         if cells.lit_area:
             sides = cells.boxes[:, 2:] - cells.boxes[:, :2]
@@ -706,9 +739,23 @@ class _Smear:
         infected = np.array([count.infected for count in self.counts], np.float64)
         apparent = float(infected.sum() / total)
         warnings = _unknown(how, self.appearances, apparent, total)
+        if self.repeated:
+            warnings.append(
+                f"No claim: {len(self.repeated)} of {len(red)} fields, the first {self.repeated[0]!r}, have the same "
+                "pixels as another one, so their cells are counted more than once; leave them out."
+            )
         parasitemia = bounds = limit = None
         if not warnings:
             parasitemia, bounds, limit = _correct(how.rules, infected, red, how.seed)
+        if bounds is not None and bounds[1] == 0:
+            parasitemia = bounds = limit = None
+            warnings.append(
+                "Fewer cells are called infected than the measured false-positive rate alone gives, so the error rates "
+                f"are not valid for these fields. The apparent share is {apparent:.2%}; infected cells may be missed."
+            )
+        warnings += [*self._partly(how, parasitemia is not None), *how.notes]
+        if total < how.minimum_cells:
+            warnings.append(f"Not enough cells: fewer than {how.minimum_cells:,} red cells; count more fields.")
         if self.failed:
             warnings.append(f"{len(self.failed)} fields could not be read; the first: {self.failed[0].reason}")
         return SmearReport(
@@ -727,6 +774,23 @@ class _Smear:
             warnings=tuple(warnings),
             shown=tuple(self.best),
         )
+
+    def _partly(self, how: _How, claimed: bool) -> list[str]:
+        """Return warnings about some of the fields, fewer than those for which a smear is refused or gets no claim."""
+        warnings = []
+        unmeasured = [count.name for count in self.counts if count.cell_diameter is None]
+        if how.estimated and self.area and unmeasured:
+            warnings.append(
+                f"{len(unmeasured)} of {len(self.counts)} fields, the first {unmeasured[0]!r}, show no red cells whose "
+                "diameter can be estimated; they were not rescaled, and their counts may be wrong."
+            )
+        known = how.rules.likeness
+        if claimed and known and (differ := sum(bool(known.differences([one])) for one in self.appearances)):
+            warnings.append(
+                f"{differ} of {len(self.appearances)} fields differ from those of {known.source}, on which the error "
+                "rates were measured; the parasitemia includes them."
+            )
+        return warnings
 
     def _refuse(self, total: int, how: _How) -> None:
         count = len(self.counts)
@@ -752,6 +816,14 @@ class _Smear:
                 f"red cells cover {self.covered / self.area:.1%} of the fields; expected at least {SPARSE:.0%}. A "
                 "thick film has no red cells to count; for a thin film, choose fields in which cells lie side by side"
             )
+
+
+def _identify(cells: Detections) -> tuple[int, ...]:
+    """Return numbers that are equal for fields with the same pixels; empty if the pixels are not known."""
+    image = cells.image
+    if isinstance(image, SeenImage):
+        return (*cells.size, image.checksum)
+    return (*cells.size, zlib.crc32(np.ascontiguousarray(image))) if isinstance(image, np.ndarray) else ()
 
 
 def _unknown(how: _How, appearances: Sequence[Sequence[float]], apparent: float, total: int) -> list[str]:
@@ -781,11 +853,21 @@ def _unknown(how: _How, appearances: Sequence[Sequence[float]], apparent: float,
             else "with cell_diameter=None, fields are not compared with those on which the error rates were measured"
         )
         return [f"No claim: {why}. {share}"]
+    if len(rules.outcomes) < 2:
+        return [
+            "No claim: the error rates were measured on fewer than two fields, so their uncertainty is not known. "
+            f"{share}"
+        ]
     if differ := known.differences(appearances):
         listed = differ[0] if len(differ) == 1 else f"{', '.join(differ[:-1])} and {differ[-1]}"
         return [f"Error rates are known from {source} only; these fields differ in {listed}. {share}"]
     if total < FEW:
         return [f"{total} red cells are too few for a claim; expected at least {FEW}. {share}"]
+    if apparent > rules.sensitivity:
+        return [
+            f"More cells are called infected than the measured sensitivity of {rules.sensitivity:.2%} permits, even if "
+            f"all cells were infected; the error rates are not valid for these fields. {share}"
+        ]
     return []
 
 
@@ -797,32 +879,33 @@ def _correct(
     assert s is not None
     assert f is not None
     count, total = len(red), float(red.sum())
-    parasitemia = float(np.clip((sick.sum() / total - f) / (s - f), 0, 1))
+    share = sick.sum() / total
+    parasitemia = float(np.clip((share - f) / (s - f), 0, 1))
+    drawn_s, drawn_f = _draw_errors(rules, seed)
     noise = max(math.sqrt(f * (1 - f) / total), (rules.false_positive_sd or 0.0) / math.sqrt(count))
-    limit = 2 * noise / (s - f)
+    noise = math.hypot(noise, float(drawn_f.std()))
+    limit = min(max(2 * noise, 1 / total) / (s - f), 1.0)
     if count < 2:
         return parasitemia, None, limit
     chunks = draw_chunks(count, DRAWS, seed, max(1, 2_000_000 // count))
     cells = np.concatenate([weights @ np.stack([sick, red], 1) for weights in chunks])
-    drawn_s, drawn_f = _draw_errors(rules, s, f, seed)
     with np.errstate(divide="ignore", invalid="ignore"):
-        drawn = (cells[:, 0] / cells[:, 1] - drawn_f) / (drawn_s - drawn_f)
-    drawn[(cells[:, 1] == 0) | (drawn_s <= drawn_f)] = np.nan
-    low, high = interval(np.clip(drawn, 0, 1))
-    return parasitemia, (low, high), limit
+        shares = np.where(cells[:, 1] > 0, cells[:, 0] / cells[:, 1], np.nan)
+        of_cells = np.random.default_rng([seed, 2]).beta(sick.sum() + 0.5, total - sick.sum() + 0.5, DRAWS)
+        if not np.nanstd(shares) >= of_cells.std():
+            shares = of_cells
+        drawn = np.clip((shares - drawn_f) / (drawn_s - drawn_f), 0, 1)
+    # A draw in which infected cells are found no more often than false positives does not limit the parasitemia.
+    unlimited = drawn_s <= drawn_f
+    return parasitemia, (interval(np.where(unlimited, 0, drawn))[0], interval(np.where(unlimited, 1, drawn))[1]), limit
 
 
-def _draw_errors(
-    rules: DetectionConfig, s: float, f: float, seed: int
-) -> tuple[np.ndarray | float, np.ndarray | float]:
-    """Return s and f for each bootstrap draw of the fields on which they were measured.
+def _draw_errors(rules: DetectionConfig, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return s and f, (D,) each, for each bootstrap draw of the fields on which they were measured.
 
-    If fewer than two of these fields are known, the given s and f are returned. Each value is drawn from a beta
-    distribution with half a cell added to both counts of the ratio. A count of 0 in a small sample then does not give
-    a rate of exactly 0.
+    Each value is drawn from a beta distribution with half a cell added to both counts of the ratio. A count of 0 in a
+    small sample then does not give a rate of exactly 0.
     """
-    if len(rules.outcomes) < 2:
-        return s, f
     outcomes = np.array(rules.outcomes, np.float64)
     chunks = draw_chunks(len(outcomes), DRAWS, seed + 1, max(1, 2_000_000 // len(outcomes)))
     hit, total, false, others = np.concatenate([weights @ outcomes for weights in chunks]).T

@@ -502,8 +502,21 @@ def list_folder(folder: Path) -> tuple[list[str], list[str]]:
 def warn_of_others(where: Path, others: Sequence[str]) -> None:
     """Warn about files among the images that are not read."""
     if others:
-        listed = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
-        count = f"{len(others)} files are" if len(others) > 1 else "1 file is"
-        known = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
-        advice = next((f". {name}: {foreign(name)}" for name in others if foreign(name)), "")
-        warnings.warn(f"{where}: {count} not read: {listed}. Formats that are read: {known}{advice}", stacklevel=3)
+        warnings.warn(describe_others(where, others), stacklevel=3)
+
+
+def describe_others(where: Path, others: Sequence[str]) -> str:
+    """Return a sentence about files among the images that are not read.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from cellscan.data.images import describe_others
+    >>> describe_others(Path("smear"), ["a.txt"]).split(". ")[0]
+    'smear: 1 file is not read: a.txt'
+    """
+    listed = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+    count = f"{len(others)} files are" if len(others) > 1 else "1 file is"
+    known = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
+    advice = next((f". {name}: {foreign(name)}" for name in others if foreign(name)), "")
+    return f"{where}: {count} not read: {listed}. Formats that are read: {known}{advice}"

@@ -33,7 +33,8 @@ class DetectionConfig:
     likeness : Likeness or None
         Appearance and origin of the fields on which the rates were measured.
     measured_with : str or None
-        Fingerprint of the classifier that confirmed the last class while the rates were measured; None without one.
+        Fingerprint and settings of the classifier that confirmed the last class while the rates were measured; None
+        without one.
     joint_threshold : float or None
         Joint score of detector and classifier at and above which a cell counts as one of the last class, in (0, 1). It
         is used together with the classifier `measured_with` only. The log-odds of a joint score are the mean of the

@@ -34,8 +34,8 @@ def reliability(
     Returns
     -------
     (B, 4) float64
-        Mean probability, share of positives, and lower and upper end of its interval. Both ends are NaN with fewer
-        than two groups.
+        Mean probability, share of positives, and lower and upper end of its interval. Both ends are NaN for a bin with
+        cells of fewer than two groups, whose draws do not differ.
 
     Examples
     --------
@@ -56,14 +56,14 @@ def reliability(
         cells = np.bincount(kind, minlength=kinds)
         counts = np.random.default_rng(seed).multinomial(len(truth), cells / len(truth), draws).reshape(draws, bins, 2)
         hits, sizes = counts[:, occupied, 1], counts[:, occupied].sum(2)
-        has_interval = len(truth) > 1
+        several = cells.reshape(bins, 2).sum(1)[occupied] > 1
     else:
         weights, group = draw_weights(groups, draws, seed)
-        has_interval = weights.shape[1] > 1
         shape = weights.shape[1], bins
         size, hit = np.zeros(shape), np.zeros(shape)
         np.add.at(size, (group, bin_index), 1)
         np.add.at(hit, (group, bin_index), truth)
+        several = (size[:, occupied] > 0).sum(0) > 1
         hits, sizes = weights @ hit[:, occupied], weights @ size[:, occupied]
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = hits / sizes
@@ -72,8 +72,8 @@ def reliability(
         (
             scores[bin_index == number].mean(),
             truth[bin_index == number].mean(),
-            *(interval(column) if has_interval else undefined),
+            *(interval(column) if varies else undefined),
         )
-        for number, column in zip(occupied, shares.T, strict=True)
+        for number, column, varies in zip(occupied, shares.T, several, strict=True)
     ]
     return np.array(rows).reshape(-1, 4)
