@@ -1365,7 +1365,7 @@ class Classifier:
         True
         """
         known = ("cpu", "cuda", "rocm", "tpu")
-        chosen = as_list("platforms", platforms)
+        chosen = as_list("platforms", platforms, ordered=False)
         for platform in chosen or [None]:
             check_choice("platforms", platform, known)
         export(path, self._task, self._members, self._card, tuple(chosen))

@@ -296,8 +296,9 @@ class Detections(Sequence[Detection]):
         corners[:, 2:] = np.maximum(corners[:, 2:], corners[:, :2] + 1)
         cells = [image[top:bottom, left:right] for left, top, right, bottom in corners.tolist()]
         names = [f"{self.name}_{number:03d}" for number in range(len(cells))]
+        labels = [self.class_names[label] for label in self.labels]
         return CellDataset.from_arrays(
-            cells, self.labels, class_names=self.class_names, patients=[self.name] * len(cells), names=names
+            cells, labels, class_names=self.class_names, patients=[self.name] * len(cells), names=names
         )
 
 

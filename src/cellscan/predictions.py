@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 import numpy as np
@@ -212,21 +213,29 @@ class Predictions(Sequence[Prediction]):
                 f"{len(self)} predictions compared with labels of shape {theirs.shape}; expected one label, or as many "
                 f"as predictions{unread}"
             )
-        if theirs.dtype == bool:
+        given = theirs.ravel().tolist()
+        if any(isinstance(value, bool) for value in given):
             raise ArgumentError(
                 "predictions compared with bool, which is not a label; expected labels or names of classes"
             )
-        if theirs.dtype.kind not in "UO":
-            return np.asarray(self.labels == theirs)
-        unknown = {name for name in theirs.ravel().tolist() if isinstance(name, str)} - set(self.class_names)
+        numbers = {value for value in given if isinstance(value, Real) and value == value}
+        beyond = numbers - set(range(len(self.class_names)))
+        if beyond:
+            raise ArgumentError(
+                f"predictions compared with {min(beyond)!r}, which is not a label; expected 0 to "
+                f"{len(self.class_names) - 1}, or names of classes"
+            )
+        names = {value for value in given if isinstance(value, str)}
+        if names and numbers:
+            raise ArgumentError("predictions compared with labels and names of classes; expected only one of the two")
+        unknown = names - set(self.class_names)
         if unknown:
             raise ArgumentError(
                 f"{sorted(unknown)[0]!r} is not a class; expected one of {', '.join(map(repr, self.class_names))}"
             )
+        mine = np.array(self.label_names if names else self.labels.tolist(), object)
         try:
-            return np.array(
-                [name == value for name, value in np.broadcast(np.array(self.label_names, object), theirs)], bool
-            )
+            return np.array([label == value for label, value in np.broadcast(mine, theirs)], bool)
         except TypeError as error:  # A comparison with pandas' NA is neither true nor false.
             raise ArgumentError(
                 f"predictions compared with {other!r:.80}; expected labels or names of classes"

@@ -165,7 +165,7 @@ class CellClassifier(_ClassifierBase):
         names = [str(value) for value in classes.tolist()]
         if len(names) == 1:
             raise ArgumentError(f"y has 1 class, {names[0]!r}; expected two or more")
-        cells = CellDataset.from_arrays(images, labels, class_names=names)
+        cells = CellDataset.from_arrays(images, [names[label] for label in labels], class_names=names)
         classifier = Classifier(
             self.model, weights=self.weights, image_size=self.image_size, background=self.background,
             class_names=names, seed=self.seed,

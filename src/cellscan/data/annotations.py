@@ -14,6 +14,7 @@ from cellscan.data.finding import IMAGE_FOLDERS, Finder, names_of
 from cellscan.data.formats import yolo
 from cellscan.data.formats.common import (
     BAD,
+    OVERRUN,
     AnnotationFile,
     Entry,
     Format,
@@ -107,8 +108,9 @@ def load_fields(
         An argument has the wrong type or value.
     DataError
         The format is unknown, or two formats are mixed; a class is unknown; coordinates are impossible, such as shares
-        of the image where pixels are expected, or boxes outside the image; or an image is missing, damaged, annotated
-        twice or of another size than the annotation states. The message contains the file and the line or entry.
+        of the image where pixels are expected, boxes outside the image, or many boxes far beyond its frame; or an image
+        is missing, damaged, annotated twice or of another size than the annotation states. The message contains the
+        file and the line or entry.
 
     Notes
     -----
@@ -275,13 +277,14 @@ def _read(
     )
     good, paths, sizes, skipped = _locate(target, place, reading, renamed, on_error)
     _check_pixels(good)
+    _check_frames(good, sizes, reading.coordinates)
     field_names = names_of(paths, place.images or place.root)
     rank = {name: number for number, name in enumerate(saved)}
     row_order = sorted(range(len(good)), key=lambda row: rank.get(field_names[row], len(rank)))
     good, paths = [good[row] for row in row_order], [paths[row] for row in row_order]
     sizes, field_names = [sizes[row] for row in row_order], [field_names[row] for row in row_order]
     class_names = list(dict.fromkeys(name for name in renamed.values() if name is not None))
-    complete_names = None if complete is None else as_texts("complete", as_list("complete", complete))
+    complete_names = None if complete is None else as_texts("complete", as_list("complete", complete, ordered=False))
     class_names += [name for name in dict.fromkeys(complete_names or ()) if name not in class_names]
     index = {old: IGNORED if new is None else class_names.index(new) for old, new in renamed.items()} | {None: IGNORED}
     scale = [np.array(size if entry.relative else (1, 1), float) for entry, size in zip(good, sizes, strict=True)]
@@ -420,6 +423,24 @@ def _check_pixels(entries: Sequence[Entry]) -> None:
     if sides and max(sides) <= 1:
         raise DataError(
             f"{entries[0].where}: no coordinate is larger than 1, so these are shares of the image; expected pixels"
+        )
+
+
+def _check_frames(entries: Sequence[Entry], sizes: Sequence[tuple[int, int]], coordinates: str) -> None:
+    """Raise if many boxes extend far beyond their images, as if two corners were read as a corner and a size."""
+    count, beyond = 0, []
+    for entry, (width, height) in zip(entries, sizes, strict=True):
+        w, h = (1, 1) if entry.relative else (width, height)
+        count += len(entry.boxes)
+        beyond += [
+            f"{entry.where}: the box from ({left:g}, {top:g}) to ({right:g}, {bottom:g}) in an image of {w} x {h}"
+            for left, top, right, bottom in entry.boxes
+            if min(left / w, top / h) < -OVERRUN or max(right / w, bottom / h) > 1 + OVERRUN
+        ]
+    if len(beyond) > max(count / 4, 2):
+        raise DataError(
+            f"{beyond[0]} and {len(beyond) - 1} others of {count} boxes extend far beyond their images. The format "
+            f"has {coordinates}; does the file have other sides, such as two corners instead of a corner and a size?"
         )
 
 

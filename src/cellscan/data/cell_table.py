@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from cellscan.data.listing import list_images
 from cellscan.data.reading import Reading
 from cellscan.data.sources import FileSource, Source
-from cellscan.data.values import as_list, as_path, as_patient, as_texts, read_rows
+from cellscan.data.values import as_list, as_path, as_patient, as_texts, check_text, read_rows
 from cellscan.errors import ArgumentError, DataError
 
 
@@ -63,8 +63,8 @@ def list_table(
         beside = Path(where).parent
     elif hasattr(table, "__getitem__") and (hasattr(table, "columns") or isinstance(table, Mapping)):
         where, beside = "the table", Path()
+        header = [str(title) for title in getattr(table, "columns", table)]
         columns = {str(title): table[title] for title in getattr(table, "columns", table)}
-        header = list(columns)
     else:
         raise ArgumentError(f"table is {table!r:.80}; expected a CSV file or a data frame")
 
@@ -91,7 +91,7 @@ def list_table(
         texts = [text.strip() for text in as_texts(title, as_list(title, columns[title]))]
         if "" in texts:
             raise DataError(f"{where}: row {texts.index('')} (from 0) has no {what} in the column {title!r}")
-        return texts
+        return texts if what == "path" else [check_text(where, text) for text in texts]
 
     path_title, label_title = find("path", path), find("label", label)
     patient_title, name_title = find_optional("patient", patient), find_optional("name", name)
@@ -109,7 +109,9 @@ def _folded(title: str) -> str:
 
 def _patients(where: str, title: str, column: Any) -> list[str]:
     """Return the patients of a column; all or none of them are known."""
-    owners = [as_patient(f"{title}[{row}]", owner) for row, owner in enumerate(as_list(title, column))]
+    owners = [
+        check_text(where, as_patient(f"{title}[{row}]", owner)) for row, owner in enumerate(as_list(title, column))
+    ]
     if "" in owners and any(owners):
         raise DataError(
             f"{where}: row {owners.index('')} (from 0) has no patient in the column {title!r}: the patient of this "
@@ -134,7 +136,7 @@ def _labels(
         return [names.index(text) for text in texts], names
     if class_names is None:
         return texts, sorted(set(texts), key=int if numbers else None)
-    if numbers and not set(texts) <= set(class_names):  # A CSV file stores numbers as texts.
+    if numbers and not set(texts) <= set(as_texts("class_names", class_names)):  # A CSV file stores numbers as texts.
         return [int(text) for text in texts], class_names
     return texts, class_names
 

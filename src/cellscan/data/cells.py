@@ -220,7 +220,8 @@ class CellDataset:
             N images: arrays (H, W, 3) uint8, or any other form that `Classifier.predict` accepts. They are stored as
             RGB uint8.
         labels : sequence of int or of str
-            (N,) indices into `class_names`, or class names in upper or lower case.
+            (N,) indices into `class_names`, or class names in upper or lower case. A number that may be both, as with
+            the classes ``"1"`` and ``"2"``, is an error; pass such names as texts.
         class_names : sequence of str
             The classes.
         patients : sequence, optional
@@ -1035,7 +1036,7 @@ def find_named(names: np.ndarray, wanted: Iterable[str]) -> np.ndarray:
     >>> find_named(np.array(["sick/a.png", "sick/b.png"]), ["b.png", "z.png"]).tolist()
     [False, True]
     """
-    listed = [wanted] if isinstance(wanted, (str, os.PathLike)) else as_list("names", wanted)
+    listed = [wanted] if isinstance(wanted, (str, os.PathLike)) else as_list("names", wanted, ordered=False)
     texts = set(as_texts("names", [name for name in listed if not is_missing(name)]))
     whole = set(np.asarray(names).tolist())
     matched, ends = texts & whole, {text.replace("\\", "/") for text in texts - whole}
@@ -1069,7 +1070,7 @@ def leave_out(names: np.ndarray, unwanted: Iterable[str]) -> np.ndarray:
     >>> leave_out(np.array(["a.png", "b.png"]), ["b.png", "z.png"]).tolist()
     [True, False]
     """
-    unwanted = [unwanted] if isinstance(unwanted, (str, os.PathLike)) else as_list("names", unwanted)
+    unwanted = [unwanted] if isinstance(unwanted, (str, os.PathLike)) else as_list("names", unwanted, ordered=False)
     named = find_named(names, unwanted)
     if unwanted and not named.any():
         example = f"; names are such as {names[0]!r}" if len(names) else ""

@@ -252,6 +252,9 @@ class FieldDataset(TextInNotebook):
         result = cls.from_source(
             source, as_list("boxes", boxes), as_list("labels", labels), named, class_names, complete=complete, **more
         )
+        sides = [float(each.max()) for each in result.boxes if each.size]
+        if sides and max(sides) <= 1:
+            raise DataError("no box extends beyond 1, so these are shares of the image; expected pixels")
         return result.with_groups(patients, slides, laboratories)
 
     @classmethod
@@ -949,7 +952,7 @@ class FieldDataset(TextInNotebook):
                     if background != "keep" and not field.polygons[row]:
                         raise DataError(f"{field.name}: box {row} has no polygon to crop along; use background='keep'")
                     images.append(cut(field.image, corners[row].tolist(), field.polygons[row], background))
-                    labels.append(label)
+                    labels.append(self.class_names[label])
                     owners.append(owner[index])
                     names.append(f"{field.name}_{row:03d}")
         if not images:

@@ -8,7 +8,7 @@ Conversions:
 - 16-bit grey values are scaled by 255 / 65535. Images that use less than a sixteenth of that range are refused,
   because they would become black.
 - TIFFs in which zero is white are inverted.
-- Float images must have values in [0, 1].
+- Float images must have values in [0, 1], some of them above 1/16: values that were divided by 255 twice are refused.
 - The first frame of an animation is read. A TIFF with several pages of one size is refused, because its pages may be
   channels; a `Reading` defines page, channel and window.
 - Slides are refused.
@@ -433,6 +433,11 @@ def _to_uint8(array: np.ndarray, where: str, wide: bool, window: tuple[float, fl
             raise ImageError(
                 f"{where}: the floats are from {low:.4g} to {high:.4g}; expected values in [0, 1]. "
                 "For values from 0 to 255 pass array.astype('uint8')"
+            )
+        if 1e-3 < high < 1 / 16:
+            raise ImageError(
+                f"{where}: the highest of the floats is {high:.4g}, so the image would become black. Were the values "
+                "divided by 255 twice? For a dark image pass reading=cellscan.Reading(window=(0, 1))"
             )
         return np.rint(np.clip(array, 0.0, 1.0) * 255.0).astype(np.uint8)
     raise ImageError(

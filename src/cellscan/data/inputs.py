@@ -72,6 +72,10 @@ def list_items(images: Images) -> tuple[Iterable[Item], int | None]:
             many = [os.fsdecode(path) for path in many] if np.asarray(images).dtype.kind == "S" else many
         elif many.ndim != 4:
             return [Item(0, "image 0", many)], 1
+    if isinstance(many, (set, frozenset)):
+        raise ArgumentError(
+            "images is a set, whose order changes from run to run; expected a list, such as sorted(images)"
+        )
     if isinstance(many, Iterable) and not isinstance(many, dict):
         total = len(many) if hasattr(many, "__len__") else None  # type: ignore[arg-type]
         once = isinstance(many, Iterator)

@@ -134,6 +134,13 @@ def _recognise(where: str, folders: dict[str, list[str]], patient_given: bool) -
                 f"folders. If these are the classes, pass layout='{around}class/image'"
             )
         raise _unclear(where, folders, around, "split/")
+    copies = [(path, name) for path, (top, *below) in folders.items() for name in below if name in tops - {top}]
+    if least == 1 and copies:
+        path, name = copies[0]
+        raise DataError(
+            f"{where}: the class {name!r} is also a folder within {folders[path][0]!r}, as in {path}. If this is a "
+            f"second copy of the set, load {folders[path][0]!r} alone, or remove it"
+        )
     if least == 1 or patient_given:
         return f"{around}class/image"
     raise _unclear(where, folders, around, "")

@@ -178,7 +178,7 @@ def load_folder(
     class_names = sorted({image.class_name for image in placed})
     placed = sorted(placed, key=lambda image: (image.class_name, image.path))
     names = [image.name for image in placed]
-    labels = [class_names.index(image.class_name) for image in placed]
+    labels = [image.class_name for image in placed]
     patients = [image.patient for image in placed]
     if patient is not None:
         below = [image.below for image in placed]
@@ -206,8 +206,8 @@ def load_table(
     Parameters
     ----------
     table : path or data frame
-        A CSV file with a header, separated by comma, semicolon or tab; a data frame of pandas or Polars; or a mapping
-        of columns.
+        A CSV file with a header, separated by comma, semicolon or tab, in UTF-8 or UTF-16; a data frame of pandas or
+        Polars; or a mapping of columns.
     root : path, optional
         The folder, or the archive, that the paths are relative to. Default: the folder of the CSV file; for a data
         frame, the working folder.

@@ -72,7 +72,7 @@ def patients_of(names: Sequence[str], mapping_files: Iterable[str | os.PathLike[
     patients = [malaria_patient(name) for name in names]
     mapping: dict[str, str] = {}
     single = isinstance(mapping_files, (str, os.PathLike))
-    for file in [mapping_files] if single else as_list("patient_files", mapping_files):
+    for file in [mapping_files] if single else as_list("patient_files", mapping_files, ordered=False):
         mapping |= read_mapping(file)
     if not mapping:
         return patients

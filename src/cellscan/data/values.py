@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from numbers import Real
 from pathlib import Path
@@ -15,9 +16,13 @@ import numpy as np
 
 from cellscan.errors import ArgumentError, CellscanError, DataError
 
-_NO_PATIENT = frozenset(("", "nan", "NaN", "None", "<NA>", "NaT", "NA", "N/A", "null", "NULL"))
-"""Texts that stand for a missing value in tables."""
+_MISSING = frozenset(
+    ("", "nan", "NaN", "<NA>", "NaT", "#N/A", "#NAME?", "#REF!", "#VALUE!", "#DIV/0!", "#NULL!", "#NUM!")
+)
+"""Texts that pandas and spreadsheets write for a missing value, and that mean nothing else."""
 
+_NO_PATIENT = _MISSING | {"None", "NA", "N/A", "n/a", "null", "NULL"}
+"""Texts that stand for an unknown patient in tables."""
 
 _MAX_SEED = 2**63 - 1
 """Largest seed that JAX accepts."""
@@ -140,18 +145,18 @@ def as_path(name: str, value: Any) -> Path:
 
 
 def is_missing(value: object) -> bool:
-    """Whether a value of a table is missing: None, NaN, NA and NaT of pandas, or the empty text.
+    """Whether a value of a table is missing: None, NaN, NA and NaT of pandas, or a text that stands for one.
 
     Examples
     --------
     >>> from cellscan.data.values import is_missing
-    >>> [is_missing(value) for value in (None, float("nan"), "", 0, "0")]
-    [True, True, True, False, False]
+    >>> [is_missing(value) for value in (None, float("nan"), "", "#N/A", 0, "0")]
+    [True, True, True, True, False, False]
     """
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
     if isinstance(value, (str, bytes)):
-        return not value
+        return not value or value in _MISSING
     return isinstance(value, (float, np.floating, np.datetime64)) and bool(value != value)
 
 
@@ -185,7 +190,8 @@ def _as_text(where: str, value: Any) -> str:
 def as_patient(where: str, value: Any) -> str:
     """Return the id of a patient, or ``""`` for any of the ways in which tables mark missing values.
 
-    Ids that are equal numbers give the same text, because a join of tables turns 1 into 1.0.
+    Ids that are equal numbers give the same text, because a join of tables turns 1 into 1.0. So do ids that look alike
+    but are stored as different characters: macOS writes an accent as a character of its own.
 
     Examples
     --------
@@ -193,14 +199,22 @@ def as_patient(where: str, value: Any) -> str:
     >>> [as_patient("patient", value) for value in (7, "7.0", " p1 ", "nan", None)]
     ['7', '7', 'p1', '', '']
     """
-    text = _as_text(where, value).strip()
+    text = unicodedata.normalize("NFC", _as_text(where, value)).strip()
     if text in _NO_PATIENT:
         return ""
     return re.sub(r"^(-?\d+)\.0+$", r"\1", text)
 
 
-def as_list(name: str, values: Any) -> list[Any]:
-    """Return the entries of a sequence, an array, a pandas Series or a generator; raise `ArgumentError` for a text."""
+def as_list(name: str, values: Any, *, ordered: bool = True) -> list[Any]:
+    """Return the entries of a sequence, an array, a pandas Series or a generator; raise `ArgumentError` for a text.
+
+    Sets are refused if the order matters: the order of texts in a set differs from run to run.
+    """
+    if ordered and isinstance(values, (set, frozenset)):
+        raise ArgumentError(
+            f"{name} is {values!r:.80}, a set, whose order changes from run to run; expected a list, such as "
+            f"sorted({name})"
+        )
     if isinstance(values, (str, bytes, dict)) or not isinstance(values, Iterable):
         raise ArgumentError(f"{name} is {values!r:.80}; expected a sequence with one entry for each cell")
     try:
@@ -212,13 +226,14 @@ def as_list(name: str, values: Any) -> list[Any]:
 
 
 def as_class_names(class_names: Any) -> tuple[str, ...]:
-    """Return class names as a tuple, or raise `DataError` if any are empty or equal in lower case."""
+    """Return class names as a tuple, or raise `DataError` if any are empty or differ in case or spaces only."""
     names = tuple(as_texts("class_names", class_names))
     if not names or "" in names:
         raise DataError(f"the class names are {names}; expected at least one, and none that is empty")
-    if len({name.casefold() for name in names}) < len(names):
+    if len({" ".join(unicodedata.normalize("NFC", name).split()).casefold() for name in names}) < len(names):
         raise DataError(
-            f"the class names {names} are not distinct; expected names that differ by more than upper and lower case"
+            f"the class names {names} are not distinct; expected names that differ by more than upper and lower case, "
+            "spaces and the encoding of accents"
         )
     return names
 
@@ -254,12 +269,25 @@ def as_labels(labels: Any, class_names: Sequence[str]) -> np.ndarray:
         if not whole.all():
             row = int(np.flatnonzero(~whole)[0])
             raise DataError(f"labels[{row}] is {array[row]}; expected a whole number, an index into the class names")
+        _check_indices(array, class_names)
     else:
         position = {name.casefold(): index for index, name in enumerate(class_names)}
         array = np.array([_as_label(row, value, position) for row, value in enumerate(array.tolist())], np.int64)
     if array.size and not 0 <= array.min() <= array.max() < len(class_names):
         raise DataError(f"labels from {array.min()} to {array.max()}; expected 0 to {len(class_names) - 1}")
     return array.astype(np.int32)
+
+
+def _check_indices(array: np.ndarray, class_names: Sequence[str]) -> None:
+    """Raise if a number may be an index or the name of another class, as with the classes "1" and "2"."""
+    position = {name: index for index, name in enumerate(class_names)}
+    for number in np.unique(array).tolist():
+        named = position.get(str(int(number)), number)
+        if named != number and 0 <= number < len(class_names):
+            raise DataError(
+                f"the label {int(number)} may be the class {class_names[named]!r}, by its name, or the class "
+                f"{class_names[int(number)]!r}, by its index; pass names as texts, such as labels.astype(str)"
+            )
 
 
 def _as_label(row: int, value: Any, position: dict[str, int]) -> int:
@@ -307,20 +335,59 @@ def choose(which: Any, count: int) -> np.ndarray:
         raise ArgumentError(
             f"select got indices from {chosen.min()} to {chosen.max()}; there are {count} rows, counted from 0"
         )
+    if len(chosen) == count > 2 and np.isin(chosen, (0, 1)).all():
+        raise ArgumentError(
+            f"select got {count} numbers that are all 0 or 1, for {count} rows; expected a mask of bool, such as "
+            "mask.astype(bool), or indices"
+        )
     return np.arange(count)[chosen.astype(np.int64)]
 
 
 def read_rows(file: str | os.PathLike[str], what: str) -> tuple[list[str], list[dict[str, str]]]:
-    """Return the header and the lines of a CSV file that is separated by comma, semicolon or tab."""
+    """Return the header and the lines of a CSV file that is separated by comma, semicolon or tab.
+
+    The text is UTF-8, or UTF-16 with a byte order mark, as spreadsheets write it. Bytes that are not UTF-8 are kept as
+    surrogates, as in file names; `check_text` refuses them elsewhere.
+    """
+    rows: list[dict[str, str]] = []
     try:
-        with open(file, newline="", encoding="utf-8-sig", errors="surrogateescape") as lines:
-            text = lines.read()
+        raw = Path(file).read_bytes()
+        wide = raw.startswith((b"\xff\xfe", b"\xfe\xff"))
+        text = raw.decode("utf-16") if wide else raw.decode("utf-8-sig", "surrogateescape")
+        separator = re.match(r"sep=([,;\t])\r?\n", text)  # Spreadsheets write and read this line before the header.
+        if separator:
+            text = text[separator.end() :]
         header = text.split("\n", 1)[0]
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count))
+        delimiter = separator[1] if separator else max(",;\t", key=header.count)
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
         names = [name or "" for name in reader.fieldnames or ()]
-        return names, list(reader)
+        for row in reader:
+            if any(map(str.strip, row.pop(None, ()))):  # type: ignore[call-overload]
+                raise ValueError(
+                    f"line {reader.line_num} has more than the {len(names)} columns of the header; a value that "
+                    f"contains {delimiter!r} needs quotation marks"
+                )
+            rows.append(row)
     except (OSError, csv.Error, TypeError, ValueError) as error:
         raise DataError(f"{file}: the {what} cannot be read ({error})") from error
+    return names, rows
+
+
+def check_text(where: str, text: str) -> str:
+    """Return a text, or raise `DataError` if it comes from bytes that are not UTF-8.
+
+    Examples
+    --------
+    >>> from cellscan.data.values import check_text
+    >>> check_text("table.csv", "Muñoz")
+    'Muñoz'
+    """
+    if re.search("[\ud800-\udfff]", text):
+        raise DataError(
+            f"{where}: {text.encode('utf-8', 'backslashreplace').decode()[:80]!r} is not UTF-8; save the table as "
+            '"CSV UTF-8"'
+        )
+    return text
 
 
 def read_table(file: str | os.PathLike[str], what: str, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -329,4 +396,9 @@ def read_table(file: str | os.PathLike[str], what: str, columns: Sequence[str]) 
     names = {name.strip().casefold(): name for name in header}
     if not set(columns) <= set(names):
         raise DataError(f"{file}: expected the header {','.join(columns)!r}, found {','.join(header)[:80]!r}")
-    return [{column: row[names[column]] or "" for column in columns} for row in rows]
+    result = [{column: row[names[column]] or "" for column in columns} for row in rows]
+    for row in result:
+        for column in columns:
+            if column != "name":  # The name of a file may be any bytes.
+                check_text(os.fspath(file), row[column])
+    return result

@@ -214,6 +214,11 @@ class Report(TextInNotebook):
                 f"positive: {self.positive_class} from P >= {self.threshold:.3g}; prevalence in this set "
                 f"{self.prevalence:.3f} (not a clinical prevalence)"
             )
+        if len(self.class_names) == 2 and self.interval["roc_auc"][1] < 0.5:
+            lines.append(
+                f"ROC AUC BELOW 0.5: are the labels exchanged? Label 0 is {self.class_names[0]!r}, label 1 is "
+                f"{self.class_names[1]!r}"
+            )
         return lines
 
     def __str__(self) -> str:

@@ -53,7 +53,10 @@ def _read_one(file: AnnotationFile, found: Parsed, tally: dict[str, int]) -> Non
     raw = file.json
     if not isinstance(raw, dict) or not set(raw) >= _KEYS:
         raise ValueError("this is not a COCO file; expected images, annotations and categories")
-    kinds = {kind["id"]: name_of(kind["name"]) for kind in raw["categories"]}
+    kinds: dict[Any, str] = {}
+    for kind in raw["categories"]:
+        if kinds.setdefault(kind["id"], name_of(kind["name"])) != name_of(kind["name"]):
+            raise ValueError(f"two categories have the id {kind['id']!r}")
     entries: dict[Any, Entry] = {}
     for image in raw["images"]:
         if image["id"] in entries:
