@@ -64,7 +64,8 @@ _DEFAULT_CLASSES = ("parasitized", "uninfected")
 class Classifier:
     """A classifier of cell images: a network with its preprocessing, its class names and its decision threshold.
 
-    For research use only: not a medical device.
+    `pretrained` returns the bundled classifier, which needs no training. Otherwise make a classifier, then call `fit`,
+    `evaluate` and `predict`. For research use only: not a medical device.
 
     Parameters
     ----------
@@ -82,8 +83,8 @@ class Classifier:
     background : {"fill", "keep", "silhouette"}
         What replaces the black background of a cell image. ``"fill"``: the cell's mean colour; images without a
         black background are unchanged. ``"keep"``: nothing, images are used as stored. ``"silhouette"``: the
-        network gets the outline of the cell alone, a baseline. Models trained with the black background do well
-        on the NIH cells but predict ``"parasitized"`` for almost every cell from another laboratory.
+        network gets the outline of the cell alone, a baseline. Networks trained with the black background do well
+        on the NIH cells, but predicted ``"parasitized"`` for half of the healthy cells of another laboratory.
     class_names : sequence of str, optional
         Class names in the order of the network's outputs. Default: the first `fit` takes the classes of its
         training set, two or more; until then they are ``("parasitized", "uninfected")``.
@@ -445,7 +446,7 @@ class Classifier:
             Training options; default ``Recipe()``.
         checkpoint : path, optional
             Folder for the checkpoint of this training alone. The checkpoint is replaced after every epoch; the file
-            on disk is always complete.
+            on disk is always complete. Default: no checkpoint is written.
         resume : bool
             Continue from the checkpoint in the folder; all other arguments must be the same as in the first call.
             On the same machine, a training that was interrupted and resumed gives the same bits as one that was
@@ -461,10 +462,14 @@ class Classifier:
         Raises
         ------
         ArgumentError
-            If the checkpoint folder contains a checkpoint and `resume` is False; or if the checkpoint belongs to
-            another recipe, data set or network; the message lists every difference.
+            If `train` or `validation` is not a `CellDataset`, a number is out of range, or the recipe needs a
+            validation set; if the classifier is an ensemble; if the checkpoint folder contains a checkpoint and
+            `resume` is False; or if the checkpoint belongs to another recipe, data set or network; the message lists
+            every difference.
         DataError
-            If the classes do not match, or `train` has only one class.
+            If a set is empty, the classes do not match, or `train` has only one class.
+        ImageError
+            If an image cannot be read.
         ModelFileError
             If the checkpoint is damaged or cannot be written; the previous checkpoint is kept.
         TrainingError
@@ -639,9 +644,10 @@ class Classifier:
         Parameters
         ----------
         images : image, or many
-            A path, a Pillow image, or an array (H, W, 3) or (N, H, W, 3) of uint8, uint16 or floats in
+            A path, a Pillow image, or an array (H, W, 3) or (N, H, W, 3), RGB, of uint8, uint16 or floats in
             [0, 1]; a `CellDataset`; a folder, searched with its sub-folders; or a list or generator
-            of single images of any of these kinds. A generator is read step by step, in bounded memory.
+            of single images of any of these kinds, each of any size. One image shows one cell. A generator is read
+            step by step, in bounded memory.
         tta : bool, optional
             Test-time augmentation: average the probabilities over the eight symmetries of the square, which takes
             eight times as long. Default: the value with which temperature, threshold, label sets and patient rule
@@ -658,10 +664,13 @@ class Classifier:
         Returns
         -------
         Predictions
-            A sequence with one result per image, also for a single image.
+            A sequence with one result per image, also for a single image: `Predictions.labels` (N,) int32,
+            `Predictions.probabilities` (N, K) float32.
 
         Raises
         ------
+        ArgumentError
+            If `images` is of none of these kinds, or `on_error` is neither of the two.
         ImageError
             If an image cannot be read and `on_error` is ``"raise"``.
 
@@ -718,6 +727,13 @@ class Classifier:
         (N, K) float32
             Probabilities in [0, 1]. Each row sums to 1; the columns are in the order of `class_names`.
 
+        Raises
+        ------
+        ArgumentError
+            If `images` is of none of the kinds that `predict` accepts.
+        ImageError
+            If an image cannot be read.
+
         Examples
         --------
         >>> import numpy as np, cellscan
@@ -740,6 +756,13 @@ class Classifier:
         -------
         (N, D) float32
             D depends on the network.
+
+        Raises
+        ------
+        ArgumentError
+            If your own module has no method ``features(x)``.
+        ImageError
+            If an image cannot be read.
 
         Examples
         --------
@@ -852,12 +875,17 @@ class Classifier:
         Returns
         -------
         Report
-            The metrics and their intervals.
+            The metrics and their intervals. ``print(report)`` shows them as a table; each is an attribute too, such as
+            `Report.roc_auc`, with its interval in `Report.interval`.
 
         Raises
         ------
+        ArgumentError
+            If `cells` is not a `CellDataset`.
         DataError
-            If the classes do not match.
+            If there are no cells, or the classes do not match.
+        ImageError
+            If an image cannot be read.
 
         Examples
         --------
@@ -1266,6 +1294,13 @@ class Classifier:
             Number type of the weights in the file. ``"float16"`` halves the file size; probabilities then differ in
             the third digit.
 
+        Raises
+        ------
+        ArgumentError
+            If an argument is invalid.
+        ModelFileError
+            If the file cannot be written.
+
         Examples
         --------
         >>> import tempfile, pathlib, cellscan
@@ -1383,6 +1418,12 @@ class Classifier:
             ImageNet and fine-tuned on the NIH malaria cells at 96 px. ``card.metrics`` contains its metrics on
             patients and fields that were not used in training.
 
+        Returns
+        -------
+        Classifier
+            With the classes ``("parasitized", "uninfected")``, a fitted temperature, the threshold 0.5 and the novelty
+            model. The weights are in the package.
+
         Raises
         ------
         ArgumentError
@@ -1415,6 +1456,11 @@ class Classifier:
             classifier uses a copy with the weights of the file.
         token : str, optional
             Access token for a private repository. Default: the stored one, of ``hf auth login`` or ``HF_TOKEN``.
+
+        Returns
+        -------
+        Classifier
+            With the weights and the card of the file.
 
         Raises
         ------

@@ -80,7 +80,7 @@ def _make_parser() -> argparse.ArgumentParser:
     predict = add("predict", _predict, "classify cropped cells, one line each", "cellscan predict cells/ > cells.csv")
     predict.add_argument("images", nargs="+", metavar="IMAGES", help="files, and folders with their sub-folders")
     predict.add_argument("--model", metavar="FILE", help="file of Classifier.save (default: the bundled classifier)")
-    predict.add_argument("--threshold", type=float, help="probability from which a cell is called positive")
+    predict.add_argument("--threshold", type=float, help="probability at and above which a cell is positive")
     _add_format(predict, ("csv", "json"))
 
     screen = add(
@@ -97,7 +97,7 @@ def _make_parser() -> argparse.ArgumentParser:
     _add_html(screen)
 
     train = add(
-        "train", _train, "train a classifier, and evaluate it on patients kept apart",
+        "train", _train, "train a classifier, and evaluate it on patients that are not in training",
         "cellscan train cell_images.zip --out model.safetensors --epochs 10",
     )  # fmt: skip
     _add_data(train)
@@ -106,7 +106,8 @@ def _make_parser() -> argparse.ArgumentParser:
     train.add_argument("--weights", metavar="FILE", help="pretrained weights of the network")
     train.add_argument("--image-size", type=int, default=64, metavar="PX", help="default: %(default)s")
     train.add_argument("--epochs", type=int, default=10, help="default: %(default)s")
-    train.add_argument("--test", type=float, default=0.2, metavar="SHARE", help="of the cells (default: %(default)s)")
+    share = "share of the cells to test on (default: %(default)s)"
+    train.add_argument("--test", type=float, default=0.2, metavar="SHARE", help=share)
     train.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     train.add_argument("--checkpoint", metavar="FOLDER", help="continue from here if the command was stopped")
     _add_format(train, ("text", "json"))

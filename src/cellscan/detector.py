@@ -70,7 +70,9 @@ _DEFAULT_CLASSES = ("red blood cell", "infected")
 class Detector:
     """A detector of the cells of a field: a RetinaNet with its input size, anchors, normalisation, classes, thresholds.
 
-    For research use only: not a medical device. The examples of the methods continue the example below.
+    `pretrained` returns the bundled detector, which needs no training. Otherwise make a detector, then call `fit`,
+    `choose_threshold`, `evaluate` and `predict`. For research use only: not a medical device. The examples of the
+    methods continue the example below.
 
     Parameters
     ----------
@@ -508,8 +510,8 @@ class Detector:
         Parameters
         ----------
         images : field, or many
-            A path, a folder, a Pillow image, an array (H, W, 3) or (N, H, W, 3), a `FieldDataset`, or a list or
-            generator of single images.
+            A path, a folder, a Pillow image, an array (H, W, 3) or (N, H, W, 3), RGB, of uint8, uint16 or floats in
+            [0, 1]; a `FieldDataset`; or a list or generator of single images, each of any size.
         cell_diameter : "auto", float or None
             Diameter of the red cells in pixels of the original image, at least 2. Fields are rescaled so that their
             red cells have the diameter of the training cells. A rescaled field that is larger than the input is cut
@@ -529,7 +531,8 @@ class Detector:
         Returns
         -------
         FieldDetections
-            A sequence with the detections of each field, also for a single field.
+            A sequence with the detections of each field, also for a single field: `Detections.boxes` (n, 4) float32
+            xyxy in pixels of the original image, `Detections.labels` (n,) int32, `Detections.scores` (n,) float32.
 
         Raises
         ------
@@ -537,8 +540,8 @@ class Detector:
             If a field cannot be read, or would have more than 1,000 tiles at its estimated diameter, and `on_error` is
             ``"raise"``.
         ArgumentError
-            If `cell_diameter` is a number and the card does not contain the diameter of the training cells; or if a
-            field would have more than 1,000 tiles at the given diameter.
+            If an argument is invalid; if `cell_diameter` is a number and the card does not contain the diameter of the
+            training cells; or if a field would have more than 1,000 tiles at the given diameter.
 
         Examples
         --------
@@ -570,6 +573,11 @@ class Detector:
         Detections or Failure
             The detections of a field, in the order of the input. A `Failure` comes as soon as the field is read, before
             fields that wait for their batch.
+
+        Raises
+        ------
+        ArgumentError, ImageError
+            As in `predict`.
 
         Examples
         --------
@@ -876,6 +884,13 @@ class Detector:
             Number type of the weights in the file. ``"float16"`` halves the file size; results then differ in the
             third digit.
 
+        Raises
+        ------
+        ArgumentError
+            If an argument is invalid.
+        ModelFileError
+            If the file cannot be written.
+
         Examples
         --------
         >>> import tempfile, pathlib, cellscan
@@ -934,6 +949,12 @@ class Detector:
             trained on fields of BCCD and draaslan and on fields composed of NIH cells. ``card.metrics`` contains its
             metrics, together with the bundled classifier, on fields of a laboratory that was not in training.
 
+        Returns
+        -------
+        Detector
+            With the classes ``("red blood cell", "infected")``, its thresholds, and the joint threshold with the
+            bundled classifier. The weights are in the package.
+
         Raises
         ------
         ArgumentError
@@ -958,6 +979,11 @@ class Detector:
             The file; or an address on the Hugging Face hub, as in `Classifier.load`.
         token : str, optional
             Access token for a private repository. Default: the stored one, of ``hf auth login`` or ``HF_TOKEN``.
+
+        Returns
+        -------
+        Detector
+            With the weights and the card of the file.
 
         Raises
         ------

@@ -514,8 +514,9 @@ def screen(
 ) -> SmearReport | SmearTable:
     """Count the red cells and the infected cells in the fields of a smear, and estimate the parasitemia.
 
-    For research use only: not a medical device. Fields are processed one after another, in bounded memory. A
-    parasitemia is claimed only if the errors of detector and classifier were measured on fields like these: with
+    For research use only: not a medical device. With the default arguments, the bundled models are used, which need no
+    training and no network connection. Fields are processed one after another, in bounded memory. A parasitemia is
+    claimed only if the errors of detector and classifier were measured on fields like these: with
     `Detector.choose_threshold` on ten annotated fields of your own, or on the fields on which the bundled detector was
     measured, if yours look like them.
 

@@ -94,6 +94,9 @@ def cross_validate(
     Returns
     -------
     Study
+        The report of every fold and seed, the pooled report, the classifiers, and the out-of-fold probabilities of
+        every cell. ``print(study)`` shows the metrics by fold, their mean, and the pooled metrics with 95 % intervals
+        over patients.
 
     Raises
     ------
@@ -102,6 +105,8 @@ def cross_validate(
     DataError
         If patients are unknown, if there are fewer patients than folds, if a patient is missing from the fold file,
         or if a class is missing from the training or test cells of a fold.
+    ImageError, ModelFileError, TrainingError
+        As in `Classifier.fit`.
 
     Examples
     --------
@@ -574,6 +579,12 @@ class Study(TextInNotebook):
         splits, seed : int
             Number of random splits into halves, and their seed.
 
+        Returns
+        -------
+        Coverage
+            The share of cells whose label set contains the true label, and the shares of sets with several labels and
+            with none.
+
         Examples
         --------
         >>> study.coverage(alpha=0.5, splits=20).alpha
@@ -635,6 +646,18 @@ class Study(TextInNotebook):
             give the field as the patient.
         tta, progress
             As in `Classifier.predict`.
+
+        Returns
+        -------
+        ExternalValidation
+            One report per member, and the mean of every metric with its interval.
+
+        Raises
+        ------
+        ArgumentError
+            If `crops` is not a `CellDataset`.
+        DataError
+            If the classes do not match.
 
         Examples
         --------

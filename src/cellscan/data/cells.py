@@ -915,7 +915,7 @@ class CellDataset:
         Parameters
         ----------
         pixels : bool
-            If False, leave the images out of the hash, as the cards of cellscan 0.1.0 do.
+            If False, leave the images out of the hash, as the card of the bundled classifier does.
 
         Notes
         -----

@@ -129,7 +129,8 @@ def load_folder(
     -------
     CellDataset
         `names` are paths with the class folder, such as ``"infected/p1_a.png"`` or ``"train/infected/p1_a.png"``,
-        without a single folder that contains all others.
+        without a single folder that contains all others. Images of any size become RGB uint8; they are decoded when
+        they are first used, and one that cannot be read raises `ImageError` then.
 
     Raises
     ------

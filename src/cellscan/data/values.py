@@ -335,7 +335,7 @@ def choose(which: Any, count: int) -> np.ndarray:
         raise ArgumentError(
             f"select got indices from {chosen.min()} to {chosen.max()}; there are {count} rows, counted from 0"
         )
-    if len(chosen) == count > 2 and np.isin(chosen, (0, 1)).all():
+    if len(chosen) == count > 2 and set(np.unique(chosen).tolist()) == {0, 1}:
         raise ArgumentError(
             f"select got {count} numbers that are all 0 or 1, for {count} rows; expected a mask of bool, such as "
             "mask.astype(bool), or indices"

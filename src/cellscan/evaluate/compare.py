@@ -72,6 +72,7 @@ def compare(first: Report, second: Report, *, seed: int = 0) -> Comparison:
     Returns
     -------
     Comparison
+        The difference of every metric, `first` minus `second`, with its 95 % interval.
 
     Raises
     ------

@@ -86,9 +86,10 @@ def predictive_values(sensitivity: Any, specificity: Any, prevalence: float) -> 
 class Report(TextInNotebook):
     """Metrics of a classifier on a data set; prints as a table.
 
-    Every cell counts once. With two classes, sensitivity, specificity, precision and F1 are those of the positive
-    class. For more classes see `cellscan.evaluate.metrics.weighted_metrics`. An undefined metric, such as the
-    sensitivity on a set without positive cells, is NaN.
+    `Classifier.evaluate` returns it. Every cell counts once. With two classes, sensitivity, specificity, precision, F1,
+    average precision and Brier score are those of the positive class. With more classes, sensitivity and specificity
+    are NaN; precision, F1, ROC AUC and average precision are means over classes; and the Brier score is a sum over
+    classes. An undefined metric, such as the sensitivity on a set without positive cells, is NaN.
 
     Attributes
     ----------
