@@ -4,7 +4,7 @@ import copy
 import json
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -452,7 +452,10 @@ KNOWN = {
 }  # fmt: skip
 
 
-def with_rules(det: cellscan.Detector, **rules) -> cellscan.Detector:
+Kind = TypeVar("Kind", bound=cellscan.Detector)
+
+
+def with_rules(det: Kind, **rules) -> Kind:
     assert det.card.detection is not None
     det._card = replace(det.card, detection=replace(det.card.detection, **rules))
     return det
@@ -703,8 +706,9 @@ def test_many_smears_are_a_table(tmp_path) -> None:
     with pytest.raises(cellscan.DataError, match="no entry"):
         cellscan.screen(fields, det, classifier=None, by={})
     for missing in (None, float("nan"), ""):
+        listed: Any = ["a"] * 8 + [missing]
         with pytest.raises(cellscan.DataError, match="expected the name of its smear"):
-            cellscan.screen(fields, det, classifier=None, by=["a"] * 8 + [missing])
+            cellscan.screen(fields, det, classifier=None, by=listed)
     det._truth.pop()
     with pytest.raises(cellscan.ArgumentError, match="by has 9 entries for fewer fields"):
         cellscan.screen("a folder", det, classifier=None, by=slides)

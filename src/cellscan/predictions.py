@@ -213,7 +213,7 @@ class Predictions(Sequence[Prediction]):
                 f"{len(self)} predictions compared with labels of shape {theirs.shape}; expected one label, or as many "
                 f"as predictions{unread}"
             )
-        given = theirs.ravel().tolist()
+        given: list[Any] = theirs.ravel().tolist()
         if any(isinstance(value, bool) for value in given):
             raise ArgumentError(
                 "predictions compared with bool, which is not a label; expected labels or names of classes"

@@ -347,9 +347,9 @@ def _paste(canvas: np.ndarray, cell: np.ndarray, placed: Placed, ground: np.ndar
     Resizing "RGBX" treats the four channels alike, and "RGBA" would multiply by alpha first, which is done already.
     """
     left, top, right, bottom = placed.box
-    size = (right - left, bottom - top)
+    size = (bottom - top, right - left) if placed.symmetry & 1 else (right - left, bottom - top)
     picture = Image.frombuffer("RGBX", cell.shape[1::-1], cell, "raw", "RGBX", 0, 1)
-    pixels = np.asarray(picture.resize(size[::-1] if placed.symmetry & 1 else size, Image.Resampling.BILINEAR))
+    pixels = np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
     if placed.symmetry & 1:
         pixels = pixels.swapaxes(0, 1)
     if placed.symmetry & 2:
