@@ -569,8 +569,9 @@ def test_a_field_that_occurs_twice_gives_no_claim() -> None:
     assert (smear.parasitemia, smear.interval, smear.limit_of_detection) == (None, None, None)
     assert smear.warnings[0].startswith("No claim: 1 of 7 fields, the first 'copy.png', have the same pixels")
     table = cellscan.screen("a folder", det, classifier=None, minimum_cells=1, by=["a"] * 6 + ["b"])
-    assert table[0] is not None
-    assert table[0].parasitemia is not None
+    first = table[0]
+    assert first is not None
+    assert first.parasitemia is not None
 
 
 def test_fields_of_several_patients_are_not_pooled_without_a_word() -> None:

@@ -218,11 +218,11 @@ class Predictions(Sequence[Prediction]):
             raise ArgumentError(
                 "predictions compared with bool, which is not a label; expected labels or names of classes"
             )
-        numbers = {value for value in given if isinstance(value, Real) and value == value}
-        beyond = numbers - set(range(len(self.class_names)))
+        numbers = [value for value in given if isinstance(value, Real) and value == value]
+        beyond = [value for value in numbers if value not in range(len(self.class_names))]
         if beyond:
             raise ArgumentError(
-                f"predictions compared with {min(beyond)!r}, which is not a label; expected 0 to "
+                f"predictions compared with {beyond[0]!r}, which is not a label; expected 0 to "
                 f"{len(self.class_names) - 1}, or names of classes"
             )
         names = {value for value in given if isinstance(value, str)}

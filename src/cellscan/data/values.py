@@ -282,10 +282,10 @@ def _check_indices(array: np.ndarray, class_names: Sequence[str]) -> None:
     """Raise if a number may be an index or the name of another class, as with the classes "1" and "2"."""
     position = {name: index for index, name in enumerate(class_names)}
     for number in np.unique(array).astype(np.int64).tolist():
-        named = position.get(str(number), number)
-        if named != number and 0 <= number < len(class_names):
+        named = position.get(str(number))
+        if named not in (None, number) and 0 <= number < len(class_names):
             raise DataError(
-                f"the label {number} may be the class {class_names[named]!r}, by its name, or the class "
+                f"the label {number} may be the class {str(number)!r}, by its name, or the class "
                 f"{class_names[number]!r}, by its index; pass names as texts, such as labels.astype(str)"
             )
 
