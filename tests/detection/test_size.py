@@ -6,6 +6,7 @@ from helpers import random_image
 from PIL import Image
 
 import cellscan
+from cellscan.detection.diameter import find_discs
 from cellscan.detection.ground import Ground, find_ground
 from cellscan.detection.tiling import Tile, Tiling, as_trained, plan_tiles
 
@@ -37,6 +38,49 @@ def test_cells_that_are_small_in_the_field_are_looked_at_closer() -> None:
     one = cellscan.synthetic_fields(1, seed=4, size=(1600, 2100))[0]
     shrunk = resized(one.image, 0.5)  # cells of 25 in 1050 pixels: 12 at working size
     assert 19 < cellscan.estimate_cell_diameter(shrunk)[0] < 31
+
+
+def drawn(shape: tuple[int, int], ellipses: list[tuple[float, float, float, float]]) -> np.ndarray:
+    """Return dark ellipses on a bright background, each given by x and y of its middle and its two radii."""
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(float)
+    image = np.full((*shape, 3), 230.0)
+    for cx, cy, across, down in ellipses:
+        inside = np.hypot((x - cx) / across, (y - cy) / down)
+        cover = np.clip((1 - inside) * np.sqrt(across * down) + 0.5, 0, 1)[..., None]
+        image += cover * (np.array([200.0, 120, 140]) - image)
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+WHOLE = [
+    (40, 50, 20, 20), (120, 50, 22, 22), (200, 60, 18, 18), (290, 60, 20, 20), (325, 60, 20, 20), (60, 150, 38, 19),
+    (180, 160, 19, 36), (270, 160, 20, 20), (340, 170, 20, 20), (100, 250, 21, 21), (200, 270, 20, 20),
+    (290, 250, 45, 18),
+]  # fmt: skip
+CUT = [(0, 230, 20, 20), (397, 120, 20, 20), (370, 299, 20, 40)]
+
+
+def test_discs_lie_where_they_were_drawn() -> None:
+    found = find_discs(find_ground(drawn((300, 400), WHOLE + CUT)))
+    assert len(found.radii) == len(WHOLE + CUT)
+    for x, y, across, down in WHOLE:  # among them a pair that touches, and ellipses
+        distances = np.hypot(*(found.middles - (x, y)).T)
+        nearest = distances.argmin()
+        assert distances[nearest] < 2.5
+        assert abs(found.radii[nearest] / np.sqrt(across * down) - 1) < 0.04
+        assert found.complete[nearest] > 0.8
+
+
+def test_discs_and_diameters_stay_the_same() -> None:
+    """After a change of the analysis, run `benchmarks/other_laboratories.py --diameters`, then change these numbers."""
+    field = cellscan.synthetic_fields(1, seed=4, size=(240, 400))[0].image
+    for image, discs, diameter in (
+        (drawn((300, 400), WHOLE + CUT), [3182.1411, 2314.5340, 311.8507, 14.2243], [44.7553, 8.2033]),
+        (field, [3378.8201, 1807.9331, 412.0969, 12.5841], [53.5280, 4.3445]),
+    ):
+        found = find_discs(find_ground(image))
+        sums = [*found.middles.sum(0), found.radii.sum(), found.complete.sum()]
+        np.testing.assert_allclose(sums, discs, rtol=1e-4)
+        np.testing.assert_allclose(cellscan.estimate_cell_diameter(image), diameter, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
