@@ -252,8 +252,8 @@ class FieldDataset(TextInNotebook):
         result = cls.from_source(
             source, as_list("boxes", boxes), as_list("labels", labels), named, class_names, complete=complete, **more
         )
-        sides = [float(each.max()) for each in result.boxes if each.size]
-        if sides and max(sides) <= 1:
+        corners = np.concatenate([np.zeros((0, 4)), *result.boxes])
+        if len(corners) and corners.max() <= 1:
             raise DataError("no box extends beyond 1, so these are shares of the image; expected pixels")
         return result.with_groups(patients, slides, laboratories)
 
