@@ -87,7 +87,8 @@ def estimate_cell_diameter(image: ImageLike) -> tuple[float, float]:
     -----
     `benchmarks/other_laboratories.py --diameters` measures the errors on fields of four laboratories, at the original
     size and rescaled by factors from a quarter to four. The estimate is wrong if most round objects are not red cells,
-    as in thick films.
+    as in thick films. It may also be wrong if a cell is smaller than a hundredth of the longer side of the field; the
+    spread is then more than half of the median.
 
     Examples
     --------
