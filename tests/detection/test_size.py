@@ -1,5 +1,7 @@
 """The diameter of red cells, the lit part of a field, and tiles: without any network."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from helpers import random_image
@@ -40,7 +42,7 @@ def test_cells_that_are_small_in_the_field_are_looked_at_closer() -> None:
     assert 19 < cellscan.estimate_cell_diameter(shrunk)[0] < 31
 
 
-def drawn(shape: tuple[int, int], ellipses: list[tuple[float, float, float, float]]) -> np.ndarray:
+def drawn(shape: tuple[int, int], ellipses: Sequence[tuple[float, ...]]) -> np.ndarray:
     """Return dark ellipses on a bright background, each given by x and y of its middle and its two radii."""
     y, x = np.mgrid[: shape[0], : shape[1]].astype(float)
     image = np.full((*shape, 3), 230.0)
