@@ -463,11 +463,6 @@ def is_litter(name: str) -> bool:
     return name.lower() in _LITTER
 
 
-def image_files(folder: Path) -> list[str]:
-    """Return the image files under `folder`, sorted, as paths with slashes relative to it."""
-    return list_folder(folder)[0]
-
-
 def list_folder(folder: Path) -> tuple[list[str], list[str]]:
     """Return the image files and the other files under `folder`, as sorted paths with slashes relative to it.
 

@@ -297,9 +297,9 @@ class ComposedSource(RenderedSource):
         canvas = np.empty((height, width, 3), np.float32)
         canvas[:] = ground
         _draw_others(rng, canvas, plan.diameter, typical, _WHITE_CELL)
-        transparency = np.float32(rng.uniform(0, _TRANSPARENT))
+        transparency, light = np.float32(rng.uniform(0, _TRANSPARENT)), ground.astype(np.float32)
         for cell, placed in zip(cells, plan.cells, strict=True):
-            _paste(canvas, cell, placed, ground.astype(np.float32), transparency)
+            _paste(canvas, cell, placed, light, transparency)
         _draw_others(rng, canvas, plan.diameter, typical, _PLATELET)
         _draw_others(rng, canvas, plan.diameter, typical, _SPECK)
         canvas *= gain
