@@ -109,6 +109,10 @@ also learns the background of BCCD, which the first one ignores; without that, c
 EPOCHS = [10, 4]
 DIAMETERS, INFECTED_SHARE = (40.0, 60.0), 0.3
 
+CROP_SCALE = 0.886
+"""The classifier was trained on cells without background. A crop of this part of a box, the square root of pi / 4, has
+the area of a round cell in the box, and shows little of what surrounds the cell."""
+
 
 def make_training(names: list[str], data: Path, number: int) -> tuple[cellscan.FieldDataset, cellscan.FieldDataset]:
     """Return training and validation fields of all laboratories for a stage, with cells of about the same size."""
@@ -171,7 +175,8 @@ def choose(folder: Path, names: list[str], args: argparse.Namespace) -> None:
     own = [load(args.data, name)[1] for name in names if name != "IML"]
     fields = cellscan.concat([*own, load_chula(args.data)[::2]])
     print(f"thresholds are chosen on {fields}", flush=True)
-    det.choose_threshold(fields, classifier=clf, max_false_positive_rate=0.001, source=", ".join(["NIH", *names]))
+    source = ", ".join(["NIH", *names])
+    det.choose_threshold(fields, classifier=clf, max_false_positive_rate=0.001, crop_scale=CROP_SCALE, source=source)
     print(det.card.detection, flush=True)
     if args.leave_out == "IML":  # The error rates are those on a laboratory that was used for nothing else.
         det.measure_errors(test_fields(args.data, "IML"), classifier=clf, source="IML-Malaria")

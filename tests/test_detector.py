@@ -135,14 +135,15 @@ class Scorer(cellscan.Classifier):
         return type("Said", (), {"probabilities": np.stack([1 - infected, infected], 1), "labels": infected >= 0.5})()
 
 
-def test_the_joint_score_decides_if_its_threshold_was_chosen() -> None:
+@pytest.mark.parametrize("scale", [1.0, 0.8])
+def test_the_joint_score_decides_if_its_threshold_was_chosen(scale) -> None:
     one = perfect(cellscan.synthetic_fields(2, seed=3, size=(192, 256)))[1]
     one = replace(one, labels=np.ones(len(one), np.int32), scores=np.linspace(0.06, 0.94, len(one), dtype=np.float32))
     odds = 1 - 0.8 * one.scores.astype(float) - 0.05  # the weaker the detector, the surer the classifier
-    clf = Scorer(dict(zip((crop.image.tobytes() for crop in one.crops()), odds.tolist(), strict=True)))
-    own = replace(RULES, joint_threshold=0.55, measured_with=name_classifier(clf))
+    clf = Scorer(dict(zip((crop.image.tobytes() for crop in one.crops(scale=scale)), odds.tolist(), strict=True)))
+    own = replace(RULES, joint_threshold=0.55, measured_with=name_classifier(clf), crop_scale=scale)
     expected = np.sqrt(one.scores / (1 - one.scores) * (odds / (1 - odds)))
-    joint = add_evidence(one, clf).scores
+    joint = add_evidence(one, clf, scale).scores
     assert np.allclose(joint / (1 - joint), expected, rtol=1e-3)
     cells = confirm(one, rules_with(name_classifier(clf), own), clf)
     infected = joint >= 0.55
@@ -153,24 +154,26 @@ def test_the_joint_score_decides_if_its_threshold_was_chosen() -> None:
     assert (both.labels == 1).sum() == ((one.scores >= 0.5) & (odds >= 0.5)).sum()
 
 
-def test_the_joint_threshold_is_chosen_evaluated_and_saved(trained, tmp_path) -> None:
+@pytest.mark.parametrize("scale", [None, 0.8])
+def test_the_joint_threshold_is_chosen_evaluated_and_saved(trained, tmp_path, scale) -> None:
     fields = cellscan.synthetic_fields(8, seed=5, size=(192, 256), difficulty="easy")
     table: dict[bytes, float] = {}
     clf = Scorer(table)
     for found, boxes, labels in zip(
         trained.predict(fields, score_threshold=0.05), fields.boxes, fields.labels, strict=True
     ):
-        for crop, box in zip(found.crops(), found.boxes, strict=True):
+        for crop, box in zip(found.crops(scale=scale or 1.0), found.boxes, strict=True):
             middle = (box[:2] + box[2:]) / 2
             inside = ((boxes[:, :2] < middle) & (middle < boxes[:, 2:])).all(1)
             table[crop.image.tobytes()] = 0.9 if (labels[inside] == 1).any() else 0.1
     det = copy.copy(trained)
     with pytest.raises(cellscan.ArgumentError, match="no joint threshold"):
         det.evaluate(fields, classifier=clf)
-    det.choose_threshold(fields, classifier=clf)
+    det.choose_threshold(fields, classifier=clf, crop_scale=scale)
     rules = det.card.detection
     assert rules is not None
     assert rules.joint_threshold is not None
+    assert rules.crop_scale == (scale or 1.0)
     alone, together = det.evaluate(fields), det.evaluate(fields, classifier=clf)
     assert together.ap50_per_class[0] == alone.ap50_per_class[0]
     assert together.ap50_per_class[1] > alone.ap50_per_class[1]
@@ -797,6 +800,22 @@ def test_what_was_detected_is_cut_from_the_image_that_was_seen(trained, fields, 
     assert np.array_equal(last.pixels(), fields[1].image)
     with pytest.raises(cellscan.ImageError, match="has changed since"):
         first.crops()
+
+
+def test_crops_show_a_part_of_their_boxes() -> None:
+    found = perfect(cellscan.synthetic_fields(1, seed=3, size=(192, 256)))[0]
+    found = replace(
+        found,
+        boxes=np.array([[10, 20, 30, 60], [0, 0, 1, 1]], np.float32),
+        labels=found.labels[:2],
+        scores=found.scores[:2],
+    )
+    small, tiny = found.crops(scale=0.5)
+    assert np.array_equal(small.image, found.pixels()[30:50, 15:25])
+    assert tiny.image.shape == (1, 1, 3)
+    for wrong in (0, 1.1, float("nan")):
+        with pytest.raises(cellscan.ArgumentError, match="scale"):
+            found.crops(scale=wrong)
 
 
 def test_detections_of_a_file_are_saved_with_the_file_itself(trained, fields, tmp_path) -> None:

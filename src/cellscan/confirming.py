@@ -19,11 +19,12 @@ _LEAST = 1e-6
 """Smallest distance of a probability from 0 and 1, so that log-odds are finite."""
 
 
-def add_evidence(found: Detections, classifier: Classifier) -> Detections:
+def add_evidence(found: Detections, classifier: Classifier, crop_scale: float = 1.0) -> Detections:
     """Return the detections with joint scores for the last class.
 
     The log-odds of a joint score are the mean of the log-odds of the detector's score and of the classifier's
-    probability of its positive class. They rank cells as Bayes' rule does for independent evidence.
+    probability of its positive class. They rank cells as Bayes' rule does for independent evidence. The classifier
+    receives crops of the size `crop_scale`, see `Detections.crops`.
 
     Examples
     --------
@@ -37,7 +38,7 @@ def add_evidence(found: Detections, classifier: Classifier) -> Detections:
     scores = found.scores.copy()
     infected = np.flatnonzero(found.labels == len(found.class_names) - 1)
     if len(infected):
-        preds = classifier.predict(found[infected].crops(), progress=False)
+        preds = classifier.predict(found[infected].crops(scale=crop_scale), progress=False)
         both = np.stack([scores[infected], preds.probabilities[:, classifier.card.positive]]).astype(np.float64)
         both = np.clip(both, _LEAST, 1 - _LEAST)
         scores[infected] = 1 / (1 + np.exp(-np.log(both / (1 - both)).mean(0)))
@@ -103,11 +104,11 @@ def confirm(
     limits = np.array(rules.thresholds, np.float32)
     infected, scores = last & (found.scores >= limits[-1]), found.scores
     if classifier is not None and rules.joint_threshold is not None:
-        scores = (add_evidence(found, classifier) if joint is None else joint).scores
+        scores = (add_evidence(found, classifier, rules.crop_scale) if joint is None else joint).scores
         infected = last & (scores >= rules.joint_threshold)
         scores = np.where(infected, scores, found.scores)
     elif classifier is not None and infected.any():
-        preds = classifier.predict(found[infected].crops(), progress=False)
+        preds = classifier.predict(found[infected].crops(scale=rules.crop_scale), progress=False)
         infected[infected] = preds.labels == classifier.card.positive
     labels = np.where(last & ~infected, 0, found.labels).astype(np.int32)
     counted = infected | (found.scores >= limits[found.labels]) | (last & (found.scores >= limits[0]))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from cellscan.data.cells import CellDataset
+from cellscan.data.cutting import in_pixels
 from cellscan.data.formats.common import Record
 from cellscan.data.images import read_rgb
 from cellscan.data.saving import save_records
@@ -269,13 +270,22 @@ class Detections(Sequence[Detection]):
         """
         FieldDetections((self,), (), self.class_names).to_html(path)
 
-    def crops(self) -> CellDataset:
+    def crops(self, *, scale: float = 1.0) -> CellDataset:
         """Cut the boxes out of the field as cells; each cell has the label of its detection.
+
+        Parameters
+        ----------
+        scale : float
+            Sides of a crop as a part of those of its box, in (0, 1]. 0.886 gives a square crop the area of the cell,
+            so that it shows less of the background and of other cells. The bundled classifier, which was trained on
+            cells without background, finds more infected cells in such crops.
 
         Raises
         ------
         DataError
             If there are no detections.
+        ArgumentError
+            If `scale` is out of range.
         ImageError
             If the image of the field has changed or can no longer be read.
 
@@ -288,11 +298,13 @@ class Detections(Sequence[Detection]):
         >>> found = cellscan.Detections("a", (60, 40), boxes, one, np.ones(1, np.float32), names, image)
         >>> found.crops()[0].image.shape
         (25, 20, 3)
+        >>> found.crops(scale=0.8)[0].image.shape
+        (21, 16, 3)
         """
         if not len(self):
             raise DataError(f"{self.name}: there are no detections to cut out")
+        corners = in_pixels(self.boxes, scale)
         image = self.pixels()
-        corners = np.c_[np.floor(self.boxes[:, :2]), np.ceil(self.boxes[:, 2:])].astype(int)
         corners[:, 2:] = np.maximum(corners[:, 2:], corners[:, :2] + 1)
         cells = [image[top:bottom, left:right] for left, top, right, bottom in corners.tolist()]
         names = [f"{self.name}_{number:03d}" for number in range(len(cells))]

@@ -733,7 +733,7 @@ class Detector:
         detected = self.predict(fields, cell_diameter=cell_diameter, score_threshold=MIN_SCORE, progress=progress)
         if classifier is None or rules.joint_threshold is None:
             return evaluate_detections(fields, detected, rules)
-        joint = [add_evidence(detections, classifier) for detections in detected]
+        joint = [add_evidence(detections, classifier, rules.crop_scale) for detections in detected]
         cells = [
             confirm(detections, rules, classifier, rescored)
             for detections, rescored in zip(detected, joint, strict=True)
@@ -747,6 +747,7 @@ class Detector:
         *,
         classifier: Classifier | None = None,
         max_false_positive_rate: float | None = None,
+        crop_scale: float | None = None,
         cell_diameter: float | str | None = "auto",
         source: str = "fields of your own",
         progress: bool = True,
@@ -769,6 +770,10 @@ class Detector:
             of the last class, and the joint threshold, are then the lowest ones with at most this rate on `valid`, and
             the other thresholds stay as they are. Fields without cells of the last class are enough for this, but the
             error rates are then not known.
+        crop_scale : float, optional
+            Sides of the crops that the classifier receives, as a part of those of their boxes, in (0, 1]; the card
+            stores it. Default: that of the card, which is 1 for a new detector and 0.886 for the bundled one, see
+            `Detections.crops`. Use 1 for a classifier that was trained on whole boxes.
         cell_diameter, progress
             As in `predict`.
         source : str
@@ -798,13 +803,14 @@ class Detector:
         classifier = None if classifier is None else check_classifier(classifier)
         rate = max_false_positive_rate
         rate = None if rate is None else check_number("max_false_positive_rate", rate, 0, 1, "(]")
+        scale = self._detection.crop_scale if crop_scale is None else check_number("crop_scale", crop_scale, 0, 1, "(]")
         valid = self._matched(valid, "valid")
         detected = self.predict(valid, cell_diameter=cell_diameter, score_threshold=MIN_SCORE, progress=progress)
         rules = choose_thresholds(valid, detected, self._detection, rate)
-        rules = replace(rules, joint_threshold=None, measured_with=name_classifier(classifier))
+        rules = replace(rules, joint_threshold=None, measured_with=name_classifier(classifier), crop_scale=scale)
         joint = None
         if classifier is not None:
-            joint = [add_evidence(detections, classifier) for detections in detected]
+            joint = [add_evidence(detections, classifier, rules.crop_scale) for detections in detected]
             rules = replace(rules, joint_threshold=choose_thresholds(valid, joint, rules, rate).thresholds[-1])
         if len(self.class_names) == 2:
             rules = _measure(valid, detected, classifier, rules, source, joint)

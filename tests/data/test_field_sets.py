@@ -195,6 +195,9 @@ def test_cells_are_cut_along_their_polygons() -> None:
     assert black.image.reshape(-1, 3).any(1).sum() == 400
     assert (filled == (100, 50, 40)).all()
     assert black.patient == "p"
+    assert fields.crops(scale=0.5, min_size=16)[0].image.shape == (16, 16, 3)  # 12.5 to 27.5
+    half = fields.crops(background="black", scale=0.5, min_size=16)[0].image
+    assert (half == (100, 50, 40)).all()
     assert make(1).crops().patients.tolist() == ["field_0000"] * 2
     with pytest.raises(cellscan.DataError, match="box 0 has no polygon"):
         make(1).crops(background="black")

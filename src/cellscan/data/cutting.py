@@ -7,6 +7,40 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
+from cellscan.data.values import check_number
+
+
+def in_pixels(boxes: np.ndarray, scale: float = 1.0) -> np.ndarray:
+    """Return the smallest boxes of whole pixels around boxes whose sides were scaled about their centres.
+
+    Parameters
+    ----------
+    boxes : (n, 4) float
+        xyxy.
+    scale : float
+        Factor in (0, 1].
+
+    Returns
+    -------
+    (n, 4) int
+        xyxy, right and bottom excluded.
+
+    Raises
+    ------
+    ArgumentError
+        If the factor is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cellscan.data.cutting import in_pixels
+    >>> in_pixels(np.array([[5, 5, 25, 30]], np.float32), 0.8).tolist()
+    [[7, 7, 23, 28]]
+    """
+    scale = check_number("scale", scale, 0, 1, "(]")
+    inset = (1 - scale) / 2 * (boxes[:, 2:] - boxes[:, :2])
+    return np.c_[np.floor(boxes[:, :2] + inset), np.ceil(boxes[:, 2:] - inset)].astype(int).reshape(-1, 4)
+
 
 def cut(
     image: np.ndarray, box: Sequence[int], rings: Sequence[np.ndarray] = (), background: str = "keep"

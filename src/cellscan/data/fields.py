@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cellscan.data.cells import CellDataset, find_classes, frozen, leave_out, with_classes
-from cellscan.data.cutting import cut
+from cellscan.data.cutting import cut, in_pixels
 from cellscan.data.formats.common import Record
 from cellscan.data.formats.csv_boxes import box_table
 from cellscan.data.images import ImageLike, fitted
@@ -897,6 +897,7 @@ class FieldDataset(TextInNotebook):
         min_size: int = 20,
         max_per_class: int | None = None,
         background: Literal["keep", "black", "fill"] = "keep",
+        scale: float = 1.0,
         seed: int = 0,
     ) -> CellDataset:
         """Crop the boxes and return them as a data set of cells.
@@ -907,12 +908,14 @@ class FieldDataset(TextInNotebook):
         Parameters
         ----------
         min_size : int
-            Smallest side in pixels. Smaller boxes are left out, as are ignored boxes.
+            Smallest side of a crop in pixels. Smaller crops are left out, as are ignored boxes.
         max_per_class : int, optional
             Largest number of cells a field, for each class except the last; they are drawn with `seed`. Default: all.
         background : {"keep", "black", "fill"}
             ``"keep"`` crops the whole box. ``"black"`` and ``"fill"`` crop along the polygons, which every box must
             have: pixels outside the cell become black, as in the NIH set, or the mean colour of the cell.
+        scale : float
+            As in `Detections.crops`.
         seed : int
             Seed of the choice for `max_per_class`.
 
@@ -923,6 +926,8 @@ class FieldDataset(TextInNotebook):
 
         Raises
         ------
+        ArgumentError
+            An argument is invalid.
         DataError
             No box is left, or a box has no polygon to crop along.
 
@@ -942,7 +947,7 @@ class FieldDataset(TextInNotebook):
         images, labels, owners, names = [], [], [], []
         for index in range(len(self)):
             field = self[index]
-            corners = np.c_[np.floor(field.boxes[:, :2]), np.ceil(field.boxes[:, 2:])].astype(int).reshape(-1, 4)
+            corners = in_pixels(field.boxes, scale)
             usable = (field.labels >= 0) & ((corners[:, 2:] - corners[:, :2]).min(1, initial=10**6) >= min_size)
             for label in range(len(self.class_names)):
                 rows = np.flatnonzero(usable & (field.labels == label))

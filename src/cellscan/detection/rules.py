@@ -39,6 +39,8 @@ class DetectionConfig:
         Joint score of detector and classifier at and above which a cell counts as one of the last class, in (0, 1). It
         is used together with the classifier `measured_with` only. The log-odds of a joint score are the mean of the
         log-odds of the detector's score and of the classifier's probability.
+    crop_scale : float
+        Sides of the crops that a classifier receives, as a part of those of their boxes, in (0, 1].
 
     Examples
     --------
@@ -59,3 +61,4 @@ class DetectionConfig:
     likeness: Likeness | None = None
     measured_with: str | None = None
     joint_threshold: float | None = None
+    crop_scale: float = 1.0
