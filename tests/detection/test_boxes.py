@@ -87,6 +87,12 @@ def test_the_size_of_anchors_is_the_best_in_an_octave() -> None:
     assert found == round(found, 2)
 
 
+def test_large_boxes_have_the_anchors_of_a_higher_level() -> None:
+    size = fit_anchors(np.array([[0, 0, 110, 110]]), (8, 16, 32)).size
+    sides = [size * 2**level * scale for level in range(3) for scale in SCALES]
+    assert min(abs(side - 110) for side in sides) < 2
+
+
 def test_the_ratios_of_anchors_are_percentiles() -> None:
     heights = 30 * np.geomspace(0.5, 2, 101)
     boxes = np.stack([np.full(101, 7.0), np.full(101, 9.0), np.full(101, 37.0), 9 + heights], 1)

@@ -100,6 +100,22 @@ def test_without_red_cells_it_says_so(image, why) -> None:
         cellscan.estimate_cell_diameter(image)
 
 
+@pytest.mark.parametrize("size", [(480, 640), (1440, 1920)])
+def test_round_objects_have_to_cover_two_percent_of_the_field(size) -> None:
+    y, x = np.mgrid[: size[0], : size[1]]
+    for cover, enough in ((0.025, True), (0.014, False)):
+        image = np.full((*size, 3), 225, np.uint8)
+        radius = np.sqrt(cover * size[0] * size[1] / 5 / np.pi)
+        for number in range(5):
+            inside = np.hypot(y - size[0] / 2, x - size[1] * (number + 0.5) / 5) < radius
+            image[inside] = (190, 110, 130)
+        if enough:
+            assert cellscan.estimate_cell_diameter(image)[0] == pytest.approx(2 * radius / 0.865, rel=0.1)
+        else:
+            with pytest.raises(cellscan.DataError, match="round objects cover 1.[0-9]% of the field"):
+                cellscan.estimate_cell_diameter(image)
+
+
 def in_circle(image: np.ndarray) -> np.ndarray:
     """Return a 16:9 photograph through an eyepiece."""
     side = min(image.shape[:2])
