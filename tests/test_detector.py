@@ -111,7 +111,8 @@ def test_both_have_to_say_so() -> None:
         answer = 0
 
         def predict(self, images, **_) -> Any:
-            return type("Said", (), {"labels": np.full(len(images), self.answer)})()
+            labels = np.full(len(images), self.answer)
+            return type("Said", (), {"labels": labels, "probabilities": np.eye(2)[labels]})()
 
     clf = Second(image_size=16, seed=0)
     both = confirm(one, RULES, clf)
