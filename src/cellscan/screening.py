@@ -530,9 +530,9 @@ def screen(
     classifier : Classifier, "pretrained" or None
         Classifier that checks the cells that the detector finds infected. ``"pretrained"``, the default, is
         `Classifier.pretrained()`. If the joint threshold of both was chosen, with `Detector.choose_threshold`, it
-        decides. Otherwise, a cell counts as infected if both call it infected. The classifier receives
-        crops of the size `crop_scale` of the detector's card, and calls no cell infected that lies under text or a scale
-        bar. None: no classifier is used.
+        decides. Otherwise, a cell counts as infected if both call it infected. The classifier receives crops
+        of the size `crop_scale` of the detector's card, and calls no cell infected that lies under text or a scale bar.
+        None: no classifier is used.
     cell_diameter : "auto", float or None
         As in `Detector.predict`. With None, no parasitemia is claimed.
     by : str, callable, mapping or sequence, optional
