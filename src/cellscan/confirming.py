@@ -27,7 +27,7 @@ _COVERED, _LARGEST_OVERLAY = 0.005, 0.05
 """Part of a crop from which on it contains an overlay, and largest part of a field that an overlay has."""
 
 
-def add_evidence(found: Detections, classifier: Classifier, crop_scale: float = 1.0) -> Detections:
+def add_evidence(found: Detections, classifier: Classifier, crop_scale: float) -> Detections:
     """Return the detections with joint scores for the last class.
 
     The log-odds of a joint score are the mean of the log-odds of the detector's score and of the classifier's
@@ -40,7 +40,7 @@ def add_evidence(found: Detections, classifier: Classifier, crop_scale: float = 
     >>> from cellscan.confirming import add_evidence
     >>> clf = cellscan.Classifier(image_size=16, class_names=("uninfected", "parasitized"))
     >>> found = det.predict(fields)[0]  # see the example of `cellscan.Detector`
-    >>> len(add_evidence(found, clf)) == len(found)
+    >>> len(add_evidence(found, clf, 0.886)) == len(found)
     True
     """
     scores = found.scores.copy()

@@ -37,13 +37,19 @@ def test_one_patient_has_no_interval_and_the_last_bin_holds_one() -> None:
     assert np.isnan(reliability(np.array([True]), np.array([0.3]), None)[0, 2:]).all()
 
 
-@pytest.mark.parametrize("patients", [np.array(["p", "q", "q"]), None])
+@pytest.mark.parametrize("patients", [np.array(["p", "q", "q", "q"]), None])
 def test_a_bin_of_one_patient_or_one_cell_has_no_interval(patients) -> None:
-    truth, scores = np.array([True, False, True]), np.array([0.05, 0.05, 0.95])
+    truth, scores = np.array([True, False, True, True]), np.array([0.05, 0.05, 0.06, 0.95])
     found = reliability(truth, scores, patients)
-    np.testing.assert_array_equal(found[:, 1], [1 / 2, 1.0])
-    assert found[0, 2] < 1 / 2 < found[0, 3]
+    np.testing.assert_array_equal(found[:, 1], [2 / 3, 1.0])
+    assert found[0, 2] < 2 / 3 < found[0, 3]
     assert np.isnan(found[1, 2:]).all()
+
+
+@pytest.mark.parametrize("patients", [np.array(["p", "q"]), None])
+def test_a_bin_of_two_cells_has_an_interval(patients) -> None:
+    found = reliability(np.array([True, False]), np.array([0.05, 0.05]), patients)
+    assert found[0, 2] < found[0, 1] == 1 / 2 < found[0, 3]
 
 
 def test_half_a_million_cells_without_patients_need_no_draws_of_each() -> None:

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from cellscan.data.values import check_number
 
 
-def in_pixels(boxes: np.ndarray, scale: float = 1.0) -> np.ndarray:
+def in_pixels(boxes: np.ndarray, scale: float) -> np.ndarray:
     """Return the smallest boxes of whole pixels around boxes whose sides were scaled about their centres.
 
     Parameters
