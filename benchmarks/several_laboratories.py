@@ -27,7 +27,8 @@ CLASSES = ("red blood cell", "infected")
 LABORATORIES = ("IML", "BCCD", "draaslan")
 TARGET = Path(__file__).parents[1] / "src" / "cellscan" / "weights" / "fields_retinanet_small.safetensors"
 LICENCE = (
-    "MIT; trained on images of NIH/NLM (public domain), BCCD (MIT) and draaslan's Blood Cell Detection Dataset (MIT)"
+    "MIT; trained on images of the NIH set (published by the U.S. National Library of Medicine for research), BCCD "
+    "(MIT) and draaslan's Blood Cell Detection Dataset (MIT)"
 )
 
 

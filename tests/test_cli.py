@@ -87,6 +87,32 @@ def test_screen_in_three_formats(tmp_path, capsys) -> None:
     assert stopped.value.code == 2
 
 
+def test_screen_of_one_smear_per_folder(tmp_path, capsys) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for field in cellscan.synthetic_fields(2, seed=ord(name)):
+            Image.fromarray(field.image).save(tmp_path / name / field.name)
+    page = tmp_path / "smears.html"
+    call = ["screen", str(tmp_path), "--no-classifier", "--cell-diameter", "50", "--by", "folder"]
+    assert main([*call, "--html", str(page)]) == 0
+    said = capsys.readouterr().out
+    assert str(tmp_path / "a") in said
+    assert str(tmp_path / "b") in said
+    assert "Screening of smears" in page.read_text()
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "bad.png").write_text("no image")
+    capsys.readouterr()
+    assert main([*call, "--format", "json"]) == 3
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["smear"] for row in rows] == [str(tmp_path / name) for name in "abc"]
+    assert [row["fields"] for row in rows] == [2, 2, ""]
+    assert "bad.png" in rows[2]["refused"]
+    assert rows[0]["warnings"]
+    assert main([*call, "--format", "csv"]) == 3
+    said = capsys.readouterr()
+    assert [len(said.out.splitlines()), "Warning" in said.err] == [4, False]
+
+
 def test_the_cache_is_shown_and_cleared(capsys) -> None:
     np.asarray(cellscan.synthetic_cells(8, seed=0).images(8))
     assert main(["cache"]) == 0

@@ -91,7 +91,8 @@ def patients(rule: float | None) -> cellscan.Patients:
 
 
 def detected() -> cellscan.FieldDetections:
-    return cellscan.FieldDetections((detections(2), detections(0), detections(1)), (), CLASSES)
+    failed = (Failure(1, "b.png", "b.png: there is no such file"),)
+    return cellscan.FieldDetections((detections(2), detections(0), detections(1)), failed, CLASSES)
 
 
 TABLES: dict[str, Any] = {
@@ -133,6 +134,9 @@ def test_columns_have_types() -> None:
     assert issues().to_dataframe()["patient"].tolist() == ["a", "b"]
     assert issues().to_dataframe()["suggested"].tolist() == ["sick", "well"]
     assert smears().to_dataframe()["parasitemia"].tolist()[0] == 0.03125
+    boxes = detected().to_dataframe()
+    assert boxes["field"].tolist() == ["2.png", "2.png", "1.png", "b.png"]
+    assert boxes["error"].isna().tolist() == boxes["class"].notna().tolist() == [True, True, True, False]
     empty = detections(0).to_dataframe()
     assert [str(empty[name].dtype) for name in ("left", "class", "score")] == ["float64", "category", "float64"]
 

@@ -84,7 +84,7 @@ def _make_parser() -> argparse.ArgumentParser:
     _add_format(predict, ("csv", "json"))
 
     screen = add(
-        "screen", _screen, "count red cells and infected cells over the fields of one smear",
+        "screen", _screen, "count red cells and infected cells over the fields of a smear, or of many",
         "cellscan screen smear/ --cell-diameter 54",
     )  # fmt: skip
     screen.add_argument("images", nargs="+", metavar="FIELDS", help="files, and folders with their sub-folders")
@@ -93,6 +93,7 @@ def _make_parser() -> argparse.ArgumentParser:
     second.add_argument("--classifier", metavar="FILE", help="file of Classifier.save (default: the bundled one)")
     second.add_argument("--no-classifier", action="store_true", help="count what the detector alone calls infected")
     screen.add_argument("--cell-diameter", default="auto", metavar="PX", help='pixels, "auto" (default) or "none"')
+    screen.add_argument("--by", choices=("folder",), help="one smear for each folder (default: all fields are one)")
     _add_format(screen, ("text", "csv", "json"))
     _add_html(screen)
 
@@ -217,22 +218,24 @@ def _screen(args: argparse.Namespace) -> int:
     classifier: Any = None if args.no_classifier else "pretrained"
     if args.classifier is not None:
         classifier = Classifier.load(args.classifier)
-    smear = screen(
+    by: Any = None if args.by is None else lambda name: str(Path(name).parent)
+    smear: Any = screen(
         _expand(args.images), None if args.detector is None else Detector.load(args.detector), classifier=classifier,
-        cell_diameter=diameter, on_error="skip", progress=sys.stderr.isatty(),
+        cell_diameter=diameter, by=by, on_error="skip", progress=sys.stderr.isatty(),
     )  # fmt: skip
     if args.format == "text":
         print(smear)
-    elif args.format == "csv":
-        _write_rows(smear.rows(), "csv")
-        for warning in smear.warnings:
+    elif args.format == "csv" or by:
+        _write_rows(smear.rows(), args.format)
+        for warning in () if by else smear.warnings:  # the table of several smears has a column of warnings
             print(f"Warning: {warning}", file=sys.stderr)
     else:
         names = ("red_cells", "infected", "apparent", "parasitemia", "interval", "limit_of_detection", "warnings")
         print(json.dumps({name: getattr(smear, name) for name in names}, indent=1))
     if args.html is not None:
         smear.to_html(args.html)
-    return PARTLY if smear.failed else OK
+    partly = any(one is None or one.failed for one in smear) if by else smear.failed
+    return PARTLY if partly else OK
 
 
 def _train(args: argparse.Namespace) -> int:

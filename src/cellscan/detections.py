@@ -366,7 +366,10 @@ class FieldDetections(TextInNotebook, Sequence[Detections]):
         return f"FieldDetections({len(self)} fields, failed={len(self.failed)})"
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write a CSV file with one line per box: field, left, top, right, bottom, class, score.
+        """Write a CSV file with one line per box, as `Detections.to_csv`, and one per field that was skipped.
+
+        The column ``error`` contains why a field was skipped; these lines come last. A field without detections has no
+        line.
 
         Examples
         --------
@@ -374,15 +377,15 @@ class FieldDetections(TextInNotebook, Sequence[Detections]):
         >>> file = pathlib.Path(tempfile.mkdtemp()) / "found.csv"
         >>> found = det.predict(fields)
         >>> found.to_csv(file)
-        >>> len(file.read_text().splitlines()) == 1 + sum(map(len, found))
-        True
+        >>> file.read_text().splitlines()[0]
+        'field,left,top,right,bottom,class,score,error'
         """
-        write_csv(path, csv_rows(_table(self.fields, self.class_names)))
+        write_csv(path, csv_rows(self._table()))
 
     def to_dataframe(self) -> DataFrame:
-        """Return a data frame of pandas with one row per box of all fields, as `Detections.to_dataframe`.
+        """Return a data frame of pandas with the rows and columns of `to_csv`, typed as in `Detections.to_dataframe`.
 
-        A field without detections has no row.
+        A field that was skipped has its reason in ``error``, and NaN in all columns but the first.
 
         Raises
         ------
@@ -392,10 +395,19 @@ class FieldDetections(TextInNotebook, Sequence[Detections]):
         Examples
         --------
         >>> found = det.predict(fields)
-        >>> len(found.to_dataframe()) == sum(map(len, found))
+        >>> len(found.to_dataframe()) == sum(map(len, found)) + len(found.failed)
         True
         """
-        return make_frame(_table(self.fields, self.class_names))
+        return make_frame(self._table())
+
+    def _table(self) -> Table:
+        boxes, skipped = _table(self.fields, self.class_names), [None] * len(self.failed)
+        names = [*boxes.pop("field").values, *(failure.name for failure in self.failed)]
+        return {
+            "field": Column(names),
+            **{name: replace(column, values=[*column.values, *skipped]) for name, column in boxes.items()},
+            "error": Column([None] * (len(names) - len(skipped)) + [failure.reason for failure in self.failed]),
+        }
 
     def to_html(self, path: str | os.PathLike[str], *, count: int = 20) -> None:
         """Write one HTML file with counts of all fields, and pictures of the first fields with their boxes.
@@ -555,7 +567,7 @@ def _file_of(image: Any) -> str | None:
     return os.fsdecode(image) if isinstance(image, (str, os.PathLike)) else None
 
 
-def _table(fields: Sequence[Detections], class_names: tuple[str, ...]) -> Table:
+def _table(fields: Sequence[Detections], class_names: tuple[str, ...]) -> dict[str, Column]:
     """Return the table of the detections of some fields, with one row per box."""
     sides = zip(*(box for detections in fields for box in detections.boxes.tolist()), strict=True)
     left, top, right, bottom = sides if any(map(len, fields)) else ([],) * 4

@@ -365,7 +365,19 @@ class SmearTable(TextInNotebook, Sequence["SmearReport | None"]):
         >>> file.read_text().splitlines()[0]
         'smear,fields,red_cells,infected,apparent,parasitemia,low,high,warnings,refused'
         """
-        write_csv(path, csv_rows(self._table()))
+        write_csv(path, self.rows())
+
+    def rows(self) -> list[list[object]]:
+        """Return the rows that `to_csv` writes: a header, and one row per smear.
+
+        Examples
+        --------
+        >>> import cellscan
+        >>> table = cellscan.screen(fields, det, classifier=None, cell_diameter=50, by=len)
+        >>> len(table.rows()) == 1 + len(table)
+        True
+        """
+        return csv_rows(self._table())
 
     def to_dataframe(self) -> DataFrame:
         """Return a data frame of pandas with one row per smear and the columns of `to_csv`.
@@ -592,6 +604,12 @@ def screen(
     classifier_name = name_classifier(confirming)
     rules = rules_with(classifier_name, rules)
     smears: dict[str, _Smear] = {}
+
+    def smear_at(index: int, name: str) -> _Smear:
+        smear = smears.setdefault(smear_of(name, index), _Smear())
+        smear.first = min(smear.first, index)
+        return smear
+
     stream = detector.stream(
         images, cell_diameter=cell_diameter, score_threshold=MIN_SCORE, on_error=on_error, progress=progress
     )
@@ -599,11 +617,11 @@ def screen(
     for result in stream:
         if isinstance(result, Failure):  # The stream yields a failure before fields that still wait for their batch.
             failed.add(result.index)
-            smears.setdefault(smear_of(result.name, result.index), _Smear()).failed.append(result)
+            smear_at(result.index, result.name).failed.append(result)
             continue
         while number in failed:
             number += 1
-        smears.setdefault(smear_of(result.name, number), _Smear()).add(confirm(result, rules, confirming))
+        smear_at(number, result.name).add(confirm(result, rules, confirming))
         number += 1
     if not smears:
         raise DataError("there are no fields; expected at least one")
@@ -615,6 +633,7 @@ def screen(
         return smears[""].report(how)
     reports: list[SmearReport | None] = []
     refused: dict[str, str] = {}
+    smears = dict(sorted(smears.items(), key=lambda entry: entry[1].first))
     for name, smear in smears.items():
         try:
             reports.append(smear.report(how))
@@ -705,8 +724,9 @@ class _How:
 
 @dataclass
 class _Smear:
-    """Counts of the fields of one smear, collected field by field."""
+    """Counts of the fields of one smear, collected field by field. `first` is the index of its first field."""
 
+    first: float = math.inf
     counts: list[FieldCount] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
     best: list[Detections] = field(default_factory=list)

@@ -40,6 +40,17 @@ def test_a_number_that_may_be_an_index_or_a_name(names, labels) -> None:
     assert make(IMAGES, [0, 1, 0, 1], class_names=["0", "1"]).labels.tolist() == [0, 1, 0, 1]
 
 
+def test_numbers_of_fields_that_may_be_an_index_or_a_name() -> None:
+    boxes, points, from_arrays = [[[1, 1, 9, 9]]], [[[3, 3]]], cellscan.FieldDataset.from_arrays
+    for number in ([1], np.array([1]), np.array([1], np.uint8)):
+        with pytest.raises(cellscan.DataError, match="may be the class '1', by its name, or the class '2'"):
+            from_arrays([IMAGES[0]], boxes, [number], class_names=["1", "2"])
+        with pytest.raises(cellscan.DataError, match="may be the class '1', by its name, or the class '2'"):
+            from_arrays([IMAGES[0]], boxes, [["2"]], points=points, point_labels=[number], class_names=["1", "2"])
+    fields = from_arrays([IMAGES[0]], boxes, [np.array([-2])], class_names=["1", "2"])
+    assert fields.labels[0].tolist() == [-2]
+
+
 def test_numbers_as_class_names_of_tables_and_folders(tmp_path) -> None:
     root = write_cells(tmp_path / "d", {"1": ["a.png"], "2": ["b.png"]})
     cells = cellscan.load_folder(root)

@@ -29,6 +29,7 @@ from cellscan.data.values import (
     as_list,
     as_patient,
     as_texts,
+    check_indices,
     check_seed,
     check_whole,
     choose,
@@ -249,12 +250,16 @@ class FieldDataset(TextInNotebook):
             name: None if value is None else as_list(name, value)
             for name, value in (("polygons", polygons), ("points", points), ("point_labels", point_labels))
         }
-        result = cls.from_source(
-            source, as_list("boxes", boxes), as_list("labels", labels), named, class_names, complete=complete, **more
-        )
+        given = as_list("labels", labels)
+        result = cls.from_source(source, as_list("boxes", boxes), given, named, class_names, complete=complete, **more)
         corners = np.concatenate([np.zeros((0, 4)), *result.boxes])
         if len(corners) and corners.max() <= 1:
             raise DataError("no box extends beyond 1, so these are shares of the image; expected pixels")
+        # `tidy` takes whole arrays as indices, because most come from this library.
+        for entries in (given, more["point_labels"] or ()):
+            for entry in entries:
+                if isinstance(entry, np.ndarray) and entry.dtype.kind == "i":
+                    check_indices(entry, result.class_names)
         return result.with_groups(patients, slides, laboratories)
 
     @classmethod

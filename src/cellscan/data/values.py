@@ -269,7 +269,7 @@ def as_labels(labels: Any, class_names: Sequence[str]) -> np.ndarray:
         if not whole.all():
             row = int(np.flatnonzero(~whole)[0])
             raise DataError(f"labels[{row}] is {array[row]}; expected a whole number, an index into the class names")
-        _check_indices(array, class_names)
+        check_indices(array, class_names)
     else:
         position = {name.casefold(): index for index, name in enumerate(class_names)}
         array = np.array([_as_label(row, value, position) for row, value in enumerate(array.tolist())], np.int64)
@@ -278,8 +278,19 @@ def as_labels(labels: Any, class_names: Sequence[str]) -> np.ndarray:
     return array.astype(np.int32)
 
 
-def _check_indices(array: np.ndarray, class_names: Sequence[str]) -> None:
-    """Raise if a number may be an index or the name of another class, as with the classes "1" and "2"."""
+def check_indices(array: np.ndarray, class_names: Sequence[str]) -> None:
+    """Raise if a number may be an index or the name of another class, as with the classes "1" and "2".
+
+    Raises
+    ------
+    DataError
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cellscan.data.values import check_indices
+    >>> check_indices(np.array([0, 1]), ("red blood cell", "infected"))
+    """
     position = {name: index for index, name in enumerate(class_names)}
     for number in np.unique(array).astype(np.int64).tolist():
         named = position.get(str(number))
