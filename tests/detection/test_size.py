@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helpers import random_image
 from PIL import Image
+from scipy import ndimage
 
 import cellscan
 from cellscan.detection.diameter import find_discs
@@ -40,6 +41,29 @@ def test_cells_that_are_small_in_the_field_are_looked_at_closer() -> None:
     one = cellscan.synthetic_fields(1, seed=4, size=(1600, 2100))[0]
     shrunk = resized(one.image, 0.5)  # cells of 25 in 1050 pixels: 12 at working size
     assert 19 < cellscan.estimate_cell_diameter(shrunk)[0] < 31
+
+
+@pytest.mark.parametrize("pixels", [8, 12, 16])
+def test_very_small_cells_are_measured(pixels) -> None:
+    one = cellscan.synthetic_fields(1, seed=2, size=(480, 640))[0]  # cells of 50 pixels
+    image = np.tile(resized(one.image, pixels / 50), (16, 12, 1))[:1000, :1400]
+    assert cellscan.estimate_cell_diameter(image)[0] == pytest.approx(pixels, rel=0.2)
+
+
+@pytest.mark.parametrize(("coarse", "size"), [(1.5, (512, 512)), (2.5, (400, 512))])
+def test_circles_in_the_outlines_of_many_specks_are_no_cells(coarse, size) -> None:
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=size), coarse)
+    image = np.where((noise > 0)[..., None], np.array([225, 225, 225]), np.array([190, 110, 130])).astype(np.uint8)
+    with pytest.raises(cellscan.DataError, match="not darker than their surroundings; the cells may be too small"):
+        cellscan.estimate_cell_diameter(image)
+
+
+def test_cells_with_a_bright_centre_are_measured() -> None:
+    y, x = np.mgrid[:300, :400].astype(float)
+    image = np.full((300, 400, 3), 225, np.uint8)
+    for cx, cy in np.ndindex(4, 3):
+        image[np.abs(np.hypot(x - 50 - 100 * cx, y - 50 - 100 * cy) - 40) < 3] = (190, 110, 130)
+    assert cellscan.estimate_cell_diameter(image)[0] == pytest.approx(2 * 43 / 0.9, rel=0.05)
 
 
 def drawn(shape: tuple[int, int], ellipses: Sequence[tuple[float, ...]]) -> np.ndarray:
