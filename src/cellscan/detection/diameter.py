@@ -144,9 +144,8 @@ def _examine(ground: Ground) -> tuple[Discs, str | None]:
         return discs, "the whole image is dark"
     if len(discs.radii) < _CIRCLES:
         return discs, f"{len(discs.radii)} round objects are darker than the background; expected at least {_CIRCLES}"
-    inside = _measure_darkness(ground, discs, _INSIDE).max(
-        1
-    )  # The centre of a cell may be as bright as the background.
+    # The centre of a cell may be as bright as the background, so its darkest ring counts.
+    inside = _measure_darkness(ground, discs, _INSIDE).max(1)
     outside = _measure_darkness(ground, discs, _OUTSIDE).mean(1)
     real = (inside > _DARK) & (inside - outside > _CONTRAST)
     share = float(_weigh(discs)[real].sum() / _weigh(discs).sum())
