@@ -256,7 +256,7 @@ def test_the_readme_of_the_bundled_models() -> None:
     assert data["pipeline_tag"] == "object-detection"
     assert data["metrics"] == ["ap", "ap50", "ap75", "ar", "count_error"]
     assert data["license"] == "other"
-    assert data["license_name"].startswith("MIT; trained on images of NIH")
+    assert data["license_name"].startswith("MIT; trained on images of the NIH set")
     assert "| ap50 | 0.7097 |" in text
 
 

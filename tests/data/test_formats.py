@@ -111,19 +111,19 @@ def sets(draw: st.DrawFn) -> cellscan.FieldDataset:
     """Return a few fields of 64 x 64 pixels with boxes on quarters of pixels."""
     class_names = draw(st.lists(NAMES, min_size=1, max_size=3, unique_by=str.casefold))
     stems = draw(st.lists(NAMES, min_size=1, max_size=4, unique_by=str.casefold))
-    label = st.sampled_from([-2, *range(len(class_names))])
+    label = st.sampled_from([None, *class_names])
     boxes, labels, polygons, points, marks = [], [], [], [], []
     for _ in stems:
         corners = draw(st.lists(st.tuples(SIDE, SIDE, SIDE, SIDE), max_size=5))
         good = sorted({(min(a, c), min(b, d), max(a, c), max(b, d)) for a, b, c, d in corners if a != c and b != d})
         boxes.append(np.array(good, float).reshape(-1, 4) / 4)
-        labels.append(np.array([draw(label) for _ in good], int))
+        labels.append([draw(label) for _ in good])
         polygons.append([
             [np.array([[left, top], [right, top], [left, bottom]]) / 4] if draw(st.booleans()) else []
             for left, top, right, bottom in good
         ])  # fmt: skip
         points.append(np.array(draw(st.lists(st.tuples(SIDE, SIDE), max_size=3)), float).reshape(-1, 2) / 4)
-        marks.append(np.array([draw(label) for _ in points[-1]], int))
+        marks.append([draw(label) for _ in points[-1]])
     corners = np.concatenate(boxes)
     assume(not len(corners) or corners.max() > 1)  # Boxes in the first pixel only are refused as shares.
     group = st.sampled_from(["", "p1", "p2"])
