@@ -37,7 +37,6 @@ position, see `benchmarks/other_laboratories.py`."""
 _CIRCLES, _COVER = 4, 0.02
 """Smallest number of circles, and smallest share of the field that they cover, in a field with red cells."""
 
-
 _INSIDE, _OUTSIDE = (0.7, 0.8, 0.9), (1.1, 1.2, 1.3)
 """Radii, as parts of that of a circle, at which its inside is compared with its surroundings."""
 
@@ -134,6 +133,7 @@ def measure_diameter(image: np.ndarray, ground: Ground) -> tuple[float, float]:
 
 
 def _weigh(discs: Discs) -> np.ndarray:
+    """Return the weight (n,) of each circle in the median."""
     return discs.complete * discs.radii**_WEIGHT
 
 
@@ -148,7 +148,8 @@ def _examine(ground: Ground) -> tuple[Discs, str | None]:
     inside = _measure_darkness(ground, discs, _INSIDE).max(1)
     outside = _measure_darkness(ground, discs, _OUTSIDE).mean(1)
     real = (inside > _DARK) & (inside - outside > _CONTRAST)
-    share = float(_weigh(discs)[real].sum() / _weigh(discs).sum())
+    weights = _weigh(discs)
+    share = float(weights[real].sum() / weights.sum())
     discs = Discs(*(values[real] for values in discs))
     if share < _REAL or len(discs.radii) < _CIRCLES:
         return discs, "the round objects are not darker than their surroundings; the cells may be too small"
