@@ -102,8 +102,8 @@ def test_large_fields_are_cut_into_tiles_and_not_shrunk(trained) -> None:
 
 
 def test_both_have_to_say_so() -> None:
-    fields = cellscan.synthetic_fields(2, seed=3, size=(192, 256))
-    one = perfect(fields)[1]
+    one = perfect(cellscan.synthetic_fields(2, seed=3, size=(576, 768)))[1]
+    one = one[~one.cut]
     infected = int((one.labels == 1).sum())
     assert infected > 1
 
@@ -138,7 +138,8 @@ class Scorer(cellscan.Classifier):
 
 @pytest.mark.parametrize("scale", [1.0, 0.8])
 def test_the_joint_score_decides_if_its_threshold_was_chosen(scale) -> None:
-    one = perfect(cellscan.synthetic_fields(2, seed=3, size=(192, 256)))[1]
+    one = perfect(cellscan.synthetic_fields(2, seed=3, size=(384, 512)))[1]
+    one = one[~one.cut]
     one = replace(one, labels=np.ones(len(one), np.int32), scores=np.linspace(0.06, 0.94, len(one), dtype=np.float32))
     odds = 1 - 0.8 * one.scores.astype(float) - 0.05  # the weaker the detector, the surer the classifier
     clf = Scorer(dict(zip((crop.image.tobytes() for crop in one.crops(scale=scale)), odds.tolist(), strict=True)))
@@ -204,7 +205,8 @@ def test_a_threshold_can_be_chosen_for_few_false_detections(trained) -> None:
     for largest in (0.005, 0.05, 0.3):
         rules = choose_thresholds(fields, found, RULES, largest)
         cells = [replace(one, labels=one.labels * (one.scores >= rules.thresholds[1])) for one in found]
-        rate = measure_errors(fields, [cell[cell.labels == 1] for cell in cells], rules).false_positive_rate
+        called = [cell[(cell.labels == 1) & ~cell.cut] for cell in cells]
+        rate = measure_errors(fields, called, rules).false_positive_rate
         assert rate is not None
         assert rate <= largest
         seen.append((rules.thresholds[1], rate))
@@ -215,7 +217,9 @@ def test_a_threshold_can_be_chosen_for_few_false_detections(trained) -> None:
             copy.copy(trained).choose_threshold(fields, max_false_positive_rate=wrong)
     healthy = fields.drop_classes(["infected"]).add_classes(["infected"])
     chosen = choose_thresholds(healthy, found, RULES, 0.0001).thresholds[1]
-    assert chosen > max(one.scores[one.labels == 1].max() for one in found)  # not one false detection is allowed
+    assert chosen > max(
+        one.scores[(one.labels == 1) & ~one.cut].max() for one in found
+    )  # not one false detection is allowed
     with pytest.raises(cellscan.DataError, match="no box is annotated as 'infected'"):
         choose_thresholds(healthy, found, RULES)
 
@@ -408,7 +412,7 @@ def test_thresholds_of_best_f1_and_the_rates_that_follow(fields) -> None:
     for number, one in enumerate(perfect(some)):
         scores = np.where(one.labels == 1, 0.4, 0.8).astype(np.float32)
         if number == 0:  # one red cell is called infected, surely
-            wrong = np.flatnonzero(one.labels == 0)[:1]
+            wrong = np.flatnonzero((one.labels == 0) & ~one.cut)[:1]
             labels = one.labels.copy()
             labels[wrong] = 1
             scores[wrong] = 0.45
@@ -420,13 +424,13 @@ def test_thresholds_of_best_f1_and_the_rates_that_follow(fields) -> None:
     rules = measure_errors(some, [one[once(one, rules)] for one in found], rules)
     assert rules.thresholds[0] < 0.8
     assert rules.thresholds[1] < 0.4
-    red = sum(int((said == 0).sum()) for said in some.labels)
+    red = sum(int(((said == 0) & ~one.cut).sum()) for said, one in zip(some.labels, perfect(some), strict=True))
     assert rules.sensitivity == 1.0
     assert math.isclose(rules.false_positive_rate or 0, 1 / red)
 
 
 def test_a_cell_that_is_both_is_infected_once() -> None:
-    boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [50, 50, 60, 60]], np.float32)
+    boxes = np.array([[20, 20, 30, 30], [21, 20, 31, 30], [50, 50, 60, 60]], np.float32)
     found = cellscan.Detections(
         "a", (100, 100), boxes, np.array([0, 1, 0], np.int32), np.array([0.9, 0.6, 0.8], np.float32),
         ("red blood cell", "infected"), None,
@@ -466,8 +470,10 @@ def with_rules(det: Kind, **rules) -> Kind:
 
 
 def test_screening_corrects_what_was_measured() -> None:
-    fields = cellscan.synthetic_fields(60, seed=3, size=(192, 256))
-    truth = sum(int((said == 1).sum()) for said in fields.labels) / sum(map(len, fields.labels))
+    fields = cellscan.synthetic_fields(20, seed=3, size=(384, 512))
+    cells = [replace(one, cell_diameter=50.0) for one in perfect(fields)]
+    whole = [one[~one.cut] for one in cells]
+    truth = sum(int((one.labels == 1).sum()) for one in whole) / sum(map(len, whole))
     det = Fake(fields, miss=0.3, wrong=0.04)
     plain = cellscan.screen(fields, det, classifier=None)
     assert not plain.corrected
@@ -590,8 +596,8 @@ def test_fields_of_several_patients_are_not_pooled_without_a_word() -> None:
 def screen_counts(infected: int, red: int, count: int, **rules) -> cellscan.SmearReport:
     """Return the report of `count` fields, each with so many red and infected cells, at most 400."""
     x, y = np.mgrid[:20, :20].reshape(2, -1)[:, :red].astype(np.float32) * 10
-    images = [np.full((200, 200, 3), number, np.uint8) for number in range(count)]
-    boxes, labels = np.stack([x, y, x + 9, y + 9], 1), (np.arange(red) < infected).astype(int)
+    images = [np.full((220, 220, 3), number, np.uint8) for number in range(count)]
+    boxes, labels = np.stack([x, y, x + 9, y + 9], 1) + 10, (np.arange(red) < infected).astype(int)
     names = ("red blood cell", "infected")
     fields = cellscan.FieldDataset.from_arrays(images, [boxes] * count, [labels] * count, class_names=names)
     det = with_rules(Fake(fields, 0, 0), **{**KNOWN, "false_positive_sd": 0.0, **rules})

@@ -121,6 +121,9 @@ def confirm(
 ) -> Detections:
     """Return the cells of a field, each counted once, after the classifier has checked the cells of the last class.
 
+    Cells that the border of the field cuts are left out: a part of them is not visible, and sets differ in whether they
+    have boxes.
+
     With a joint threshold, a detection of the last class counts as infected if its joint score reaches the threshold,
     see `add_evidence`. Without one, the detector's score has to reach the threshold of the class, and the classifier,
     at its own threshold, has to call the cell positive. Other detections of the last class are red cells, label 0, if
@@ -161,7 +164,7 @@ def confirm(
     labels = np.where(last & ~infected, 0, found.labels).astype(np.int32)
     counted = infected | (found.scores >= limits[found.labels]) | (last & (found.scores >= limits[0]))
     cells = replace(found, labels=labels, scores=scores)
-    return cells[keep_once(found.boxes, labels, scores, counted, rules)]
+    return cells[keep_once(cells, counted, rules)]
 
 
 def check_classifier(classifier: Classifier) -> Classifier:

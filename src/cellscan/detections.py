@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from cellscan.pages.parts import ShownField
 
 
+_CUT = 0.05
+"""Largest distance from the border, in cell diameters, at which a box still ends at it; boxes are about as exact."""
+
+
 @dataclass(frozen=True)
 class SeenImage:
     """Reads an image again and raises an error if its pixels have changed.
@@ -175,6 +179,50 @@ class Detections(Sequence[Detection]):
     def __repr__(self) -> str:
         counts = [f"{name} {(self.labels == k).sum():,}" for k, name in enumerate(self.class_names)]
         return f"Detections({self.name!r}, {', '.join(counts)})"
+
+    @property
+    def cut(self) -> np.ndarray:
+        """Which cells the border of the field cuts, (n,) bool; `screen` does not count them.
+
+        These are the boxes that end within a twentieth of a cell diameter, and a pixel, of the border of the image.
+
+        Examples
+        --------
+        >>> found = det.predict(fields)[0]
+        >>> len(found[~found.cut]) <= len(found)
+        True
+        """
+        return self.find_cut(self.boxes)
+
+    def find_cut(self, boxes: np.ndarray) -> np.ndarray:
+        """Return which of other boxes of this field, such as annotated ones, its border cuts; see `cut`.
+
+        Parameters
+        ----------
+        boxes : (m, 4) array
+            Left, top, right, bottom in pixels of the field.
+
+        Returns
+        -------
+        (m,) bool
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> found = det.predict(fields)[0]
+        >>> found.find_cut(np.array([[0, 40, 20, 60], [30, 40, 50, 60]])).tolist()
+        [True, False]
+        """
+        margin = 1 + _CUT * self._typical_diameter()
+        low, high = margin, np.array(self.size) - margin
+        boxes = np.reshape(boxes, (-1, 4))
+        return (boxes[:, :2] <= low).any(1) | (boxes[:, 2:] >= high).any(1)
+
+    def _typical_diameter(self) -> float:
+        """Return the diameter of the red cells, or the median side of the boxes if it is not known; 0 without boxes."""
+        if self.cell_diameter is not None or not len(self):
+            return self.cell_diameter or 0.0
+        return float(np.median(np.sqrt((self.boxes[:, 2:] - self.boxes[:, :2]).prod(1))))
 
     def with_labels(self, labels: np.ndarray) -> Detections:
         """Return a copy of the detections with other labels, such as those of a second model.

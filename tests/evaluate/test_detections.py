@@ -18,8 +18,9 @@ RULES = DetectionConfig(Anchors((8,)), (0.5, 0.5))
 
 
 def box(column: int, row: int = 0, *, width: float = 20, height: float = 20) -> list[float]:
-    """Return a box of a grid whose boxes do not overlap."""
-    return [40.0 * column, 40.0 * row, 40.0 * column + width, 40.0 * row + height]
+    """Return a box of a grid whose boxes do not overlap, and which the border does not cut."""
+    left, top = 40.0 * column + 8, 40.0 * row + 8
+    return [left, top, left + width, top + height]
 
 
 def fields_of(*annotations: tuple[Sequence[Sequence[float]], Sequence[int]], **more: Any) -> cellscan.FieldDataset:
@@ -88,7 +89,7 @@ def test_the_threshold_of_a_rate_of_false_detections() -> None:
         assert rules.thresholds == pytest.approx((0.3, threshold))
     false = found([box(7)], [1], [0.8])
     assert choose_thresholds(fields, [false], RULES, 0.05).thresholds == pytest.approx((0.5, 0.9))
-    points = fields_of(([], []), points=[[[20 * k, 100] for k in range(10)]], point_labels=[[0] * 9 + [IGNORED]])
+    points = fields_of(([], []), points=[[[20 * k + 10, 100] for k in range(10)]], point_labels=[[0] * 9 + [IGNORED]])
     with_points = cellscan.concat([fields, points])
     rules = choose_thresholds(with_points, [one, found([], [], [])], RULES, 0.1)
     assert rules.thresholds[1] == pytest.approx(0.7)  # 19 other cells: still one
@@ -96,12 +97,12 @@ def test_the_threshold_of_a_rate_of_false_detections() -> None:
 
 def test_error_rates_by_hand() -> None:
     cells = ([box(0), box(1), box(2), box(3), box(4)], [1, 1, 0, 0, 0])
-    ignored = ([box(0), box(1), [200.0, 0, 240, 40]], [1, 0, IGNORED])
+    ignored = ([box(0), box(1), [200.0, 8, 240, 48]], [1, 0, IGNORED])
     fields = fields_of(cells, ignored)
     half, less = box(0, width=10), box(0, width=9.8)
     detections = [
         found([half, box(2), box(1), box(1)], [1, 1, 1, 1], [0.9, 0.8, 0.7, 0.6]),
-        found([less, [180, 0, 220, 40], [179, 0, 219, 40], box(1)], [1, 1, 1, 0], [0.9, 0.8, 0.7, 0.9]),
+        found([less, [180, 8, 220, 48], [179, 8, 219, 48], box(1)], [1, 1, 1, 0], [0.9, 0.8, 0.7, 0.9]),
     ]
     rules = measure_errors(fields, detections, RULES)
     # Field 1: an IoU of 0.5 is a hit, a second detection of the same cell is false. Field 2: an IoU of 0.49 is false,
@@ -117,15 +118,15 @@ def test_error_rates_by_hand() -> None:
 
 def test_the_surer_detection_finds_the_cell() -> None:
     """Two infected cells overlap; the weaker detection fits the first cell only."""
-    fields = fields_of(([[0, 0, 20, 20], [6, 0, 26, 20]], [1, 1]))
-    weak, sure = [-4.0, 0, 16, 20], [2.0, 0, 22, 20]
+    fields = fields_of(([[20, 20, 40, 40], [26, 20, 46, 40]], [1, 1]))
+    weak, sure = [16.0, 20, 36, 40], [22.0, 20, 42, 40]
     for order in ([0, 1], [1, 0]):
         one = found([weak, sure], [1, 1], [0.6, 0.9])[order]
         assert measure_errors(fields, [one], RULES).outcomes == ((1, 2, 1, 0),)
 
 
 def test_each_cell_is_counted_once() -> None:
-    half = found([[0, 0, 10, 10], [0, 0, 10, 20]], [0, 0], [0.9, 0.8])  # an IoU of 0.5 is not above 0.5
+    half = found([[8, 8, 18, 18], [8, 8, 18, 28]], [0, 0], [0.9, 0.8])  # an IoU of 0.5 is not above 0.5
     assert once(half, RULES).tolist() == [True, True]
     assert once(half, replace(RULES, iou_threshold=0.49)).tolist() == [True, False]
     assert once(half[[1, 0]], replace(RULES, iou_threshold=0.49)).tolist() == [False, True]
@@ -152,3 +153,28 @@ def test_a_detection_finds_the_nearest_of_its_points() -> None:
     pair = fields_of(([], []), points=[[[2, 2], [22, 22]]], point_labels=[[0, 0]])
     assert evaluate_detections(pair, [order], RULES).recall_per_class[0] == 1.0
     assert evaluate_detections(pair, [order[[1, 0]]], RULES).recall_per_class[0] == 1.0
+
+
+def test_cells_that_the_border_cuts_are_not_counted() -> None:
+    """Boxes end at most 2 px (a pixel, and a twentieth of 20 px) from the border of a field of 400 x 200 px."""
+    inside = [[3, 3, 23, 23], [377, 177, 397, 197]]
+    at = [[2, 30, 22, 50], [60, 2, 80, 22], [378, 60, 398, 80], [60, 178, 80, 198]]
+    fields = fields_of(([*inside, *at], [0, 1, 0, 1, 0, 0]))
+    one = found([*inside, *at], [0, 1, 0, 1, 1, 0], [0.9] * 6)
+    assert one.cut.tolist() == [False] * 2 + [True] * 4
+    assert replace(one, cell_diameter=42.0).cut.all()
+    assert not replace(one, cell_diameter=18.0).cut.any()
+    assert found([], [], []).cut.tolist() == []
+    assert once(one, RULES).tolist() == [True] * 2 + [False] * 4
+    report = evaluate_detections(fields, [one], RULES)
+    assert (report.found.tolist(), report.truth.tolist(), report.count_error, report.boxes) == ([2], [2], 0.0, 6)
+    assert report.recall_per_class == (3 / 4, 1.0)  # of all boxes
+    assert measure_errors(fields, [one[~one.cut]], RULES).outcomes == ((1, 1, 0, 1),)
+    # The detection of the second class at the border is false, and does not count.
+    false = found([inside[1], at[2]], [1, 1], [0.8, 0.9])
+    assert choose_thresholds(fields, [false], replace(RULES, thresholds=(0.3, 0.5)), 0.5).thresholds == pytest.approx(
+        (0.3, 0.4)
+    )
+    points = fields_of(([], []), points=[[[10, 100], [9, 50], [200, 100]]], point_labels=[[0, 0, 0]])
+    wide = replace(found([], [], []), cell_diameter=16.0)
+    assert evaluate_detections(points, [wide], RULES).truth.tolist() == [2]  # points nearer than 8 + 1.8 px are cut

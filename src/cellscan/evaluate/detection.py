@@ -27,8 +27,8 @@ class DetectionReport(TextInNotebook):
     """Metrics of a detector on annotated fields; prints as a table.
 
     pycocotools computes the average precision over all scores, for IoU thresholds from 0.5 to 0.95 and boxes of all
-    sizes. F1 and counts are computed at the score thresholds of the detector, with an IoU threshold of 0.5. Detections
-    in ignored boxes count neither as correct nor as false.
+    sizes. F1 and counts are computed at the score thresholds of the detector, F1 with an IoU threshold of 0.5.
+    Detections in ignored boxes count neither as correct nor as false.
 
     If not every cell of a class has a box in a field (`FieldDataset.boxed`), detections of this class there that match
     no box count neither as correct nor as false. A class with points but no boxes has only a recall: a point is found
@@ -45,10 +45,12 @@ class DetectionReport(TextInNotebook):
     precision_per_class, recall_per_class, f1_per_class : tuple[float, ...]
         Precision, recall and F1 at the thresholds.
     count_error : float
-        Mean over fields of the relative error of the cell count. Each cell is counted once, whatever its class. Only
-        fields in which every class is annotated completely are used; NaN if there are none.
+        Mean over fields of the relative error of the cell count. Each cell is counted once, whatever its class; cells
+        that the border of the field cuts (`Detections.cut`) are not counted. Only fields in which every class is
+        annotated completely are used; NaN if there are none.
     found, truth : numpy.ndarray
-        (N,) int64, counted cells and annotated cells (boxes and points) of each field.
+        (N,) int64, counted cells and annotated cells (boxes and points) of each field, without those that its border
+        cuts.
     boxes, points : int
         Number of annotated boxes and points, without ignored ones.
     curves : tuple of (R, 2) arrays
@@ -149,7 +151,10 @@ def evaluate_detections(
         np.array([int((labels != IGNORED).sum()) for labels in labels_of_fields], np.int64)
         for labels_of_fields in (fields.labels, fields.point_labels)
     )
-    truth, complete = boxes + points, fields.complete.all(1)
+    whole = whole_cells(fields, found)
+    annotated = [np.concatenate(row) for row in zip(whole.labels, whole.point_labels, strict=True)]
+    truth = np.array([int((labels != IGNORED).sum()) for labels in annotated], np.int64)
+    complete = fields.complete.all(1)
     errors = np.abs(counts - truth)[complete] / np.maximum(truth[complete], 1)
     recall_at = [_ratio(hit, total) for hit, _, total in at]
     for k in range(len(fields.class_names)):
@@ -178,12 +183,13 @@ def evaluate_detections(
 def choose_thresholds(
     fields: FieldDataset, found: Sequence[Detections], detection: DetectionConfig, largest_rate: float | None = None
 ) -> DetectionConfig:
-    """Return the rules with the score thresholds that have the best F1 for each class.
+    """Return the rules with the score thresholds that have the best F1 for each class, of cells that no border cuts.
 
     With `largest_rate`, only that of the last class is chosen: the lowest one with at most this number of false
     detections per cell of the other classes. The fields may all be of healthy people.
     """
-    counted = _evaluate(fields, found, detection.max_detections)
+    fields = whole_cells(fields, found)
+    counted = _evaluate(fields, [detections[~detections.cut] for detections in found], detection.max_detections)
     chosen = []
     for k, name in enumerate(fields.class_names):
         scores, hits, total = _outcomes(counted, k)
@@ -212,12 +218,13 @@ def choose_thresholds(
 def measure_errors(fields: FieldDataset, cells: Sequence[Detections], detection: DetectionConfig) -> DetectionConfig:
     """Return the rules with the error rates of the last class.
 
-    `cells` has the cells of each field, each counted once. Detections of the last class are matched in descending order
-    of score: a detection is correct if its IoU with an unmatched annotated box of the class is at least 0.5. Detections
-    in ignored boxes count neither as correct nor as false. False detections are only counted in fields in which every
-    cell has a box.
+    `cells` has the cells of each field, each counted once, without those that the border of the field cuts; annotated
+    cells that it cuts are left out, too. Detections of the last class are matched in descending order of score: a
+    detection is correct if its IoU with an unmatched annotated box of the class is at least 0.5. Detections in ignored
+    boxes count neither as correct nor as false. False detections are only counted in fields in which every cell has a
+    box.
     """
-    outcomes = []
+    outcomes, fields = [], whole_cells(fields, cells)
     complete = fields.boxed()[:, 1] & fields.complete[:, 0]  # fields in which false detections can be counted
     for row, (boxes, labels, result) in enumerate(zip(fields.boxes, fields.labels, cells, strict=True)):
         infected, last = boxes[labels == 1], result.labels == 1
@@ -243,6 +250,29 @@ def measure_errors(fields: FieldDataset, cells: Sequence[Detections], detection:
     )
 
 
+def whole_cells(fields: FieldDataset, found: Sequence[Detections]) -> FieldDataset:
+    """Return the fields, in which boxes and points of cells that the border of the field cuts are ignored ones.
+
+    A point has no size: its cell is cut if the border is nearer than half a cell diameter.
+
+    Examples
+    --------
+    >>> import numpy as np, cellscan
+    >>> from cellscan.evaluate.detection import whole_cells
+    >>> found = det.predict(fields)  # see the example of `cellscan.Detector`
+    >>> ignored = np.concatenate(whole_cells(fields, found).labels) < 0
+    >>> (ignored == np.concatenate([d.find_cut(boxes) for d, boxes in zip(found, fields.boxes)])).all()
+    np.True_
+    """
+    labels, point_labels = [], []
+    for row, detections in enumerate(found):
+        labels.append(np.where(detections.find_cut(fields.boxes[row]), IGNORED, fields.labels[row]))
+        half = (detections.cell_diameter or 0.0) / 2
+        cells = np.concatenate([fields.points[row] - half, fields.points[row] + half], 1)
+        point_labels.append(np.where(detections.find_cut(cells), IGNORED, fields.point_labels[row]))
+    return replace(fields, labels=tuple(labels), point_labels=tuple(point_labels))
+
+
 def _lies_in(box: np.ndarray, ignored: np.ndarray) -> bool:
     """Return whether at least half of a box lies in an ignored box."""
     if not len(ignored):
@@ -254,23 +284,27 @@ def _lies_in(box: np.ndarray, ignored: np.ndarray) -> bool:
 def once(found: Detections, detection: DetectionConfig) -> np.ndarray:
     """Return a mask of the detections at their thresholds that counts each cell once, whatever its class.
 
-    The last class has priority: a cell that is detected as the last class and as another one counts as the last class.
+    Cells that the border of the field cuts are not counted. The last class has priority: a cell that is detected as the
+    last class and as another one counts as the last class.
     """
     counted = found.scores >= np.array(detection.thresholds, np.float32)[found.labels]
-    return keep_once(found.boxes, found.labels, found.scores, counted, detection)
+    return keep_once(found, counted, detection)
 
 
-def keep_once(
-    boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray, counted: np.ndarray, detection: DetectionConfig
-) -> np.ndarray:
-    """Return a mask of those boxes in the mask `counted` that no other one overlaps with a higher label or score."""
+def keep_once(found: Detections, counted: np.ndarray, detection: DetectionConfig) -> np.ndarray:
+    """Return a mask of those detections in the mask `counted` that no other one overlaps with a higher label or score.
+
+    Cells that the border of the field cuts are not in the result.
+    """
     kept: list[int] = []
-    for row in np.lexsort((-scores, -labels)):
-        if counted[row] and (not kept or _overlap(boxes[row], boxes[kept]).max() <= detection.iou_threshold):
+    for row in np.lexsort((-found.scores, -found.labels)):
+        if counted[row] and (
+            not kept or _overlap(found.boxes[row], found.boxes[kept]).max() <= detection.iou_threshold
+        ):
             kept.append(int(row))
-    mask = np.zeros(len(boxes), bool)
+    mask = np.zeros(len(found), bool)
     mask[kept] = True
-    return mask
+    return mask & ~found.cut
 
 
 def _recall_of_points(fields: FieldDataset, found: Sequence[Detections], kind: int, threshold: float) -> float:
