@@ -61,12 +61,12 @@ def test_covered_cells_are_red_cells() -> None:
     seen = []
 
     def predict(cells, **_):
-        seen.extend(cell.image.shape for cell in cells)
-        return SimpleNamespace(probabilities=np.tile([0.1, 0.9], (5, 1)), labels=np.ones(5, int))
+        seen.extend(cell.shape for cell in cells)
+        return SimpleNamespace(probabilities=np.tile([0.1, 0.9], (len(cells), 1)), labels=np.ones(len(cells), int))
 
-    clf: Any = SimpleNamespace(predict=predict, card=SimpleNamespace(positive=1))
+    clf: Any = SimpleNamespace(predict=predict, card=SimpleNamespace(positive=1, decision=cellscan.Decision()))
     joint = add_evidence(found, clf, 0.8).scores
-    assert seen == [(32, 32, 3)] * 5
+    assert seen == [(32, 32, 3)] * (5 + 7 * 3)  # the three visible ones again, in the other symmetries
     assert joint[[0, 3, 4]] == pytest.approx(0.9)
     assert joint[[1, 2]].max() < 0.01
     rules = cellscan.DetectionConfig(Anchors((8,), 16.0, (1.0,)), (0.5, 0.5))
@@ -74,3 +74,32 @@ def test_covered_cells_are_red_cells() -> None:
     assert cells.labels.tolist() == [1, 0, 0, 1, 1]
     both = confirm(found, replace(rules, joint_threshold=0.6), clf)
     assert both.labels.tolist() == [1, 0, 0, 1, 1]
+
+
+def test_likely_cells_are_classified_in_all_symmetries() -> None:
+    """The classifier sees a bright corner: four of the eight symmetries have it in the upper half."""
+    image = np.full((100, 200, 3), 120, np.uint8)
+    image[22:30, 22:30] = 250
+    boxes = np.array([[20, 20, 60, 50], [120, 20, 160, 50]], np.float32)
+    found = cellscan.Detections(
+        "a", (200, 100), boxes, np.ones(2, np.int32), np.array([0.9, 0.3], np.float32), ("red blood cell", "infected"),
+        image,
+    )  # fmt: skip
+    calls = []
+
+    def predict(cells, **_):
+        calls.append(len(cells))
+        upper = np.array([cell[: len(cell) // 2].max() > 200 for cell in cells])
+        probability = np.where(upper, 0.9, 0.5)
+        return SimpleNamespace(probabilities=np.stack([1 - probability, probability], 1))
+
+    def score(decision: cellscan.Decision) -> np.ndarray:
+        clf: Any = SimpleNamespace(predict=predict, card=SimpleNamespace(positive=1, decision=decision))
+        return add_evidence(found, clf, 1.0).scores
+
+    first, second = score(cellscan.Decision())
+    assert calls == [2, 7]
+    assert np.log(first / (1 - first)) == pytest.approx((np.log(9) + np.log(9) / 2) / 2, rel=1e-3)
+    assert np.log(second / (1 - second)) == pytest.approx(np.log(3 / 7) / 2, rel=1e-3)
+    assert score(cellscan.Decision(tta=True))[0] == pytest.approx(0.9)  # its predictions are averages already
+    assert calls == [2, 7, 2]
