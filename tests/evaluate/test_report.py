@@ -93,6 +93,7 @@ def test_a_report_prints_all_metrics() -> None:
     assert text.endswith("\n\nResearch use only, not a medical device.")
     assert repr(found) == "Report(cells=1200, accuracy=0.8333, roc_auc=0.9074)"
     assert "lowest accuracy" not in str(found.select(found.cell_patients == "a"))
+    assert "lowest accuracy" in str(found.select(found.cell_patients != "a"))
     assert str(found.at_prevalence(0.02)).splitlines() == [
         "at a prevalence of 2.00% of the cells:",
         "  precision 0.1091 (0.0000 to 1.0000)",
@@ -125,7 +126,9 @@ def test_a_report_of_three_classes_has_no_metrics_of_a_positive_class() -> None:
     with pytest.raises(cellscan.DataError, match="need two classes, one of them positive"):
         _ = found.patients
     roc = found.plot().axes[1]
-    assert [text.get_text() for text in roc.get_legend().get_texts()] == list(found.class_names)
+    legend = roc.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == list(found.class_names)
 
 
 def test_the_figure_has_the_positive_class_and_the_patients() -> None:
@@ -138,6 +141,14 @@ def test_the_figure_has_the_positive_class_and_the_patients() -> None:
     assert "parasitized" in reliability.get_xlabel() + reliability.get_ylabel()
     unknown = made([0, 0, 1, 1], [0.9, 0.2, 0.9, 0.1], [""] * 4).plot().axes[4]
     assert len(patients.collections) + len(patients.lines) > len(unknown.collections) + len(unknown.lines)
+    # The intervals of the reliability are over patients, if these are known: cells of one patient have none.
+    assert len(made(LABELS, SCORES, [""] * 1200).plot().axes[3].lines) > len(reliability.lines)
+
+
+def test_a_part_says_how_many_cells_it_has() -> None:
+    found = made(LABELS, SCORES, list("aaaabbbbcccc") * 100)
+    assert found.select(slice(None)).split == "whole"
+    assert found.select(slice(1150)).split == "whole; 1,150 of its cells"
 
 
 def test_predictive_values_of_rates() -> None:
@@ -153,6 +164,7 @@ def test_draws_are_kept_for_a_seed_and_a_number() -> None:
     assert found.bootstrap(draws=20, seed=1) is drawn
     assert found.bootstrap(draws=20, seed=2) is not drawn
     assert len(drawn["accuracy"]) == 20
+    assert len(found.bootstrap(draws=1)["accuracy"]) == 1
     cells = made(LABELS[:24], SCORES[:24], [""] * 24).bootstrap(draws=300)["accuracy"]
     patients = found.bootstrap(draws=300)["accuracy"]
     assert len(np.unique(cells)) > len(np.unique(patients))  # of 24 cells, or of three patients
@@ -174,6 +186,9 @@ def test_the_page_shows_the_cells_with_the_least_probable_labels_in_order(tmp_pa
     wrong = int((probability < 0.5).sum())
     assert f"The 3 cells whose label is least probable; {wrong:,} cells of the report are called wrongly." in text
     assert text.count("map: evidence for") == 3
+    assert text.find(">Metrics<") < text.find(">Patients<") < text.find(">Cells with the least probable labels<")
+    found.to_html(tmp_path / "none.html")
+    assert "A report keeps no pictures of cells" in (tmp_path / "none.html").read_text()
     made(cells.labels.tolist(), first, [""] * 12, names=cells.names).to_html(tmp_path / "b.html", cells=cells, count=1)
     text = (tmp_path / "b.html").read_text()
     assert "patient unknown" in text
