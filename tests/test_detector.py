@@ -793,7 +793,7 @@ def test_what_is_refused(fields, trained) -> None:
         trained.choose_threshold(well)
     with pytest.raises(cellscan.ArgumentError, match="two classes"):
         cellscan.screen(fields, cellscan.Detector(class_names=("a", "b", "c"), image_size=(64, 64)))
-    with pytest.raises(cellscan.DataError, match="no cell was found"):
+    with pytest.raises(cellscan.DataError, match="no whole cell was found"):
         cellscan.screen(random_image(0, 64, 64), det, classifier=None)
     with pytest.raises(cellscan.ArgumentError, match="thresholds"):
         det.thresholds = (0.5, 1.5)

@@ -84,7 +84,8 @@ class SmearReport(TextInNotebook):
     Attributes
     ----------
     red_cells, infected : int
-        Numbers of cells over all fields. Each cell counts once; an infected cell is a red cell too.
+        Numbers of cells over all fields, without those that the border of a field cuts (`Detections.cut`). Each cell
+        counts once; an infected cell is a red cell too.
     apparent : float
         Apparent share: infected / red_cells.
     parasitemia : float or None
@@ -165,6 +166,8 @@ class SmearReport(TextInNotebook):
     def plot(self) -> Figure:
         """Draw up to four fields, those with the most infected cells; infected cells are highlighted.
 
+        Cells that are not counted, because the border of the field cuts them, have no box.
+
         Examples
         --------
         >>> import cellscan
@@ -226,7 +229,7 @@ class SmearReport(TextInNotebook):
             ("apparent share", _share_text(self.apparent)),
             ("limit of detection with so many cells", _share_text(self.limit_of_detection)),
             ("infected cells a microlitre", "n/a" if self.per_microlitre is None else f"{self.per_microlitre:,.0f}"),
-            ("red cells", f"{self.red_cells:,}"),
+            ("red cells, without those that a border cuts", f"{self.red_cells:,}"),
             ("infected cells", f"{self.infected:,}"),
             ("fields", f"{len(self.fields):,}"),
         ]
@@ -526,11 +529,11 @@ def screen(
 ) -> SmearReport | SmearTable:
     """Count the red cells and the infected cells in the fields of a smear, and estimate the parasitemia.
 
-    For research use only: not a medical device. With the default arguments, the bundled models are used, which need no
-    training and no network connection. Fields are processed one after another, in bounded memory. A parasitemia is
-    claimed only if the errors of detector and classifier were measured on fields like these: with
-    `Detector.choose_threshold` on ten annotated fields of your own, or on the fields on which the bundled detector was
-    measured, if yours look like them.
+    Cells that the border of a field cuts are not counted. For research use only: not a medical device. With the default
+    arguments, the bundled models are used, which need no training and no network connection. Fields are processed one
+    after another, in bounded memory. A parasitemia is claimed only if the errors of detector and classifier were
+    measured on fields like these: with `Detector.choose_threshold` on ten annotated fields of your own, or on the
+    fields on which the bundled detector was measured, if yours look like them.
 
     Parameters
     ----------
@@ -575,9 +578,9 @@ def screen(
         the entries of `by` do not match the fields.
     DataError
         If there are no fields, or the smear of a field is not known. Without `by`, also if the smear is refused: if no
-        field can be read, or no cell is found; if most fields show no red cells whose diameter can be estimated, such
-        as thick films and empty fields; if red cells cover less than a twentieth of the area of the fields; or if most
-        detections lie on empty background. With `by`, the table contains the reason instead.
+        field can be read, or no whole cell is found; if most fields show no red cells whose diameter can be estimated,
+        such as thick films and empty fields; if whole red cells cover less than a twentieth of the area of the fields;
+        or if most detections lie on empty background. With `by`, the table contains the reason instead.
 
     Examples
     --------
@@ -821,7 +824,7 @@ class _Smear:
             raise DataError(f"none of the {len(self.failed)} fields could be read; the first: {self.failed[0].reason}")
         if not total:
             raise DataError(
-                f"no cell was found in {count} fields; expected fields like those of the detector's training"
+                f"no whole cell was found in {count} fields; expected fields like those of the detector's training"
             )
         if self.on_background > total / 2:
             raise DataError(

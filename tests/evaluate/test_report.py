@@ -94,6 +94,7 @@ def test_a_report_prints_all_metrics() -> None:
     assert repr(found) == "Report(cells=1200, accuracy=0.8333, roc_auc=0.9074)"
     assert "lowest accuracy" not in str(found.select(found.cell_patients == "a"))
     assert "lowest accuracy" in str(found.select(found.cell_patients != "a"))
+    assert found.select(found.cell_patients == "a").interval_over == "patients"
     assert str(found.at_prevalence(0.02)).splitlines() == [
         "at a prevalence of 2.00% of the cells:",
         "  precision 0.1091 (0.0000 to 1.0000)",
@@ -172,12 +173,13 @@ def test_draws_are_kept_for_a_seed_and_a_number() -> None:
 
 def test_the_page_shows_the_cells_with_the_least_probable_labels_in_order(tmp_path) -> None:
     cells = make_cells(12)
-    probability = np.linspace(0.05, 0.93, 12)[np.random.default_rng(0).permutation(12)]
+    probability = np.linspace(0.3, 0.93, 12)[np.random.default_rng(0).permutation(12)]
     first = np.where(cells.labels == 0, probability, 1 - probability).tolist()
     patients = cells.patients.tolist()
     found = made(cells.labels.tolist(), first, patients, names=cells.names, class_names=cells.class_names)
     found.to_html(tmp_path / "a.html", cells=cells, explain=make_maps, count=3)
     text = (tmp_path / "a.html").read_text()
+    with_patients = text.count("<select")
     shown = [f"P(label) {value:.4f}" for value in np.sort(probability)]
     places = [text.find(f">{line}<") for line in shown]
     assert min(places[:3]) > 0
@@ -192,6 +194,8 @@ def test_the_page_shows_the_cells_with_the_least_probable_labels_in_order(tmp_pa
     made(cells.labels.tolist(), first, [""] * 12, names=cells.names).to_html(tmp_path / "b.html", cells=cells, count=1)
     text = (tmp_path / "b.html").read_text()
     assert "patient unknown" in text
+    assert "<select" in text
+    assert text.count("<select") == with_patients - 1
     assert "with intervals over cells (patients unknown): too narrow" in text
     assert "Averaged over the patients" not in text
     with pytest.raises(cellscan.ArgumentError, match="count"):
