@@ -52,7 +52,7 @@ def add_evidence(found: Detections, classifier: Classifier, crop_scale: float) -
         crops, visible = _cut_out(found[infected], crop_scale)
         detected = _log_odds(scores[infected])
         judged = _log_odds(visible * _predict(crops, classifier))
-        likely = np.flatnonzero(detected + judged >= 0)
+        likely = np.flatnonzero(visible & (detected + judged >= 0))
         if len(likely) and not classifier.card.decision.tta:
             turned = [apply_symmetry(crops[row][None], way)[0] for way in SYMMETRIES[1:] for row in likely]
             others = _log_odds(_predict(turned, classifier)).reshape(-1, len(likely))

@@ -756,7 +756,8 @@ class Detector:
 
         Ten annotated fields of your own microscope, with some infected cells, adapt `screen` to it: the correction,
         the interval and the limit of detection are then computed from the errors on these fields, and are valid for
-        fields like these. A detector with other than two classes gets thresholds only.
+        fields like these. A detector with other than two classes gets thresholds only. Cells that the border of a
+        field cuts are left out, as in `screen`.
 
         Parameters
         ----------
@@ -791,8 +792,8 @@ class Detector:
         ArgumentError
             If `valid` is not a `FieldDataset`, or a number is out of range.
         DataError
-            If a class has no box, there are no annotations, or the set has a class that the
-            detector does not have.
+            If a class has no box of a whole cell, there are no annotations, or the set has a class that the detector
+            does not have.
 
         Examples
         --------
@@ -828,7 +829,8 @@ class Detector:
     ) -> tuple[float | None, float | None]:
         """Measure the error rates that `screen` corrects for, at the current thresholds.
 
-        Use fields that were not used to choose the thresholds, so that the rates are not optimistically biased.
+        Use fields that were not used to choose the thresholds, so that the rates are not optimistically biased. Cells
+        that the border of a field cuts are left out, as in `screen`.
 
         Parameters
         ----------

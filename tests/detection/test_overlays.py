@@ -69,6 +69,8 @@ def test_covered_cells_are_red_cells() -> None:
     assert seen == [(32, 32, 3)] * (5 + 7 * 3)  # the three visible ones again, in the other symmetries
     assert joint[[0, 3, 4]] == pytest.approx(0.9)
     assert joint[[1, 2]].max() < 0.01
+    sure = replace(found, scores=np.ones(5, np.float32))
+    assert add_evidence(sure, clf, 0.8).scores[[1, 2]] == pytest.approx(0.5)
     rules = cellscan.DetectionConfig(Anchors((8,), 16.0, (1.0,)), (0.5, 0.5))
     cells = confirm(found, rules, clf)
     assert cells.labels.tolist() == [1, 0, 0, 1, 1]

@@ -202,7 +202,10 @@ def choose_thresholds(
             accepted = int((np.cumsum(~hits) <= largest_rate * others).sum())
         else:
             if not total:
-                raise DataError(f"no box is annotated as {name!r}; expected at least one to choose its threshold")
+                raise DataError(
+                    f"no box is annotated as {name!r}, or the border cuts all of them; expected at least one of a "
+                    "whole cell to choose the threshold"
+                )
             f1 = 2 * np.cumsum(hits) / (np.arange(1, len(scores) + 1) + total)
             if not f1.any():
                 chosen.append(0.5)
