@@ -376,6 +376,7 @@ def test_a_part_of_a_report_knows_its_patient_overlap() -> None:
     assert text.startswith("36 cells of 9 patients, PATIENT OVERLAP: 3 in training, 0 in validation")
     # Counts without names determine the overlap of a part only if none or all patients overlap.
     counted = made(labels, scores, patients, patient_overlap=PatientOverlap(10, 3, 0, 10))
+    assert counted.select(slice(None)).patient_overlap == PatientOverlap(10, 3, 0, 10)
     assert counted.select(mine == "p0").patient_overlap == PatientOverlap(1, None, 0, 1)
     assert "cannot be determined" in str(counted.select(mine == "p0"))
     assert PatientOverlap.among(["", ""], train=["a"], validation=[], decision=[]) == PatientOverlap(
