@@ -13,6 +13,8 @@ from flax import nnx
 from PIL import Image
 
 import cellscan
+from cellscan.evaluate.patient_overlap import PatientOverlap
+from cellscan.evaluate.report import Report, make_report
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -105,3 +107,18 @@ def run_python(code: str, *, cwd: Path | None = None, env: dict[str, str] | None
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def made_report(labels, scores, patients, **changes) -> Report:
+    """Return a report of these probabilities of the first class; patients that are "" are unknown."""
+    first = np.asarray(scores)
+    known = {patient for patient in patients if patient}
+    base = {
+        "names": np.array([f"{i}.png" for i in range(len(labels))]), "patients": np.asarray(patients),
+        "class_names": ("parasitized", "uninfected"), "positive": 0, "threshold": 0.5, "split": "whole",
+        "patient_overlap": PatientOverlap(len(known), 0, 0) if known else PatientOverlap(0, None, None),
+        "background": "fill",
+    }  # fmt: skip
+    probabilities = np.stack([first, 1 - first], 1).astype(np.float32)
+    predicted = np.where(first >= 0.5, 0, 1).astype(np.int32)
+    return make_report(np.asarray(labels), predicted, probabilities, **{**base, **changes})

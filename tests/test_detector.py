@@ -222,9 +222,8 @@ def test_a_threshold_can_be_chosen_for_few_false_detections(trained) -> None:
             copy.copy(trained).choose_threshold(fields, max_false_positive_rate=wrong)
     healthy = fields.drop_classes(["infected"]).add_classes(["infected"])
     chosen = choose_thresholds(healthy, found, RULES, 0.0001).thresholds[1]
-    assert chosen > max(
-        one.scores[(one.labels == 1) & ~one.cut].max() for one in found
-    )  # not one false detection is allowed
+    highest = max(one.scores[(one.labels == 1) & ~one.cut].max() for one in found)
+    assert chosen > highest  # not one false detection is allowed
     with pytest.raises(cellscan.DataError, match="no box is annotated as 'infected'"):
         choose_thresholds(healthy, found, RULES)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import tiny_cells
+from helpers import made_report, tiny_cells
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
@@ -263,24 +263,11 @@ def test_pairs_of_draws_take_the_same_patients() -> None:
     assert (one.sum(1) == 3).all()
 
 
-def made(labels, scores, patients, **changes):
-    """A report of given probabilities of the first class."""
-    names = np.array([f"{i}.png" for i in range(len(labels))])
-    base = {
-        "names": names, "patients": np.asarray(patients), "class_names": ("parasitized", "uninfected"), "positive": 0,
-        "threshold": 0.5, "split": "whole", "background": "fill",
-        "patient_overlap": PatientOverlap(len(set(patients)), 0, 0),
-    }  # fmt: skip
-    probabilities = np.stack([scores, 1 - np.asarray(scores)], 1).astype(np.float32)
-    predicted = np.where(np.asarray(scores) >= 0.5, 0, 1).astype(np.int32)
-    return make_report(np.asarray(labels), predicted, probabilities, **{**base, **changes})
-
-
 def test_patients_by_hand() -> None:
     """Two infected patients, two donors; every metric counted on fingers."""
     labels = [0, 0, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]
     scores = [0.9, 0.8, 0.1, 0.1, 0.2, 0.1, 0.1, 0.9, 0.1, 0.1, 0.1, 0.1, 0.9, 0.1, 0.1, 0.1]
-    found = made(labels, scores, list("aaaabbbbccccdddd"), rule=0.3)
+    found = made_report(labels, scores, list("aaaabbbbccccdddd"), rule=0.3)
     rows = found.patients
     assert [(r.patient, r.cells, r.positive, r.share, r.called, r.truth) for r in rows] == [
         ("a", 4, 2, 0.5, True, True), ("b", 4, 1, 0.25, False, True),
@@ -303,38 +290,38 @@ def test_patients_by_hand() -> None:
 
 def test_the_rule_is_reached_by_a_share_equal_to_it() -> None:
     labels, scores = [0, 0, 1, 1, 0, 1, 1, 1], [0.9, 0.9, 0.1, 0.1, 0.9, 0.1, 0.1, 0.1]
-    one = made(labels, scores, list("aaaabbbb"), rule=0.25).patients
+    one = made_report(labels, scores, list("aaaabbbb"), rule=0.25).patients
     assert [row.called for row in one] == [True, True]
-    each = made(labels, scores, list("aaaabbbb"), rule=np.repeat([0.5, 0.375], 4)).patients
+    each = made_report(labels, scores, list("aaaabbbb"), rule=np.repeat([0.5, 0.375], 4)).patients
     assert [row.called for row in each] == [True, False]
     assert (each.rule, each.sensitivity) == (0.4375, 0.5)
 
 
 def test_a_limit_of_detection_needs_two_donors_and_more_hits_than_false_positives() -> None:
     labels, none = [0, 0, 1, 1, 1, 1], [0.9, 0.9, 0.1, 0.1, 0.1, 0.1]
-    one = made(labels[:4], none[:4], list("aabb"), rule=0.5).patients
+    one = made_report(labels[:4], none[:4], list("aabb"), rule=0.5).patients
     assert (one.false_per_thousand, np.isnan(one.false_spread), np.isnan(one.detection_limit)) == (0, True, True)
     assert "SD" not in one.summary()
-    two = made(labels, none, list("aabbcc"), rule=0.5).patients
+    two = made_report(labels, none, list("aabbcc"), rule=0.5).patients
     assert (two.false_spread, two.detection_limit) == (0, 0)
     assert "limit of detection" not in two.summary()  # no false positives: not a limit of 0
-    as_many = made(labels, [0.9, 0.1, 0.9, 0.9, 0.1, 0.1], list("aabbcc"), rule=0.5).patients
+    as_many = made_report(labels, [0.9, 0.1, 0.9, 0.9, 0.1, 0.1], list("aabbcc"), rule=0.5).patients
     assert (as_many.false_per_thousand, np.isnan(as_many.detection_limit)) == (500, True)
-    healthy = made(labels[2:], [0.9, 0.1, 0.1, 0.1], list("bbcc"), rule=0.5).patients
+    healthy = made_report(labels[2:], [0.9, 0.1, 0.1, 0.1], list("bbcc"), rule=0.5).patients
     assert np.isnan(healthy.detection_limit)
     assert healthy.summary().startswith("patients: 0 infected (a cell labelled positive), 2 healthy")
-    sick = made(labels[:2], none[:2], list("aa"), rule=0.5).patients
+    sick = made_report(labels[:2], none[:2], list("aa"), rule=0.5).patients
     assert "false-positive" not in sick.summary()
     assert np.isnan(sick.false_per_thousand)
     scores = np.repeat([0.9, 0.1, 0.1, 0.1, 0.1, 0.1, 0.9], [1, 1, 2, 2, 2, 2, 2])
-    many = made(np.zeros(12, int), scores, list("aabbccddeeff"), rule=0.5).patients
+    many = made_report(np.zeros(12, int), scores, list("aabbccddeeff"), rule=0.5).patients
     assert [row.patient for row in many.worst()] == ["b", "c", "d", "e", "a"]
     assert many.worst(0) == ()
 
 
 def test_prevalence_by_bayes() -> None:
     labels, scores = np.arange(20) // 10, np.array([0.9] * 9 + [0.1] * 9 + [0.9] * 2)
-    found = made(labels, scores, [f"p{i % 5}" for i in range(20)])
+    found = made_report(labels, scores, [f"p{i % 5}" for i in range(20)])
     rare = found.at_prevalence(0.02)
     assert np.isclose(rare.precision, 0.9 * 0.02 / (0.9 * 0.02 + 0.2 * 0.98))
     assert np.isclose(found.at_prevalence(0.5).precision, found.precision)
@@ -348,7 +335,7 @@ def test_prevalence_by_bayes() -> None:
 
 def test_what_is_left_out_and_what_is_refused() -> None:
     labels, scores = [0, 1] * 10, [0.9, 0.1] * 9 + [0.1, 0.9]
-    found = made(labels, scores, [f"p{i % 5}" for i in range(20)])
+    found = made_report(labels, scores, [f"p{i % 5}" for i in range(20)])
     kept = found.without(["18.png", "19.png", "elsewhere.png"])
     assert (len(kept.labels), kept.accuracy, kept.patient_overlap.patients) == (18, 1.0, 5)
     with pytest.raises(DataError, match="none of the 1 names"):
@@ -356,16 +343,16 @@ def test_what_is_left_out_and_what_is_refused() -> None:
     with pytest.raises(DataError, match="no cell is left"):
         found.select(np.zeros(20, bool))
     with pytest.raises(DataError, match="no cells to evaluate"):
-        made([], [], [])
+        made_report([], [], [])
     with pytest.raises(DataError, match="not finite"):
-        made(labels, [np.nan, *scores[1:]], [f"p{i % 5}" for i in range(20)])
+        made_report(labels, [np.nan, *scores[1:]], [f"p{i % 5}" for i in range(20)])
 
 
 def test_a_part_of_a_report_knows_its_patient_overlap() -> None:
     patients = [f"p{i}" for i in range(10) for _ in range(4)]
     labels, scores = [0, 1] * 20, [0.9, 0.1] * 20
     overlap = PatientOverlap.among(patients, train=["p0", "p1", "p2", "gone"], validation=["p9"], decision=[])
-    found = made(labels, scores, patients, patient_overlap=overlap)
+    found = made_report(labels, scores, patients, patient_overlap=overlap)
     assert "PATIENT OVERLAP: 3 in training, 1 in validation" in str(found).splitlines()[0]
     mine = found.cell_patients
     assert found.select(~np.isin(mine, ["p0", "p1", "p2"])).patient_overlap.train == 0
@@ -375,7 +362,7 @@ def test_a_part_of_a_report_knows_its_patient_overlap() -> None:
     text = str(found.without(found.names[mine == "p9"]))
     assert text.startswith("36 cells of 9 patients, PATIENT OVERLAP: 3 in training, 0 in validation")
     # Counts without names determine the overlap of a part only if none or all patients overlap.
-    counted = made(labels, scores, patients, patient_overlap=PatientOverlap(10, 3, 0, 10))
+    counted = made_report(labels, scores, patients, patient_overlap=PatientOverlap(10, 3, 0, 10))
     assert counted.select(slice(None)).patient_overlap == PatientOverlap(10, 3, 0, 10)
     assert counted.select(mine == "p0").patient_overlap == PatientOverlap(1, None, 0, 1)
     assert "cannot be determined" in str(counted.select(mine == "p0"))
@@ -386,7 +373,7 @@ def test_a_part_of_a_report_knows_its_patient_overlap() -> None:
 
 
 def test_odd_arguments_of_reports() -> None:
-    found: Any = made([0, 1] * 10, [0.9, 0.1] * 10, [f"p{i % 5}" for i in range(20)])
+    found: Any = made_report([0, 1] * 10, [0.9, 0.1] * 10, [f"p{i % 5}" for i in range(20)])
     assert len(found.select([0, -1]).labels) == 2
     for call in (
         lambda: found.select([0.7]), lambda: found.select([20]), lambda: found.select(3), lambda: found.select([True]),
@@ -405,16 +392,16 @@ def test_compare_knows_which_cell_is_which() -> None:
     patients = [f"p{i % 5}" for i in range(20)]
     names = np.array([f"{i // 2}.png" for i in range(20)])  # each name twice
     labels, scores = [0, 1] * 10, np.linspace(0.1, 0.9, 20)
-    a, b = (made(labels, scores, patients, names=names) for _ in range(2))
+    a, b = (made_report(labels, scores, patients, names=names) for _ in range(2))
     assert cellscan.compare(a, b).difference["accuracy"] == 0
     with pytest.raises(DataError, match="several cells are called '0.png'"):
         cellscan.compare(a, b.select(np.arange(20).reshape(10, 2)[::-1].ravel()))
     twice = np.array([f"{min(i, 18):02d}.png" for i in range(20)])  # the last name twice
-    c, d = (made(labels, scores, patients, names=twice) for _ in range(2))
+    c, d = (made_report(labels, scores, patients, names=twice) for _ in range(2))
     with pytest.raises(DataError, match=r"several cells are called '18.png'"):
         cellscan.compare(c, d.select(np.r_[18:20, :18]))
     with pytest.raises(DataError, match="patients differ"):
-        cellscan.compare(a, made(labels, scores, ["p"] * 20, names=names))
+        cellscan.compare(a, made_report(labels, scores, ["p"] * 20, names=names))
 
 
 def test_compare_pairs_patients() -> None:
@@ -423,7 +410,7 @@ def test_compare_pairs_patients() -> None:
     good = np.where(rng.random(400) < 0.9, labels == 0, labels != 0) * 0.8 + 0.1
     worse = np.where(rng.random(400) < 0.1, 1 - good, good)
     patients = [f"p{i % 20}" for i in range(400)]
-    a, b = made(labels, good, patients), made(labels, worse, patients)
+    a, b = made_report(labels, good, patients), made_report(labels, worse, patients)
     found = cellscan.compare(a, b)
     assert np.isclose(found.difference["accuracy"], a.accuracy - b.accuracy)
     low, high = found.interval["accuracy"]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import made_report
 from pages_of import make_cells, make_maps
 
 import cellscan
@@ -61,20 +62,6 @@ uninfected               2            0
 Research use only, not a medical device."""
 
 
-def made(labels: list[int], scores: list[float], patients: list[str], **changes) -> Report:
-    """Return a report of these probabilities of the first class."""
-    first = np.array(scores)
-    known = {patient for patient in patients if patient}
-    base = {
-        "names": np.array([f"{i}.png" for i in range(len(labels))]), "patients": np.array(patients),
-        "class_names": ("parasitized", "uninfected"), "positive": 0, "threshold": 0.5123, "split": "whole",
-        "patient_overlap": PatientOverlap(len(known), 0, 0) if known else PatientOverlap(0, None, None),
-        "background": "fill",
-    }  # fmt: skip
-    probabilities = np.stack([first, 1 - first], 1).astype(np.float32)
-    return make_report(np.array(labels), np.where(first >= 0.5, 0, 1), probabilities, **{**base, **changes})
-
-
 def of_three_classes() -> Report:
     probabilities = np.array([[0.7, 0.2, 0.1], [0.3, 0.6, 0.1], [0.1, 0.7, 0.2], [0.1, 0.2, 0.7]], np.float32)
     names = ("ring", "gametocyte", "a name of seventeen")
@@ -86,7 +73,7 @@ def of_three_classes() -> Report:
 
 
 def test_a_report_prints_all_metrics() -> None:
-    found = made(LABELS, SCORES, list("aaaabbbbcccc") * 100, rule=0.3)
+    found = made_report(LABELS, SCORES, list("aaaabbbbcccc") * 100, rule=0.3, threshold=0.5123)
     text = str(found)
     assert text.startswith(PRINTED)
     assert "\n\nthe patients with the lowest accuracy\npatient " in text
@@ -103,7 +90,7 @@ def test_a_report_prints_all_metrics() -> None:
 
 
 def test_a_report_without_patients_prints_what_is_wrong_with_it() -> None:
-    found = made([0, 0, 1, 1], [0.1, 0.2, 0.9, 0.8], [""] * 4, background="silhouette")
+    found = made_report([0, 0, 1, 1], [0.1, 0.2, 0.9, 0.8], [""] * 4, background="silhouette", threshold=0.5123)
     text = str(found)
     assert text.startswith(UNKNOWN)
     assert text.endswith(f"calibration error 0.8500    0.8000 to 0.9000\n\n{UNKNOWN_END}")
@@ -133,21 +120,20 @@ def test_a_report_of_three_classes_has_no_metrics_of_a_positive_class() -> None:
 
 
 def test_the_figure_has_the_positive_class_and_the_patients() -> None:
-    found = made(LABELS, SCORES, list("aaaabbbbcccc") * 100, rule=0.3)
+    found = made_report(LABELS, SCORES, list("aaaabbbbcccc") * 100, rule=0.3)
     confusion, roc, _, reliability, patients = found.plot().axes
     assert [text.get_text() for text in confusion.texts][:2] == ["200\n66.7%", "100\n33.3%"]
-    assert (
-        len([line for line in roc.lines if len(np.asarray(line.get_xdata())) > 2]) == 1
-    )  # one curve beside the diagonal
+    curves = [line for line in roc.lines if len(np.asarray(line.get_xdata())) > 2]
+    assert len(curves) == 1  # beside the diagonal
     assert "parasitized" in reliability.get_xlabel() + reliability.get_ylabel()
-    unknown = made([0, 0, 1, 1], [0.9, 0.2, 0.9, 0.1], [""] * 4).plot().axes[4]
+    unknown = made_report([0, 0, 1, 1], [0.9, 0.2, 0.9, 0.1], [""] * 4).plot().axes[4]
     assert len(patients.collections) + len(patients.lines) > len(unknown.collections) + len(unknown.lines)
     # The intervals of the reliability are over patients, if these are known: cells of one patient have none.
-    assert len(made(LABELS, SCORES, [""] * 1200).plot().axes[3].lines) > len(reliability.lines)
+    assert len(made_report(LABELS, SCORES, [""] * 1200).plot().axes[3].lines) > len(reliability.lines)
 
 
 def test_a_part_says_how_many_cells_it_has() -> None:
-    found = made(LABELS, SCORES, list("aaaabbbbcccc") * 100)
+    found = made_report(LABELS, SCORES, list("aaaabbbbcccc") * 100)
     assert found.select(slice(None)).split == "whole"
     assert found.select(slice(1150)).split == "whole; 1,150 of its cells"
 
@@ -160,13 +146,13 @@ def test_predictive_values_of_rates() -> None:
 
 
 def test_draws_are_kept_for_a_seed_and_a_number() -> None:
-    found = made(LABELS[:24], SCORES[:24], list("aaaabbbbcccc") * 2)
+    found = made_report(LABELS[:24], SCORES[:24], list("aaaabbbbcccc") * 2)
     drawn = found.bootstrap(draws=20, seed=1)
     assert found.bootstrap(draws=20, seed=1) is drawn
     assert found.bootstrap(draws=20, seed=2) is not drawn
     assert len(drawn["accuracy"]) == 20
     assert len(found.bootstrap(draws=1)["accuracy"]) == 1
-    cells = made(LABELS[:24], SCORES[:24], [""] * 24).bootstrap(draws=300)["accuracy"]
+    cells = made_report(LABELS[:24], SCORES[:24], [""] * 24).bootstrap(draws=300)["accuracy"]
     patients = found.bootstrap(draws=300)["accuracy"]
     assert len(np.unique(cells)) > len(np.unique(patients))  # of 24 cells, or of three patients
 
@@ -176,7 +162,7 @@ def test_the_page_shows_the_cells_with_the_least_probable_labels_in_order(tmp_pa
     probability = np.linspace(0.3, 0.93, 12)[np.random.default_rng(0).permutation(12)]
     first = np.where(cells.labels == 0, probability, 1 - probability).tolist()
     patients = cells.patients.tolist()
-    found = made(cells.labels.tolist(), first, patients, names=cells.names, class_names=cells.class_names)
+    found = made_report(cells.labels.tolist(), first, patients, names=cells.names, class_names=cells.class_names)
     found.to_html(tmp_path / "a.html", cells=cells, explain=make_maps, count=3)
     text = (tmp_path / "a.html").read_text()
     with_patients = text.count("<select")
@@ -191,7 +177,9 @@ def test_the_page_shows_the_cells_with_the_least_probable_labels_in_order(tmp_pa
     assert text.find(">Metrics<") < text.find(">Patients<") < text.find(">Cells with the least probable labels<")
     found.to_html(tmp_path / "none.html")
     assert "A report keeps no pictures of cells" in (tmp_path / "none.html").read_text()
-    made(cells.labels.tolist(), first, [""] * 12, names=cells.names).to_html(tmp_path / "b.html", cells=cells, count=1)
+    made_report(cells.labels.tolist(), first, [""] * 12, names=cells.names).to_html(
+        tmp_path / "b.html", cells=cells, count=1
+    )
     text = (tmp_path / "b.html").read_text()
     assert "patient unknown" in text
     assert "<select" in text
