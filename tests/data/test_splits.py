@@ -6,6 +6,7 @@ from dataclasses import FrozenInstanceError
 import numpy as np
 import pytest
 
+import cellscan
 from cellscan.data.splits import (
     Split,
     assign,
@@ -61,6 +62,18 @@ def test_an_assignment_fills_every_part() -> None:
         assign(np.array([0, 1, 0]), three, (0.25,) * 4, 2, 0)
     with pytest.raises(DataError, match=r"3 patients do not fill 2 parts of fractions \(0\.99, 0\.01\)"):
         assign(np.array([0, 1, 0]), three, (0.99, 0.01), 2, 0)
+
+
+def test_two_spellings_of_a_patient_give_a_warning() -> None:
+    cells = cellscan.synthetic_cells(40, seed=0)
+    names = np.array(["p1", "P01", "1.05", "1.5", "10"])[np.arange(40) % 5]
+    cells = cellscan.CellDataset.from_arrays([cell.image for cell in cells], cells.labels, patients=names)
+    with pytest.warns(UserWarning, match="the ids 'P01' and 'p1' differ only in leading zeros") as caught:
+        train, test = cells.split(test=0.4, seed=0)
+    assert caught[0].filename == __file__
+    assert set(train.patients) | set(test.patients) == set(names)
+    with pytest.warns(UserWarning, match="'A 001' and 'a-1'"):
+        assign(np.array([0, 1, 0, 1]), np.array(["A 001", "a-1", "b", "c"]), (0.5, 0.5), 2, 0)
 
 
 def test_cells_are_assigned_by_class() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -88,10 +90,12 @@ def assign(labels: np.ndarray, groups: np.ndarray, fractions: Sequence[float], c
 
     Every part gets about its fraction of the cells of each class and of the groups. The groups are assigned one after
     another, large ones early, each to the part where it brings the counts closest to the fractions. This is repeated
-    for several random orders of the groups; the best assignment is returned.
+    for several random orders of the groups; the best assignment is returned. Names that are probably two spellings of
+    one group give a warning.
     """
-    _, group = np.unique(groups, return_inverse=True)
-    count = int(group.max()) + 1
+    names, group = np.unique(groups, return_inverse=True)
+    _warn_if_alike(names.tolist())
+    count = len(names)
     parts = len(fractions)
     if count < parts:
         raise DataError(
@@ -124,6 +128,22 @@ def assign(labels: np.ndarray, groups: np.ndarray, fractions: Sequence[float], c
             f"{count} patients do not fill {parts} parts of fractions {tuple(fractions)}; use larger fractions"
         )
     return best[group]
+
+
+def _warn_if_alike(names: Sequence[Any]) -> None:
+    """Warn about ids such as "01" and "1", which are often one patient in two tables."""
+    spellings: dict[str, list[str]] = {}
+    for name in map(str, names):
+        key = re.sub(r"[\s_-]+", " ", re.sub(r"(?<![\d.])0+(?=\d)", "", name.casefold()))
+        spellings.setdefault(key, []).append(name)
+    alike = [" and ".join(map(repr, same)) for same in spellings.values() if len(same) > 1]
+    if alike:
+        warnings.warn(
+            f"the ids {', '.join(alike[:3])}{', ...' if len(alike) > 3 else ''} differ only in leading zeros, case or "
+            "separators. They are treated as different patients, who may be in different parts. "
+            "If they are the same, write the id of a patient in one way",
+            stacklevel=5,
+        )
 
 
 def assign_cells(labels: np.ndarray, fractions: Sequence[float], seed: int) -> np.ndarray:
