@@ -770,7 +770,8 @@ class Detector:
             Largest number of false detections of the last class per cell of the other classes, in (0, 1]. The threshold
             of the last class, and the joint threshold, are then the lowest ones with at most this rate on `valid`, and
             the other thresholds stay as they are. Fields without cells of the last class are enough for this, but the
-            error rates are then not known.
+            error rates are then not known. Where the other classes are not annotated completely (see
+            `FieldDataset.complete`), detected cells are counted instead.
         crop_scale : float, optional
             Sides of the crops that the classifier receives, as a part of those of their boxes, in (0, 1]; the card
             stores it. Default: that of the card, which is 1 for a new detector and 0.886 for the bundled one, see

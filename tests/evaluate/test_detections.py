@@ -95,6 +95,18 @@ def test_the_threshold_of_a_rate_of_false_detections() -> None:
     assert rules.thresholds[1] == pytest.approx(0.7)  # 19 other cells: still one
 
 
+def test_detected_cells_are_the_others_where_annotation_is_incomplete() -> None:
+    """Ten annotated cells, and five detected ones of a field that is annotated in part: a rate of 0.2 allows three."""
+    grid = [box(column, row) for row in range(2) for column in range(5)]
+    fields = fields_of((grid, [0] * 10), (grid[:1], [0]), complete=[[True, True], [False, True]])
+    one = found([box(6), box(7), box(8), box(9)], [1] * 4, [0.9, 0.8, 0.6, 0.4])
+    part = found(grid[:6], [0] * 6, [0.9] * 5 + [0.2])
+    rules = choose_thresholds(fields, [one, part], replace(RULES, thresholds=(0.3, 0.5)), 0.2)
+    assert rules.thresholds == pytest.approx((0.3, 0.5))
+    full = replace(fields, complete=np.ones((2, 2), bool))
+    assert choose_thresholds(full, [one, part], RULES, 0.2).thresholds[1] == pytest.approx(0.7)
+
+
 def test_error_rates_by_hand() -> None:
     cells = ([box(0), box(1), box(2), box(3), box(4)], [1, 1, 0, 0, 0])
     ignored = ([box(0), box(1), [200.0, 8, 240, 48]], [1, 0, IGNORED])

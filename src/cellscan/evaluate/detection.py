@@ -186,7 +186,9 @@ def choose_thresholds(
     """Return the rules with the score thresholds that have the best F1 for each class, of cells that no border cuts.
 
     With `largest_rate`, only that of the last class is chosen: the lowest one with at most this number of false
-    detections per cell of the other classes. The fields may all be of healthy people.
+    detections per cell of the other classes. The fields may all be of healthy people. In a field in which not every
+    cell of the other classes is annotated, the cells that `found` counts there are used, because false detections on
+    cells without annotation are counted, too.
     """
     fields = whole_cells(fields, found)
     counted = _evaluate(fields, [detections[~detections.cut] for detections in found], detection.max_detections)
@@ -197,8 +199,7 @@ def choose_thresholds(
             if k < len(fields.class_names) - 1:
                 chosen.append(detection.thresholds[k])
                 continue
-            cells = (*fields.labels, *fields.point_labels)
-            others = sum(int(((labels >= 0) & (labels != k)).sum()) for labels in cells)
+            others = sum(_count_others(fields, row, detections, detection) for row, detections in enumerate(found))
             accepted = int((np.cumsum(~hits) <= largest_rate * others).sum())
         else:
             if not total:
@@ -216,6 +217,15 @@ def choose_thresholds(
         below = scores[accepted] if accepted < len(scores) else 0.0
         chosen.append(float(np.clip((above + below) / 2, 1e-3, 0.999)))
     return replace(detection, thresholds=tuple(chosen))
+
+
+def _count_others(fields: FieldDataset, row: int, found: Detections, detection: DetectionConfig) -> int:
+    """Return the number of cells of a field that are not of the last class: annotated or, failing that, detected."""
+    labels = np.concatenate([fields.labels[row], fields.point_labels[row]])
+    last = len(fields.class_names) - 1
+    if fields.complete[row, :last].all():
+        return int(((labels >= 0) & (labels != last)).sum())
+    return max(int(once(found, detection).sum() - (labels == last).sum()), 0)
 
 
 def measure_errors(fields: FieldDataset, cells: Sequence[Detections], detection: DetectionConfig) -> DetectionConfig:
