@@ -1,6 +1,6 @@
-"""Train the classifier of `cellscan.screen`, which `Classifier.pretrained("fields_squeezenet")` loads.
+"""Train a classifier for the cells of fields of other laboratories; a trial, which is not bundled.
 
-    python benchmarks/fields_classifier.py --data FOLDER --folds folds.csv --weights FILE --out FOLDER [--ship]
+    python benchmarks/fields_classifier.py --data FOLDER --folds folds.csv --weights FILE --out FOLDER
 
 The folder in --data contains `cell_images`, `bccd` and `draaslan`, unpacked. FILE contains the ImageNet weights of
 SqueezeNet 1.1; docs/backbones.md describes how to make it. The training images are
@@ -11,8 +11,8 @@ SqueezeNet 1.1; docs/backbones.md describes how to make it. The training images 
 3. healthy cells of the training fields of BCCD and draaslan: those which the bundled detector and classifier take for
    infected most, and some at random. Every style has infected cells too, those of 2.
 
-An interrupted run continues when it is started again. With --ship, the classifier is written into the package; then
-`several_laboratories.py --ship` has to choose the thresholds again.
+An interrupted run continues when it is started again. `several_laboratories.py --classifier FILE` chooses thresholds
+for the file `classifier.safetensors` in --out, and prints what it does on the fields.
 """
 
 import argparse
@@ -35,7 +35,6 @@ LICENCE = (
     "MIT; fine-tuned from SqueezeNet weights under MIT on images of the NIH set (published by the U.S. National "
     "Library of Medicine for research), BCCD (MIT) and draaslan's Blood Cell Detection Dataset (MIT)"
 )
-TARGET = Path(__file__).parents[1] / "src" / "cellscan" / "weights" / "fields_squeezenet.safetensors"
 
 
 def cut_out_platelets(fields: cellscan.FieldDataset) -> tuple[list[np.ndarray], float]:
@@ -141,7 +140,6 @@ def main() -> None:
     for name in ("--data", "--folds", "--weights", "--out"):
         parser.add_argument(name, type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
-    parser.add_argument("--ship", action="store_true")
     args = parser.parse_args()
     args.out.mkdir(exist_ok=True, parents=True)
     cells = cellscan.load_malaria(args.data / "cell_images")
@@ -154,8 +152,6 @@ def main() -> None:
     print(report, flush=True)
     clf.save(args.out / "classifier.safetensors", report=report, licence=LICENCE, dtype="float16")
     print(versions())
-    if args.ship:
-        TARGET.write_bytes((args.out / "classifier.safetensors").read_bytes())
 
 
 if __name__ == "__main__":

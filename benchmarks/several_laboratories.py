@@ -7,6 +7,9 @@ fields are mosaics of annotated fields, and fields composed of NIH cells, half o
 Thresholds are chosen on validation fields of the laboratories in training and on half of Chula's fields. An interrupted
 run continues when it is started again.
 
+With --classifier, the joint threshold is chosen for the classifier in this file, such as that of fields_classifier.py.
+Its images must not be among the fields that choose the thresholds.
+
 With --ship, the detector is written into the package. IML has to be left out: it states no licence, and those of the
 other sets (NIH, BCCD, draaslan) permit this.
 """
@@ -110,6 +113,9 @@ also learns the background of BCCD, which the first one ignores; without that, c
 EPOCHS = [10, 4]
 DIAMETERS, INFECTED_SHARE = (40.0, 60.0), 0.3
 
+LARGEST_RATE = 0.0005
+"""False infected cells per other cell, on the fields that choose the thresholds; half of what other fields may have."""
+
 CROP_SCALE = 0.886
 """The classifier was trained on cells without background. A crop of this part of a box, the square root of pi / 4, has
 the area of a round cell in the box, and shows little of what surrounds the cell."""
@@ -165,19 +171,26 @@ def train(folder: Path, names: list[str], data: Path, epochs: list[int]) -> None
         det.save(file, licence=LICENCE, dtype="float16")
 
 
+def load_classifier(args: argparse.Namespace) -> cellscan.Classifier:
+    """Return the classifier that decides together with the detector: the bundled one by default."""
+    return cellscan.Classifier.pretrained() if args.classifier is None else cellscan.Classifier.load(args.classifier)
+
+
 def choose(folder: Path, names: list[str], args: argparse.Namespace) -> None:
-    """Choose the thresholds of the detector and its joint threshold with the bundled classifier.
+    """Choose the thresholds of the detector and its joint threshold with the classifier.
 
     That of red cells was chosen in training. The others are chosen on fields of healthy people that were not in
-    training: at most one false infected cell per thousand others on validation fields of BCCD and draaslan and on half
-    of Chula's fields. Composed fields would not do, because some of their cells labelled as uninfected are infected.
+    training, with at most `LARGEST_RATE`: validation fields of BCCD and draaslan, and half of Chula's fields. Composed
+    fields would not do, because some of their cells labelled as uninfected are infected.
     """
-    det, clf = cellscan.Detector.load(folder / f"stage-{len(STAGES) - 1}.safetensors"), cellscan.Classifier.pretrained()
+    det, clf = cellscan.Detector.load(folder / f"stage-{len(STAGES) - 1}.safetensors"), load_classifier(args)
     own = [load(args.data, name)[1] for name in names if name != "IML"]
     fields = cellscan.concat([*own, load_chula(args.data)[::2]])
     print(f"thresholds are chosen on {fields}", flush=True)
     source = ", ".join(["NIH", *names])
-    det.choose_threshold(fields, classifier=clf, max_false_positive_rate=0.001, crop_scale=CROP_SCALE, source=source)
+    det.choose_threshold(
+        fields, classifier=clf, max_false_positive_rate=LARGEST_RATE, crop_scale=CROP_SCALE, source=source
+    )
     print(det.card.detection, flush=True)
     if args.leave_out == "IML":  # The error rates are those on a laboratory that was used for nothing else.
         det.measure_errors(test_fields(args.data, "IML"), classifier=clf, source="IML-Malaria")
@@ -203,15 +216,15 @@ def test_fields(data: Path, name: str) -> cellscan.FieldDataset:
     return load(data, "draaslan")[1]
 
 
-def screen(images: Any, det: cellscan.Detector) -> None:
-    """Print what the detector calls infected, alone and with the bundled classifier."""
-    for classifier in (None, cellscan.Classifier.pretrained()):
+def screen(images: Any, det: cellscan.Detector, clf: cellscan.Classifier) -> None:
+    """Print what the detector calls infected, alone and with the classifier."""
+    for classifier in (None, clf):
         smear = cellscan.screen(images, det, classifier=classifier, progress=False)
         who = "alone" if classifier is None else "with the classifier"
         print(f"{who}: {smear.infected} of {smear.red_cells} cells called infected ({smear.apparent:.3%})", flush=True)
 
 
-def measure_chula(data: Path, det: cellscan.Detector) -> None:
+def measure_chula(data: Path, det: cellscan.Detector, clf: cellscan.Classifier) -> None:
     """Print how many annotated points lie in a box, on those fields that were not used to choose thresholds."""
     fields = load_chula(data)[1::6]
     hits = total = 0
@@ -220,7 +233,7 @@ def measure_chula(data: Path, det: cellscan.Detector) -> None:
         hits += int(inside.all(2).any(1).sum())
         total += len(points)
     print(f"\nChula, {len(fields)} fields: {hits} of {total} points lie in a box")
-    screen(fields, det)
+    screen(fields, det, clf)
 
 
 def main() -> None:
@@ -230,8 +243,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--leave-out", choices=("IML", "BCCD", "draaslan"), default="IML")
     parser.add_argument("--epochs", type=int, nargs=len(STAGES), default=EPOCHS, help="of each stage")
+    parser.add_argument("--classifier", type=Path, help="file of a classifier (default: the bundled one)")
     parser.add_argument("--ship", action="store_true")
     args = parser.parse_args()
+    if args.ship and args.classifier:
+        parser.error("--ship with --classifier: the bundled detector is measured with the bundled classifier")
     if args.ship and args.leave_out != "IML":
         parser.error("--ship with another set than IML left out: the licence of IML-Malaria is not stated")
     folder = args.out / f"without-{args.leave_out}"
@@ -240,14 +256,14 @@ def main() -> None:
     train(folder, names, args.data, args.epochs)
     if not (folder / "detector.safetensors").exists():
         choose(folder, names, args)
-    det, clf = cellscan.Detector.load(folder / "detector.safetensors"), cellscan.Classifier.pretrained()
+    det, clf = cellscan.Detector.load(folder / "detector.safetensors"), load_classifier(args)
     for name in LABORATORIES:
         kept = test_fields(args.data, name)
         print(f"\n{name}, {'left out' if name == args.leave_out else 'test fields'}\n{det.evaluate(kept)}", flush=True)
         if name == "IML":
             print(f"with the classifier\n{det.evaluate(kept, classifier=clf)}", flush=True)
-        screen(kept, det)
-    measure_chula(args.data, det)
+        screen(kept, det, clf)
+    measure_chula(args.data, det, clf)
     print(versions())
     if args.ship:
         shutil.copyfile(folder / "detector.safetensors", TARGET)
