@@ -86,9 +86,11 @@ def paste(rng: np.random.Generator, cell: np.ndarray, platelets: list[np.ndarray
     return (cell * factor).astype(np.uint8)
 
 
-def make_composed(cells: cellscan.CellDataset, data: Path) -> Iterator[cellscan.CellDataset]:
+def make_composed(
+    cells: cellscan.CellDataset, real: dict[str, cellscan.FieldDataset], data: Path
+) -> Iterator[cellscan.CellDataset]:
     """Yield crops of composed fields, of both classes, with boxes of two sizes."""
-    style = cellscan.concat([load(data, name)[0] for name in ("BCCD", "draaslan")])
+    style = cellscan.concat(list(real.values()))
     lists = data / "bccd" / "ImageSets" / "Main"
     platelets, diameter = cut_out_platelets(cellscan.load_fields(lists / "train.txt"))
     for seed, (colours, scale) in enumerate([(None, 1.0), (None, CROP_SCALE), (style, 1.0), (style, CROP_SCALE)]):
@@ -109,12 +111,12 @@ def make_composed(cells: cellscan.CellDataset, data: Path) -> Iterator[cellscan.
         )
 
 
-def make_healthy(data: Path) -> cellscan.CellDataset:
+def make_healthy(real: dict[str, cellscan.FieldDataset]) -> cellscan.CellDataset:
     """Return healthy cells that the bundled models take for infected most, in boxes of two sizes, and random ones."""
     det, clf = cellscan.Detector.pretrained(), cellscan.Classifier.pretrained()
     candidates: list[tuple[float, str, np.ndarray, np.ndarray]] = []
-    for name in ("BCCD", "draaslan"):
-        for found in det.predict(load(data, name)[0], score_threshold=0.1):
+    for name, fields in real.items():
+        for found in det.predict(fields, score_threshold=0.1):
             infected = found[found.labels == 1]
             if len(infected):
                 small, whole = infected.crops(scale=CROP_SCALE), infected.crops()
@@ -144,7 +146,8 @@ def main() -> None:
     args.out.mkdir(exist_ok=True, parents=True)
     cells = cellscan.load_malaria(args.data / "cell_images")
     train, test = next(iter(cells.folds(args.folds)))
-    every = cellscan.concat([train, *make_composed(train, args.data), make_healthy(args.data)])
+    real = {name: load(args.data, name)[0] for name in ("BCCD", "draaslan")}
+    every = cellscan.concat([train, *make_composed(train, real, args.data), make_healthy(real)])
     print(every, flush=True)
     clf = cellscan.Classifier(NETWORK, weights=args.weights, image_size=SIZE, seed=0)
     clf.fit(every, epochs=args.epochs, checkpoint=args.out / "checkpoint", resume=True)
