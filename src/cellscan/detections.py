@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 _CUT = 0.05
 """Largest distance from the border, in cell diameters, at which a box still ends at it; boxes are about as exact."""
 
+_CIRCLE = np.stack([np.cos(np.linspace(0, 2 * np.pi, 24, False)), np.sin(np.linspace(0, 2 * np.pi, 24, False))], 1)
+"""Points (24, 2) of the unit circle."""
+
 
 @dataclass(frozen=True)
 class SeenImage:
@@ -135,6 +138,8 @@ class Detections(Sequence[Detection]):
         field shows no red cells.
     lit_area : float
         Area of the field outside its dark border, in pixels; 0 if it was not measured.
+    lit : numpy.ndarray or None
+        (h, w) bool at reduced size, False in the dark border; None if there is no dark border or it was not measured.
     appearance : tuple[float, ...]
         Numbers that describe the appearance of the field, for `cellscan.screen` to compare; empty if they were not
         computed.
@@ -158,6 +163,7 @@ class Detections(Sequence[Detection]):
     image: Any = field(repr=False)
     cell_diameter: float | None = None
     lit_area: float = 0.0
+    lit: np.ndarray | None = field(default=None, repr=False)
     appearance: tuple[float, ...] = field(default=(), repr=False)
     on_background: float = 0.0
 
@@ -184,7 +190,8 @@ class Detections(Sequence[Detection]):
     def cut(self) -> np.ndarray:
         """Which cells the border of the field cuts, (n,) bool; `screen` does not count them.
 
-        These are the boxes that end within a twentieth of a cell diameter, and a pixel, of the border of the image.
+        These are the boxes that end within a twentieth of a cell diameter, and a pixel, of the border of the image; and
+        those whose ellipse, larger by this distance, has a point in the dark border of an eyepiece.
 
         Examples
         --------
@@ -216,7 +223,14 @@ class Detections(Sequence[Detection]):
         margin = 1 + _CUT * self._typical_diameter()
         low, high = margin, np.array(self.size) - margin
         boxes = np.reshape(boxes, (-1, 4))
-        return (boxes[:, :2] <= low).any(1) | (boxes[:, 2:] >= high).any(1)
+        cut = (boxes[:, :2] <= low).any(1) | (boxes[:, 2:] >= high).any(1)
+        if self.lit is None:
+            return cut
+        middles, radii = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 + margin
+        points = middles[:, None] + radii[:, None] * _CIRCLE
+        small = np.array(self.lit.shape[::-1])
+        x, y = np.moveaxis(np.clip(points * (small / self.size), 0, small - 1).astype(int), 2, 0)
+        return cut | ~self.lit[y, x].all(1)
 
     def _typical_diameter(self) -> float:
         """Return the diameter of the red cells, or the median side of the boxes if it is not known; 0 without boxes."""

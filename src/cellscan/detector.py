@@ -678,6 +678,7 @@ class Detector:
         return replace(
             found,
             lit_area=float(shown.ground.lit.sum()) / shown.ground.factor**2,
+            lit=None if shown.ground.lit.all() else shown.ground.lit,
             appearance=describe_field(shown.ground, shown.diameter),
             on_background=float(empty.mean()) if empty.size else 0.0,
         )

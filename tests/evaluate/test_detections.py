@@ -167,6 +167,19 @@ def test_a_detection_finds_the_nearest_of_its_points() -> None:
     assert evaluate_detections(pair, [order[[1, 0]]], RULES).recall_per_class[0] == 1.0
 
 
+def test_the_dark_border_of_an_eyepiece_cuts_cells() -> None:
+    """A circle of radius 80 px in a field of 400 x 200 px, seen at half the size; cells of 20 px, so 2 px of margin."""
+    y, x = np.mgrid[:100, :200] + 0.5
+    lit = np.hypot(2 * x - 200, 2 * y - 100) < 80
+    boxes = [[190, 90, 210, 110], [190, 24, 210, 44], [190, 18, 210, 38], [264, 90, 278, 110], [245, 45, 258, 58]]
+    one = replace(found(boxes, [0] * 5, [0.9] * 5), lit=lit, cell_diameter=20.0)
+    assert one.cut.tolist() == [False, False, True, True, False]
+    assert one[2:].cut.tolist() == [True, True, False]
+    assert one.find_cut(np.array([[0, 0, 20, 20], [240, 40, 260, 60]])).tolist() == [True, True]
+    assert not replace(one, lit=None).cut.any()
+    assert replace(one, boxes=np.array([[0, 90, 20, 110], *boxes[1:]], np.float32)).cut[0]
+
+
 def test_cells_that_the_border_cuts_are_not_counted() -> None:
     """Boxes end at most 2 px (a pixel, and a twentieth of 20 px) from the border of a field of 400 x 200 px."""
     inside = [[3, 3, 23, 23], [377, 177, 397, 197]]
