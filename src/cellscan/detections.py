@@ -145,7 +145,7 @@ class Detections(Sequence[Detection]):
         computed.
     on_background : float
         Share of the detections above the detector's thresholds whose box is nearly as bright as the background, so that
-        it has no cell; 0 if it was not measured.
+        it has no cell; 0 if it was not measured. Such boxes are left out if they are at most half of all.
 
     Examples
     --------

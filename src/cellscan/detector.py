@@ -54,6 +54,10 @@ _EMPTY = 0.1
 """A box of which a smaller share is darker than the background has no cell. Of the annotated boxes of IML, BCCD and
 draaslan, 99.5 % have more than 0.2."""
 
+_MOST_EMPTY = 0.5
+"""Largest share of boxes without a cell that are left out. If there are more, their cells may be too pale to be told
+from the background; the boxes stay, and `screen` refuses such a smear."""
+
 _PRETRAINED = ("fields_retinanet_small",)
 
 
@@ -674,13 +678,14 @@ class Detector:
         )  # fmt: skip
         if shown.ground is None:
             return found
-        empty = measure_coverage(shown.ground, boxes[called]) < _EMPTY
+        empty = measure_coverage(shown.ground, boxes) < _EMPTY
+        share = float(empty[called].mean()) if called.any() else 0.0
         return replace(
-            found,
+            found[~empty[good]] if share <= _MOST_EMPTY else found,
             lit_area=float(shown.ground.lit.sum()) / shown.ground.factor**2,
             lit=None if shown.ground.lit.all() else shown.ground.lit,
             appearance=describe_field(shown.ground, shown.diameter),
-            on_background=float(empty.mean()) if empty.size else 0.0,
+            on_background=share,
         )
 
     def evaluate(
