@@ -65,7 +65,7 @@ def test_where_the_cells_of_a_field_lie_and_how_many_are_infected(cells) -> None
     fields = cellscan.compose_fields(cells, 60, size=(180, 240), seed=1)
     frame = np.array([240, 180])
     assert fields.sizes.tolist() == [[240, 180]] * 60
-    visible, gaps, covered, sizes, enlarged = [], [], [], [], []
+    visible, gaps, covered, sizes = [], [], [], []
     plans = fields.source._plans  # type: ignore[attr-defined]
     for plan in plans:
         boxes = np.array([placed.box for placed in plan.cells], float)
@@ -75,9 +75,7 @@ def test_where_the_cells_of_a_field_lie_and_how_many_are_infected(cells) -> None
         distances = np.hypot(*(middles[:, None] - middles).T) / (radii[:, None] + radii)
         gaps.append((distances + 9 * np.eye(len(boxes))).min(1))
         visible.append(seen / sides)
-        covered.append(np.pi / 4 * plan.diameter**2 * len(boxes) / frame.prod())
-        own = cells.sizes[[placed.row for placed in plan.cells]].prod(1) ** 0.5
-        enlarged.append(2 * radii / own / np.median(2 * radii / own) > 1.13)
+        covered.append(np.pi * (radii**2).sum() / frame.prod())
         sizes.append(2 * np.median(radii) / plan.diameter)
     assert 0.4 <= np.concatenate(visible).min() < 0.42  # two fifths of each side of a cell lie in the field
     closest = np.array([own.min() for own in gaps])
@@ -87,7 +85,6 @@ def test_where_the_cells_of_a_field_lie_and_how_many_are_infected(cells) -> None
     assert 0.6 < np.mean(np.concatenate(gaps) < 1.02) < 0.85
     assert 0.1 < min(covered) < 0.15
     assert 0.55 < max(covered) < 0.61
-    assert 0.1 < np.mean(np.concatenate(enlarged)) < 0.18  # 15 %, by 1.1 to 1.5; others vary by 4 %
     assert 0.9 < min(sizes) <= max(sizes) < 1.1
     assert 0.98 < np.mean(sizes) < 1.02
     assert {24 <= plan.diameter <= 40 for plan in plans} == {True}
@@ -123,9 +120,9 @@ def test_composed_images_stay_the_same(composed) -> None:
     """Stored pixels are found by `identity` of the source. After a change of the images, raise the number in it."""
     found = [[*field.image.mean((0, 1)), *field.image.std((0, 1))] for field in composed.select([1, 3, 4])]
     expected = [
-        [212.674, 163.722, 178.816, 16.706, 40.418, 18.609],
-        [198.806, 185.374, 182.752, 24.664, 39.750, 33.491],
-        [202.147, 168.058, 201.880, 32.751, 29.510, 21.155],
+        [213.736, 166.546, 180.107, 17.707, 40.283, 19.457],
+        [199.791, 187.159, 184.268, 23.345, 37.681, 31.741],
+        [203.211, 169.186, 202.491, 30.073, 26.896, 18.817],
     ]
     np.testing.assert_allclose(found, expected, atol=0.02)
 

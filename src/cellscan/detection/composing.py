@@ -26,7 +26,7 @@ _BRIGHT = np.uint32(0xE0E0E0)
 They are above 0, because image compression blurs the edge."""
 
 _COVER = (0.12, 0.6)
-"""Range of the share of a field that its cells would cover if all of them had the median size."""
+"""Range of the share of a field that cells cover."""
 
 _HEALTHY = 0.2
 """Share of fields without an infected cell."""
@@ -50,12 +50,8 @@ _INSIDE = 0.4
 _RECOLOURED = 0.6
 """Share of fields that get other colours if no style is given."""
 
-_LARGE, _ENLARGED = 0.15, (1.1, 1.5)
-"""Share of the cells, of both classes, that are enlarged, and the range of the factor: Plasmodium vivax enlarges the
-cells it infects. P. falciparum, which infected the cells of the NIH set, does not."""
-
-_BLUR = 0.02
-"""Largest standard deviation of the drawn blur, in cell diameters. A larger one hides the parasites of many cells."""
+_BLUR = 0.055
+"""Largest standard deviation of the drawn blur, in cell diameters."""
 
 _TRIES = 12
 """Largest number of positions that are tried for a cell."""
@@ -112,10 +108,10 @@ def compose_fields(
 ) -> FieldDataset:
     """Compose fields from images of single cells, with a box around every red cell.
 
-    All cells of a field come from one patient. Every seventh of them, of both classes, is enlarged. They are rotated,
-    mirrored and placed on a background, alone or in clumps; in two fifths of the fields they also overlap. The image
-    border cuts some of them. Synthetic white cells, platelets and specks of stain are drawn between the red cells. They
-    count as background and have no boxes. Illumination, focus and noise vary. An image is computed when it is read.
+    All cells of a field come from one patient. They are rotated, mirrored and placed on a background, alone or in
+    clumps; in two fifths of the fields they also overlap. The image border cuts some of them. Synthetic white cells,
+    platelets and specks of stain are drawn between the red cells. They count as background and have no boxes.
+    Illumination, focus and noise vary. An image is computed when it is read.
 
     Parameters
     ----------
@@ -257,8 +253,7 @@ def _place(
     placed: list[Placed] = []
     for row in chosen.tolist():
         symmetry = int(rng.integers(8))
-        scale = factor * np.exp(rng.normal(0, 0.04)) * (rng.uniform(*_ENLARGED) if rng.random() < _LARGE else 1)
-        sides = np.maximum(np.rint(shapes[row] * scale), 4).astype(int).tolist()
+        sides = np.maximum(np.rint(shapes[row] * factor * np.exp(rng.normal(0, 0.04))), 4).astype(int).tolist()
         cell_width, cell_height = sides[::-1] if symmetry & 1 else sides
         radius, done = math.sqrt(cell_width * cell_height) / 2, len(placed)
         for _ in range(_TRIES):
@@ -291,7 +286,7 @@ class ComposedSource(RenderedSource):
         self._plans, self._pixels, self._size, self._cells = plans, pixels, size, cells
 
     def identity(self) -> str:
-        return f"4|{self._cells}|{self._size}|{self._plans!r}"
+        return f"3|{self._cells}|{self._size}|{self._plans!r}"
 
     def render(self, row: int) -> np.ndarray:
         plan, (height, width) = self._plans[row], self._size
@@ -315,7 +310,7 @@ class ComposedSource(RenderedSource):
         canvas += offset[:, None, None]
         _light(rng, canvas)
         if rng.random() < 0.6:
-            blur = ImageFilter.GaussianBlur(float(rng.uniform(0.2, max(_BLUR * plan.diameter, 0.2))))
+            blur = ImageFilter.GaussianBlur(float(rng.uniform(0.2, _BLUR * plan.diameter)))
             for plane in np.clip(canvas, 0, 255, out=canvas):
                 plane[:] = np.asarray(Image.fromarray(plane.astype(np.uint8)).filter(blur))
         noise = rng.uniform(0.3, 2.5) if plan.look is None else plan.look.noise * rng.uniform(0.3, 1.0)
