@@ -763,7 +763,7 @@ def test_a_smear_is_refused_if_most_detections_lie_on_empty_background(monkeypat
         assert found.on_background == pytest.approx(len(empty) / (len(cells) + len(empty)))
     with pytest.raises(cellscan.DataError, match="detected cells lie on empty background"):
         cellscan.screen(image, det, classifier=None, progress=False)
-    # Fewer than half are left out.
+    # If they are at most half of all, they are left out.
     rows = rows[rows[:, 4] > 0.5][: 2 * len(cells)]
     (found,) = det.predict(image, progress=False)
     assert found.on_background == 0.5
