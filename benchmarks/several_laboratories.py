@@ -10,6 +10,9 @@ run continues when it is started again.
 With --classifier, the joint threshold is chosen for the classifier in this file, such as that of fields_classifier.py.
 Its images must not be among the fields that choose the thresholds.
 
+With --leave-out all, the training fields are composed of NIH cells alone, in random colours, and the thresholds are
+chosen on half of Chula's fields.
+
 With --ship, the detector is written into the package. IML has to be left out: it states no licence, and those of the
 other sets (NIH, BCCD, draaslan) permit this.
 """
@@ -124,22 +127,23 @@ the area of a round cell in the box, and shows little of what surrounds the cell
 def make_training(names: list[str], data: Path, number: int) -> tuple[cellscan.FieldDataset, cellscan.FieldDataset]:
     """Return training and validation fields of all laboratories for a stage, with cells of about the same size."""
     stage = STAGES[number]
-    parts = {name: load(data, name, stage.background) for name in names}
+    parts = [load(data, name, stage.background) for name in names]
     cells = cellscan.load_malaria(data / "cell_images")
     groups = cells.split(test=0.15, by="patient", seed=0)
     found = []
-    for part, (real, patients) in enumerate(zip(zip(*parts.values(), strict=True), groups, strict=True)):
+    for part, patients in enumerate(groups):
         share, seed = (1, 10 * number) if part == 0 else (0.1, 1)
+        real = [fields[part] for fields in parts]
         sets = [
             cellscan.mosaic_fields(fields, round(share * stage.mosaics), cell_diameter=DIAMETERS, margin=0.3, seed=seed)
             for fields in real
         ]
-        style = cellscan.concat([fields for fields in real if isinstance(fields, cellscan.FieldDataset)])
-        for colour, colours in enumerate((None, style)):
+        styles = [None, cellscan.concat(real)] if real else [None]
+        for colour, colours in enumerate(styles):
             sets.append(
                 cellscan.compose_fields(
                     patients,
-                    round(share * stage.composed / 2),
+                    round(share * stage.composed / len(styles)),
                     cell_diameter=DIAMETERS,
                     infected_share=INFECTED_SHARE,
                     style=colours,
@@ -192,9 +196,10 @@ def choose(folder: Path, names: list[str], args: argparse.Namespace) -> None:
         fields, classifier=clf, max_false_positive_rate=LARGEST_RATE, crop_scale=CROP_SCALE, source=source
     )
     print(det.card.detection, flush=True)
-    if args.leave_out == "IML":  # The error rates are those on a laboratory that was used for nothing else.
+    if "IML" not in names:  # The error rates are those on a laboratory that was used for nothing else.
         det.measure_errors(test_fields(args.data, "IML"), classifier=clf, source="IML-Malaria")
-    report = det.evaluate(test_fields(args.data, args.leave_out), classifier=clf)
+    (first, *_) = [name for name in LABORATORIES if name not in names]
+    report = det.evaluate(test_fields(args.data, first), classifier=clf)
     det.save(folder / "detector.safetensors", report=report, licence=LICENCE, dtype="float16")
 
 
@@ -241,7 +246,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--leave-out", choices=("IML", "BCCD", "draaslan"), default="IML")
+    parser.add_argument("--leave-out", choices=(*LABORATORIES, "all"), default="IML")
     parser.add_argument("--epochs", type=int, nargs=len(STAGES), default=EPOCHS, help="of each stage")
     parser.add_argument("--classifier", type=Path, help="file of a classifier (default: the bundled one)")
     parser.add_argument("--ship", action="store_true")
@@ -252,14 +257,14 @@ def main() -> None:
         parser.error("--ship with another set than IML left out: the licence of IML-Malaria is not stated")
     folder = args.out / f"without-{args.leave_out}"
     folder.mkdir(exist_ok=True, parents=True)
-    names = [name for name in LABORATORIES if name != args.leave_out]
+    names = [name for name in LABORATORIES if args.leave_out not in (name, "all")]
     train(folder, names, args.data, args.epochs)
     if not (folder / "detector.safetensors").exists():
         choose(folder, names, args)
     det, clf = cellscan.Detector.load(folder / "detector.safetensors"), load_classifier(args)
     for name in LABORATORIES:
         kept = test_fields(args.data, name)
-        print(f"\n{name}, {'left out' if name == args.leave_out else 'test fields'}\n{det.evaluate(kept)}", flush=True)
+        print(f"\n{name}, {'test fields' if name in names else 'left out'}\n{det.evaluate(kept)}", flush=True)
         if name == "IML":
             print(f"with the classifier\n{det.evaluate(kept, classifier=clf)}", flush=True)
         screen(kept, det, clf)
