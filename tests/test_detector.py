@@ -552,7 +552,11 @@ def test_claims_need_errors_known_for_fields_like_these() -> None:
     assert "as often as infected ones" in said(alone, sensitivity=0.01)
     assert "false-positive rate alone gives" in said(alone, outcomes=((70, 100, 400, 1000),) * 40)
     assert "measured on fewer than two fields" in said(alone, outcomes=((70, 100, 40, 1000),))
+    healthy = said(alone, sensitivity=None)
+    assert "no annotated cell was infected; 4.00% of the uninfected cells were called infected. The app" in healthy
     assert "than the measured sensitivity of 4.50% permits" in said(alone, sensitivity=0.045)
+    nothing = cellscan.screen(fields, with_rules(Fake(fields, 1, 0), **{**KNOWN, "likeness": far}), classifier=None)
+    assert nothing.warnings[0].endswith("and cell size. No cell is called infected; infected cells may be missed.")
     clf._card = replace(clf.card, decision=replace(clf.card.decision, temperature=2.0))
     assert "not valid for the classification" in said({"classifier": clf}, measured_with=before)
     clf = cellscan.Classifier(image_size=16, seed=0)

@@ -855,7 +855,14 @@ def _identify(cells: Detections) -> tuple[int, ...]:
 def _unknown(how: _How, appearances: Sequence[Sequence[float]], apparent: float, total: int) -> list[str]:
     """Return the reasons why no parasitemia can be claimed, as sentences; none if errors are known for such fields."""
     rules, known = how.rules, how.rules.likeness
-    share = f"The apparent share is {apparent:.2%}; up to all of it may be false, and infected cells may be missed."
+    share = "No cell is called infected; infected cells may be missed."
+    if apparent:
+        share = f"The apparent share is {apparent:.2%}; up to all of it may be false, and infected cells may be missed."
+    if rules.false_positive_rate is not None and rules.sensitivity is None:
+        return [
+            "The sensitivity was not measured, because no annotated cell was infected; "
+            f"{rules.false_positive_rate:.2%} of the uninfected cells were called infected. {share}"
+        ]
     if rules.sensitivity is None or rules.false_positive_rate is None:
         return [f"Error rates were not measured: see Detector.choose_threshold. {share}"]
     if rules.sensitivity <= rules.false_positive_rate:

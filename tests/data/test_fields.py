@@ -120,6 +120,11 @@ def test_boxes_are_tidied_and_counted() -> None:
     )
     assert fields.boxes[0].tolist() == [[0, 2, 10, 12], [5, 5, 20, 20]]
     assert fields.notes == ("1 box clipped to the frame", "2 boxes without area dropped", "1 box given twice dropped")
+    rounded = cellscan.FieldDataset.from_arrays(
+        [random_image(0, 40, 50)], [[[-0.00001, 2, 50.00003, 12]]], [[0]], class_names=("cell",)
+    )
+    assert rounded.boxes[0].tolist() == [[0, 2, 50, 12]]
+    assert rounded.notes == ()
     empty = cellscan.FieldDataset.from_arrays(
         [random_image()], [np.zeros((0, 4))], [np.zeros(0)], class_names=("cell",)
     )

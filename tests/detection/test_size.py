@@ -199,6 +199,18 @@ def test_tiles_find_each_cell_once_where_it_is(field, diameter) -> None:
     assert near.min(0).max() < 1.5
 
 
+def test_merged_boxes_end_at_the_frame() -> None:
+    for side in range(100, 400):
+        whole = np.array([[0, 0, side, side, 0.9, 0]], np.float32)
+        tiling = Tiling(
+            (10, 20, 650, 500), (side, side), (side, side), (Tile(0, 0, (-np.inf, -np.inf, np.inf, np.inf)),)
+        )
+        left, top, right, bottom = tiling.merge([whole], 0.5)[0, :4].tolist()
+        assert (left, top) == (10, 20)
+        assert 649.99 < right <= 650
+        assert 499.99 < bottom <= 500
+
+
 def make_ground(box: tuple[int, int, int, int], colour: int = 200, lit: np.ndarray | None = None) -> Ground:
     """Return a background whose illuminated part has this box."""
     lit = np.ones((4, 4), bool) if lit is None else lit

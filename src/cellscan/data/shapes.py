@@ -19,6 +19,9 @@ NONE, IGNORED = -1, -2
 NOT_ANNOTATED = -3
 """Label ``NOT_ANNOTATED - k`` in a padded array of boxes: not every cell of class k has a box in this field."""
 
+_ROUNDING = 0.01
+"""Pixels by which a box may lie outside the frame without being counted as clipped: files contain rounded numbers."""
+
 _TIDIED = ("clipped to the frame", "without area dropped", "given twice dropped")
 
 
@@ -84,7 +87,11 @@ def tidy(
     has_area = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
     rows = np.flatnonzero(has_area)
     _, first = np.unique(np.c_[clipped, labels][rows], axis=0, return_index=True)
-    counts = int(((clipped != boxes).any(1) & has_area).sum()), int((~has_area).sum()), len(rows) - len(first)
+    counts = (
+        int(((np.abs(clipped - boxes) > _ROUNDING).any(1) & has_area).sum()),
+        int((~has_area).sum()),
+        len(rows) - len(first),
+    )
     rows = rows[np.sort(first)]
     kept_rings = tuple(rings[row] for row in rows.tolist())
     return Shapes(frozen(clipped[rows]), frozen(labels[rows]), kept_rings, frozen(points), frozen(point_labels), counts)

@@ -111,6 +111,8 @@ class Tiling:
         left, top, right, bottom = self.box
         scale = np.array([(right - left) / self.inner[0], (bottom - top) / self.inner[1]], np.float32)
         merged[:, :4] = merged[:, :4] * np.tile(scale, 2) + np.tile(np.array([left, top], np.float32), 2)
+        # Rounding may move a side beyond the frame again.
+        np.clip(merged[:, :4], (left, top, left, top), (right, bottom, right, bottom), out=merged[:, :4])
         return merged
 
 
