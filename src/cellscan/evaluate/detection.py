@@ -203,9 +203,11 @@ def choose_thresholds(
             accepted = int((np.cumsum(~hits) <= largest_rate * others).sum())
         else:
             if not total:
+                last = k == len(fields.class_names) - 1
                 raise DataError(
                     f"no box is annotated as {name!r}, or the border cuts all of them; expected at least one of a "
-                    "whole cell to choose the threshold"
+                    "whole cell to choose the threshold. Annotate more fields"
+                    + (f", or pass max_false_positive_rate=0.001, which needs no {name} cell" if last else "")
                 )
             f1 = 2 * np.cumsum(hits) / (np.arange(1, len(scores) + 1) + total)
             if not f1.any():
