@@ -638,6 +638,16 @@ def test_the_limit_of_detection_includes_the_uncertainty_of_the_false_positive_r
     assert few == pytest.approx(2 * math.hypot(noise, math.sqrt(0.0425 * 0.9575 / 201)) / 0.66, rel=0.1)
 
 
+def test_training_loses_what_was_measured_and_keeps_the_size_of_crops(fields) -> None:
+    kept = {"crop_scale": 0.8, "max_detections": 50, "iou_threshold": 0.4}
+    measured = {"thresholds": (0.2, 0.3), "joint_threshold": 0.6, "measured_with": "one"}
+    det = with_rules(cellscan.Detector(image_size=(64, 64)), **KNOWN, **measured, **kept)
+    det.fit(fields, epochs=1, batch_size=2, progress=False)
+    rules = det.card.detection
+    assert rules is not None
+    assert rules == DetectionConfig(rules.anchors, (0.5, 0.5), cell_diameter=rules.cell_diameter, **kept)
+
+
 def test_another_diameter_of_the_training_cells_loses_the_error_rates(fields) -> None:
     det = with_rules(cellscan.Detector(image_size=(64, 64)), **KNOWN)
     diameter = det.learn_diameter(fields)

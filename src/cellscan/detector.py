@@ -263,7 +263,8 @@ class Detector:
     ) -> History:
         """Train the detector from its current weights, with a new optimiser.
 
-        The first training also fits the anchors to the boxes of `train`. Every training resets the thresholds to 0.5.
+        The first training also fits the anchors to the boxes of `train`. Every training resets the thresholds to 0.5,
+        and the error rates and the joint threshold to None.
 
         Parameters
         ----------
@@ -385,9 +386,12 @@ class Detector:
             "validation": None if validation_fields is None else _facts(validation_fields),
         }
         previous = card.detection
+        # What was measured belongs to the weights before; how boxes are merged and cells are cropped stays.
         detection = DetectionConfig(
-            previous.anchors, (0.5,) * len(self.class_names), cell_diameter=previous.cell_diameter
-        )
+            previous.anchors, (0.5,) * len(self.class_names), iou_threshold=previous.iou_threshold,
+            max_detections=previous.max_detections, cell_diameter=previous.cell_diameter,
+            crop_scale=previous.crop_scale,
+        )  # fmt: skip
         after = replace(card.trained_on(np.array([""]), call.options(recipe), data), detection=detection)
         network = self._task.network
         return train_epochs(
