@@ -29,6 +29,8 @@ NOT_RUN = {
     ("backbones.md", 2): "reads a downloaded file",
     ("backbones.md", 3): "downloads weights",
     ("own_microscope.md", 7): "compiles for a minute to train the bundled detector; fields.md has the same calls",
+    ("own_microscope.md", 8): "compiles for a minute to train the bundled classifier, on the NIH set",
+    ("own_microscope.md", 9): "uses what 7 and 8 trained",
     ("model_file.md", 1): "needs an account on the hub; tests/test_hub.py has the same calls",
     ("own_images.md", 3): "its lines read folders of different layouts; tests/data/test_layouts.py reads each",
     ("releasing.md", 1): "code for the library itself; tests/test_project.py runs it",
