@@ -125,6 +125,12 @@ def test_boxes_are_tidied_and_counted() -> None:
     )
     assert rounded.boxes[0].tolist() == [[0, 2, 50, 12]]
     assert rounded.notes == ()
+    two = cellscan.FieldDataset.from_arrays(
+        [random_image(0, 40, 50)] * 2, [boxes, boxes[:1]], [np.zeros(5, int), [0]], class_names=("cell",)
+    )
+    assert two[[1, 0]].notes == two.notes
+    assert two[1:].notes[0] == "of all 2 fields: 2 boxes clipped to the frame"
+    assert two[1:][[]].notes == two[1:].notes
     empty = cellscan.FieldDataset.from_arrays(
         [random_image()], [np.zeros((0, 4))], [np.zeros(0)], class_names=("cell",)
     )

@@ -109,7 +109,8 @@ class FieldDataset(TextInNotebook):
     sizes : numpy.ndarray
         (N, 2) int64, width and height in pixels.
     notes : tuple[str, ...]
-        Counts of what was clipped, dropped or skipped in reading.
+        Counts of what was clipped, dropped or skipped in reading. A selection keeps the counts of the whole set, and
+        says of how many fields they are.
     annotated : bool
         False for a folder of images without boxes.
     polygons : tuple of tuple of tuple of numpy.ndarray
@@ -472,7 +473,13 @@ class FieldDataset(TextInNotebook):
         """
         chosen = choose(mask_or_indices, len(self))
         arrays = {name: frozen(getattr(self, name)[chosen]) for name in _A_FIELD}
-        return replace(self, **arrays, **{name: tuple(getattr(self, name)[i] for i in chosen) for name in _A_LIST})
+        lists = {name: tuple(getattr(self, name)[i] for i in chosen) for name in _A_LIST}
+        notes = self.notes
+        if len(set(chosen.tolist())) < len(self):
+            # The counts are of the whole set; without these words, a selection would print them as its own.
+            whole = f"of all {len(self):,} fields: "
+            notes = tuple(note if note.startswith("of all ") else whole + note for note in notes)
+        return replace(self, **arrays, **lists, notes=notes)
 
     def without(self, names: Iterable[str]) -> FieldDataset:
         """Return the data set without the fields of these names.
