@@ -149,7 +149,7 @@ def test_the_joint_score_decides_if_its_threshold_was_chosen(scale) -> None:
     odds = 1 - 0.8 * one.scores.astype(float) - 0.05  # the weaker the detector, the surer the classifier
     clf = Scorer(dict(zip((key_of(crop.image) for crop in one.crops(scale=scale)), odds.tolist(), strict=True)))
     own = replace(RULES, joint_threshold=0.55, measured_with=name_classifier(clf), crop_scale=scale)
-    expected = np.sqrt(one.scores / (1 - one.scores) * (odds / (1 - odds)))
+    expected = ((one.scores / (1 - one.scores)) ** 2 * odds / (1 - odds)) ** (1 / 3)  # its own score for a cell, too
     joint = add_evidence(one, clf, scale).scores
     assert np.allclose(joint / (1 - joint), expected, rtol=1e-3)
     cells = confirm(one, rules_with(name_classifier(clf), own), clf)

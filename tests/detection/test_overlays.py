@@ -70,7 +70,7 @@ def test_covered_cells_are_red_cells() -> None:
     assert joint[[0, 3, 4]] == pytest.approx(0.9)
     assert joint[[1, 2]].max() < 0.01
     sure = replace(found, scores=np.ones(5, np.float32))
-    assert add_evidence(sure, clf, 0.8).scores[[1, 2]] == pytest.approx(0.5)
+    assert add_evidence(sure, clf, 0.8).scores[[1, 2]].max() == 0
     rules = cellscan.DetectionConfig(Anchors((8,), 16.0, (1.0,)), (0.5, 0.5))
     cells = confirm(found, rules, clf)
     assert cells.labels.tolist() == [1, 0, 0, 1, 1]
@@ -101,7 +101,41 @@ def test_likely_cells_are_classified_in_all_symmetries() -> None:
 
     first, second = score(cellscan.Decision())
     assert calls == [2, 7]
-    assert np.log(first / (1 - first)) == pytest.approx((np.log(9) + np.log(9) / 2) / 2, rel=1e-3)
-    assert np.log(second / (1 - second)) == pytest.approx(np.log(3 / 7) / 2, rel=1e-3)
+    assert np.log(first / (1 - first)) == pytest.approx((2 * np.log(9) + np.log(9) / 2) / 3, rel=1e-3)
+    assert np.log(second / (1 - second)) == pytest.approx(2 * np.log(3 / 7) / 3, rel=1e-3)
     assert score(cellscan.Decision(tta=True))[0] == pytest.approx(0.9)  # its predictions are averages already
     assert calls == [2, 7, 2]
+
+
+def test_what_is_no_cell_for_the_detector_has_a_lower_joint_score() -> None:
+    """The first two have the same scores, but at the place of the first there is a red cell, beside the second none."""
+    sides = [[20, 20, 60, 60], [120, 20, 160, 60], [22, 21, 62, 61], [125, 45, 165, 85]]
+    found = cellscan.Detections(
+        "a", (400, 200), np.array(sides, np.float32), np.array([1, 1, 0, 0], np.int32),
+        np.array([0.3, 0.3, 0.9, 0.9], np.float32), ("red blood cell", "infected"), field(),
+    )  # fmt: skip
+
+    def predict(cells, **_):
+        return SimpleNamespace(probabilities=np.tile([0.4, 0.6], (len(cells), 1)))
+
+    clf: Any = SimpleNamespace(predict=predict, card=SimpleNamespace(positive=1, decision=cellscan.Decision()))
+    joint = add_evidence(found, clf, 1.0).scores
+    low, high, judged = np.log(3 / 7), np.log(9), np.log(1.5)
+    assert np.log(joint[:2] / (1 - joint[:2])) == pytest.approx([(low + high + judged) / 3, (2 * low + judged) / 3])
+    assert joint[2:].tolist() == found.scores[2:].tolist()
+
+
+def test_one_of_several_boxes_around_one_object_is_infected() -> None:
+    """The second box is larger, and contains the first one; the third is a cell that overlaps the first."""
+    sides = [[20, 20, 60, 60], [18, 16, 80, 78], [45, 20, 85, 60], [120, 20, 160, 60]]
+    found = cellscan.Detections(
+        "a", (400, 200), np.array(sides, np.float32), np.ones(4, np.int32),
+        np.array([0.8, 0.7, 0.6, 0.5], np.float32), ("red blood cell", "infected"), field(),
+    )  # fmt: skip
+
+    def predict(cells, **_):
+        return SimpleNamespace(probabilities=np.tile([0.4, 0.6], (len(cells), 1)))
+
+    clf: Any = SimpleNamespace(predict=predict, card=SimpleNamespace(positive=1, decision=cellscan.Decision()))
+    assert add_evidence(found[[0, 1, 3]], clf, 1.0).scores.astype(bool).tolist() == [True, False, True]
+    assert add_evidence(found[[0, 2, 3]], clf, 1.0).scores.astype(bool).tolist() == [True, True, True]

@@ -37,8 +37,8 @@ class DetectionConfig:
         without one.
     joint_threshold : float or None
         Joint score of detector and classifier at and above which a cell counts as one of the last class, in (0, 1). It
-        is used together with the classifier `measured_with` only. The log-odds of a joint score are the mean of the
-        log-odds of the detector's score and of the classifier's probability.
+        is used together with the classifier `measured_with` only. The log-odds of a joint score are the mean of those
+        of the detector's score for the class, the classifier's probability, and the detector's score for any cell.
     crop_scale : float
         Sides of the crops that a classifier receives, as a part of those of their boxes, in (0, 1].
 

@@ -247,7 +247,7 @@ def measure_errors(fields: FieldDataset, cells: Sequence[Detections], detection:
         unmatched = np.ones(len(infected), bool)
         false = 0
         for box in called:
-            shared = np.where(unmatched, _overlap(box, infected), 0) if len(infected) else np.zeros(0)
+            shared = np.where(unmatched, overlap(box, infected), 0) if len(infected) else np.zeros(0)
             if shared.size and shared.max() >= 0.5:
                 unmatched[shared.argmax()] = False
             else:
@@ -313,9 +313,7 @@ def keep_once(found: Detections, counted: np.ndarray, detection: DetectionConfig
     """
     kept: list[int] = []
     for row in np.lexsort((-found.scores, -found.labels)):
-        if counted[row] and (
-            not kept or _overlap(found.boxes[row], found.boxes[kept]).max() <= detection.iou_threshold
-        ):
+        if counted[row] and (not kept or overlap(found.boxes[row], found.boxes[kept]).max() <= detection.iou_threshold):
             kept.append(int(row))
     mask = np.zeros(len(found), bool)
     mask[kept] = True
@@ -338,7 +336,8 @@ def _recall_of_points(fields: FieldDataset, found: Sequence[Detections], kind: i
     return _ratio(hits, total)
 
 
-def _overlap(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+def overlap(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the intersection over union of a box (4,) and each of other boxes (n, 4)."""
     sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
     shared = np.maximum(sides, 0).prod(1)
     areas = (others[:, 2:] - others[:, :2]).prod(1)
