@@ -67,15 +67,15 @@ def add_evidence(found: Detections, classifier: Classifier, crop_scale: float) -
             turned = [apply_symmetry(crops[row][None], way)[0] for way in SYMMETRIES[1:] for row in likely]
             others = _log_odds(_predict(turned, classifier)).reshape(-1, len(likely))
             judged[likely] = np.concatenate([judged[None, likely], others]).mean(0)
-        joint = 1 / (1 + np.exp(-(detected + judged) / 3))
-        scores[infected] = np.where(visible & _find_best(found.boxes[infected], joint), joint, 0)
+        joint = np.where(visible, 1 / (1 + np.exp(-(detected + judged) / 3)), 0)
+        scores[infected] = np.where(_find_best(found.boxes[infected], joint), joint, 0)
     return replace(found, scores=scores)
 
 
 def _score_cells(found: Detections, rows: np.ndarray) -> np.ndarray:
     """Return, for the detections of these rows, the highest score of all detections that lie at the same place."""
-    near = [overlap(box, found.boxes) >= _SAME_PLACE for box in found.boxes[rows]]
-    return np.array([found.scores[mask].max() for mask in near])
+    near = [overlap(found.boxes[row], found.boxes) >= _SAME_PLACE for row in rows]
+    return np.array([found.scores[mask].max(initial=found.scores[row]) for row, mask in zip(rows, near, strict=True)])
 
 
 def _find_best(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:

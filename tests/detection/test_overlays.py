@@ -139,3 +139,5 @@ def test_one_of_several_boxes_around_one_object_is_infected() -> None:
     clf: Any = SimpleNamespace(predict=predict, card=SimpleNamespace(positive=1, decision=cellscan.Decision()))
     assert add_evidence(found[[0, 1, 3]], clf, 1.0).scores.astype(bool).tolist() == [True, False, True]
     assert add_evidence(found[[0, 2, 3]], clf, 1.0).scores.astype(bool).tolist() == [True, True, True]
+    flat = replace(found[[0, 3]], boxes=np.array([[20, 20, 60, 20], [120, 20, 160, 60]], np.float32))
+    assert add_evidence(flat, clf, 1.0).scores.all()  # a box without area is at the place of none, not even its own
