@@ -74,8 +74,8 @@ def add_evidence(found: Detections, classifier: Classifier, crop_scale: float) -
 
 def _score_cells(found: Detections, rows: np.ndarray) -> np.ndarray:
     """Return, for the detections of these rows, the highest score of all detections that lie at the same place."""
-    near = [overlap(found.boxes[row], found.boxes) >= _SAME_PLACE for row in rows]
-    return np.array([found.scores[mask].max(initial=found.scores[row]) for row, mask in zip(rows, near, strict=True)])
+    near = np.array([overlap(found.boxes[row], found.boxes) >= _SAME_PLACE for row in rows])
+    return np.maximum(found.scores[rows], np.where(near, found.scores, 0).max(1))
 
 
 def _find_best(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
