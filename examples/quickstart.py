@@ -1,6 +1,6 @@
 """Load cells, split them by patient, train and evaluate a classifier, predict, save it, and screen a few fields.
 
-    python examples/quickstart.py                       synthetic cells, one to two minutes on two cores
+    python examples/quickstart.py                       synthetic cells, about two minutes on two cores
     python examples/quickstart.py cell_images.zip       the real cells, about 20 minutes
     python examples/quickstart.py --classify FOLDER     no training: classify your cells with the bundled model
 
