@@ -100,7 +100,7 @@ def main() -> None:
             seconds = time.monotonic() - start
             if infected:
                 before = measure(det, cellscan.Classifier.pretrained(), valid, test)
-                joint = measure(det, clf, valid, test)
+                joint = measure(det, clf, valid, test) if count else before
             report, elsewhere = det.evaluate(test, progress=False), det.evaluate(test_fields(args.data, other))
             known[str(count)] = {
                 "AP50": report.ap50_per_class, "F1": report.f1_per_class, "count error": report.count_error,

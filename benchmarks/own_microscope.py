@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from accuracy import versions
+from adapting import make_cells
 from several_laboratories import test_fields
 
 import cellscan
@@ -81,16 +82,7 @@ def main() -> None:
     show(f"the detector trained, {(time.monotonic() - start) / 60:.1f} minutes", det, clf, others)
     start = time.monotonic()
     cells = cellscan.load_malaria(args.data / "cell_images")
-    composed = cellscan.compose_fields(
-        cells, 100, size=(540, 720), cell_diameter=(60, 90), infected_share=0.4, style=train, progress=False
-    )
-    names = {"red blood cell": "uninfected", "infected": "parasitized"}
-    own, drawn = (
-        part.crops(scale=0.886, max_per_class=most).rename_classes(names)
-        for part, most in ((train, 50), (composed, 12))
-    )
-    own_infected = own[own.labels == own.class_names.index("parasitized")]
-    training = cellscan.concat([cells[::10], drawn, own, *[own_infected] * 10])
+    training = make_cells(train, cells)
     print(training)
     clf.fit(training, epochs=2, recipe=cellscan.Recipe(learning_rate=1e-3), progress=False)
     det.choose_threshold(kept, classifier=clf, source="our microscope", progress=False)
