@@ -746,6 +746,19 @@ def test_many_smears_are_a_table(tmp_path) -> None:
         cellscan.screen([], det, classifier=None, by=[])
 
 
+def test_the_folders_of_a_study_are_smears(fields, trained, tmp_path) -> None:
+    paths = [tmp_path / name for name in ("a/1.png", "a/2.png", "b/1.png", "c.png")]
+    for path, one in zip(paths, fields, strict=False):
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(one.image).save(path)
+    table = cellscan.screen(tmp_path, trained, classifier=None, by="folder")
+    assert sorted(table.names) == [".", "a", "b"]
+    listed = cellscan.screen(paths[:3], trained, classifier=None, by="folder")
+    assert listed.names == ((tmp_path / "a").as_posix(), (tmp_path / "b").as_posix())
+    with pytest.raises(cellscan.DataError, match="no folder in its name; pass paths"):
+        cellscan.screen([one.image for one in fields], trained, classifier=None, by="folder")
+
+
 def test_what_screening_refuses(fields, trained) -> None:
     for options in (
         {"minimum_cells": 0}, {"minimum_cells": "a"}, {"red_cells_per_microlitre": -1},

@@ -218,23 +218,22 @@ def _screen(args: argparse.Namespace) -> int:
     classifier: Any = None if args.no_classifier else "pretrained"
     if args.classifier is not None:
         classifier = Classifier.load(args.classifier)
-    by: Any = None if args.by is None else lambda name: str(Path(name).parent)
     smear: Any = screen(
         _expand(args.images), None if args.detector is None else Detector.load(args.detector), classifier=classifier,
-        cell_diameter=diameter, by=by, on_error="skip", progress=sys.stderr.isatty(),
+        cell_diameter=diameter, by=args.by, on_error="skip", progress=sys.stderr.isatty(),
     )  # fmt: skip
     if args.format == "text":
         print(smear)
-    elif args.format == "csv" or by:
+    elif args.format == "csv" or args.by:
         _write_rows(smear.rows(), args.format)
-        for warning in () if by else smear.warnings:  # the table of several smears has a column of warnings
+        for warning in () if args.by else smear.warnings:  # the table of several smears has a column of warnings
             print(f"Warning: {warning}", file=sys.stderr)
     else:
         names = ("red_cells", "infected", "apparent", "parasitemia", "interval", "limit_of_detection", "warnings")
         print(json.dumps({name: getattr(smear, name) for name in names}, indent=1))
     if args.html is not None:
         smear.to_html(args.html)
-    partly = any(one is None or one.failed for one in smear) if by else smear.failed
+    partly = any(one is None or one.failed for one in smear) if args.by else smear.failed
     return PARTLY if partly else OK
 
 

@@ -8,6 +8,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
@@ -551,9 +552,9 @@ def screen(
     cell_diameter : "auto", float or None
         As in `Detector.predict`. With None, no parasitemia is claimed.
     by : str, callable, mapping or sequence, optional
-        Smear of each field; `screen` then returns a `SmearTable`. ``"slide"``, ``"patient"`` or ``"laboratory"`` of a
-        `FieldDataset`; a function or a mapping from the name of a field to its smear; or a sequence with one entry per
-        field. None: all fields are of one smear.
+        Smear of each field; `screen` then returns a `SmearTable`. ``"folder"``: each folder with files is a
+        smear. ``"slide"``, ``"patient"`` or ``"laboratory"`` of a `FieldDataset`; a function or a mapping from the name
+        of a field to its smear; or a sequence with one entry per field. None: all fields are of one smear.
     minimum_cells : int
         Number of red cells from which a smear has enough cells, at least 1. Below it, a warning states that there are
         not enough.
@@ -685,12 +686,22 @@ def _grouping(by: Grouping | None, images: Any) -> tuple[Callable[[str, int], st
             return _check_smear(name, by[name])
 
         return look, None
+    if by == "folder":
+        whole = isinstance(images, (str, os.PathLike))
+
+        def folder(name: str, number: int) -> str:
+            parent = Path(name).parent.as_posix()
+            if parent == "." and not whole:
+                raise DataError(f'by is "folder", but the field {name!r} has no folder in its name; pass paths')
+            return _check_smear(name, parent)
+
+        return folder, None
     groups: Any = by
     if isinstance(by, str):
         if not isinstance(images, FieldDataset):
             raise ArgumentError(
-                f"by is {by!r}, which requires a FieldDataset; pass a function or a mapping of names, "
-                "or a list with the smear of every field"
+                f'by is {by!r}, which requires a FieldDataset; for images, pass "folder", a function or a mapping of '
+                "names, or a list with the smear of every field"
             )
         groups = images.groups(by)
     listed = list(groups)
