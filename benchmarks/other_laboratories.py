@@ -182,7 +182,7 @@ def main() -> None:
         )
         for setting, options in modes:
             show(f"screen Chula {setting}{most}", lambda o=options: measure_screening(few("Chula", 2), 1, 1, o))
-        cases = [(f"redrawn to {pixels} px", 1.0, pixels / 82) for pixels in (55, 82, 100, 120, 150, 200)]
+        cases = [(f"redrawn to {pixels} px", 1.0, pixels / 82) for pixels in (10, 20, 35, 55, 82, 100, 120, 150, 200)]
         cases += [(f"{part:.0%} of each side", part, 1.0) for part in (0.8, 0.6, 0.4)]
         for title, part, factor in cases:
             for mode in (None, "auto"):

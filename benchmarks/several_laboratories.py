@@ -28,6 +28,8 @@ from accuracy import versions
 import cellscan
 from cellscan.data.shapes import IGNORED
 from cellscan.detection.ground import find_ground, load_ndimage
+from cellscan.evaluate.detection import evaluate_detections, whole_cells
+from cellscan.tasks.detection import MIN_SCORE
 
 CLASSES = ("red blood cell", "infected")
 LABORATORIES = ("IML", "BCCD", "draaslan")
@@ -229,6 +231,16 @@ def screen(images: Any, det: cellscan.Detector, clf: cellscan.Classifier) -> Non
         print(f"{who}: {smear.infected} of {smear.red_cells} cells called infected ({smear.apparent:.3%})", flush=True)
 
 
+def measure_whole(fields: cellscan.FieldDataset, det: cellscan.Detector) -> None:
+    """Print the metrics of red cells that the border of the field does not cut, neither annotated nor detected ones."""
+    found = det.predict(fields, score_threshold=MIN_SCORE, progress=False)
+    assert det.card.detection is not None
+    whole = [detections[~detections.cut] for detections in found]
+    report = evaluate_detections(whole_cells(fields, found), whole, det.card.detection)
+    ap50, precision, recall = report.ap50_per_class[0], report.precision_per_class[0], report.recall_per_class[0]
+    print(f"red cells that no border cuts: AP50 {ap50:.3f}, precision {precision:.3f}, recall {recall:.3f}", flush=True)
+
+
 def measure_chula(data: Path, det: cellscan.Detector, clf: cellscan.Classifier) -> None:
     """Print how many annotated points lie in a box, on those fields that were not used to choose thresholds."""
     fields = load_chula(data)[1::6]
@@ -267,6 +279,7 @@ def main() -> None:
         print(f"\n{name}, {'test fields' if name in names else 'left out'}\n{det.evaluate(kept)}", flush=True)
         if name == "IML":
             print(f"with the classifier\n{det.evaluate(kept, classifier=clf)}", flush=True)
+        measure_whole(kept, det)
         screen(kept, det, clf)
     measure_chula(args.data, det, clf)
     print(versions())

@@ -8,6 +8,7 @@ import json
 import pytest
 from files.make import HERE, describe_bundled
 
+import cellscan
 from cellscan.data.images import read_rgb
 from cellscan.detection.diameter import measure_diameter
 from cellscan.detection.ground import find_ground
@@ -53,4 +54,5 @@ def test_the_analysis_of_a_field_without_a_network(name) -> None:
     ground, expected = find_ground(image), EXPECTED[name]
     diameter, _ = measure_diameter(image, ground)
     assert diameter == pytest.approx(expected["diameter"], rel=1e-4)
-    assert describe_field(ground, diameter) == pytest.approx(expected["appearance"], rel=1e-4)
+    trained = cellscan.Detector.pretrained().card.detection.cell_diameter  # type: ignore[union-attr]
+    assert describe_field(ground, diameter, trained) == pytest.approx(expected["appearance"], rel=1e-4)

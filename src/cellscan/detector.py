@@ -688,7 +688,7 @@ class Detector:
             found[~empty[good]] if share <= _MOST_EMPTY else found,
             lit_area=float(shown.ground.lit.sum()) / shown.ground.factor**2,
             lit=None if shown.ground.lit.all() else shown.ground.lit,
-            appearance=describe_field(shown.ground, shown.diameter),
+            appearance=describe_field(shown.ground, shown.diameter, self._detection.cell_diameter),
             on_background=share,
         )
 

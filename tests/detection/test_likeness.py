@@ -6,7 +6,7 @@ import pytest
 from cellscan.detection.ground import Ground
 from cellscan.detection.likeness import FEATURES, Likeness, describe_field, learn_likeness
 
-KNOWN = Likeness("here", 10, (0.0,) * 7, (1.0,) * 7)
+KNOWN = Likeness("here", 10, (0.0,) * 8, (1.0,) * 8)
 
 
 def make_ground(cell_green: int = 90) -> Ground:
@@ -20,27 +20,29 @@ def make_ground(cell_green: int = 90) -> Ground:
 def test_the_numbers_of_a_field_by_hand() -> None:
     expected = (
         np.log(200 / 180), np.log(160 / 180), np.log(200 / 150) / np.log(2), np.log(160 / 120) / np.log(2),
-        5 / (3 * 19.5 + 4 * 14.5) * 20 * 0.5 / 10, 200 / 2000, np.log(60 / 10),
+        5 / (3 * 19.5 + 4 * 14.5) * 20 * 0.5 / 10, 200 / 2000, np.log(60 / 10), np.log(20 / 45),
     )  # fmt: skip
-    assert describe_field(make_ground(), 20.0) == pytest.approx(expected, rel=1e-5)
-    nothing = (*expected[:2], np.nan, np.nan, np.nan, 200 / 2000, np.nan)
-    assert describe_field(make_ground(), None) == pytest.approx(nothing, rel=1e-5, nan_ok=True)
-    assert describe_field(make_ground(cell_green=177), 20.0) == pytest.approx(nothing, rel=1e-5, nan_ok=True)
-    assert np.isfinite(describe_field(make_ground(cell_green=176), 20.0)).all()  # an absorption of 0.0225
+    assert describe_field(make_ground(), 20.0, 45.0) == pytest.approx(expected, rel=1e-5)
+    nothing = (*expected[:2], np.nan, np.nan, np.nan, 200 / 2000, np.nan, np.nan)
+    assert describe_field(make_ground(), None, 45.0) == pytest.approx(nothing, rel=1e-5, nan_ok=True)
+    assert describe_field(make_ground(cell_green=177), 20.0, 45.0) == pytest.approx(nothing, rel=1e-5, nan_ok=True)
+    assert np.isfinite(describe_field(make_ground(cell_green=176), 20.0, 45.0)).all()  # an absorption of 0.0225
     empty = make_ground()._replace(cells=np.zeros((40, 60), bool), lit=np.zeros((40, 60), bool))
-    assert describe_field(empty, 20.0)[5] == 0
+    assert describe_field(make_ground(), 60.0, 45.0)[7] == 0  # the detector reduces larger cells
+    assert np.isnan(describe_field(make_ground(), 60.0, None)[7])
+    assert describe_field(empty, 20.0, 45.0)[5] == 0
 
 
 def test_fields_differ_if_most_of_them_do() -> None:
     def changed(**values: float) -> list[float]:
-        row = [0.5] * 7
+        row = [0.5] * 8
         for name, value in values.items():
             row[int(name[1:])] = value
         return row
 
     same = changed()
     assert KNOWN.differences([changed(n0=0.0, n6=1.0)]) == ()  # the ends belong to the range
-    for number, feature in enumerate((0, 0, 1, 1, 2, 3, 4)):
+    for number, feature in enumerate((0, 0, 1, 1, 2, 3, 4, 5)):
         for value in (-0.01, 1.01, np.nan):
             different = changed(**{f"n{number}": value})
             assert KNOWN.differences([different]) == (FEATURES[feature],)
@@ -53,9 +55,17 @@ def test_fields_differ_if_most_of_them_do() -> None:
     assert KNOWN.differences([]) == FEATURES
 
 
+def test_a_file_without_a_resolution_does_not_compare_it() -> None:
+    before = Likeness("here", 10, (0.0,) * 7, (1.0,) * 7)
+    assert before.differences([(0.5,) * 7 + (-2.0,)]) == ()
+    assert before.differences([(0.5,) * 6 + (2.0, -2.0)]) == ("cell size",)
+
+
 def test_the_range_is_extended_by_half_of_its_width() -> None:
-    rows = np.array([[0.0, 1, 2, 3, 4, 5, 6], [2.0, 1, 4, 3, 4, 5, np.nan], [1.0, 1, 3, 3, 4, 5, 7]])
+    rows = np.array([[0.0, 1, 2, 3, 4, 5, 6, 0], [2.0, 1, 4, 3, 4, 5, np.nan, 0], [1.0, 1, 3, 3, 4, 5, 7, 0]])
     found = learn_likeness(rows.tolist(), "here")
     assert (found.source, found.fields) == ("here", 3)
-    assert found.low == (-1, 1, 1, 3, 4, 5, 5.5)
-    assert found.high == (3, 1, 5, 3, 4, 5, 7.5)
+    assert found.low == (-1, 1, 1, 3, 4, 5, 5.5, -np.log(1.15))
+    assert found.high == (3, 1, 5, 3, 4, 5, 7.5, np.log(1.15))
+    rows[0, 7] = -1
+    assert learn_likeness(rows.tolist(), "here").low[7] == -1.5
