@@ -5,7 +5,8 @@
 FOLDER contains `iml_malaria`, `bccd`, `chula_rbc12` and `draaslan`, unpacked. Results are stored in the JSON file, and
 results that are already there are not measured again, so an interrupted run continues when it is started again. The
 script prints results of the bundled models, with `cell_diameter=None` (as trained) and with `cell_diameter="auto"`: on
-fields of Chula that chose no threshold, on IML fields redrawn larger and smaller, and on the middle of IML fields.
+fields of Chula that chose no threshold, on IML fields redrawn larger and smaller, on the middle of IML fields, and on
+IML fields out of focus and compressed.
 `several_laboratories.py` prints those on the test fields of all laboratories.
 
 With --diameters, the script measures the estimates of the cell diameter alone. Their constants were chosen on fields
@@ -14,6 +15,7 @@ an odd position.
 """
 
 import argparse
+import io
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -22,11 +24,12 @@ from typing import Any
 
 import numpy as np
 from accuracy import versions
-from PIL import Image
+from PIL import Image, ImageFilter
 
 import cellscan
 
 CLASSES = ("red blood cell", "infected")
+Change = Callable[[np.ndarray], np.ndarray]
 
 
 def resize(image: np.ndarray, factor: float) -> np.ndarray:
@@ -35,6 +38,18 @@ def resize(image: np.ndarray, factor: float) -> np.ndarray:
         return image
     size = (round(image.shape[1] * factor), round(image.shape[0] * factor))
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+
+
+def blur(image: np.ndarray) -> np.ndarray:
+    """Return an image out of focus: blurred by 2 pixels, a fortieth of a cell."""
+    return np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(2)))
+
+
+def compress(image: np.ndarray) -> np.ndarray:
+    """Return an image that was stored as a JPEG of quality 10."""
+    stored = io.BytesIO()
+    Image.fromarray(image).save(stored, "JPEG", quality=10)
+    return np.asarray(Image.open(stored))
 
 
 def cut_middle(path: Path, boxes: np.ndarray, part: float) -> tuple[np.ndarray, np.ndarray]:
@@ -113,11 +128,12 @@ def measure_diameters(fields: list[tuple[Path, np.ndarray]], factor: float) -> d
 
 
 def measure_screening(
-    fields: list[tuple[Path, np.ndarray]], part: float, factor: float, options: dict[str, Any]
+    fields: list[tuple[Path, np.ndarray]], part: float, factor: float, change: Change | None, options: dict[str, Any]
 ) -> dict[str, Any]:
-    """Run `screen` on the middle of rescaled fields as one smear, and return its results."""
+    """Run `screen` on the middle of rescaled or otherwise changed fields as one smear, and return its results."""
     none = np.zeros((0, 4))
-    images = (resize(cut_middle(path, none, part)[0], factor) for path, _ in fields)
+    middles = (resize(cut_middle(path, none, part)[0], factor) for path, _ in fields)
+    images = middles if change is None else map(change, middles)
     try:
         smear = cellscan.screen(images, progress=False, **options)
     except cellscan.DataError as error:
@@ -181,7 +197,7 @@ def main() -> None:
             ("auto, both", {}),
         )
         for setting, options in modes:
-            show(f"screen Chula {setting}{most}", lambda o=options: measure_screening(few("Chula", 2), 1, 1, o))
+            show(f"screen Chula {setting}{most}", lambda o=options: measure_screening(few("Chula", 2), 1, 1, None, o))
         cases = [(f"redrawn to {pixels} px", 1.0, pixels / 82) for pixels in (10, 20, 35, 55, 82, 100, 120, 150, 200)]
         cases += [(f"{part:.0%} of each side", part, 1.0) for part in (0.8, 0.6, 0.4)]
         for title, part, factor in cases:
@@ -193,8 +209,10 @@ def main() -> None:
             for setting, options in (modes[0], modes[2]):
                 show(
                     f"screen IML {title} {setting}{most}",
-                    lambda p=part, f=factor, o=options: measure_screening(few("IML"), p, f, o),
+                    lambda p=part, f=factor, o=options: measure_screening(few("IML"), p, f, None, o),
                 )
+        for title, change in (("blurred", blur), ("JPEG of quality 10", compress)):
+            show(f"screen IML {title}{most}", lambda c=change: measure_screening(few("IML"), 1, 1, c, {}))
     print(versions())
 
 

@@ -55,4 +55,4 @@ def test_the_analysis_of_a_field_without_a_network(name) -> None:
     diameter, _ = measure_diameter(image, ground)
     assert diameter == pytest.approx(expected["diameter"], rel=1e-4)
     trained = cellscan.Detector.pretrained().card.detection.cell_diameter  # type: ignore[union-attr]
-    assert describe_field(ground, diameter, trained) == pytest.approx(expected["appearance"], rel=1e-4)
+    assert describe_field(image, ground, diameter, trained) == pytest.approx(expected["appearance"], rel=1e-4)

@@ -654,7 +654,11 @@ class Detector:
                 if isinstance(cell_diameter, float):
                     raise
                 raise ImageError(f"{item.name}: {error}") from error
-            return _Shown(item.name, source, image.shape[1::-1], tiling, diameter, ground), tiling.show(image, ground)
+            shown = _Shown(
+                item.name, source, image.shape[1::-1], tiling, diameter, ground,
+                describe_field(image, ground, diameter, trained),
+            )  # fmt: skip
+            return shown, tiling.show(image, ground)
 
         return read
 
@@ -688,7 +692,7 @@ class Detector:
             found[~empty[good]] if share <= _MOST_EMPTY else found,
             lit_area=float(shown.ground.lit.sum()) / shown.ground.factor**2,
             lit=None if shown.ground.lit.all() else shown.ground.lit,
-            appearance=describe_field(shown.ground, shown.diameter, self._detection.cell_diameter),
+            appearance=shown.appearance,
             on_background=share,
         )
 
@@ -1044,6 +1048,7 @@ class _Shown:
     tiling: Tiling
     diameter: float | None = None
     ground: Ground | None = None
+    appearance: tuple[float, ...] = ()
     rows: list[np.ndarray] = field(default_factory=list)
 
     @property

@@ -7,16 +7,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
-from cellscan.detection.ground import Ground
+from cellscan.detection.ground import Ground, load_ndimage
 
-FEATURES = ("colour of the background", "stain", "sharpness", "density", "cell size", "resolution")
+FEATURES = (
+    "colour of the background",
+    "stain",
+    "sharpness",
+    "density",
+    "cell size",
+    "resolution",
+    "fine colour detail",
+)
 """Compared features. The first two have two numbers each: red and blue relative to green."""
 
-_NAMES = (0, 0, 1, 1, 2, 3, 4, 5)
+_NAMES = (0, 0, 1, 1, 2, 3, 4, 5, 6)
 """Index of the feature of each number of `describe_field`."""
 
-_LEAST = (0.0,) * 7 + (math.log(1.15),)
+_LEAST = (*(0.0,) * 7, math.log(1.15), 0.0)
 """Smallest extension of the range of each number. The resolution has one, because it is often the same in all fields,
 and the estimate of the diameter has an error of this size."""
 
@@ -33,14 +42,14 @@ class Likeness:
         Number of fields.
     low, high : tuple[float, ...]
         Range of each number of `describe_field` over the fields, extended at both ends by half of its width, that of
-        the resolution by at least 15 % of the diameter. In files written before the resolution was measured, it is
-        missing, and is not compared.
+        the resolution by at least 15 % of the diameter. In files written before the last two numbers were
+        measured, these are missing, and are not compared.
 
     Examples
     --------
     >>> from cellscan.detection.likeness import Likeness
-    >>> known = Likeness("here", 10, (0.0,) * 8, (1.0,) * 8)
-    >>> known.differences([(0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 2.0, 0.5)])
+    >>> known = Likeness("here", 10, (0.0,) * 9, (1.0,) * 9)
+    >>> known.differences([(*(0.5,) * 6, 2.0, 0.5, 0.5)])
     ('cell size',)
     """
 
@@ -50,7 +59,10 @@ class Likeness:
     high: tuple[float, ...]
 
     def differences(self, described: Sequence[Sequence[float]]) -> tuple[str, ...]:
-        """Return the names of the features in which most of the described fields differ; empty if they are similar.
+        """Return the names of the features in which the described fields differ; empty if they are similar.
+
+        Fields differ in a feature if most of them are outside the range. Five fields or more also differ if their
+        median is outside the range before its extension, if this is the range of ten fields or more.
 
         Parameters
         ----------
@@ -60,39 +72,56 @@ class Likeness:
         Examples
         --------
         >>> from cellscan.detection.likeness import Likeness
-        >>> known = Likeness("here", 10, (0.0,) * 8, (1.0,) * 8)
-        >>> known.differences([(0.5,) * 8, (0.4,) * 8])
+        >>> known = Likeness("here", 10, (0.0,) * 9, (1.0,) * 9)
+        >>> known.differences([(0.5,) * 9, (0.4,) * 9])
         ()
         """
         rows = np.array(described, np.float64).reshape(-1, len(_NAMES))
         if not len(rows):
             return FEATURES
         known = len(self.low)
+        low, high = np.array(self.low), np.array(self.high)
         outside = np.zeros(rows.shape, bool)
         with np.errstate(invalid="ignore"):
-            outside[:, :known] = ~((rows[:, :known] >= np.array(self.low)) & (rows[:, :known] <= np.array(self.high)))
-        differs = np.stack([outside[:, [n == k for n in _NAMES]].any(1) for k in range(len(FEATURES))], 1)
-        names = [name for name, share in zip(FEATURES, differs.mean(0), strict=True) if share > _MANY]
+            outside[:, :known] = ~((rows[:, :known] >= low) & (rows[:, :known] <= high))
+        shifted = np.zeros(rows.shape[1], bool)
+        if len(rows) >= _FIELDS and self.fields >= _MEASURED:
+            for number, margin in enumerate((high - low) / 4):
+                measured = rows[np.isfinite(rows[:, number]), number]
+                if measured.size:
+                    shifted[number] = not low[number] + margin <= np.median(measured) <= high[number] - margin
+        of = np.array(_NAMES)
+        differs = np.stack([outside[:, of == k].any(1) for k in range(len(FEATURES))], 1)
+        shares = differs.mean(0)
+        names = [name for k, name in enumerate(FEATURES) if shares[k] > _MANY or shifted[of == k].any()]
         if not names and differs.any(1).mean() > _MANY:
-            names = [name for name, share in zip(FEATURES, differs.mean(0), strict=True) if share > 0]
+            names = [name for name, share in zip(FEATURES, shares, strict=True) if share > 0]
         return tuple(names)
 
 
 _MANY = 0.5
 """Share of the fields above which a feature differs in most of them."""
 
+_FIELDS, _MEASURED = 5, 10
+"""Numbers of fields, and of measured fields, from which the median is compared. The median of fields like the measured
+ones is rarely outside the range of ten."""
 
-def describe_field(ground: Ground, diameter: float | None, trained: float | None) -> tuple[float, ...]:
-    """Return eight numbers that describe the appearance of a field.
+
+def describe_field(
+    image: np.ndarray, ground: Ground, diameter: float | None, trained: float | None
+) -> tuple[float, ...]:
+    """Return nine numbers that describe the appearance of a field, (h, w, 3) uint8.
 
     - Colour of the background: logarithms of the ratios of red to green and of blue to green.
     - Stain: absorption of the cells in red and in blue, relative to that in green.
-    - Sharpness: 90th percentile of the gradient of green in the cells, relative to the contrast of the cells, times a
-      tenth of the diameter.
+    - Sharpness: logarithm of the ratio of the finest to coarser detail of green in the cells (`_compare_detail`). The
+      gradient at the edges of the cells would not do: it hardly changes by a blur that hides most parasites.
     - Density: share of the field that is darker than the background.
     - Cell size: logarithm of the longer side of the image over the diameter.
     - Resolution: logarithm of the diameter over `trained`, that of the detector's training cells; at most 0, because
       the detector reduces larger cells to that size.
+    - Fine colour detail: as sharpness, of the difference of blue and green, at twice the blurs. Noise raises it, and so
+      does JPEG compression, which divides colours into blocks.
 
     A number is NaN if it cannot be measured. Diameters are in pixels.
 
@@ -101,26 +130,45 @@ def describe_field(ground: Ground, diameter: float | None, trained: float | None
     >>> import cellscan
     >>> from cellscan.detection.ground import find_ground
     >>> from cellscan.detection.likeness import describe_field
-    >>> len(describe_field(find_ground(cellscan.synthetic_fields(1, seed=0)[0].image), 50.0, 45.0))
-    8
+    >>> image = cellscan.synthetic_fields(1, seed=0)[0].image
+    >>> len(describe_field(image, find_ground(image), 50.0, 45.0))
+    9
     """
     nothing = float("nan")
     back = np.maximum(ground.colour.astype(np.float64), 1)
     absorbed = np.log(back / np.maximum(ground.cell_colour.astype(np.float64), 1))
     red, green, blue = np.log(back)
-    depths = ground.depth[ground.cells]
     density = float(ground.cells.sum() / max(ground.lit.sum(), 1))
-    if diameter is None or not depths.size or absorbed[1] < 0.02:
-        return (red - green, blue - green, nothing, nothing, nothing, density, nothing, nothing)
-    down, right = np.gradient(ground.depth)
-    steep = np.hypot(right, down)[ground.cells]
-    sharpness = float(np.percentile(steep, 90) / np.median(depths) * diameter * ground.factor / 10)
+    if diameter is None or not ground.cells.any() or absorbed[1] < 0.02:
+        return (red - green, blue - green, nothing, nothing, nothing, density, nothing, nothing, nothing)
     cell_size = np.log(max(ground.depth.shape) / (diameter * ground.factor))
     resolution = nothing if trained is None else min(math.log(diameter / trained), 0.0)
+    height, width = image.shape[:2]
+    size = (max(round(width * _CELL / diameter), 2), max(round(height * _CELL / diameter), 2))
+    shown = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR), np.float32)
+    cells = np.asarray(Image.fromarray(ground.cells).resize(size, Image.Resampling.NEAREST))
     return (
-        red - green, blue - green, absorbed[0] / absorbed[1], absorbed[2] / absorbed[1], sharpness, density,
-        float(cell_size), resolution,
+        red - green, blue - green, absorbed[0] / absorbed[1], absorbed[2] / absorbed[1],
+        _compare_detail(shown[..., 1], cells, 0.5), density, float(cell_size), resolution,
+        _compare_detail(shown[..., 2] - shown[..., 1], cells, 1.0),
     )  # fmt: skip
+
+
+_CELL = 60
+"""Diameter of a cell, in pixels, at which fine detail is compared."""
+
+
+def _compare_detail(values: np.ndarray, cells: np.ndarray, sigma: float) -> float:
+    """Return the logarithm of the ratio of fine to coarse detail in the cells; NaN if there is none.
+
+    Fine detail is the standard deviation of the difference between Gaussian blurs of `sigma` and of twice as many
+    pixels, coarse detail that between blurs of two and four times as many. The ratio does not depend on the contrast.
+    """
+    if not cells.any():
+        return float("nan")
+    fine, middle, coarse = (load_ndimage().gaussian_filter(values, factor * sigma) for factor in (1, 2, 4))
+    spreads = float((fine - middle)[cells].std()), float((middle - coarse)[cells].std())
+    return math.log(spreads[0] / spreads[1]) if min(spreads) > 0 else float("nan")
 
 
 def learn_likeness(described: Sequence[Sequence[float]], source: str) -> Likeness:
@@ -129,7 +177,7 @@ def learn_likeness(described: Sequence[Sequence[float]], source: str) -> Likenes
     Examples
     --------
     >>> from cellscan.detection.likeness import learn_likeness
-    >>> learn_likeness([(0.0,) * 8, (1.0,) * 8], "here").high[0]
+    >>> learn_likeness([(0.0,) * 9, (1.0,) * 9], "here").high[0]
     1.5
     """
     rows = np.array(described, np.float64).reshape(-1, len(_NAMES))
