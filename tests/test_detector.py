@@ -454,10 +454,10 @@ class Fake(cellscan.Detector):
         for one in self._truth:
             draw = self._rng.random(len(one))
             labels = np.where(one.labels == 1, draw >= self._rates[0], draw < self._rates[1]).astype(np.int32)
-            yield replace(one.with_labels(labels), cell_diameter=50.0, appearance=(0.5,) * 9)
+            yield replace(one.with_labels(labels), cell_diameter=50.0, appearance=(0.5,) * 8)
 
 
-LIKE = Likeness("here", 10, (0.0,) * 9, (1.0,) * 9)
+LIKE = Likeness("here", 10, (0.0,) * 8, (1.0,) * 8)
 KNOWN = {
     "sensitivity": 0.7, "false_positive_rate": 0.04, "false_positive_sd": 0.05, "likeness": LIKE,
     "outcomes": ((70, 100, 40, 1000),) * 40,
@@ -567,10 +567,10 @@ def test_claims_need_errors_known_for_fields_like_these() -> None:
 def test_a_claim_tells_which_fields_it_should_not_include(monkeypatch) -> None:
     fields = cellscan.synthetic_fields(6, seed=3, size=(480, 640))
     det = with_rules(Fake(fields, 0, 0), **KNOWN)
-    for number, (appearance, diameter) in enumerate([((*(0.5,) * 6, 2.0, 0.5, 0.5), 50.0), ((np.nan,) * 9, None)]):
+    for number, (appearance, diameter) in enumerate([((*(0.5,) * 6, 2.0, 0.5), 50.0), ((np.nan,) * 8, None)]):
         det._truth[number] = replace(det._truth[number], appearance=appearance, cell_diameter=diameter, lit_area=1.0)
 
-    det._truth[2:] = [replace(one, appearance=(0.5,) * 9, cell_diameter=50.0, lit_area=1.0) for one in det._truth[2:]]
+    det._truth[2:] = [replace(one, appearance=(0.5,) * 8, cell_diameter=50.0, lit_area=1.0) for one in det._truth[2:]]
     monkeypatch.setattr(det, "stream", lambda images, **_: iter(det._truth))
     smear = cellscan.screen(fields, det, classifier=None, minimum_cells=1)
     assert smear.parasitemia is not None

@@ -11,21 +11,13 @@ from PIL import Image
 
 from cellscan.detection.ground import Ground, load_ndimage
 
-FEATURES = (
-    "colour of the background",
-    "stain",
-    "sharpness",
-    "density",
-    "cell size",
-    "resolution",
-    "fine colour detail",
-)
+FEATURES = ("colour of the background", "stain", "sharpness", "density", "cell size", "resolution")
 """Compared features. The first two have two numbers each: red and blue relative to green."""
 
-_NAMES = (0, 0, 1, 1, 2, 3, 4, 5, 6)
+_NAMES = (0, 0, 1, 1, 2, 3, 4, 5)
 """Index of the feature of each number of `describe_field`."""
 
-_LEAST = (*(0.0,) * 7, math.log(1.15), 0.0)
+_LEAST = (*(0.0,) * 7, math.log(1.15))
 """Smallest extension of the range of each number. The resolution has one, because it is often the same in all fields,
 and the estimate of the diameter has an error of this size."""
 
@@ -42,14 +34,14 @@ class Likeness:
         Number of fields.
     low, high : tuple[float, ...]
         Range of each number of `describe_field` over the fields, extended at both ends by half of its width, that of
-        the resolution by at least 15 % of the diameter. In files written before the last two numbers were
-        measured, these are missing, and are not compared.
+        the resolution by at least 15 % of the diameter. In files written before the resolution was
+        measured, it is missing, and is not compared.
 
     Examples
     --------
     >>> from cellscan.detection.likeness import Likeness
-    >>> known = Likeness("here", 10, (0.0,) * 9, (1.0,) * 9)
-    >>> known.differences([(*(0.5,) * 6, 2.0, 0.5, 0.5)])
+    >>> known = Likeness("here", 10, (0.0,) * 8, (1.0,) * 8)
+    >>> known.differences([(*(0.5,) * 6, 2.0, 0.5)])
     ('cell size',)
     """
 
@@ -72,8 +64,8 @@ class Likeness:
         Examples
         --------
         >>> from cellscan.detection.likeness import Likeness
-        >>> known = Likeness("here", 10, (0.0,) * 9, (1.0,) * 9)
-        >>> known.differences([(0.5,) * 9, (0.4,) * 9])
+        >>> known = Likeness("here", 10, (0.0,) * 8, (1.0,) * 8)
+        >>> known.differences([(0.5,) * 8, (0.4,) * 8])
         ()
         """
         rows = np.array(described, np.float64).reshape(-1, len(_NAMES))
@@ -110,18 +102,17 @@ ones is rarely outside the range of ten."""
 def describe_field(
     image: np.ndarray, ground: Ground, diameter: float | None, trained: float | None
 ) -> tuple[float, ...]:
-    """Return nine numbers that describe the appearance of a field, (h, w, 3) uint8.
+    """Return eight numbers that describe the appearance of a field, (h, w, 3) uint8.
 
     - Colour of the background: logarithms of the ratios of red to green and of blue to green.
     - Stain: absorption of the cells in red and in blue, relative to that in green.
-    - Sharpness: logarithm of the ratio of the finest to coarser detail of green in the cells (`_compare_detail`). The
-      gradient at the edges of the cells would not do: it hardly changes by a blur that hides most parasites.
+    - Sharpness: logarithm of the ratio of fine to coarse detail in the cells (`_measure_sharpness`). A blur lowers it;
+      noise and strong compression raise it. The gradient at the edges of the cells would not do: it hardly changes by a
+      blur that hides most parasites.
     - Density: share of the field that is darker than the background.
     - Cell size: logarithm of the longer side of the image over the diameter.
     - Resolution: logarithm of the diameter over `trained`, that of the detector's training cells; at most 0, because
       the detector reduces larger cells to that size.
-    - Fine colour detail: as sharpness, of the difference of blue and green, at twice the blurs. Noise raises it, and so
-      does JPEG compression, which divides colours into blocks.
 
     A number is NaN if it cannot be measured. Diameters are in pixels.
 
@@ -132,7 +123,7 @@ def describe_field(
     >>> from cellscan.detection.likeness import describe_field
     >>> image = cellscan.synthetic_fields(1, seed=0)[0].image
     >>> len(describe_field(image, find_ground(image), 50.0, 45.0))
-    9
+    8
     """
     nothing = float("nan")
     back = np.maximum(ground.colour.astype(np.float64), 1)
@@ -140,35 +131,33 @@ def describe_field(
     red, green, blue = np.log(back)
     density = float(ground.cells.sum() / max(ground.lit.sum(), 1))
     if diameter is None or not ground.cells.any() or absorbed[1] < 0.02:
-        return (red - green, blue - green, nothing, nothing, nothing, density, nothing, nothing, nothing)
+        return (red - green, blue - green, nothing, nothing, nothing, density, nothing, nothing)
     cell_size = np.log(max(ground.depth.shape) / (diameter * ground.factor))
     resolution = nothing if trained is None else min(math.log(diameter / trained), 0.0)
-    height, width = image.shape[:2]
-    size = (max(round(width * _CELL / diameter), 2), max(round(height * _CELL / diameter), 2))
-    shown = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR), np.float32)
-    cells = np.asarray(Image.fromarray(ground.cells).resize(size, Image.Resampling.NEAREST))
     return (
         red - green, blue - green, absorbed[0] / absorbed[1], absorbed[2] / absorbed[1],
-        _compare_detail(shown[..., 1], cells, 0.5), density, float(cell_size), resolution,
-        _compare_detail(shown[..., 2] - shown[..., 1], cells, 1.0),
+        _measure_sharpness(image, ground, diameter), density, float(cell_size), resolution,
     )  # fmt: skip
 
 
-_CELL = 60
-"""Diameter of a cell, in pixels, at which fine detail is compared."""
+def _measure_sharpness(image: np.ndarray, ground: Ground, diameter: float) -> float:
+    """Return the logarithm of the ratio of fine to coarse detail of green in the cells; NaN if there is none.
 
-
-def _compare_detail(values: np.ndarray, cells: np.ndarray, sigma: float) -> float:
-    """Return the logarithm of the ratio of fine to coarse detail in the cells; NaN if there is none.
-
-    Fine detail is the standard deviation of the difference between Gaussian blurs of `sigma` and of twice as many
-    pixels, coarse detail that between blurs of two and four times as many. The ratio does not depend on the contrast.
+    In the field at a size of 50 pixels a cell, fine detail is the 90th percentile of the absolute difference between
+    Gaussian blurs of 0.5 and 1 pixel, coarse detail that between blurs of 1 and 2 pixels. The ratio does not depend on
+    the contrast, and, because of the percentile, hardly on a scale bar or text in the field.
     """
+    height, width = image.shape[:2]
+    size = (max(round(width * 50 / diameter), 2), max(round(height * 50 / diameter), 2))
+    green = np.asarray(Image.fromarray(image[..., 1]).resize(size, Image.Resampling.BILINEAR), np.float32)
+    cells = np.asarray(Image.fromarray(ground.cells).resize(size, Image.Resampling.NEAREST))
     if not cells.any():
         return float("nan")
-    fine, middle, coarse = (load_ndimage().gaussian_filter(values, factor * sigma) for factor in (1, 2, 4))
-    spreads = float((fine - middle)[cells].std()), float((middle - coarse)[cells].std())
-    return math.log(spreads[0] / spreads[1]) if min(spreads) > 0 else float("nan")
+    fine, middle, coarse = (load_ndimage().gaussian_filter(green, sigma) for sigma in (0.5, 1.0, 2.0))
+    details = [
+        float(np.percentile(np.abs(one - other)[cells], 90)) for one, other in ((fine, middle), (middle, coarse))
+    ]
+    return math.log(details[0] / details[1]) if min(details) > 0 else float("nan")
 
 
 def learn_likeness(described: Sequence[Sequence[float]], source: str) -> Likeness:
@@ -177,7 +166,7 @@ def learn_likeness(described: Sequence[Sequence[float]], source: str) -> Likenes
     Examples
     --------
     >>> from cellscan.detection.likeness import learn_likeness
-    >>> learn_likeness([(0.0,) * 9, (1.0,) * 9], "here").high[0]
+    >>> learn_likeness([(0.0,) * 8, (1.0,) * 8], "here").high[0]
     1.5
     """
     rows = np.array(described, np.float64).reshape(-1, len(_NAMES))
