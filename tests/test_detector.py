@@ -543,7 +543,7 @@ def test_claims_need_errors_known_for_fields_like_these() -> None:
     alone: dict = {"classifier": None}
     before = name_classifier(clf)
     assert said(alone) == ""
-    far = replace(LIKE, source="A", low=(0, 0, 0.6, 0, 0, 0, 0.6))
+    far = replace(LIKE, source="A", low=(0, 0, 0.6, 0, 0, 0, 0.6, 0))
     assert "known from A only; these fields differ in stain and cell size. The apparent" in said(alone, likeness=far)
     assert "does not describe the fields" in said(alone, likeness=None)
     assert "not valid for the classification in this call" in said({"classifier": clf})
