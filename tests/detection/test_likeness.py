@@ -39,7 +39,7 @@ def test_the_numbers_of_a_field_by_hand() -> None:
     assert np.isfinite(describe_field(IMAGE, make_ground(cell_green=176), 20.0, 45.0)).all()  # an absorption of 0.0225
     empty = make_ground()._replace(cells=np.zeros((40, 60), bool), lit=np.zeros((40, 60), bool))
     assert describe_field(IMAGE, make_ground(), 60.0, 45.0)[7] == 0  # the detector reduces larger cells
-    assert np.isnan(describe_field(IMAGE, make_ground(), 60.0, None)[7])
+    assert describe_field(IMAGE, make_ground(), 20.0, None)[7] == 0  # a detector without a diameter
     assert describe_field(IMAGE, empty, 20.0, 45.0)[5] == 0
 
 

@@ -112,7 +112,7 @@ def describe_field(
     - Density: share of the field that is darker than the background.
     - Cell size: logarithm of the longer side of the image over the diameter.
     - Resolution: logarithm of the diameter over `trained`, that of the detector's training cells; at most 0, because
-      the detector reduces larger cells to that size.
+      the detector reduces larger cells to that size; 0 if `trained` is None, because it then reduces none.
 
     A number is NaN if it cannot be measured. Diameters are in pixels.
 
@@ -133,7 +133,7 @@ def describe_field(
     if diameter is None or not ground.cells.any() or absorbed[1] < 0.02:
         return (red - green, blue - green, nothing, nothing, nothing, density, nothing, nothing)
     cell_size = np.log(max(ground.depth.shape) / (diameter * ground.factor))
-    resolution = nothing if trained is None else min(math.log(diameter / trained), 0.0)
+    resolution = 0.0 if trained is None else min(math.log(diameter / trained), 0.0)
     return (
         red - green, blue - green, absorbed[0] / absorbed[1], absorbed[2] / absorbed[1],
         _measure_sharpness(image, ground, diameter), density, float(cell_size), resolution,
