@@ -34,8 +34,9 @@ class Likeness:
         Number of fields.
     low, high : tuple[float, ...]
         Range of each number of `describe_field` over the fields, extended at both ends by half of its width, that of
-        the resolution by at least 15 % of the diameter. In files written before the resolution was
-        measured, it is missing, and is not compared.
+        the resolution by at least 15 % of the diameter. A file written before the resolution was measured lacks it, and
+        it is not compared; the sharpness in such a file had another definition, so that fields differ in it, and no
+        parasitemia is claimed until the error rates are measured anew.
 
     Examples
     --------
